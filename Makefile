@@ -1,0 +1,15 @@
+.PHONY: setup lint test
+UV ?= uv
+SYNC = $(UV) sync --all-extras
+
+setup: ## install everything into .venv
+	@command -v $(UV) >/dev/null || python3 -m pip install --quiet uv
+	$(SYNC)
+
+lint: setup ## formatting, lint, types
+	$(UV) run ruff format --check .
+	$(UV) run ruff check .
+	$(UV) run mypy headrace tests
+
+test: setup ## every test that this machine can run
+	$(UV) run pytest

@@ -1,0 +1,1 @@
+"""The public vocabulary: manifests, the execution plan and the generated gRPC stubs."""
