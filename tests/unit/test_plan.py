@@ -14,7 +14,9 @@ def test_short_form_round_trips(replicas: int, accumulation: int) -> None:
     assert ExecutionPlan.parse(str(plan)) == plan
 
 
-@pytest.mark.parametrize("text", ["", "dp0", "dp4-ga1", "dp4-ga0", "dp 4", "DP4", "dp4-", "ga2", "dp4\n"])
+@pytest.mark.parametrize(
+    "text", ["", "dp0", "dp4-ga1", "dp4-ga0", "dp 4", "DP4", "dp4-", "ga2", "dp4\n"]
+)
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="wanted a plan"):
         ExecutionPlan.parse(text)
