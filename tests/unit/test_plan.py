@@ -1,9 +1,10 @@
 """The execution plan's short form is read and printed without loss."""
 
 import pytest
-from headrace.api.plan import ExecutionPlan
 from hypothesis import given
 from hypothesis import strategies as st
+
+from headrace.api.plan import ExecutionPlan
 
 sizes = st.integers(min_value=1, max_value=4096)
 
