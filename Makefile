@@ -6,7 +6,7 @@ setup: ## install everything into .venv
 	@command -v $(UV) >/dev/null || python3 -m pip install --quiet uv
 	$(SYNC)
 
-lint: setup ## formatting, lint, types
+protos: 
 	$(UV) run ruff format --check .
 	$(UV) run ruff check .
 	$(UV) run mypy headrace tests

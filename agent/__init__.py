@@ -1,0 +1,1 @@
+"""One process a node: owns Ray there, runs what the control plane assigns."""

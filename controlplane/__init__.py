@@ -1,0 +1,1 @@
+"""Headrace's server side: everything that decides, stores and serves."""

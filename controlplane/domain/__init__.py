@@ -1,0 +1,1 @@
+"""The nouns of Headrace: frozen values without I/O, shared by the whole server side."""

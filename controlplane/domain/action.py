@@ -1,0 +1,64 @@
+"""What to do, in the imperative. Actions are logged before anything is done about them."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Discriminator
+
+from controlplane.domain.ids import Attempt, JobUid
+from controlplane.domain.placement import Placement
+from controlplane.domain.reason import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class StartAttempt:
+    """Start the job here, under this attempt number."""
+
+    uid: JobUid
+    attempt: Attempt
+    placement: Placement
+    reason: Reason
+    kind: Literal["StartAttempt"] = "StartAttempt"
+
+
+@dataclass(frozen=True, slots=True)
+class StopAttempt:
+    """Let the attempt checkpoint at a step that its ranks agree on, and exit."""
+
+    uid: JobUid
+    attempt: Attempt
+    reason: Reason
+    kind: Literal["StopAttempt"] = "StopAttempt"
+
+
+@dataclass(frozen=True, slots=True)
+class EndAttempt:
+    """End the attempt now."""
+
+    uid: JobUid
+    attempt: Attempt
+    reason: Reason
+    kind: Literal["EndAttempt"] = "EndAttempt"
+
+
+@dataclass(frozen=True, slots=True)
+class FailJob:
+    """The job will not be tried again."""
+
+    uid: JobUid
+    reason: Reason
+    kind: Literal["FailJob"] = "FailJob"
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetJob:
+    """Drop a withdrawn or expired job from the state; ``purge`` its checkpoints."""
+
+    uid: JobUid
+    purge: bool = False
+    kind: Literal["ForgetJob"] = "ForgetJob"
+
+
+Action = Annotated[
+    StartAttempt | StopAttempt | EndAttempt | FailJob | ForgetJob, Discriminator("kind")
+]

@@ -1,0 +1,231 @@
+"""What happened, in the past tense. State changes only by folding these.
+
+Each carries ``at``, the control plane's UTC when it came through the door; order is the sequence
+number that the log gives it. ``kind`` names it in the store, where no module path may stand.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Discriminator
+
+from controlplane.domain.action import Action
+from controlplane.domain.clock import Instant
+from controlplane.domain.ids import (
+    AcceleratorId,
+    Attempt,
+    JobUid,
+    NodeId,
+    QueueName,
+    SequenceNumber,
+    Term,
+)
+from controlplane.domain.job import Job
+from controlplane.domain.node import Node
+from controlplane.domain.policy import PolicySettings
+from controlplane.domain.queue import Queue
+from controlplane.domain.reason import Reason
+from controlplane.domain.record import Progress, RunningUnit, UnitExit
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubmitted:
+    """A job was accepted. The same uid and generation a second time changes nothing."""
+
+    job: Job
+    at: Instant = Instant(0)
+    kind: Literal["JobSubmitted"] = "JobSubmitted"
+
+
+@dataclass(frozen=True, slots=True)
+class JobUpdated:
+    """A job's spec was replaced under a higher generation."""
+
+    job: Job
+    at: Instant = Instant(0)
+    kind: Literal["JobUpdated"] = "JobUpdated"
+
+
+@dataclass(frozen=True, slots=True)
+class JobWithdrawn:
+    """Someone asked that this uid goes. For an unknown uid it is the order to end strays of it."""
+
+    uid: JobUid
+    purge: bool = False
+    at: Instant = Instant(0)
+    kind: Literal["JobWithdrawn"] = "JobWithdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRegistered:
+    """An agent introduced its node, with all that runs there.
+
+    Attributes:
+        running: Every launch unit alive on the node.
+        highest_attempts: Highest attempt seen for each job, so that a restored store does not
+            give an old number out again.
+    """
+
+    node: Node
+    running: tuple[RunningUnit, ...] = ()
+    highest_attempts: tuple[tuple[JobUid, Attempt], ...] = ()
+    at: Instant = Instant(0)
+    kind: Literal["NodeRegistered"] = "NodeRegistered"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost:
+    """A node's agent was silent for longer than allowed."""
+
+    node: NodeId
+    at: Instant = Instant(0)
+    kind: Literal["NodeLost"] = "NodeLost"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDrained:
+    """Someone asked that nothing runs on this node, or took that back."""
+
+    node: NodeId
+    drained: bool
+    at: Instant = Instant(0)
+    kind: Literal["NodeDrained"] = "NodeDrained"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRemoved:
+    """Someone asked to forget a node that is lost."""
+
+    node: NodeId
+    at: Instant = Instant(0)
+    kind: Literal["NodeRemoved"] = "NodeRemoved"
+
+
+@dataclass(frozen=True, slots=True)
+class AcceleratorHealthChanged:
+    """An agent found an accelerator unhealthy (``problem`` says why), or well again (empty)."""
+
+    node: NodeId
+    accelerator: AcceleratorId
+    problem: str
+    at: Instant = Instant(0)
+    kind: Literal["AcceleratorHealthChanged"] = "AcceleratorHealthChanged"
+
+
+@dataclass(frozen=True, slots=True)
+class RendezvousBound:
+    """Unit 0 of an attempt listens; the other units may be started with this address."""
+
+    uid: JobUid
+    attempt: Attempt
+    address: str
+    at: Instant = Instant(0)
+    kind: Literal["RendezvousBound"] = "RendezvousBound"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitStarted:
+    """A launch unit's processes run."""
+
+    uid: JobUid
+    attempt: Attempt
+    unit: int
+    at: Instant = Instant(0)
+    kind: Literal["UnitStarted"] = "UnitStarted"
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgressed:
+    """An attempt reported steps.
+
+    Attributes:
+        losses: (step, training loss) since the report before. The store keeps them as rows of
+            their own, so they are empty in an event that was read back.
+    """
+
+    uid: JobUid
+    attempt: Attempt
+    progress: Progress
+    losses: tuple[tuple[int, float], ...] = ()
+    at: Instant = Instant(0)
+    kind: Literal["JobProgressed"] = "JobProgressed"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitExited:
+    """A launch unit ended and its accelerators are free."""
+
+    uid: JobUid
+    attempt: Attempt
+    exit: UnitExit
+    node: NodeId
+    at: Instant = Instant(0)
+    kind: Literal["UnitExited"] = "UnitExited"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueChanged:
+    """A queue was created or changed."""
+
+    queue: Queue
+    at: Instant = Instant(0)
+    kind: Literal["QueueChanged"] = "QueueChanged"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRemoved:
+    """A queue was removed."""
+
+    name: QueueName
+    at: Instant = Instant(0)
+    kind: Literal["QueueRemoved"] = "QueueRemoved"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """Someone chose another policy or other settings."""
+
+    settings: PolicySettings
+    at: Instant = Instant(0)
+    kind: Literal["PolicyChanged"] = "PolicyChanged"
+
+
+@dataclass(frozen=True, slots=True)
+class CycleDecided:
+    """The loop decided. Folding it is how actions, once logged, become part of the state.
+
+    Attributes:
+        term: Reign in which it was decided.
+        folded_up_to: Last event that the deciding cycle had seen. Replay puts this event right
+            after that one, whatever came through the door in between.
+        actions: What is to be done.
+        reasons: Reasons that changed with this cycle.
+    """
+
+    term: Term
+    folded_up_to: SequenceNumber
+    actions: tuple[Action, ...]
+    reasons: tuple[tuple[JobUid, Reason], ...] = ()
+    at: Instant = Instant(0)
+    kind: Literal["CycleDecided"] = "CycleDecided"
+
+
+Event = Annotated[
+    JobSubmitted
+    | JobUpdated
+    | JobWithdrawn
+    | NodeRegistered
+    | NodeLost
+    | NodeDrained
+    | NodeRemoved
+    | AcceleratorHealthChanged
+    | RendezvousBound
+    | UnitStarted
+    | JobProgressed
+    | UnitExited
+    | QueueChanged
+    | QueueRemoved
+    | PolicyChanged
+    | CycleDecided,
+    Discriminator("kind"),
+]

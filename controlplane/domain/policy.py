@@ -1,0 +1,62 @@
+"""The one policy protocol: a view in, a decision with reasons out.
+
+A policy says where every job *should* run. The engine compares that with where jobs do run and
+orders the difference, so a policy needs no memory and cannot break the handover rules.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from controlplane.domain.ids import JobUid
+from controlplane.domain.placement import Placement
+from controlplane.domain.reason import Reason
+from controlplane.domain.snapshot import ClusterSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """Which policy decides, and the knobs that people may turn.
+
+    Attributes:
+        policy: Name of the policy.
+        period_seconds: Longest time between two cycles; events wake the loop earlier.
+        node_grace_seconds: Silence after which a node counts as lost.
+        recovery_grace_seconds: After a start, how long to wait for known nodes to speak.
+        stop_grace_seconds: How long a planned stop may take before the attempt is ended.
+        start_grace_seconds: How long an attempt may take to report its first step before it
+            counts as failed; 0 for no limit.
+    """
+
+    policy: str = "equal-share"
+    period_seconds: float = 5.0
+    node_grace_seconds: float = 15.0
+    recovery_grace_seconds: float = 20.0
+    stop_grace_seconds: float = 120.0
+    start_grace_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where each job should run, and why.
+
+    Attributes:
+        targets: The wanted placement of every job that should hold accelerators. A running job
+            left out should give its accelerators back.
+        reasons: A reason for every unfinished job, whether it has a target or waits.
+    """
+
+    targets: Mapping[JobUid, Placement]
+    reasons: Mapping[JobUid, Reason]
+
+
+class Policy(Protocol):
+    """Decides; pure, without memory."""
+
+    def __call__(self, snapshot: ClusterSnapshot) -> Decision:
+        """Where each job should run.
+
+        Args:
+            snapshot: All that was known at one instant.
+        """
+        ...

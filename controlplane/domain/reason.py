@@ -1,0 +1,75 @@
+"""Why: the closed set of reasons that decisions, conditions and events may give.
+
+A reason is data. Its sentence is made from its fields, so two equal reasons read the same and an
+unchanged reason can be recognised and need not be told again.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from controlplane.domain.ids import JobUid
+
+
+class ReasonCode(StrEnum):
+    """Every reason there is; the names are the CamelCase reasons of Kubernetes conditions."""
+
+    # Why a job waits.
+    WAITING_FOR_ACCELERATORS = "WaitingForAccelerators"
+    BEHIND_EARLIER_JOB = "BehindEarlierJob"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    QUEUE_MISSING = "QueueMissing"
+    NO_MATCHING_ACCELERATOR = "NoMatchingAccelerator"
+    EXCEEDS_CLUSTER = "ExceedsCluster"
+    BATCH_NOT_DIVISIBLE = "BatchNotDivisible"
+    WAITING_FOR_RELEASE = "WaitingForRelease"
+    RECOVERING = "ControlPlaneRecovering"
+    SUSPENDED = "Suspended"
+    BACKING_OFF = "BackingOff"
+    POLICY_REFUSED = "PolicyRefused"
+    # Why a job runs, or is laid out anew.
+    STARTED = "Started"
+    RUNNING = "RunningAsPlanned"
+    SHRUNK_FOR_OTHERS = "ShrunkForOthers"
+    GROWN_INTO_FREE = "GrownIntoFreeAccelerators"
+    MOVED_OFF_NODE = "MovedOffNode"
+    SPEC_CHANGED = "SpecChanged"
+    PREEMPTED = "Preempted"
+    # Why an attempt, or the job, ended.
+    SUCCEEDED = "Succeeded"
+    WITHDRAWN = "Withdrawn"
+    RANK_FAILED = "RankFailed"
+    OUT_OF_MEMORY = "OutOfMemory"
+    RANK_LOST = "RankLost"
+    START_REFUSED = "StartRefused"
+    STORE_NOT_SHARED = "CheckpointStoreNotShared"
+    NODE_LOST = "NodeLost"
+    RAY_LOST = "RayLost"
+    ACCELERATOR_UNHEALTHY = "AcceleratorUnhealthy"
+    FENCED = "FencedByNewerAttempt"
+    RETRIES_EXHAUSTED = "RetriesExhausted"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    MAX_RUN_TIME_EXCEEDED = "MaxRunTimeExceeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason with its numbers.
+
+    Attributes:
+        code: Which of the closed set.
+        message: One sentence for people: what was wanted, what there was, what would help.
+        wanted: Accelerators asked for, where that is what it is about.
+        available: Accelerators there were for it.
+        holders: Jobs that hold what is missing, largest holder first, at most five.
+    """
+
+    code: ReasonCode
+    message: str = ""
+    wanted: int = 0
+    available: int = 0
+    holders: tuple[JobUid, ...] = ()
+
+    @property
+    def deficit(self) -> int:
+        """Accelerators missing."""
+        return max(0, self.wanted - self.available)

@@ -1,0 +1,187 @@
+"""What is known of jobs and nodes beyond what they asked for: attempts, progress, contact."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from controlplane.domain.clock import Duration, Instant
+from controlplane.domain.ids import AcceleratorId, Attempt, JobUid, NodeId
+from controlplane.domain.job import Job
+from controlplane.domain.lifecycle import Stage
+from controlplane.domain.node import Contact, Node
+from controlplane.domain.placement import Placement
+from controlplane.domain.reason import Reason
+
+
+class Intent(StrEnum):
+    """What the agents shall do with an attempt."""
+
+    RUN = "Run"
+    STOP = "Stop"
+    """Agree on a step, checkpoint there, exit."""
+    END = "End"
+    """Exit now; nothing needs to be saved."""
+
+
+class Outcome(StrEnum):
+    """How one launch unit's processes ended."""
+
+    SUCCEEDED = "Succeeded"
+    STOPPED = "Stopped"
+    FAILED = "Failed"
+    LOST = "Lost"
+    NEVER_STARTED = "NeverStarted"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitExit:
+    """The end of one launch unit.
+
+    Attributes:
+        unit: Index of the unit.
+        outcome: How it ended.
+        step: Optimizer step it had reached, if it said so.
+        reason: Why, for anything but success; the message holds the unit's last lines.
+        at: When the control plane heard of it.
+    """
+
+    unit: int
+    outcome: Outcome
+    step: int = 0
+    reason: Reason | None = None
+    at: Instant = Instant(0)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One start of a job, until all its units have been released.
+
+    Attributes:
+        number: Attempt number; higher than any before it.
+        generation: Generation of the spec it runs.
+        placement: Where it runs.
+        intent: What agents shall do with it now.
+        intent_reason: Why the intent is not RUN.
+        started_at: When it was decided.
+        rendezvous: Address that unit 0 bound; empty until it is published.
+        units_up: Units whose processes were reported as started.
+        exits: Units that have released their accelerators.
+        trained: Whether it has reported a step of its own.
+        running_at: When its first step was reported; None before.
+    """
+
+    number: Attempt
+    generation: int
+    placement: Placement
+    started_at: Instant
+    intent: Intent = Intent.RUN
+    intent_reason: Reason | None = None
+    rendezvous: str = ""
+    units_up: frozenset[int] = frozenset()
+    exits: tuple[UnitExit, ...] = ()
+    trained: bool = False
+    running_at: Instant | None = None
+
+    def holds(self, unit: int) -> bool:
+        """Whether that unit's accelerators are not released yet."""
+        return all(known.unit != unit for known in self.exits)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job has come.
+
+    Attributes:
+        step: Optimizer steps done.
+        checkpoint_step: Step of the last committed checkpoint.
+        loss: Last training loss; None before the first step.
+        step_seconds: Recent time of a step; 0 where unknown.
+        at: When it was reported.
+    """
+
+    step: int = 0
+    checkpoint_step: int = 0
+    loss: float | None = None
+    step_seconds: float = 0.0
+    at: Instant = Instant(0)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job and all that happened to it.
+
+    Attributes:
+        job: The job as last accepted.
+        stage: Where it stands.
+        reason: Why it stands there, as last decided.
+        attempt: The attempt that may hold accelerators; None while idle or finished.
+        attempts_made: Highest attempt number given out or heard of.
+        failures: Failed attempts that count against the retries.
+        reconfigurations: Planned changes of plan or place so far.
+        backoff_until: Not to be started before this.
+        progress: How far it has come.
+        held_ns: Accelerator-holding time of ended attempts.
+        withdrawn: Whether it shall go; ``purge`` also removes its checkpoints.
+        finished_at: When it succeeded or failed.
+        first_started_at: When it first got accelerators.
+    """
+
+    job: Job
+    stage: Stage = Stage.QUEUED
+    reason: Reason | None = None
+    attempt: AttemptRecord | None = None
+    attempts_made: Attempt = Attempt(0)
+    failures: int = 0
+    reconfigurations: int = 0
+    backoff_until: Instant = Instant(0)
+    progress: Progress = field(default_factory=Progress)
+    held_ns: Duration = Duration(0)
+    withdrawn: bool = False
+    purge: bool = False
+    finished_at: Instant | None = None
+    first_started_at: Instant | None = None
+
+    @property
+    def uid(self) -> JobUid:
+        """The job's uid."""
+        return self.job.uid
+
+
+@dataclass(frozen=True, slots=True)
+class RunningUnit:
+    """A launch unit that an agent says is alive on its node."""
+
+    uid: JobUid
+    attempt: Attempt
+    unit: int
+    accelerators: tuple[AcceleratorId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A node and what its agent last said.
+
+    Attributes:
+        node: As registered.
+        contact: Whether it can be heard.
+        drained: Whether people asked that nothing runs there.
+        strays: Units alive there that no job's present attempt accounts for: of unknown jobs
+            (kept until an explicit order) or of fenced attempts (to be ended). Their
+            accelerators are not free.
+        last_change_at: When contact last changed.
+    """
+
+    node: Node
+    contact: Contact = Contact.ONLINE
+    drained: bool = False
+    strays: tuple[RunningUnit, ...] = ()
+    last_change_at: Instant = Instant(0)
+
+    @property
+    def id(self) -> NodeId:
+        """The node's name."""
+        return self.node.id
+
+    @property
+    def usable(self) -> bool:
+        """Whether new work may be placed here."""
+        return self.contact is Contact.ONLINE and not self.drained

@@ -1,0 +1,1 @@
+"""The one loop: events -> state -> snapshot -> cycle -> actions. Live and simulated alike."""

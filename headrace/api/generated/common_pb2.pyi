@@ -1,0 +1,100 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Estimate(_message.Message):
+    __slots__ = ("low", "high", "coverage", "made_at")
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    MADE_AT_FIELD_NUMBER: _ClassVar[int]
+    low: float
+    high: float
+    coverage: float
+    made_at: _timestamp_pb2.Timestamp
+    def __init__(self, low: _Optional[float] = ..., high: _Optional[float] = ..., coverage: _Optional[float] = ..., made_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Reason(_message.Message):
+    __slots__ = ("code", "message", "wanted", "available", "holders")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    message: str
+    wanted: int
+    available: int
+    holders: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., wanted: _Optional[int] = ..., available: _Optional[int] = ..., holders: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Condition(_message.Message):
+    __slots__ = ("type", "status", "reason", "message", "observed_generation", "last_transition_time")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    LAST_TRANSITION_TIME_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    status: str
+    reason: str
+    message: str
+    observed_generation: int
+    last_transition_time: _timestamp_pb2.Timestamp
+    def __init__(self, type: _Optional[str] = ..., status: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., observed_generation: _Optional[int] = ..., last_transition_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class LaunchUnit(_message.Message):
+    __slots__ = ("index", "node", "accelerators", "first_rank", "cpu_cores", "host_memory_bytes")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ACCELERATORS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_RANK_FIELD_NUMBER: _ClassVar[int]
+    CPU_CORES_FIELD_NUMBER: _ClassVar[int]
+    HOST_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    node: str
+    accelerators: _containers.RepeatedScalarFieldContainer[str]
+    first_rank: int
+    cpu_cores: _containers.RepeatedScalarFieldContainer[int]
+    host_memory_bytes: int
+    def __init__(self, index: _Optional[int] = ..., node: _Optional[str] = ..., accelerators: _Optional[_Iterable[str]] = ..., first_rank: _Optional[int] = ..., cpu_cores: _Optional[_Iterable[int]] = ..., host_memory_bytes: _Optional[int] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("step", "steps_total", "checkpoint_step", "loss", "step_seconds", "reported_at")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEPS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_STEP_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    STEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REPORTED_AT_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    steps_total: int
+    checkpoint_step: int
+    loss: float
+    step_seconds: float
+    reported_at: _timestamp_pb2.Timestamp
+    def __init__(self, step: _Optional[int] = ..., steps_total: _Optional[int] = ..., checkpoint_step: _Optional[int] = ..., loss: _Optional[float] = ..., step_seconds: _Optional[float] = ..., reported_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Queue(_message.Message):
+    __slots__ = ("name", "quota_accelerators", "submitters", "held_accelerators", "jobs_running", "jobs_waiting")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_ACCELERATORS_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTERS_FIELD_NUMBER: _ClassVar[int]
+    HELD_ACCELERATORS_FIELD_NUMBER: _ClassVar[int]
+    JOBS_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    JOBS_WAITING_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    quota_accelerators: int
+    submitters: _containers.RepeatedScalarFieldContainer[str]
+    held_accelerators: int
+    jobs_running: int
+    jobs_waiting: int
+    def __init__(self, name: _Optional[str] = ..., quota_accelerators: _Optional[int] = ..., submitters: _Optional[_Iterable[str]] = ..., held_accelerators: _Optional[int] = ..., jobs_running: _Optional[int] = ..., jobs_waiting: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,270 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from headrace.api.generated import common_pb2 as _common_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class SubmitJobRequest(_message.Message):
+    __slots__ = ("manifest_json", "uid", "generation", "dry_run")
+    MANIFEST_JSON_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    manifest_json: str
+    uid: str
+    generation: int
+    dry_run: bool
+    def __init__(self, manifest_json: _Optional[str] = ..., uid: _Optional[str] = ..., generation: _Optional[int] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class SubmitJobResponse(_message.Message):
+    __slots__ = ("uid", "generation", "result")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    generation: int
+    result: str
+    def __init__(self, uid: _Optional[str] = ..., generation: _Optional[int] = ..., result: _Optional[str] = ...) -> None: ...
+
+class WithdrawJobRequest(_message.Message):
+    __slots__ = ("uid", "purge")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    PURGE_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    purge: bool
+    def __init__(self, uid: _Optional[str] = ..., purge: _Optional[bool] = ...) -> None: ...
+
+class WithdrawJobResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class JobSelector(_message.Message):
+    __slots__ = ("namespace", "name", "uid", "queue")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    uid: str
+    queue: str
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ..., queue: _Optional[str] = ...) -> None: ...
+
+class GetJobRequest(_message.Message):
+    __slots__ = ("selector",)
+    SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    selector: JobSelector
+    def __init__(self, selector: _Optional[_Union[JobSelector, _Mapping]] = ...) -> None: ...
+
+class GetJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: Job
+    def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ...) -> None: ...
+
+class ListJobsRequest(_message.Message):
+    __slots__ = ("selector", "page_size", "page_token")
+    SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    selector: JobSelector
+    page_size: int
+    page_token: str
+    def __init__(self, selector: _Optional[_Union[JobSelector, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListJobsResponse(_message.Message):
+    __slots__ = ("jobs", "next_page_token", "version")
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    jobs: _containers.RepeatedCompositeFieldContainer[Job]
+    next_page_token: str
+    version: int
+    def __init__(self, jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class WatchJobsRequest(_message.Message):
+    __slots__ = ("selector", "after_version")
+    SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    AFTER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    selector: JobSelector
+    after_version: int
+    def __init__(self, selector: _Optional[_Union[JobSelector, _Mapping]] = ..., after_version: _Optional[int] = ...) -> None: ...
+
+class WatchJobsResponse(_message.Message):
+    __slots__ = ("kind", "job", "version")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[WatchJobsResponse.Kind]
+        KIND_PRESENT: _ClassVar[WatchJobsResponse.Kind]
+        KIND_GONE: _ClassVar[WatchJobsResponse.Kind]
+        KIND_SYNCED: _ClassVar[WatchJobsResponse.Kind]
+    KIND_UNSPECIFIED: WatchJobsResponse.Kind
+    KIND_PRESENT: WatchJobsResponse.Kind
+    KIND_GONE: WatchJobsResponse.Kind
+    KIND_SYNCED: WatchJobsResponse.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    kind: WatchJobsResponse.Kind
+    job: Job
+    version: int
+    def __init__(self, kind: _Optional[_Union[WatchJobsResponse.Kind, str]] = ..., job: _Optional[_Union[Job, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class Job(_message.Message):
+    __slots__ = ("uid", "namespace", "name", "generation", "owner", "manifest_json", "status", "submitted_at", "submitter", "queue", "priority")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_JSON_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTED_AT_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTER_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    namespace: str
+    name: str
+    generation: int
+    owner: str
+    manifest_json: str
+    status: JobStatus
+    submitted_at: _timestamp_pb2.Timestamp
+    submitter: str
+    queue: str
+    priority: int
+    def __init__(self, uid: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., generation: _Optional[int] = ..., owner: _Optional[str] = ..., manifest_json: _Optional[str] = ..., status: _Optional[_Union[JobStatus, _Mapping]] = ..., submitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., submitter: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ...) -> None: ...
+
+class JobStatus(_message.Message):
+    __slots__ = ("stage", "reason", "conditions", "attempt", "plan", "units", "progress", "failures", "reconfigurations", "first_started_at", "finished_at", "end", "withdrawn", "observed_generation", "held_accelerator_seconds")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    RECONFIGURATIONS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_AT_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    HELD_ACCELERATOR_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    reason: _common_pb2.Reason
+    conditions: _containers.RepeatedCompositeFieldContainer[_common_pb2.Condition]
+    attempt: int
+    plan: str
+    units: _containers.RepeatedCompositeFieldContainer[_common_pb2.LaunchUnit]
+    progress: _common_pb2.Progress
+    failures: int
+    reconfigurations: int
+    first_started_at: _timestamp_pb2.Timestamp
+    finished_at: _timestamp_pb2.Timestamp
+    end: _common_pb2.Estimate
+    withdrawn: bool
+    observed_generation: int
+    held_accelerator_seconds: float
+    def __init__(self, stage: _Optional[str] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[_common_pb2.Condition, _Mapping]]] = ..., attempt: _Optional[int] = ..., plan: _Optional[str] = ..., units: _Optional[_Iterable[_Union[_common_pb2.LaunchUnit, _Mapping]]] = ..., progress: _Optional[_Union[_common_pb2.Progress, _Mapping]] = ..., failures: _Optional[int] = ..., reconfigurations: _Optional[int] = ..., first_started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.Estimate, _Mapping]] = ..., withdrawn: _Optional[bool] = ..., observed_generation: _Optional[int] = ..., held_accelerator_seconds: _Optional[float] = ...) -> None: ...
+
+class StreamLogsRequest(_message.Message):
+    __slots__ = ("uid", "attempt", "unit", "tail_lines", "follow")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    TAIL_LINES_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    attempt: int
+    unit: int
+    tail_lines: int
+    follow: bool
+    def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ..., unit: _Optional[int] = ..., tail_lines: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+
+class StreamLogsResponse(_message.Message):
+    __slots__ = ("data", "attempt", "unit", "note")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    attempt: int
+    unit: int
+    note: str
+    def __init__(self, data: _Optional[bytes] = ..., attempt: _Optional[int] = ..., unit: _Optional[int] = ..., note: _Optional[str] = ...) -> None: ...
+
+class ListEventsRequest(_message.Message):
+    __slots__ = ("uid", "after_sequence", "page_size")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    after_sequence: int
+    page_size: int
+    def __init__(self, uid: _Optional[str] = ..., after_sequence: _Optional[int] = ..., page_size: _Optional[int] = ...) -> None: ...
+
+class ListEventsResponse(_message.Message):
+    __slots__ = ("events", "next_after_sequence")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[LoggedEvent]
+    next_after_sequence: int
+    def __init__(self, events: _Optional[_Iterable[_Union[LoggedEvent, _Mapping]]] = ..., next_after_sequence: _Optional[int] = ...) -> None: ...
+
+class LoggedEvent(_message.Message):
+    __slots__ = ("sequence", "at", "kind", "uid", "node", "job_name", "message", "reason", "body_json")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    JOB_NAME_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BODY_JSON_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    at: _timestamp_pb2.Timestamp
+    kind: str
+    uid: str
+    node: str
+    job_name: str
+    message: str
+    reason: _common_pb2.Reason
+    body_json: str
+    def __init__(self, sequence: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[str] = ..., uid: _Optional[str] = ..., node: _Optional[str] = ..., job_name: _Optional[str] = ..., message: _Optional[str] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., body_json: _Optional[str] = ...) -> None: ...
+
+class GetLossesRequest(_message.Message):
+    __slots__ = ("uid", "after_step")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_STEP_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    after_step: int
+    def __init__(self, uid: _Optional[str] = ..., after_step: _Optional[int] = ...) -> None: ...
+
+class GetLossesResponse(_message.Message):
+    __slots__ = ("points",)
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    points: _containers.RepeatedCompositeFieldContainer[LossPoint]
+    def __init__(self, points: _Optional[_Iterable[_Union[LossPoint, _Mapping]]] = ...) -> None: ...
+
+class LossPoint(_message.Message):
+    __slots__ = ("step", "loss", "attempt", "at")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    loss: float
+    attempt: int
+    at: _timestamp_pb2.Timestamp
+    def __init__(self, step: _Optional[int] = ..., loss: _Optional[float] = ..., attempt: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""The same loop in virtual time: hours of cluster life in milliseconds."""
