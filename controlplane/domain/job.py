@@ -76,6 +76,8 @@ class JobSpec:
         service_class: Guaranteed or best effort.
         accelerators: What it can run on.
         elastic: Whether its number of ranks may change; a command of the user's own may not.
+        unit_per_node: Whether one launch unit takes all of a node's accelerators (a user's own
+            command, e.g. ``torchrun``) instead of one accelerator each.
         global_batch_size: Samples an optimizer step, over all ranks; 0 for a user's command.
         micro_batch_size_max: Most samples that one rank holds at once; 0 for no limit.
         steps: Optimizer steps until it is done; 0 where unknown (a user's command).
@@ -94,6 +96,7 @@ class JobSpec:
     priority: int = 0
     service_class: ServiceClass = ServiceClass.BEST_EFFORT
     elastic: bool = True
+    unit_per_node: bool = False
     global_batch_size: int = 0
     micro_batch_size_max: int = 0
     steps: int = 0

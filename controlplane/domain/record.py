@@ -61,6 +61,7 @@ class AttemptRecord:
         placement: Where it runs.
         intent: What agents shall do with it now.
         intent_reason: Why the intent is not RUN.
+        intent_at: Since when it is not RUN.
         started_at: When it was decided.
         rendezvous: Address that unit 0 bound; empty until it is published.
         units_up: Units whose processes were reported as started.
@@ -75,6 +76,7 @@ class AttemptRecord:
     started_at: Instant
     intent: Intent = Intent.RUN
     intent_reason: Reason | None = None
+    intent_at: Instant = Instant(0)
     rendezvous: str = ""
     units_up: frozenset[int] = frozenset()
     exits: tuple[UnitExit, ...] = ()
@@ -119,7 +121,8 @@ class JobRecord:
         reconfigurations: Planned changes of plan or place so far.
         backoff_until: Not to be started before this.
         progress: How far it has come.
-        held_ns: Accelerator-holding time of ended attempts.
+        held_ns: Time that ended attempts held accelerators, however many.
+        held_accelerator_ns: The same times accelerators.
         withdrawn: Whether it shall go; ``purge`` also removes its checkpoints.
         finished_at: When it succeeded or failed.
         first_started_at: When it first got accelerators.
@@ -135,6 +138,7 @@ class JobRecord:
     backoff_until: Instant = Instant(0)
     progress: Progress = field(default_factory=Progress)
     held_ns: Duration = Duration(0)
+    held_accelerator_ns: Duration = Duration(0)
     withdrawn: bool = False
     purge: bool = False
     finished_at: Instant | None = None

@@ -1,21 +1,14 @@
 """What is plugged into the loop. The live edges and the simulator's twins both fit these."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from controlplane.domain.clock import Instant
-from controlplane.domain.event import CycleDecided, Event
+from controlplane.domain.event import CycleDecided
 from controlplane.domain.ids import SequenceNumber
-from controlplane.engine.state import ClusterState
+from controlplane.engine.state import ClusterState, SequencedEvent
 
-
-@dataclass(frozen=True, slots=True)
-class SequencedEvent:
-    """An event with the place that the log gave it."""
-
-    sequence: SequenceNumber
-    event: Event
+__all__ = ["ActionSink", "DecisionLog", "EventSource", "SequencedEvent", "TermLostError"]
 
 
 class TermLostError(Exception):

@@ -1,0 +1,398 @@
+"""How each event changes the state: one small function an event. Nothing is decided here.
+
+An event about an attempt that is not the job's present one changes no job: late and doubled
+messages fall through.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from controlplane.domain.action import (
+    Action,
+    EndAttempt,
+    FailJob,
+    ForgetJob,
+    StartAttempt,
+    StopAttempt,
+)
+from controlplane.domain.clock import Instant
+from controlplane.domain.event import (
+    AcceleratorHealthChanged,
+    CycleDecided,
+    Event,
+    JobProgressed,
+    JobSubmitted,
+    JobUpdated,
+    JobWithdrawn,
+    NodeDrained,
+    NodeLost,
+    NodeRegistered,
+    NodeRemoved,
+    PolicyChanged,
+    QueueChanged,
+    QueueRemoved,
+    RendezvousBound,
+    UnitExited,
+    UnitStarted,
+)
+from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, Term
+from controlplane.domain.job import Job, JobSpec
+from controlplane.domain.lifecycle import FINISHED, IDLE, Stage, check
+from controlplane.domain.node import Contact
+from controlplane.domain.policy import PolicySettings
+from controlplane.domain.queue import Queue
+from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.record import (
+    AttemptRecord,
+    Intent,
+    JobRecord,
+    NodeRecord,
+    Outcome,
+    RunningUnit,
+    UnitExit,
+)
+from controlplane.engine.attempt_end import conclude
+
+
+@dataclass(slots=True)
+class Draft:
+    """The maps of the next state while a batch is folded into them."""
+
+    jobs: dict[JobUid, JobRecord]
+    nodes: dict[NodeId, NodeRecord]
+    queues: dict[QueueName, Queue]
+    settings: PolicySettings
+    term: Term
+    attempts_seen: dict[JobUid, Attempt]
+    unwanted: set[JobUid]
+    purges: dict[JobUid, tuple[NodeId, Attempt, str]]
+
+    def move(self, record: JobRecord, stage: Stage, why: str, **changes: Any) -> None:
+        """Puts a changed job back, if the lifecycle table knows the step."""
+        check(record.stage, stage, f"{record.uid}: {why}")
+        self.jobs[record.uid] = replace(record, stage=stage, **changes)
+
+    def current(self, uid: JobUid, number: Attempt) -> tuple[JobRecord, AttemptRecord] | None:
+        """The job and its present attempt, if that is the one meant."""
+        record = self.jobs.get(uid)
+        if record is None or record.attempt is None or record.attempt.number != number:
+            return None
+        return record, record.attempt
+
+
+def fold_event(draft: Draft, event: Event) -> None:
+    """Changes ``draft`` as ``event`` says."""
+    _FOLDS[type(event)](draft, event)
+
+
+def _idle_stage(spec: JobSpec) -> Stage:
+    return Stage.SUSPENDED if spec.suspend else Stage.QUEUED
+
+
+def _submitted(draft: Draft, event: JobSubmitted | JobUpdated) -> None:
+    job = event.job
+    known = draft.jobs.get(job.uid)
+    if known is not None:
+        if job.generation > known.job.generation:
+            _replaced(draft, known, job)
+        return
+    draft.unwanted.discard(job.uid)
+    draft.jobs[job.uid] = JobRecord(
+        job=replace(job, submitted_at=event.at),
+        stage=_idle_stage(job.spec),
+        attempts_made=draft.attempts_seen.pop(job.uid, Attempt(0)),
+    )
+
+
+def launch_part(manifest_json: str) -> Any:
+    """What of a manifest reaches the ranks; a change of anything else needs no restart."""
+    spec = json.loads(manifest_json).get("spec", {})
+    return [spec.get(key) for key in ("model", "command", "data", "env", "training", "checkpoint")]
+
+
+def _replaced(draft: Draft, known: JobRecord, job: Job) -> None:
+    if known.stage in FINISHED or known.withdrawn:
+        return
+    attempt = known.attempt
+    unchanged = launch_part(job.spec.manifest_json) == launch_part(known.job.spec.manifest_json)
+    if attempt is not None and unchanged and attempt.generation == known.job.generation:
+        attempt = replace(attempt, generation=job.generation)
+    stage = known.stage
+    failures, backoff_until = known.failures, known.backoff_until
+    if stage in IDLE:
+        # A changed spec gets a new chance: what failed before may be what was changed.
+        stage = _idle_stage(job.spec)
+        failures, backoff_until = 0, Instant(0)
+    draft.jobs[job.uid] = replace(
+        known,
+        job=replace(job, submitted_at=known.job.submitted_at),
+        attempt=attempt,
+        stage=stage,
+        failures=failures,
+        backoff_until=backoff_until,
+    )
+
+
+def _withdrawn(draft: Draft, event: JobWithdrawn) -> None:
+    record = draft.jobs.get(event.uid)
+    if record is None:
+        draft.unwanted.add(event.uid)
+        return
+    draft.jobs[event.uid] = replace(
+        record, withdrawn=True, purge=record.purge or event.purge, reason=None
+    )
+
+
+def _node_registered(draft: Draft, event: NodeRegistered) -> None:
+    name = event.node.id
+    before = draft.nodes.get(name)
+    strays = []
+    for unit in event.running:
+        if not _adopted(draft, name, unit, event.at):
+            strays.append(unit)
+    for uid, attempt in event.highest_attempts:
+        record = draft.jobs.get(uid)
+        if record is None:
+            draft.attempts_seen[uid] = max(attempt, draft.attempts_seen.get(uid, attempt))
+        elif attempt > record.attempts_made:
+            draft.jobs[uid] = replace(record, attempts_made=attempt)
+    draft.nodes[name] = NodeRecord(
+        node=event.node,
+        contact=Contact.ONLINE,
+        drained=before.drained if before else False,
+        strays=tuple(strays),
+        last_change_at=event.at,
+    )
+
+
+def _adopted(draft: Draft, node: NodeId, unit: RunningUnit, at: Instant) -> bool:
+    """Whether the running unit belongs to its job's present attempt; notes that it is up."""
+    found = draft.current(unit.uid, unit.attempt)
+    if found is None:
+        return False
+    _, attempt = found
+    placed = next((u for u in attempt.placement.units if u.index == unit.unit), None)
+    if placed is None or placed.node != node or not attempt.holds(unit.unit):
+        return False
+    _unit_started(draft, UnitStarted(unit.uid, unit.attempt, unit.unit, at))
+    return True
+
+
+def _node_lost(draft: Draft, event: NodeLost) -> None:
+    node = draft.nodes.get(event.node)
+    if node is None or node.contact is Contact.LOST:
+        return
+    draft.nodes[event.node] = replace(
+        node, contact=Contact.LOST, strays=(), last_change_at=event.at
+    )
+    reason = Reason(
+        ReasonCode.NODE_LOST, f"node {event.node} was silent for longer than allowed"
+    )
+    for record in list(draft.jobs.values()):
+        attempt = record.attempt
+        if attempt is None:
+            continue
+        for unit in attempt.placement.units:
+            if unit.node == event.node:
+                _release(
+                    draft,
+                    record.uid,
+                    attempt.number,
+                    UnitExit(unit.index, Outcome.LOST, 0, reason, event.at),
+                )
+
+
+def _node_drained(draft: Draft, event: NodeDrained) -> None:
+    node = draft.nodes.get(event.node)
+    if node is not None:
+        draft.nodes[event.node] = replace(node, drained=event.drained)
+
+
+def _node_removed(draft: Draft, event: NodeRemoved) -> None:
+    node = draft.nodes.get(event.node)
+    if node is not None and node.contact is Contact.LOST:
+        del draft.nodes[event.node]
+
+
+def _health_changed(draft: Draft, event: AcceleratorHealthChanged) -> None:
+    record = draft.nodes.get(event.node)
+    if record is None:
+        return
+    accelerators = tuple(
+        replace(a, unhealthy=event.problem) if a.id == event.accelerator else a
+        for a in record.node.accelerators
+    )
+    draft.nodes[event.node] = replace(record, node=replace(record.node, accelerators=accelerators))
+
+
+def _rendezvous_bound(draft: Draft, event: RendezvousBound) -> None:
+    found = draft.current(event.uid, event.attempt)
+    if found is not None:
+        record, attempt = found
+        draft.jobs[event.uid] = replace(
+            record, attempt=replace(attempt, rendezvous=event.address)
+        )
+
+
+def _unit_started(draft: Draft, event: UnitStarted) -> None:
+    found = draft.current(event.uid, event.attempt)
+    if found is None or event.unit in found[1].units_up:
+        return
+    record, attempt = found
+    attempt = replace(attempt, units_up=attempt.units_up | {event.unit})
+    complete = len(attempt.units_up) == len(attempt.placement.units)
+    if complete and not record.job.spec.steps and attempt.running_at is None:
+        # A user's command reports no steps, so being up is all that can be known.
+        attempt = replace(attempt, running_at=event.at)
+    starts = complete and record.stage is Stage.STARTING
+    stage = Stage.RUNNING if starts else record.stage
+    draft.move(record, stage, "all units are up", attempt=attempt)
+
+
+def _progressed(draft: Draft, event: JobProgressed) -> None:
+    found = draft.current(event.uid, event.attempt)
+    if found is None:
+        return
+    record, attempt = found
+    if not attempt.trained and event.progress.loss is not None:
+        attempt = replace(attempt, trained=True, running_at=attempt.running_at or event.at)
+    progress = replace(event.progress, at=event.at)
+    if progress.loss is None:
+        progress = replace(progress, loss=record.progress.loss)
+    stage = Stage.RUNNING if record.stage is Stage.STARTING else record.stage
+    draft.move(record, stage, "it reported a step", attempt=attempt, progress=progress)
+
+
+def _unit_exited(draft: Draft, event: UnitExited) -> None:
+    purge = draft.purges.get(event.uid)
+    if purge is not None and purge[0] == event.node:
+        del draft.purges[event.uid]
+    node = draft.nodes.get(event.node)
+    if node is not None and node.strays:
+        strays = tuple(
+            s
+            for s in node.strays
+            if (s.uid, s.attempt, s.unit) != (event.uid, event.attempt, event.exit.unit)
+        )
+        if strays != node.strays:
+            draft.nodes[event.node] = replace(node, strays=strays)
+    _release(draft, event.uid, event.attempt, replace(event.exit, at=event.at))
+
+
+def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> None:
+    found = draft.current(uid, number)
+    if found is None or not found[1].holds(exit_.unit):
+        return
+    record, attempt = found
+    attempt = replace(attempt, exits=(*attempt.exits, exit_))
+    harmless = exit_.outcome in (Outcome.SUCCEEDED, Outcome.STOPPED)
+    if not harmless and attempt.intent is not Intent.END:
+        # A gang that lost a member cannot go on; the others are told to end now. A planned
+        # stop keeps its reason, since its cause was not the loss.
+        attempt = replace(
+            attempt,
+            intent=Intent.END,
+            intent_reason=attempt.intent_reason or exit_.reason,
+            intent_at=exit_.at,
+        )
+    record = replace(record, attempt=attempt)
+    if len(attempt.exits) == len(attempt.placement.units):
+        ended = conclude(record, attempt, exit_.at)
+        check(record.stage, ended.stage, f"{uid}: attempt {number} ended")
+        record = ended
+    draft.jobs[uid] = record
+
+
+def _queue_changed(draft: Draft, event: QueueChanged) -> None:
+    draft.queues[event.queue.name] = event.queue
+
+
+def _queue_removed(draft: Draft, event: QueueRemoved) -> None:
+    draft.queues.pop(event.name, None)
+
+
+def _policy_changed(draft: Draft, event: PolicyChanged) -> None:
+    draft.settings = event.settings
+
+
+def _cycle_decided(draft: Draft, event: CycleDecided) -> None:
+    draft.term = max(draft.term, event.term)
+    for action in event.actions:
+        _ordered(draft, action, event.at)
+    for uid, reason in event.reasons:
+        record = draft.jobs.get(uid)
+        if record is not None:
+            draft.jobs[uid] = replace(record, reason=reason)
+
+
+def _ordered(draft: Draft, action: Action, at: Instant) -> None:
+    record = draft.jobs.get(action.uid)
+    if record is None:
+        return
+    match action:
+        case StartAttempt():
+            draft.move(
+                record,
+                Stage.STARTING,
+                "a start was ordered",
+                attempts_made=action.attempt,
+                first_started_at=record.first_started_at or at,
+                reason=action.reason,
+                attempt=AttemptRecord(
+                    action.attempt, record.job.generation, action.placement, started_at=at
+                ),
+            )
+        case StopAttempt() | EndAttempt():
+            intent = Intent.STOP if isinstance(action, StopAttempt) else Intent.END
+            found = draft.current(action.uid, action.attempt)
+            if found is None or found[1].intent is Intent.END:
+                return
+            attempt = replace(
+                found[1], intent=intent, intent_reason=action.reason, intent_at=at
+            )
+            draft.move(
+                record,
+                Stage.STOPPING,
+                f"{intent} was ordered",
+                attempt=attempt,
+                reason=action.reason,
+            )
+        case FailJob():
+            draft.move(record, Stage.FAILED, "it failed", reason=action.reason, finished_at=at)
+        case ForgetJob():
+            _forget(draft, record, purge=action.purge)
+
+
+def _forget(draft: Draft, record: JobRecord, *, purge: bool) -> None:
+    del draft.jobs[record.uid]
+    # Strays of it that may come back later are unwanted: its deletion is proven.
+    draft.unwanted.add(record.uid)
+    online = [node.id for node in draft.nodes.values() if node.contact is Contact.ONLINE]
+    if purge and online and record.attempts_made:
+        draft.purges[record.uid] = (
+            online[0],
+            record.attempts_made,
+            record.job.spec.manifest_json,
+        )
+
+
+_FOLDS: dict[type, Callable[[Draft, Any], None]] = {
+    JobSubmitted: _submitted,
+    JobUpdated: _submitted,
+    JobWithdrawn: _withdrawn,
+    NodeRegistered: _node_registered,
+    NodeLost: _node_lost,
+    NodeDrained: _node_drained,
+    NodeRemoved: _node_removed,
+    AcceleratorHealthChanged: _health_changed,
+    RendezvousBound: _rendezvous_bound,
+    UnitStarted: _unit_started,
+    JobProgressed: _progressed,
+    UnitExited: _unit_exited,
+    QueueChanged: _queue_changed,
+    QueueRemoved: _queue_removed,
+    PolicyChanged: _policy_changed,
+    CycleDecided: _cycle_decided,
+}

@@ -1,0 +1,138 @@
+"""The state of the cluster, as folded from events. Frozen: folding returns the next one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from controlplane.domain.clock import Instant
+from controlplane.domain.event import Event
+from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, SequenceNumber, Term
+from controlplane.domain.node import Contact
+from controlplane.domain.policy import PolicySettings
+from controlplane.domain.queue import DEFAULT_QUEUE, Queue
+from controlplane.domain.record import JobRecord, NodeRecord
+from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.engine.fold import Draft, fold_event
+
+
+@dataclass(frozen=True, slots=True)
+class SequencedEvent:
+    """An event with the place that the log gave it."""
+
+    sequence: SequenceNumber
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Checkpoints of a forgotten job that a node still has to remove."""
+
+    node: NodeId
+    attempt: Attempt
+    manifest_json: str
+
+
+@dataclass(frozen=True)
+class ClusterState:
+    """All that is known.
+
+    Attributes:
+        jobs: Every job that is not forgotten, in order of submission.
+        nodes: Every known node, in order of registration.
+        queues: Every queue.
+        settings: The policy's settings.
+        last_sequence: The last event that was folded.
+        term: The highest term that decided anything.
+        attempts_seen: Highest attempt that agents reported for uids the store did not know.
+        unwanted: Unknown uids whose strays shall be ended, by explicit order.
+        purges: Checkpoints still to be removed, by uid of the forgotten job.
+    """
+
+    jobs: dict[JobUid, JobRecord] = field(default_factory=dict)
+    nodes: dict[NodeId, NodeRecord] = field(default_factory=dict)
+    queues: dict[QueueName, Queue] = field(default_factory=dict)
+    settings: PolicySettings = field(default_factory=PolicySettings)
+    last_sequence: SequenceNumber = SequenceNumber(0)
+    term: Term = Term(0)
+    attempts_seen: dict[JobUid, Attempt] = field(default_factory=dict)
+    unwanted: frozenset[JobUid] = frozenset()
+    purges: dict[JobUid, Purge] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls) -> "ClusterState":
+        """A cluster without jobs and nodes, with the default queue."""
+        return cls(queues={DEFAULT_QUEUE: Queue(DEFAULT_QUEUE)})
+
+    def fold(self, batch: Sequence[SequencedEvent]) -> "ClusterState":
+        """The state after ``batch``. Copies each map once, however long the batch is."""
+        if not batch:
+            return self
+        draft = Draft(
+            jobs=dict(self.jobs),
+            nodes=dict(self.nodes),
+            queues=dict(self.queues),
+            settings=self.settings,
+            term=self.term,
+            attempts_seen=dict(self.attempts_seen),
+            unwanted=set(self.unwanted),
+            purges={
+                uid: (purge.node, purge.attempt, purge.manifest_json)
+                for uid, purge in self.purges.items()
+            },
+        )
+        last = self.last_sequence
+        for numbered in batch:
+            fold_event(draft, numbered.event)
+            last = max(last, numbered.sequence)
+        return ClusterState(
+            jobs=draft.jobs,
+            nodes=draft.nodes,
+            queues=draft.queues,
+            settings=draft.settings,
+            last_sequence=last,
+            term=draft.term,
+            attempts_seen=draft.attempts_seen,
+            unwanted=frozenset(draft.unwanted),
+            purges={uid: Purge(*purge) for uid, purge in draft.purges.items()},
+        )
+
+    def snapshot(self, at: Instant) -> ClusterSnapshot:
+        """What a policy may see."""
+        return ClusterSnapshot(
+            at=at,
+            jobs=MappingProxyType(self.jobs),
+            nodes=MappingProxyType(self.nodes),
+            queues=MappingProxyType(self.queues),
+        )
+
+    def after_restart(self) -> "ClusterState":
+        """The same, with every node that was online marked as not heard of yet."""
+        nodes = {
+            name: replace(node, contact=Contact.SILENT) if node.contact is Contact.ONLINE else node
+            for name, node in self.nodes.items()
+        }
+        return replace(self, nodes=nodes)
+
+    @property
+    def silent_nodes(self) -> tuple[NodeId, ...]:
+        """Nodes that have not spoken since the control plane started."""
+        return tuple(n.id for n in self.nodes.values() if n.contact is Contact.SILENT)
+
+
+def in_replay_order(
+    stored: Sequence[SequencedEvent], positions: Mapping[SequenceNumber, SequenceNumber]
+) -> list[SequencedEvent]:
+    """Events as they were folded live: each decision right after the last event it had seen.
+
+    Args:
+        stored: Events in sequence order.
+        positions: For each decision, the last event that its cycle had folded.
+    """
+    return sorted(
+        stored,
+        key=lambda item: (
+            positions.get(item.sequence, item.sequence),
+            item.sequence in positions,
+            item.sequence,
+        ),
+    )
