@@ -1,0 +1,631 @@
+"""``TrainingJob``: the one schema of a training job's manifest.
+
+The CLI parses files with it, the control plane parses submissions with it, and CRDs are generated
+from it, so it is written the way Kubernetes writes things: camelCase, conditions instead of a
+phase, durations as integer ``...Seconds``, quantities as a number or a string such as ``16Gi``.
+Everything is bounded and described, because a CRD needs both. Unknown fields are refused.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from headrace.api.refusal import Problem, problems_in
+
+API_VERSION = "headrace.dev/v1alpha1"
+KIND = "TrainingJob"
+MANAGED_BY_HEADRACE = "headrace.dev/control-plane"
+
+_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+_LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+_LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+_UID = r"^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$"
+_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_NO_NUL = r"^[^\x00]*$"
+_TIMESTAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$"
+
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+_SUFFIXES = {
+    "": 1,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "P": 10**15,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+    "Pi": 2**50,
+}
+_MOST_BYTES = 2**53
+_YEAR_SECONDS = 366 * 24 * 3600
+
+RESERVED_VARIABLES = frozenset(
+    {
+        "CUDA_VISIBLE_DEVICES",
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "NNODES",
+        "NODE_RANK",
+        "NPROC_PER_NODE",
+        "OMP_NUM_THREADS",
+        "RANK",
+        "WORLD_SIZE",
+    }
+)
+"""Variables that Headrace sets for every rank; a manifest may not."""
+
+
+def quantity_bytes(value: object) -> object:
+    """Bytes of a quantity such as ``16Gi``; what is not one is left for the schema to refuse."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(_QUANTITY, value)
+    if found is None:
+        raise PydanticCustomError(
+            "quantity", "wanted bytes as a number or a quantity such as 512Mi or 16Gi"
+        )
+    suffix = found[2] or ""
+    number = value.removesuffix(suffix) if suffix else value
+    whole, _, fraction = number.partition(".")
+    scale = 10 ** len(fraction)
+    # Rounded up, as Kubernetes does, and never through a float, which would lose bytes.
+    return -(-int(whole + fraction) * _SUFFIXES[suffix] // scale)
+
+
+Name = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAME)]
+LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=_LABEL_KEY)]
+LabelValue = Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE)]
+Uid = Annotated[str, Field(min_length=1, max_length=64, pattern=_UID)]
+Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=_NO_NUL)]
+Path = Annotated[str, Field(min_length=1, max_length=1024, pattern=_NO_NUL)]
+Timestamp = Annotated[str, Field(max_length=40, pattern=_TIMESTAMP)]
+Seconds = Annotated[int, Field(ge=0, le=_YEAR_SECONDS)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Bytes = Annotated[
+    int,
+    Field(ge=0, le=_MOST_BYTES),
+    BeforeValidator(quantity_bytes),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": _QUANTITY,
+            "x-kubernetes-int-or-string": True,
+        }
+    ),
+]
+
+
+def _broken(at: str, sentence: str) -> PydanticCustomError:
+    """A rule across fields is broken; ``at`` is the field, below the model, to point to."""
+    return PydanticCustomError("rule", "{sentence}", {"sentence": sentence, "at": at})
+
+
+class _Part(BaseModel):
+    """Common ground of all parts: camelCase, closed, frozen, no silent conversions."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        validate_by_alias=True,
+        validate_by_name=False,
+        serialize_by_alias=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class Metadata(_Part):
+    """The object's identity. The owner of the object mints uid and generation."""
+
+    name: Name
+    """Name, unique in its namespace: lower case, digits and dashes, at most 63 characters."""
+    namespace: Name = "default"
+    """Where the name is unique."""
+    uid: Uid | None = None
+    """Minted once by the owner of the object; the same name after a delete is a new uid."""
+    generation: Annotated[int, Field(ge=1)] | None = None
+    """Counts the changes of the spec from 1; minted by the owner."""
+    creation_timestamp: Timestamp | None = None
+    """When the object was first accepted; written by the owner."""
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = {}
+    """Labels, for people and selectors."""
+    annotations: Annotated[
+        dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=64)
+    ] = {}
+    """Annotations, for people and tools."""
+
+
+class Toleration(_Part):
+    """Accepts a node's taint."""
+
+    key: LabelKey
+    """Key of the taint."""
+    value: LabelValue = ""
+    """Value of the taint; empty accepts any value of the key."""
+
+
+class Accelerators(_Part):
+    """The accelerators that the job can use."""
+
+    minimum: Annotated[int, Field(ge=1, le=65536)] = 1
+    """Fewest accelerators that the job starts with."""
+    maximum: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Most accelerators that the job can use; equal to the minimum (a rigid job) if left out."""
+    type: LabelValue = ""
+    """Accelerator model, for example nvidia-h100-80gb-hbm3 or cpu; empty accepts any one model."""
+    selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = {}
+    """Node labels that must match."""
+    topology: Literal["Any", "SameNode"] = "Any"
+    """How far apart the ranks may be."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=64, strict=False)] = ()
+    """Taints that do not keep the job off a node."""
+    cpu_cores_each: Annotated[int, Field(ge=0, le=4096)] = 0
+    """CPU cores that each accelerator must bring."""
+    host_memory_bytes_each: Bytes = 0
+    """Host memory that each accelerator must bring: bytes, or a quantity such as 16Gi."""
+
+    @property
+    def most(self) -> int:
+        """The maximum, filled in for a rigid job."""
+        return self.minimum if self.maximum is None else self.maximum
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Accelerators":
+        if self.most < self.minimum:
+            raise _broken(
+                "maximum",
+                f"wanted at least the minimum of {self.minimum} accelerators, got {self.maximum}",
+            )
+        return self
+
+
+class ModelConfig(_Part):
+    """Sizes of a built-in model; what is left out comes from the preset."""
+
+    layers: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Transformer blocks."""
+    heads: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Attention heads; must divide the width."""
+    width: Annotated[int, Field(ge=8, le=32768)] | None = None
+    """Width of the residual stream."""
+    patch_size: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Side of an image patch in pixels (vit only)."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "ModelConfig":
+        if self.heads and self.width and self.width % self.heads:
+            raise _broken("heads", f"wanted a divisor of the width {self.width}, got {self.heads}")
+        return self
+
+
+class Model(_Part):
+    """A built-in model, which Headrace can lay out anew while it trains."""
+
+    name: Literal["gpt", "vit"]
+    """gpt: byte-level language model. vit: image classifier."""
+    preset: Literal["tiny", "small", "medium", "large"] = "tiny"
+    """Named sizes to begin with."""
+    config: ModelConfig = ModelConfig()
+    """Sizes that replace the preset's."""
+
+    @model_validator(mode="after")
+    def _patches(self) -> "Model":
+        if self.name != "vit" and self.config.patch_size is not None:
+            raise _broken("config.patchSize", f"only vit has patches, not {self.name}")
+        return self
+
+
+class Command(_Part):
+    """A program of the user's own, for example torchrun. It runs rigidly: one size, no changes."""
+
+    program: Annotated[tuple[Text, ...], Field(min_length=1, max_length=256, strict=False)]
+    """Entry point and arguments, started once on every node of the job, without a shell."""
+    working_directory: Path | None = None
+    """Directory on the node in which it starts; must be there on every node."""
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=_NO_NUL)] | None = None
+    """Container image, where the runtime starts containers."""
+
+
+class Data(_Part):
+    """What a built-in model learns from."""
+
+    source: Path
+    """python-stdlib (text), digits (images), or a path of text files on every node (gpt)."""
+    sequence_length: Annotated[int, Field(ge=8, le=131072)] | None = None
+    """Tokens of one sample (gpt only)."""
+
+
+class SecretKeyReference(_Part):
+    """Points to one entry of a secret. Only the reference is ever stored or shown."""
+
+    name: Name
+    """Name of the secret."""
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+    """Entry of the secret."""
+
+
+class ValueSource(_Part):
+    """Where the value of a variable comes from."""
+
+    secret_key_ref: SecretKeyReference
+    """An entry of a secret."""
+
+
+class EnvironmentVariable(_Part):
+    """One environment variable of every rank."""
+
+    name: Annotated[str, Field(min_length=1, max_length=256, pattern=_VARIABLE)]
+    """Name of the variable; those that Headrace sets itself are not allowed."""
+    value: Annotated[str, Field(max_length=32768, pattern=_NO_NUL)] | None = None
+    """Its value, in the open. For anything secret use valueFrom."""
+    value_from: ValueSource | None = None
+    """Takes the value from elsewhere at start."""
+
+    @model_validator(mode="after")
+    def _one_value(self) -> "EnvironmentVariable":
+        if (self.value is None) == (self.value_from is None):
+            raise _broken("value", "wanted exactly one of value and valueFrom")
+        if self.name in RESERVED_VARIABLES or self.name.startswith("HEADRACE_"):
+            raise _broken(
+                "name", f"{self.name} is set by Headrace for every rank; use another name"
+            )
+        return self
+
+
+class PersistentVolumeClaim(_Part):
+    """A claim of Kubernetes."""
+
+    claim_name: Annotated[str, Field(min_length=1, max_length=253, pattern=_NO_NUL)]
+    """Name of the claim, in the job's namespace."""
+    read_only: bool = False
+    """Whether it is mounted for reading only."""
+
+
+class HostPath(_Part):
+    """A directory of the node."""
+
+    path: Path
+    """Absolute path on the node."""
+
+
+class Volume(_Part):
+    """Something mounted for every rank."""
+
+    name: Name
+    """Name of the volume, unique in the job."""
+    mount_path: Path
+    """Where ranks see it."""
+    persistent_volume_claim: PersistentVolumeClaim | None = None
+    """A claim of Kubernetes."""
+    host_path: HostPath | None = None
+    """A directory of the node."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Volume":
+        if (self.persistent_volume_claim is None) == (self.host_path is None):
+            raise _broken("hostPath", "wanted exactly one of hostPath and persistentVolumeClaim")
+        return self
+
+
+class Training(_Part):
+    """What is trained. No execution plan changes any of it."""
+
+    global_batch_size: Annotated[int, Field(ge=1, le=2**24)]
+    """Samples of one optimizer step, over all ranks together."""
+    micro_batch_size_max: Annotated[int, Field(ge=1, le=2**24)] | None = None
+    """Most samples that one rank holds at once; no limit if left out."""
+    steps: Annotated[int, Field(ge=1, le=10**9)]
+    """Optimizer steps until the job is done."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Precision of the computation; weights and optimizer states are always fp32."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 3e-4
+    """Highest learning rate of the schedule (linear warm-up, then cosine to a tenth)."""
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
+    """Steps in which the learning rate rises to its highest."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """AdamW's weight decay."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Fixes the initialisation and the order of the data."""
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> "Training":
+        if self.warmup_steps > self.steps:
+            raise _broken(
+                "warmupSteps", f"wanted at most {self.steps} (steps), got {self.warmup_steps}"
+            )
+        return self
+
+
+class StartFrom(_Part):
+    """A checkpoint of another job to begin with."""
+
+    uid: Uid
+    """Uid of the job whose checkpoint it is."""
+    step: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    """Step of the checkpoint; the newest if left out."""
+    store: Path | None = None
+    """Where that job kept its checkpoints; this job's store if left out."""
+
+
+class Checkpoint(_Part):
+    """Where and when the job's state is saved."""
+
+    store: Path
+    """Path or fsspec URL that every node of the job sees."""
+    every_steps: Annotated[int, Field(ge=1, le=10**9)] = 50
+    """Steps between two checkpoints."""
+    every_seconds: Annotated[int, Field(ge=1, le=_YEAR_SECONDS)] | None = None
+    """Longest time between two checkpoints, whatever the number of steps."""
+    keep: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Newest checkpoints that are kept."""
+    start_from: StartFrom | None = None
+    """Another job's checkpoint to begin with."""
+
+
+class Retries(_Part):
+    """How failed attempts are forgiven."""
+
+    max: Annotated[int, Field(ge=0, le=1000)] = 3
+    """Failed attempts after the first that are forgiven."""
+    backoff_seconds: Annotated[int, Field(ge=0, le=86400)] = 5
+    """Wait before the first retry; doubles each time."""
+    backoff_max_seconds: Annotated[int, Field(ge=0, le=86400)] = 300
+    """Longest wait between two attempts."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Retries":
+        if self.backoff_max_seconds < self.backoff_seconds:
+            raise _broken(
+                "backoffMaxSeconds",
+                f"wanted at least backoffSeconds ({self.backoff_seconds}), "
+                f"got {self.backoff_max_seconds}",
+            )
+        return self
+
+
+class Spec(_Part):
+    """What the job asks for."""
+
+    queue: Name = "default"
+    """Queue whose quota the job counts against."""
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
+    """Higher goes first."""
+    service_class: Literal["Guaranteed", "BestEffort"] = "BestEffort"
+    """How firmly the minimum is promised."""
+    suspend: bool = False
+    """Whether the job must not run now; a running job is checkpointed and releases everything."""
+    managed_by: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """Controller that runs the job: headrace.dev/control-plane if left out."""
+    accelerators: Accelerators = Accelerators()
+    """The accelerators that the job can use."""
+    model: Model | None = None
+    """A built-in model. Exactly one of model and command."""
+    command: Command | None = None
+    """A program of your own. Exactly one of model and command."""
+    data: Data | None = None
+    """What the built-in model learns from."""
+    env: Annotated[tuple[EnvironmentVariable, ...], Field(max_length=256, strict=False)] = ()
+    """Environment variables of every rank."""
+    volumes: Annotated[tuple[Volume, ...], Field(max_length=64, strict=False)] = ()
+    """What is mounted for every rank."""
+    training: Training | None = None
+    """Batch, steps, precision and schedule of the built-in model."""
+    checkpoint: Checkpoint | None = None
+    """Where and when the job's state is saved."""
+    retries: Retries = Retries()
+    """How failed attempts are forgiven."""
+    deadline_seconds: Annotated[int, Field(ge=1, le=_YEAR_SECONDS)] | None = None
+    """From submission to the end, after which the job fails; no limit if left out."""
+    max_run_seconds: Annotated[int, Field(ge=1, le=_YEAR_SECONDS)] | None = None
+    """Time holding accelerators over all attempts, after which the job fails."""
+    ttl_seconds_after_finish: Seconds | None = None
+    """When the finished job is forgotten; never if left out."""
+
+    @model_validator(mode="after")
+    def _rules(self) -> "Spec":
+        broken = next(self._breaches(), None)
+        if broken is not None:
+            raise broken
+        return self
+
+    def _breaches(self) -> Iterator[PydanticCustomError]:
+        """Rules that span several parts of the spec."""
+        if (self.model is None) == (self.command is None):
+            there = "both" if self.model else "neither"
+            yield _broken("model", f"wanted exactly one of model and command, got {there}")
+        elif self.model is not None:
+            yield from self._breaches_of_model(self.model)
+        else:
+            yield from self._breaches_of_command()
+        for field, names in (
+            ("env", [variable.name for variable in self.env]),
+            ("volumes", [volume.name for volume in self.volumes]),
+        ):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                yield _broken(field, f"wanted every name once, got {twice} more than once")
+
+    def _breaches_of_model(self, model: Model) -> Iterator[PydanticCustomError]:
+        for name, part in (
+            ("data", self.data),
+            ("training", self.training),
+            ("checkpoint", self.checkpoint),
+        ):
+            if part is None:
+                yield _broken(name, f"is required with the built-in model {model.name}")
+                return
+        assert self.data is not None
+        assert self.training is not None
+        if model.name == "vit" and self.data.source != "digits":
+            yield _broken("data.source", f"vit learns from digits, got {self.data.source!r}")
+        if model.name == "gpt" and self.data.source == "digits":
+            yield _broken("data.source", "gpt learns from python-stdlib or a path, got 'digits'")
+        if model.name == "vit" and self.data.sequence_length is not None:
+            yield _broken("data.sequenceLength", "only gpt has a sequence length, not vit")
+        batch, fewest = self.training.global_batch_size, self.accelerators.minimum
+        if batch < fewest:
+            yield _broken(
+                "training.globalBatchSize",
+                f"wanted a sample for each of at least {fewest} accelerators, got {batch}",
+            )
+        elif self.accelerators.most == fewest and batch % fewest:
+            yield _broken(
+                "training.globalBatchSize",
+                f"wanted a multiple of the {fewest} accelerators of this rigid job, got {batch}",
+            )
+
+    def _breaches_of_command(self) -> Iterator[PydanticCustomError]:
+        for name, part in (("data", self.data), ("training", self.training)):
+            if part is not None:
+                yield _broken(
+                    name, "belongs to a built-in model; a command reads its own arguments"
+                )
+        if self.accelerators.most != self.accelerators.minimum:
+            yield _broken(
+                "accelerators.maximum",
+                f"a command runs at one size: wanted {self.accelerators.minimum} (the minimum) or "
+                f"nothing, got {self.accelerators.maximum}",
+            )
+
+
+class Condition(_Part):
+    """One observed state, as Kubernetes writes it."""
+
+    type: Annotated[str, Field(min_length=1, max_length=316, pattern=r"^[A-Z][A-Za-z]*$")]
+    """Admitted, Scheduled, Running, Reconfiguring, Succeeded, Failed or Suspended."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Z][A-Za-z0-9]*$")]
+    """Why, as one word from the closed set of reasons."""
+    message: Annotated[str, Field(max_length=32768)] = ""
+    """Why, as a sentence with numbers."""
+    observed_generation: Count = 0
+    """Generation of the spec that this was observed for."""
+    last_transition_time: Timestamp | None = None
+    """When the status of this condition last changed."""
+
+
+class ProgressStatus(_Part):
+    """How far the job has come."""
+
+    step: Count = 0
+    """Optimizer steps done."""
+    steps_total: Count = 0
+    """Optimizer steps until it is done; 0 where unknown."""
+    checkpoint_step: Count = 0
+    """Step of the last committed checkpoint."""
+    loss: float | None = None
+    """Last training loss."""
+    step_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Recent time of one step; 0 where unknown."""
+    reported_at: Timestamp | None = None
+    """When this was reported."""
+
+
+class EstimateStatus(_Part):
+    """A predicted instant: an interval with its coverage."""
+
+    low: Timestamp
+    """Lower end."""
+    high: Timestamp
+    """Upper end."""
+    coverage: Annotated[float, Field(gt=0, lt=1)]
+    """Share of cases in which the truth lies inside."""
+    made_at: Timestamp
+    """When it was predicted."""
+
+
+class Status(_Part):
+    """What was observed; written by Headrace, never by people."""
+
+    observed_generation: Count = 0
+    """Generation of the spec that this status was observed for."""
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16, strict=False)] = ()
+    """Observed states, one of each type."""
+    plan: Annotated[str, Field(max_length=64)] = ""
+    """Execution plan that runs now, for example dp4-ga2; empty while the job holds nothing."""
+    accelerators: Annotated[int, Field(ge=0, le=65536)] = 0
+    """Accelerators held now."""
+    nodes: Annotated[
+        tuple[Annotated[str, Field(max_length=253)], ...], Field(max_length=1024, strict=False)
+    ] = ()
+    """Nodes that the job runs on now."""
+    attempt: Count = 0
+    """Number of the newest attempt."""
+    failures: Count = 0
+    """Failed attempts so far."""
+    reconfigurations: Count = 0
+    """Planned changes of plan or place so far."""
+    progress: ProgressStatus = ProgressStatus()
+    """How far the job has come."""
+    started_at: Timestamp | None = None
+    """When it first got accelerators."""
+    finished_at: Timestamp | None = None
+    """When it succeeded or failed."""
+    estimated_end: EstimateStatus | None = None
+    """When it will be done; absent until that can be said with a coverage."""
+
+
+class TrainingJob(_Part):
+    """A training job."""
+
+    api_version: Literal["headrace.dev/v1alpha1"]
+    """headrace.dev/v1alpha1."""
+    kind: Literal["TrainingJob"]
+    """TrainingJob."""
+    metadata: Metadata
+    """The object's identity."""
+    spec: Spec
+    """What the job asks for."""
+    status: Status | None = None
+    """What was observed; written by Headrace, and not read when it is applied."""
+
+
+def canonical_json(job: TrainingJob) -> str:
+    """What people asked for, in one spelling: defaults filled in, keys sorted, no white space.
+
+    Two manifests that mean the same give the same text. What the owner mints and what was observed
+    (uid, generation, status) is not part of it.
+    """
+    document = job.model_dump(
+        mode="json",
+        by_alias=True,
+        exclude_none=True,
+        exclude={"status": True, "metadata": {"uid", "generation", "creation_timestamp"}},
+    )
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema as JSON Schema, with ``$defs``; CRDs are made from it."""
+    return TrainingJob.model_json_schema(by_alias=True)
+
+
+def parse(document: object) -> TrainingJob | tuple[Problem, ...]:
+    """The job that a document describes, or everything that is wrong with it."""
+    if not isinstance(document, Mapping):
+        came = type(document).__name__
+        return (Problem((), f"wanted a mapping with apiVersion and kind, got {came}"),)
+    try:
+        return TrainingJob.model_validate(document)
+    except ValidationError as error:
+        return problems_in(error, json_schema())

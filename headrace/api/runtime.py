@@ -1,0 +1,80 @@
+"""What a runtime can honour. A field beyond that is refused with a reason, never ignored."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from headrace.api.manifest import MANAGED_BY_HEADRACE, TrainingJob
+from headrace.api.refusal import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What the place where ranks run is able to do.
+
+    Attributes:
+        name: How sentences call it.
+        images: Whether it starts containers from images.
+        mounts: Whether it mounts volumes.
+        secrets: Whether it can look up secrets.
+        managers: Values of ``managedBy`` that mean this runtime.
+        precisions: Precisions that the built-in models can compute in here.
+    """
+
+    name: str
+    images: bool = False
+    mounts: bool = False
+    secrets: bool = False
+    managers: frozenset[str] = frozenset({MANAGED_BY_HEADRACE})
+    precisions: frozenset[str] = frozenset({"fp32", "bf16"})
+
+
+PROCESSES = Runtime("a cluster of plain processes")
+"""Ranks are processes that Ray actors start: no containers, no mounts, no secret store."""
+
+
+def refusals(job: TrainingJob, runtime: Runtime = PROCESSES) -> tuple[Problem, ...]:
+    """Every field of ``job`` that ``runtime`` cannot honour, with the reason."""
+    return tuple(_refused(job, runtime))
+
+
+def _refused(job: TrainingJob, runtime: Runtime) -> Iterator[Problem]:
+    spec = job.spec
+    if spec.managed_by is not None and spec.managed_by not in runtime.managers:
+        yield Problem(
+            ("spec", "managedBy"),
+            f"{spec.managed_by} runs this job, and this is not it; "
+            f"wanted {' or '.join(sorted(runtime.managers))}, or nothing",
+        )
+    if spec.command is not None:
+        if spec.command.image is not None and not runtime.images:
+            yield Problem(
+                ("spec", "command", "image"),
+                f"{runtime.name} starts no containers; leave it out and install what the program "
+                "needs on the nodes, or run the job in Kubernetes",
+            )
+        if spec.checkpoint is not None:
+            yield Problem(
+                ("spec", "checkpoint"),
+                "Headrace cannot save the state of a program of yours; leave it out and let the "
+                "program write its own checkpoints",
+            )
+    for index, volume in enumerate(spec.volumes):
+        same_path = volume.host_path is not None and volume.host_path.path == volume.mount_path
+        if not runtime.mounts and not same_path:
+            yield Problem(
+                ("spec", "volumes", index),
+                f"{runtime.name} mounts nothing; wanted a hostPath whose path is the mountPath, "
+                "because ranks see the node's own files",
+            )
+    for index, variable in enumerate(spec.env):
+        if variable.value_from is not None and not runtime.secrets:
+            yield Problem(
+                ("spec", "env", index, "valueFrom"),
+                f"{runtime.name} has no secret store to read from; leave it out",
+            )
+    if spec.training is not None and spec.training.precision not in runtime.precisions:
+        yield Problem(
+            ("spec", "training", "precision"),
+            f"{spec.training.precision} needs loss scaling, which is not there yet; "
+            f"wanted {' or '.join(sorted(runtime.precisions))}",
+        )
