@@ -1,0 +1,241 @@
+"""Reads manifests from YAML text and remembers on which line everything stands.
+
+The YAML is what ``kubectl`` accepts, minus its traps: a key that stands twice is refused instead
+of the later one winning, ``1e-3`` is a number, and ``2026-11-26`` and ``1:30`` stay text.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from headrace.api.manifest import TrainingJob, parse
+from headrace.api.refusal import Problem
+
+SUFFIXES = (".yaml", ".yml", ".json")
+_MOST_BYTES = 4 * 2**20
+_MOST_NODES = 200_000
+_DEEPEST = 64
+
+Keys = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A problem with the place where it stands; ``line`` counts from 1, 0 for a whole file."""
+
+    file: str
+    line: int
+    problem: Problem
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDocument:
+    """One document of a file: its plain value and the line of everything in it."""
+
+    file: str
+    value: object
+    lines: Mapping[Keys, int]
+
+    def line_of(self, path: Keys) -> int:
+        """Line of the place, or of what is nearest above it for something that is missing."""
+        return next(
+            self.lines[path[:length]]
+            for length in range(len(path), -1, -1)
+            if path[:length] in self.lines
+        )
+
+    def finding(self, problem: Problem) -> Finding:
+        """The problem with its file and line."""
+        return Finding(self.file, self.line_of(problem.path), problem)
+
+
+@dataclass(frozen=True, slots=True)
+class SourcedJob:
+    """A job with the document that described it, so that later refusals can name the line."""
+
+    job: TrainingJob
+    source: SourceDocument
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the scalars of YAML 1.2, where numbers are concerned."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag.rsplit(":", 1)[-1] not in ("timestamp", "float", "int")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"([-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+)$"),
+    list("-+0123456789"),
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"([-+]?(\.[0-9]+|[0-9]+\.[0-9]*|(0|[1-9][0-9]*)(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan)$"
+    ),
+    list("-+.0123456789"),
+)
+
+
+class _UnreadableError(Exception):
+    """Stops the reading of one file at a line."""
+
+    def __init__(self, line: int, path: Keys, sentence: str) -> None:
+        super().__init__(sentence)
+        self.line = line
+        self.problem = Problem(path, sentence)
+
+
+def documents_in(text: str, file: str) -> tuple[tuple[SourceDocument, ...], tuple[Finding, ...]]:
+    """The documents of a YAML text, and what cannot be read in it. Empty documents are skipped."""
+    documents: list[SourceDocument] = []
+    if len(text) > _MOST_BYTES:
+        sentence = f"wanted at most {_MOST_BYTES} characters, got {len(text)}"
+        return (), (Finding(file, 0, Problem((), sentence)),)
+    try:
+        loader = _Loader(text)
+        try:
+            while loader.check_node():
+                node = loader.get_node()
+                assert node is not None
+                lines: dict[Keys, int] = {(): node.start_mark.line + 1}
+                value = _plain(loader, node, (), lines)
+                if value is not None:
+                    documents.append(SourceDocument(file, value, lines))
+        finally:
+            loader.dispose()
+    except _UnreadableError as error:
+        return tuple(documents), (Finding(file, error.line, error.problem),)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        told = ", ".join(part for part in (error.context, error.problem) if part)
+        line = mark.line + 1 if mark else 0
+        return tuple(documents), (Finding(file, line, Problem((), f"is not YAML: {told}")),)
+    except (yaml.YAMLError, RecursionError) as error:
+        told = str(error).splitlines()[0]
+        return tuple(documents), (Finding(file, 0, Problem((), f"is not YAML: {told}")),)
+    return tuple(documents), ()
+
+
+def _plain(loader: _Loader, node: yaml.Node, path: Keys, lines: dict[Keys, int]) -> object:
+    """The value of a node; notes the line of every key and entry on the way."""
+    line = node.start_mark.line + 1
+    if len(path) > _DEEPEST or len(lines) > _MOST_NODES:
+        # Aliases can make a short text explode, or contain itself.
+        raise _UnreadableError(line, path, "is too deep or too large for a manifest")
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            return loader.construct_object(node)
+        except ValueError as error:
+            raise _UnreadableError(line, path, f"cannot be read: {error}") from error
+    if isinstance(node, yaml.SequenceNode):
+        entries: list[object] = []
+        for index, child in enumerate(node.value):
+            lines[*path, index] = child.start_mark.line + 1
+            entries.append(_plain(loader, child, (*path, index), lines))
+        return entries
+    fields: dict[str, object] = {}
+    for key_node, child in node.value:
+        key_line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise _UnreadableError(key_line, path, "wanted text as a key, got a list or mapping")
+        key = key_node.value
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            raise _UnreadableError(
+                key_line, path, "merge keys (<<) are not read; write the fields out"
+            )
+        if key in fields:
+            first = lines[*path, key]
+            raise _UnreadableError(
+                key_line, (*path, key), f"stands twice; it is already there on line {first}"
+            )
+        lines[*path, key] = key_line
+        fields[key] = _plain(loader, child, (*path, key), lines)
+    return fields
+
+
+def jobs_in(text: str, file: str) -> tuple[tuple[SourcedJob, ...], tuple[Finding, ...]]:
+    """The jobs of a YAML text, and everything that is wrong with it, by line."""
+    documents, unreadable = documents_in(text, file)
+    jobs: list[SourcedJob] = []
+    findings = list(unreadable)
+    for document in documents:
+        found = parse(document.value)
+        if isinstance(found, TrainingJob):
+            jobs.append(SourcedJob(found, document))
+        else:
+            findings.extend(sorted(map(document.finding, found), key=lambda each: each.line))
+    return tuple(jobs), tuple(findings)
+
+
+def files_at(path: Path) -> Iterator[Path]:
+    """The manifest files that a path names: itself, or those in the folder, by name."""
+    if path.is_dir():
+        yield from sorted(
+            child for child in path.iterdir() if child.suffix in SUFFIXES and child.is_file()
+        )
+    else:
+        yield path
+
+
+def read_jobs(
+    paths: tuple[str, ...], standard_input: str
+) -> tuple[tuple[SourcedJob, ...], tuple[Finding, ...]]:
+    """The jobs of files, folders and standard input (``-``), and what is wrong with them.
+
+    Args:
+        paths: As given on the command line.
+        standard_input: What ``-`` stands for.
+    """
+    jobs: list[SourcedJob] = []
+    findings: list[Finding] = []
+    for name in paths:
+        if name == "-":
+            found, wrong = jobs_in(standard_input, "standard input")
+            jobs.extend(found)
+            findings.extend(wrong)
+            continue
+        files = list(files_at(Path(name)))
+        if not files:
+            sentence = f"wanted a folder with {', '.join(SUFFIXES)} files, found none in it"
+            findings.append(Finding(name, 0, Problem((), sentence)))
+        for file in files:
+            try:
+                text = file.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                told = getattr(error, "strerror", None) or str(error)
+                findings.append(Finding(str(file), 0, Problem((), f"cannot be read: {told}")))
+                continue
+            found, wrong = jobs_in(text, str(file))
+            jobs.extend(found)
+            findings.extend(wrong)
+    return tuple(jobs), tuple(findings) + tuple(_repeated(jobs))
+
+
+def _repeated(jobs: list[SourcedJob]) -> Iterator[Finding]:
+    """Jobs that are described twice in one go: which of the two was meant?"""
+    seen: dict[tuple[str, str], SourcedJob] = {}
+    for sourced in jobs:
+        metadata = sourced.job.metadata
+        key = (metadata.namespace, metadata.name)
+        first = seen.setdefault(key, sourced)
+        if first is not sourced:
+            place = f"{first.source.file}:{first.source.line_of(('metadata', 'name'))}"
+            yield sourced.source.finding(
+                Problem(
+                    ("metadata", "name"), f"{'/'.join(key)} is described twice, first at {place}"
+                )
+            )
