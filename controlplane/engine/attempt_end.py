@@ -70,7 +70,9 @@ def cause_of(attempt: AttemptRecord) -> Reason:
         return (known.reason is None, lost and known.reason is None, known.at)
 
     first = min(attempt.exits, key=weight)
-    return first.reason or attempt.intent_reason or Reason(ReasonCode.RANK_FAILED, "no reason given")
+    return (
+        first.reason or attempt.intent_reason or Reason(ReasonCode.RANK_FAILED, "no reason given")
+    )
 
 
 def _after_failure(record: JobRecord, cause: Reason, at: Instant) -> JobRecord:

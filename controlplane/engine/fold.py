@@ -148,10 +148,7 @@ def _withdrawn(draft: Draft, event: JobWithdrawn) -> None:
 def _node_registered(draft: Draft, event: NodeRegistered) -> None:
     name = event.node.id
     before = draft.nodes.get(name)
-    strays = []
-    for unit in event.running:
-        if not _adopted(draft, name, unit, event.at):
-            strays.append(unit)
+    strays = [unit for unit in event.running if not _adopted(draft, name, unit, event.at)]
     for uid, attempt in event.highest_attempts:
         record = draft.jobs.get(uid)
         if record is None:
@@ -187,9 +184,7 @@ def _node_lost(draft: Draft, event: NodeLost) -> None:
     draft.nodes[event.node] = replace(
         node, contact=Contact.LOST, strays=(), last_change_at=event.at
     )
-    reason = Reason(
-        ReasonCode.NODE_LOST, f"node {event.node} was silent for longer than allowed"
-    )
+    reason = Reason(ReasonCode.NODE_LOST, f"node {event.node} was silent for longer than allowed")
     for record in list(draft.jobs.values()):
         attempt = record.attempt
         if attempt is None:
@@ -231,9 +226,7 @@ def _rendezvous_bound(draft: Draft, event: RendezvousBound) -> None:
     found = draft.current(event.uid, event.attempt)
     if found is not None:
         record, attempt = found
-        draft.jobs[event.uid] = replace(
-            record, attempt=replace(attempt, rendezvous=event.address)
-        )
+        draft.jobs[event.uid] = replace(record, attempt=replace(attempt, rendezvous=event.address))
 
 
 def _unit_started(draft: Draft, event: UnitStarted) -> None:
@@ -349,9 +342,7 @@ def _ordered(draft: Draft, action: Action, at: Instant) -> None:
             found = draft.current(action.uid, action.attempt)
             if found is None or found[1].intent is Intent.END:
                 return
-            attempt = replace(
-                found[1], intent=intent, intent_reason=action.reason, intent_at=at
-            )
+            attempt = replace(found[1], intent=intent, intent_reason=action.reason, intent_at=at)
             draft.move(
                 record,
                 Stage.STOPPING,

@@ -1,0 +1,167 @@
+"""What must hold of every set of orders, whoever made it. Shares no code with cycle or policies.
+
+Runs in production, in the simulator and in property tests. Orders that break one of these are
+not carried out.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from controlplane.domain.action import Action, StartAttempt, StopAttempt
+from controlplane.domain.ids import JobUid
+from controlplane.domain.job import Topology
+from controlplane.domain.lifecycle import Stage
+from controlplane.domain.node import Contact
+from controlplane.domain.snapshot import ClusterSnapshot
+
+
+def violations(snapshot: ClusterSnapshot, actions: tuple[Action, ...]) -> Iterator[str]:
+    """A sentence for every rule that ``actions`` would break in the cluster of ``snapshot``."""
+    if not actions:
+        return
+    yield from _one_order_a_job(actions)
+    starts = [action for action in actions if isinstance(action, StartAttempt)]
+    yield from _no_accelerator_twice(snapshot, starts)
+    for action in actions:
+        record = snapshot.jobs.get(action.uid)
+        if record is None:
+            yield f"{action.uid} is not a known job"
+        elif isinstance(action, StopAttempt) and (
+            record.attempt is None or record.attempt.number != action.attempt
+        ):
+            yield f"{action.uid} has no attempt {action.attempt} to stop"
+        elif isinstance(action, StartAttempt):
+            yield from _sound_start(snapshot, action)
+    yield from _quotas(snapshot, starts)
+
+
+def _one_order_a_job(actions: tuple[Action, ...]) -> Iterator[str]:
+    for uid, count in Counter(action.uid for action in actions).items():
+        if count > 1:
+            yield f"{uid} would get {count} orders at once"
+
+
+def _no_accelerator_twice(snapshot: ClusterSnapshot, starts: list[StartAttempt]) -> Iterator[str]:
+    if not starts:
+        return
+    known = _condition_of_slots(snapshot)
+    used = _slots_in_use(snapshot)
+    for start in starts:
+        for unit in start.placement.units:
+            for accelerator_id in unit.accelerators:
+                slot = (unit.node, accelerator_id)
+                if slot not in known:
+                    yield f"{start.uid} would get {accelerator_id} of {unit.node}, which is unknown"
+                elif known[slot]:
+                    yield f"{start.uid} would get {accelerator_id} of {unit.node}: {known[slot]}"
+                if slot in used:
+                    yield f"{accelerator_id} of {unit.node} is held by {used[slot]}"
+                used[slot] = start.uid
+
+
+def _condition_of_slots(snapshot: ClusterSnapshot) -> dict[tuple[str, str], str]:
+    """Every accelerator, with what speaks against it; empty if nothing does."""
+    known: dict[tuple[str, str], str] = {}
+    for node in snapshot.nodes.values():
+        usable = node.contact is Contact.ONLINE and not node.drained
+        problem = "" if usable else "its node cannot be used"
+        for accelerator in node.node.accelerators:
+            known[node.id, accelerator.id] = accelerator.unhealthy or problem
+    return known
+
+
+def _slots_in_use(snapshot: ClusterSnapshot) -> dict[tuple[str, str], JobUid]:
+    used: dict[tuple[str, str], JobUid] = {}
+    for node in snapshot.nodes.values():
+        for stray in node.strays:
+            for accelerator_id in stray.accelerators:
+                used[node.id, accelerator_id] = stray.uid
+    for record in snapshot.jobs.values():
+        if record.attempt is None:
+            continue
+        gone = {known_exit.unit for known_exit in record.attempt.exits}
+        for unit in record.attempt.placement.units:
+            if unit.index not in gone:
+                for accelerator_id in unit.accelerators:
+                    used[unit.node, accelerator_id] = record.uid
+    return used
+
+
+def _sound_start(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str]:
+    record = snapshot.jobs[start.uid]
+    request, units = record.job.spec.accelerators, start.placement.units
+    if record.attempt is not None:
+        yield f"{start.uid} already has attempt {record.attempt.number}"
+    if record.stage not in (Stage.QUEUED, Stage.BACKING_OFF) or record.withdrawn:
+        yield f"{start.uid} is not to be started, it is {record.stage}"
+    if start.attempt <= record.attempts_made:
+        yield f"{start.uid} had attempt {record.attempts_made}, {start.attempt} is not new"
+    count = sum(len(unit.accelerators) for unit in units)
+    if not request.minimum <= count <= request.maximum:
+        yield (
+            f"{start.uid} would get {count} accelerators, "
+            f"it takes {request.minimum} to {request.maximum}"
+        )
+    if start.placement.plan.ranks != count:
+        yield f"{start.uid}: plan {start.placement.plan} does not occupy {count} accelerators"
+    if [unit.index for unit in units] != list(range(len(units))):
+        yield f"{start.uid}: its launch units are not numbered from 0"
+    ranks = 0
+    for unit in units:
+        if unit.first_rank != ranks:
+            yield f"{start.uid}: unit {unit.index} should begin at rank {ranks}"
+        ranks += len(unit.accelerators)
+    batch = record.job.spec.global_batch_size
+    if batch and batch % max(1, count):
+        yield f"{start.uid}: batch {batch} does not divide by {count}"
+    yield from _where_allowed(snapshot, start)
+
+
+def _where_allowed(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str]:
+    request = snapshot.jobs[start.uid].job.spec.accelerators
+    if request.topology is Topology.SAME_NODE and len({u.node for u in start.placement.units}) > 1:
+        yield f"{start.uid} must stay on one node"
+    types = set()
+    for unit in start.placement.units:
+        record = snapshot.nodes.get(unit.node)
+        if record is None:
+            continue
+        labels = dict(record.node.labels)
+        if any(labels.get(key) != value for key, value in request.selector):
+            yield f"{start.uid} does not select {unit.node}"
+        for taint in record.node.taints:
+            if not any(toleration.accepts(taint) for toleration in request.tolerations):
+                yield f"{start.uid} does not tolerate {taint.key} of {unit.node}"
+        types |= {a.type for a in record.node.accelerators if a.id in unit.accelerators}
+    if len(types) > 1 or (request.type and types - {request.type}):
+        yield f"{start.uid} would run on {', '.join(sorted(types))}, wanted {request.type or 'one'}"
+
+
+def _quotas(snapshot: ClusterSnapshot, starts: list[StartAttempt]) -> Iterator[str]:
+    touched = {
+        snapshot.jobs[start.uid].job.spec.queue for start in starts if start.uid in snapshot.jobs
+    }
+    limited = {
+        name: snapshot.queues[name].quota_accelerators
+        for name in touched
+        if name in snapshot.queues
+    }
+    limits = {name: quota for name, quota in limited.items() if quota is not None}
+    if not limits:
+        return
+    held: Counter[str] = Counter()
+    for record in snapshot.jobs.values():
+        if record.attempt is not None:
+            gone = {known_exit.unit for known_exit in record.attempt.exits}
+            held[record.job.spec.queue] += sum(
+                len(unit.accelerators)
+                for unit in record.attempt.placement.units
+                if unit.index not in gone
+            )
+    for start in starts:
+        if start.uid in snapshot.jobs:
+            queue = snapshot.jobs[start.uid].job.spec.queue
+            held[queue] += sum(len(unit.accelerators) for unit in start.placement.units)
+    for name, quota in limits.items():
+        if held[name] > quota:
+            yield f"queue {name} would hold {held[name]} accelerators of its {quota}"
