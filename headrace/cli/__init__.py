@@ -1,0 +1,1 @@
+"""The ``headrace`` command. Modules load what they need when a command runs, so help is fast."""

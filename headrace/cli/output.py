@@ -1,0 +1,81 @@
+"""What commands write: tables, JSON, YAML or names on stdout, sentences on stderr."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import IO, Any
+
+from headrace.cli.tables import Column, laid_out
+
+
+class Format(StrEnum):
+    """Values of ``-o``."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+def say(text: str = "") -> None:
+    """One line of the result."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """One line for the person in front of it; not part of the result."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def is_terminal(stream: IO[str]) -> bool:
+    """Whether a person reads it."""
+    return hasattr(stream, "isatty") and stream.isatty()
+
+
+def has_colour(stream: IO[str]) -> bool:
+    """Colour only for people who did not ask for none."""
+    return (
+        is_terminal(stream)
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM", "") != "dumb"
+    )
+
+
+def width() -> int:
+    """Columns of the terminal; 80 where there is none."""
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def table(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    *,
+    wide: bool = False,
+    heading: bool = True,
+) -> None:
+    """A table that fits the terminal; a wide one is as wide as it needs to be."""
+    lines = laid_out(
+        columns,
+        rows,
+        width=None if wide else width(),
+        colour=has_colour(sys.stdout),
+        heading=heading,
+    )
+    for line in lines:
+        say(line)
+
+
+def document(value: Any, form: Format) -> None:
+    """A document as JSON or YAML."""
+    if form is Format.JSON:
+        say(json.dumps(value, indent=2, ensure_ascii=False))
+        return
+    import yaml
+
+    say(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100).rstrip("\n"))

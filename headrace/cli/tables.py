@@ -1,0 +1,114 @@
+"""Tables that fit the terminal: plain text, laid out by this module, so that it loads in no time.
+
+When a row is too wide, columns give way in the order that they say: long texts first, names last.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+_GAP = "  "
+_NARROWEST = 6
+ELLIPSIS = "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column.
+
+    Attributes:
+        title: Its heading.
+        gives_way: Columns with the highest number shrink first; 0 never shrinks.
+        right: Whether it is aligned to the right.
+        colours: Colour of a cell by its text.
+    """
+
+    title: str
+    gives_way: int = 0
+    right: bool = False
+    colours: Mapping[str, str] | None = None
+
+
+STAGE_COLOURS = {
+    "Running": "32",
+    "Succeeded": "32",
+    "Online": "32",
+    "Starting": "36",
+    "Stopping": "36",
+    "BackingOff": "33",
+    "Queued": "33",
+    "Silent": "33",
+    "Failed": "31",
+    "Lost": "31",
+}
+
+
+def laid_out(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    *,
+    width: int | None,
+    colour: bool = False,
+    heading: bool = True,
+) -> list[str]:
+    """The lines of a table.
+
+    Args:
+        columns: Its columns.
+        rows: A text for each column.
+        width: Columns of the terminal; None does not limit.
+        colour: Whether cells may be coloured.
+        heading: Whether the titles come first.
+    """
+    shown = [[" ".join(cell.split()) or "-" for cell in row] for row in rows]
+    titles = [[column.title for column in columns]] if heading else []
+    everything = titles + shown
+    widths = [max((len(row[at]) for row in everything), default=0) for at in range(len(columns))]
+    if width is not None:
+        widths = _fitted(columns, widths, width)
+    return [
+        _line(columns, row, widths, colour=colour and (not heading or at > 0))
+        for at, row in enumerate(everything)
+    ]
+
+
+def _fitted(columns: Sequence[Column], widths: list[int], width: int) -> list[int]:
+    """The widths, cut until a row fits or nothing gives way any more."""
+    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+    order = sorted(range(len(columns)), key=lambda at: -columns[at].gives_way)
+    fitted = list(widths)
+    for at in order:
+        if excess <= 0 or columns[at].gives_way == 0:
+            break
+        floor = min(fitted[at], max(_NARROWEST, len(columns[at].title)))
+        cut = min(excess, fitted[at] - floor)
+        fitted[at] -= cut
+        excess -= cut
+    return fitted
+
+
+def _line(
+    columns: Sequence[Column], row: Sequence[str], widths: Sequence[int], *, colour: bool
+) -> str:
+    cells = []
+    for column, text, width in zip(columns, row, widths, strict=True):
+        cut = text if len(text) <= width else text[: width - 1] + ELLIPSIS
+        padded = cut.rjust(width) if column.right else cut.ljust(width)
+        code = (column.colours or {}).get(text.split(",")[0]) if colour else None
+        cells.append(f"\x1b[{code}m{padded}\x1b[0m" if code else padded)
+    return _GAP.join(cells).rstrip()
+
+
+def age(seconds: float) -> str:
+    """A span of time for people: two digits are enough."""
+    if seconds < 0:
+        return "0s"
+    for limit, unit, size in ((120, "s", 1), (7200, "m", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(seconds // 86_400)}d"
+
+
+def bar(share: float, width: int) -> str:
+    """A progress bar of that many characters."""
+    filled = round(max(0.0, min(1.0, share)) * width)
+    return "█" * filled + "░" * (width - filled)

@@ -1,0 +1,259 @@
+"""Rows and documents of jobs, nodes and queues, from the messages of the API. Pure."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
+from headrace.cli.tables import STAGE_COLOURS, Column, age
+
+JOB_COLUMNS = (
+    Column("NAME", gives_way=1),
+    Column("QUEUE", gives_way=2),
+    Column("STATE", colours=STAGE_COLOURS),
+    Column("PLAN"),
+    Column("ACC", right=True),
+    Column("PROGRESS", right=True),
+    Column("LOSS", right=True),
+    Column("ETA", right=True),
+    Column("AGE", right=True),
+)
+WIDE_JOB_COLUMNS = (
+    *JOB_COLUMNS,
+    Column("STEPS/S", right=True),
+    Column("RECONFIGS", right=True),
+    Column("FAILURES", right=True),
+    Column("UID"),
+    Column("REASON", gives_way=3),
+)
+NODE_COLUMNS = (
+    Column("NAME", gives_way=1),
+    Column("STATE", colours=STAGE_COLOURS),
+    Column("HELD", right=True),
+    Column("TYPE", gives_way=2),
+    Column("UNHEALTHY", right=True),
+    Column("STRAYS", right=True),
+)
+WIDE_NODE_COLUMNS = (
+    *NODE_COLUMNS,
+    Column("ADDRESS"),
+    Column("AGENT"),
+    Column("LABELS", gives_way=3),
+    Column("TAINTS", gives_way=4),
+)
+QUEUE_COLUMNS = (
+    Column("NAME", gives_way=1),
+    Column("HELD", right=True),
+    Column("QUOTA", right=True),
+    Column("RUNNING", right=True),
+    Column("WAITING", right=True),
+    Column("SUBMITTERS", gives_way=2),
+)
+EVENT_COLUMNS = (
+    Column("SEQ", right=True),
+    Column("AGE", right=True),
+    Column("KIND"),
+    Column("OBJECT", gives_way=1),
+    Column("MESSAGE", gives_way=2),
+)
+
+
+def moment(stamp: Timestamp) -> float:
+    """Seconds since 1970 of a timestamp; 0 if it is not set."""
+    return stamp.seconds + stamp.nanos / 1e9
+
+
+def iso(stamp: Timestamp) -> str | None:
+    """A timestamp as Kubernetes writes it; None if it is not set."""
+    return instant(stamp.seconds) if stamp.seconds else None
+
+
+def instant(seconds: float) -> str:
+    """An instant in UTC, to the second."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def held(job: jobs_pb2.Job) -> int:
+    """Accelerators that the job holds."""
+    return sum(len(unit.accelerators) for unit in job.status.units)
+
+
+def progress(job: jobs_pb2.Job) -> str:
+    """Steps done of all, with the share."""
+    now = job.status.progress
+    if not now.steps_total:
+        return str(now.step) if now.step else "-"
+    return f"{now.step}/{now.steps_total} {100 * now.step // now.steps_total}%"
+
+
+def loss(job: jobs_pb2.Job) -> str:
+    """The last loss, short."""
+    now = job.status.progress
+    return f"{now.loss:.4f}" if now.HasField("loss") else "-"
+
+
+def eta(job: jobs_pb2.Job, now: float) -> str:
+    """The remaining time as an interval; ``-`` while none can be said."""
+    if not job.status.HasField("end") or job.status.finished_at.seconds:
+        return "-"
+    low, high = (age(max(0.0, end - now)) for end in (job.status.end.low, job.status.end.high))
+    return low if low == high else f"{low}-{high}"
+
+
+def state(job: jobs_pb2.Job) -> str:
+    """Where it stands, in one word."""
+    return f"{job.status.stage},going" if job.status.withdrawn else job.status.stage
+
+
+def reason(told: common_pb2.Reason) -> str:
+    """A reason with its sentence."""
+    return f"{told.code}: {told.message}" if told.code and told.message else told.code or "-"
+
+
+def job_row(job: jobs_pb2.Job, now: float, *, wide: bool = False, named: str = "") -> list[str]:
+    """A job as a row of ``JOB_COLUMNS``; ``named`` replaces the plain name."""
+    status = job.status
+    row = [
+        named or job.name,
+        job.queue,
+        state(job),
+        status.plan or "-",
+        str(held(job)),
+        progress(job),
+        loss(job),
+        eta(job, now),
+        age(now - moment(job.submitted_at)),
+    ]
+    if wide:
+        seconds = status.progress.step_seconds
+        row += [
+            f"{1 / seconds:.2f}" if seconds > 0 and status.units else "-",
+            str(status.reconfigurations),
+            str(status.failures),
+            job.uid,
+            reason(status.reason),
+        ]
+    return row
+
+
+def node_row(status: admin_pb2.NodeStatus, *, wide: bool = False) -> list[str]:
+    """A node as a row of ``NODE_COLUMNS``."""
+    node = status.node
+    row = [
+        node.name,
+        f"{status.contact},drained" if status.drained else status.contact,
+        f"{len(status.holders)}/{len(node.accelerators)}",
+        ",".join(sorted({each.type for each in node.accelerators})),
+        str(sum(1 for each in node.accelerators if each.unhealthy)),
+        str(len(status.strays)),
+    ]
+    if wide:
+        row += [
+            node.address,
+            node.agent_version,
+            ",".join(f"{key}={value}" for key, value in sorted(node.labels.items())),
+            ",".join(f"{taint.key}={taint.value}" for taint in node.taints),
+        ]
+    return row
+
+
+def queue_row(queue: common_pb2.Queue) -> list[str]:
+    """A queue as a row of ``QUEUE_COLUMNS``."""
+    return [
+        queue.name,
+        str(queue.held_accelerators),
+        str(queue.quota_accelerators) if queue.HasField("quota_accelerators") else "none",
+        str(queue.jobs_running),
+        str(queue.jobs_waiting),
+        ",".join(queue.submitters) or "everyone",
+    ]
+
+
+def event_row(event: jobs_pb2.LoggedEvent, now: float) -> list[str]:
+    """An event as a row of ``EVENT_COLUMNS``."""
+    return [
+        str(event.sequence),
+        age(now - moment(event.at)),
+        event.kind,
+        event.job_name or event.node or event.uid,
+        event.message or reason(event.reason),
+    ]
+
+
+def job_document(job: jobs_pb2.Job) -> dict[str, Any]:
+    """The job as the object that ``kubectl get -o yaml`` would show: manifest and status."""
+    document: dict[str, Any] = json.loads(job.manifest_json)
+    document["metadata"] |= {"uid": job.uid, "generation": job.generation}
+    created = iso(job.submitted_at)
+    if created:
+        document["metadata"]["creationTimestamp"] = created
+    document["status"] = _status_document(job.status)
+    return {
+        key: document[key]
+        for key in ("apiVersion", "kind", "metadata", "spec", "status")
+        if key in document
+    }
+
+
+def _status_document(status: jobs_pb2.JobStatus) -> dict[str, Any]:
+    done = status.progress
+    conditions = [
+        {
+            "type": each.type,
+            "status": each.status,
+            "reason": each.reason,
+            "message": each.message,
+            "observedGeneration": each.observed_generation,
+            "lastTransitionTime": iso(each.last_transition_time),
+        }
+        for each in status.conditions
+    ]
+    document: dict[str, Any] = {
+        "observedGeneration": status.observed_generation,
+        "conditions": [_present(each) for each in conditions],
+        "plan": status.plan,
+        "accelerators": sum(len(unit.accelerators) for unit in status.units),
+        "nodes": sorted({unit.node for unit in status.units}),
+        "attempt": status.attempt,
+        "failures": status.failures,
+        "reconfigurations": status.reconfigurations,
+        "progress": _present(
+            {
+                "step": done.step,
+                "stepsTotal": done.steps_total,
+                "checkpointStep": done.checkpoint_step,
+                "loss": done.loss if done.HasField("loss") else None,
+                "stepSeconds": done.step_seconds,
+                "reportedAt": iso(done.reported_at),
+            }
+        ),
+        "startedAt": iso(status.first_started_at),
+        "finishedAt": iso(status.finished_at),
+    }
+    if status.HasField("end"):
+        document["estimatedEnd"] = {
+            "low": instant(status.end.low),
+            "high": instant(status.end.high),
+            "coverage": status.end.coverage,
+            "madeAt": iso(status.end.made_at),
+        }
+    return _present(document)
+
+
+def _present(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if value is not None}
+
+
+def plain(message: Any) -> dict[str, Any]:
+    """Any message as a document; numbers stay numbers where JSON can hold them."""
+    document: dict[str, Any] = MessageToDict(message, always_print_fields_with_no_presence=True)
+    return document
+
+
+def listed(documents: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
+    """Several documents as one list object."""
+    return {"apiVersion": "headrace.dev/v1alpha1", "kind": f"{kind}List", "items": list(documents)}
