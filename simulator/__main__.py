@@ -1,0 +1,117 @@
+"""``python -m simulator``: a scenario, or a live cluster's snapshot, played in virtual time."""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from controlplane.baselines import BASELINES
+from controlplane.domain.clock import Instant, seconds
+from controlplane.domain.codec import load
+from controlplane.domain.lifecycle import Stage
+from controlplane.engine.state import ClusterState
+from simulator.run import Result, simulate
+from simulator.scenario import Scenario, read
+
+
+def main() -> int:
+    """Parses arguments, plays, prints. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m simulator", description=__doc__)
+    parser.add_argument("--scenario", type=Path, help="YAML file with nodes, jobs and faults")
+    parser.add_argument("--snapshot", type=Path, help="file written by `headrace snapshot`")
+    parser.add_argument("--policy", action="append", choices=sorted(BASELINES), help="repeatable")
+    parser.add_argument("--seed", type=int, default=1, help="all chance comes from it (default 1)")
+    parser.add_argument("--hours", type=float, default=24.0, help="virtual hours (default 24)")
+    parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    options = parser.parse_args()
+    if options.scenario is None and options.snapshot is None:
+        parser.error("wanted --scenario FILE or --snapshot FILE (or both), got neither")
+    try:
+        scenario = _scenario(options.scenario, options.seed)
+        start = _snapshot(options.snapshot)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    rows = []
+    for policy in options.policy or sorted(BASELINES):
+        result = simulate(
+            scenario,
+            policy=policy,
+            horizon=seconds(options.hours * 3600),
+            start=start,
+            start_at=_latest(start),
+        )
+        rows.append(_row(policy, result))
+    sys.stdout.write(
+        json.dumps(rows, indent=2) + "\n" if options.output == "json" else _table(rows)
+    )
+    return 1 if any(row["refused"] for row in rows) else 0
+
+
+def _scenario(path: Path | None, seed: int) -> Scenario:
+    return Scenario(seed, (), ()) if path is None else read(path, seed)
+
+
+def _snapshot(path: Path | None) -> ClusterState | None:
+    if path is None:
+        return None
+    state: ClusterState = load(path.read_bytes(), ClusterState)
+    return state
+
+
+def _latest(state: ClusterState | None) -> Instant:
+    """The last instant that a snapshot speaks of: virtual time goes on from there."""
+    if state is None:
+        return Instant(0)
+    times = [node.last_change_at for node in state.nodes.values()]
+    for record in state.jobs.values():
+        times += [record.job.submitted_at, record.progress.at, record.finished_at or Instant(0)]
+    return max(times, default=Instant(0))
+
+
+def _row(policy: str, result: Result) -> dict[str, object]:
+    times = result.completion_seconds()
+    records = result.jobs.values()
+    return {
+        "policy": policy,
+        "jobs": len(result.jobs),
+        "succeeded": len(times),
+        "failed": sum(record.stage is Stage.FAILED for record in records),
+        "jct_mean_s": round(statistics.fmean(times), 1) if times else None,
+        "jct_p99_s": round(times[min(len(times) - 1, int(len(times) * 0.99))], 1)
+        if times
+        else None,
+        "utilisation": round(result.utilisation, 4),
+        "reconfigurations": sum(record.reconfigurations for record in records),
+        "cycles": result.cycles,
+        "refused": list(result.refused),
+        "decisions_sha256": result.decisions_hash,
+    }
+
+
+def _table(rows: list[dict[str, object]]) -> str:
+    heads = {
+        "policy": "POLICY",
+        "jobs": "JOBS",
+        "succeeded": "DONE",
+        "failed": "FAILED",
+        "jct_mean_s": "MEAN JCT",
+        "jct_p99_s": "P99 JCT",
+        "utilisation": "HELD",
+        "reconfigurations": "RECONF",
+    }
+    cells = [list(heads.values())]
+    for row in rows:
+        shown = dict(row)
+        shown["utilisation"] = f"{float(str(row['utilisation'])):.1%}"
+        for key in ("jct_mean_s", "jct_p99_s"):
+            shown[key] = "-" if row[key] is None else f"{float(str(row[key])):.0f} s"
+        cells.append([str(shown[key]) for key in heads])
+    widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
+    hashes = [f"decisions of {row['policy']}: sha256 {row['decisions_sha256']}" for row in rows]
+    return "\n".join(line.rstrip() for line in [*lines, "", *hashes]) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

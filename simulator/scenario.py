@@ -1,0 +1,181 @@
+"""A scenario: nodes, jobs with their arrival times, and the luck that they have. Read from YAML.
+
+Unknown keys are refused. Durations are seconds of virtual time.
+"""
+
+from dataclasses import dataclass, field
+from math import log
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from controlplane.domain.chance import draw, draw_between
+from controlplane.domain.clock import Instant, seconds
+from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
+from controlplane.domain.job import AcceleratorRequest, Job, JobSpec, ServiceClass
+from controlplane.domain.node import Accelerator, Node
+from controlplane.domain.queue import DEFAULT_QUEUE, Queue
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NodeGroup(_Strict):
+    """Nodes of one kind."""
+
+    count: PositiveInt = 1
+    accelerators: PositiveInt = 8
+    type: str = "nvidia-h100"
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class JobGroup(_Strict):
+    """Jobs of one kind. They arrive one after the other, from ``arrivalSeconds`` on, with gaps
+    drawn from an exponential distribution of mean ``everySeconds`` (0: all at once).
+    """
+
+    name: str
+    count: PositiveInt = 1
+    arrivalSeconds: float = 0.0  # noqa: N815 - the YAML keys are those of manifests
+    everySeconds: float = 0.0  # noqa: N815
+    minimum: PositiveInt = 1
+    maximum: PositiveInt = 1
+    globalBatchSize: int = 0  # noqa: N815
+    steps: PositiveInt = 1000
+    stepSeconds: PositiveFloat = 1.0  # noqa: N815
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    guaranteed: bool = False
+    type: str = ""
+    failsAtStep: int = 0  # noqa: N815
+    maxRetries: int = 3  # noqa: N815
+
+
+class Faults(_Strict):
+    """What goes wrong, drawn from the seed."""
+
+    nodeLossesPerDay: float = 0.0  # noqa: N815
+    nodeAwaySeconds: PositiveFloat = 600.0  # noqa: N815
+    lateShare: float = Field(0.0, ge=0, le=1)  # noqa: N815
+    lateSeconds: float = 5.0  # noqa: N815
+    doubledShare: float = Field(0.0, ge=0, le=1)  # noqa: N815
+
+
+class Costs(_Strict):
+    """What starting and stopping takes."""
+
+    startSeconds: float = 20.0  # noqa: N815
+    checkpointSeconds: float = 5.0  # noqa: N815
+    scalingExponent: float = Field(0.9, gt=0, le=1)  # noqa: N815
+    checkpointEverySteps: PositiveInt = 100  # noqa: N815
+    progressSeconds: PositiveFloat = 60.0  # noqa: N815
+
+
+class ScenarioFile(_Strict):
+    """The whole file."""
+
+    nodes: list[NodeGroup]
+    jobs: list[JobGroup] = Field(default_factory=list)
+    queues: dict[str, int | None] = Field(default_factory=dict)
+    faults: Faults = Faults()
+    costs: Costs = Costs()
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A job, when it is submitted, and how fast it trains.
+
+    Attributes:
+        at: Virtual instant of submission.
+        job: The job.
+        step_seconds: Time of a step on one accelerator.
+        fails_at_step: Step at which every attempt fails; 0 for never.
+    """
+
+    at: Instant
+    job: Job
+    step_seconds: float
+    fails_at_step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A scenario with all its luck drawn."""
+
+    seed: int
+    nodes: tuple[Node, ...]
+    arrivals: tuple[Arrival, ...]
+    queues: tuple[Queue, ...] = ()
+    faults: Faults = field(default_factory=Faults)
+    costs: Costs = field(default_factory=Costs)
+
+
+def read(path: Path, seed: int) -> Scenario:
+    """The scenario in ``path``, with its luck drawn from ``seed``.
+
+    Raises:
+        ValueError: The file is not a scenario (pydantic's error names the field).
+    """
+    return build(ScenarioFile.model_validate(yaml.safe_load(path.read_text())), seed)
+
+
+def build(described: ScenarioFile, seed: int) -> Scenario:
+    """Draws what ``described`` leaves to chance."""
+    queues = tuple(Queue(QueueName(n), quota) for n, quota in sorted(described.queues.items()))
+    arrivals = [a for group in described.jobs for a in _arrivals(group, seed)]
+    arrivals.sort(key=lambda a: (a.at, a.job.uid))
+    nodes = [
+        _node(f"node-{g}-{i}", group)
+        for g, group in enumerate(described.nodes)
+        for i in range(group.count)
+    ]
+    return Scenario(seed, tuple(nodes), tuple(arrivals), queues, described.faults, described.costs)
+
+
+def _node(name: str, group: NodeGroup) -> Node:
+    accelerators = tuple(
+        Accelerator(AcceleratorId(f"{name}-gpu-{i}"), group.type, cpu_cores=(i,))
+        for i in range(group.accelerators)
+    )
+    labels = tuple(sorted(group.labels.items()))
+    return Node(NodeId(name), accelerators, labels=labels, address=name)
+
+
+def _arrivals(group: JobGroup, seed: int) -> list[Arrival]:
+    arrivals = []
+    at = group.arrivalSeconds
+    for index in range(group.count):
+        name = f"{group.name}-{index}"
+        if index and group.everySeconds:
+            at += -log(1.0 - draw(seed, "gap", name)) * group.everySeconds
+        speed = draw_between(0.9, 1.1, seed, "speed", name)
+        arrivals.append(
+            Arrival(
+                Instant(seconds(at)),
+                Job(JobUid(f"uid-{name}"), "default", name, 1, _spec(group)),
+                group.stepSeconds * speed,
+                group.failsAtStep,
+            )
+        )
+    return arrivals
+
+
+def _spec(group: JobGroup) -> JobSpec:
+    chosen: dict[str, Any] = {}
+    if group.guaranteed:
+        chosen["service_class"] = ServiceClass.GUARANTEED
+    return JobSpec(
+        queue=QueueName(group.queue),
+        accelerators=AcceleratorRequest(
+            group.minimum, max(group.minimum, group.maximum), type=group.type
+        ),
+        priority=group.priority,
+        elastic=group.maximum > group.minimum,
+        global_batch_size=group.globalBatchSize,
+        steps=group.steps,
+        max_retries=group.maxRetries,
+        **chosen,
+    )
