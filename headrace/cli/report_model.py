@@ -1,0 +1,341 @@
+"""From the event log to a history: who held which accelerator, when, under which plan, and why.
+
+Pure: the same facts give the same history. `report_fold` reads the log into these values,
+`report_page` draws them.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from headrace.cli.report_facts import LossFact
+
+OPEN_STAGES = frozenset({"Queued", "Suspended", "Starting", "Running", "Stopping", "BackingOff"})
+"""Stages of jobs that are not finished, as the API names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One accelerator held by one attempt.
+
+    Attributes:
+        node: Node of the accelerator.
+        accelerator: The accelerator.
+        uid: Job that held it.
+        attempt: Attempt of that job.
+        unit: Launch unit of that attempt.
+        plan: Short form of the plan.
+        start_ns: When the start was decided.
+        end_ns: When its release was known; the history's end while ``open``.
+        open: Whether it is still held.
+        outcome: How the unit ended, e.g. ``Stopped``; empty while open.
+        order: Positions in the replayed log at which it was taken and released.
+    """
+
+    node: str
+    accelerator: str
+    uid: str
+    attempt: int
+    unit: int
+    plan: str
+    start_ns: int
+    end_ns: int
+    open: bool
+    outcome: str
+    order: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSpan:
+    """One start of a job.
+
+    Attributes:
+        uid: The job.
+        number: Attempt number.
+        plan: Short form of the plan.
+        accelerators: How many it held.
+        start_ns: When it was decided.
+        first_step_ns: When its own first step was reported; None if it never trained.
+        stop_ns: When a planned stop of it was decided; None without one.
+        end_ns: When its last unit was released; None while it holds anything.
+        outcomes: How its units ended, without repetition, sorted.
+        stopped_at_steps: Steps that its units gave when they stopped as planned, sorted.
+        why: Sentence on why it ended, where it did not go as planned.
+        stop_why: Sentence on why it was stopped.
+    """
+
+    uid: str
+    number: int
+    plan: str
+    accelerators: int
+    start_ns: int
+    first_step_ns: int | None = None
+    stop_ns: int | None = None
+    end_ns: int | None = None
+    outcomes: tuple[str, ...] = ()
+    stopped_at_steps: tuple[int, ...] = ()
+    why: str = ""
+    stop_why: str = ""
+
+    @property
+    def broke(self) -> bool:
+        """Whether a unit of it failed or was lost."""
+        return bool({"Failed", "Lost"} & set(self.outcomes))
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A job's way from one attempt to the next.
+
+    Attributes:
+        uid: The job.
+        before: The attempt that ended.
+        then: The attempt that followed.
+        planned: True for a reconfiguration, False for a retry after a failure.
+        at_ns: When the stop was decided; for a retry, when the failure was known.
+        cost_ns: From ``at_ns`` to the first step of the attempt that followed; None if that has
+            not come.
+        why: Sentence for people.
+    """
+
+    uid: str
+    before: AttemptSpan
+    then: AttemptSpan
+    planned: bool
+    at_ns: int
+    cost_ns: int | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LossMark:
+    """Where a loss curve passes from one attempt to the next.
+
+    Attributes:
+        step: Position between the last step before and the first after, e.g. 120.5.
+        planned: Reconfiguration or retry.
+        before: Plan before.
+        after: Plan after.
+        attempt: Attempt that begins here.
+    """
+
+    step: float
+    planned: bool
+    before: str
+    after: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class LossSeries:
+    """The losses of one job.
+
+    Attributes:
+        uid: The job.
+        counted: For every step the loss of the latest attempt that did it, by step.
+        superseded: Losses of steps that a later attempt did again, by attempt and step.
+        marks: Passages from one attempt to the next.
+    """
+
+    uid: str
+    counted: tuple[LossFact, ...]
+    superseded: tuple[LossFact, ...]
+    marks: tuple[LossMark, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobSummary:
+    """One line of the table of jobs. Times in nanoseconds.
+
+    Attributes:
+        uid: Its identity.
+        label: Name, with the namespace unless that is ``default``.
+        stage: Where it stands; ``Gone`` once it was forgotten.
+        plan: Plan it runs under now.
+        step: Steps done.
+        steps_total: Steps wanted; 0 where unknown.
+        submitted_ns: When it came; None if that is older than the kept log.
+        waiting_ns: Time unfinished without accelerators, reconfigurations not counted.
+        held_ns: Accelerator time held.
+        reason: Why it stands where it stands.
+    """
+
+    uid: str
+    label: str
+    stage: str
+    plan: str
+    step: int
+    steps_total: int
+    submitted_ns: int | None
+    waiting_ns: int
+    held_ns: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One accelerator's line in the timeline."""
+
+    node: str
+    accelerator: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A time in which a node or one accelerator could not be used.
+
+    Attributes:
+        node: The node.
+        accelerator: The accelerator; empty for all of the node.
+        kind: ``lost``, ``drained`` or ``unhealthy``.
+        start_ns: Its start.
+        end_ns: Its end.
+        note: Sentence for people.
+    """
+
+    node: str
+    accelerator: str
+    kind: str
+    start_ns: int
+    end_ns: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of what happened and was decided.
+
+    Attributes:
+        at_ns: When.
+        uid: Job that it is about; empty for the cluster.
+        subject: That job's label, or the node.
+        what: Predicate of a sentence about the subject.
+        why: The reason, a sentence or empty.
+        decided: Whether the loop decided it; False if it came from outside.
+    """
+
+    at_ns: int
+    uid: str
+    subject: str
+    what: str
+    why: str
+    decided: bool
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All that the page shows.
+
+    Attributes:
+        start_ns: Left end of the timeline.
+        end_ns: Right end of the timeline.
+        lanes: Accelerators, grouped by node.
+        blocks: Who held them, by start.
+        bands: When they could not be used.
+        attempts: Every start of every job, by job and number.
+        transitions: Reconfigurations and retries, by time.
+        jobs: Jobs by submission.
+        losses: Loss curves of the jobs that have any, in the same order.
+        lines: What happened and was decided, oldest first.
+        first_sequence: First event that the log still had; above 1 if older ones were pruned.
+    """
+
+    start_ns: int
+    end_ns: int
+    lanes: tuple[Lane, ...]
+    blocks: tuple[Block, ...]
+    bands: tuple[Band, ...]
+    attempts: tuple[AttemptSpan, ...]
+    transitions: tuple[Transition, ...]
+    jobs: tuple[JobSummary, ...]
+    losses: tuple[LossSeries, ...]
+    lines: tuple[Line, ...]
+    first_sequence: int
+
+    def of_job(self, uid: str) -> tuple[Transition, ...]:
+        """The transitions of one job."""
+        return tuple(found for found in self.transitions if found.uid == uid)
+
+
+def transitions_of(attempts: Iterable[AttemptSpan]) -> tuple[Transition, ...]:
+    """Pairs of attempts of one job that follow each other, by time."""
+    found: list[Transition] = []
+    before: AttemptSpan | None = None
+    for then in sorted(attempts, key=lambda span: (span.uid, span.number)):
+        if before is not None and before.uid == then.uid:
+            found.append(_transition(before, then))
+        before = then
+    return tuple(sorted(found, key=lambda passage: (passage.at_ns, passage.uid)))
+
+
+def _transition(before: AttemptSpan, then: AttemptSpan) -> Transition:
+    planned = before.stop_ns is not None and not before.broke
+    ended = then.start_ns if before.end_ns is None else before.end_ns
+    at_ns = before.stop_ns if planned and before.stop_ns is not None else ended
+    return Transition(
+        uid=then.uid,
+        before=before,
+        then=then,
+        planned=planned,
+        at_ns=at_ns,
+        cost_ns=None if then.first_step_ns is None else max(0, then.first_step_ns - at_ns),
+        why=(before.stop_why if planned else before.why),
+    )
+
+
+def series_of(
+    uid: str, points: Iterable[LossFact], passages: Mapping[int, Transition]
+) -> LossSeries:
+    """Sorts the losses of one job into those that count and those that were done again.
+
+    Args:
+        uid: The job.
+        points: Its losses in any order.
+        passages: Its transitions by the attempt that they lead to.
+    """
+    counted: dict[int, LossFact] = {}
+    superseded: list[LossFact] = []
+    for point in sorted(points, key=lambda one: (one.attempt, one.step)):
+        if point.step in counted:
+            superseded.append(counted[point.step])
+        counted[point.step] = point
+    kept = tuple(counted[step] for step in sorted(counted))
+    superseded.sort(key=lambda one: (one.attempt, one.step))
+    marks = [
+        _mark(last, first, passages)
+        for last, first in itertools.pairwise(kept)
+        if last.attempt != first.attempt
+    ]
+    return LossSeries(uid, kept, tuple(superseded), tuple(marks))
+
+
+def _mark(last: LossFact, first: LossFact, passages: Mapping[int, Transition]) -> LossMark:
+    # Attempts that never trained may lie between; then the passage is as good as its worst part.
+    passed = [
+        passages[number]
+        for number in range(last.attempt + 1, first.attempt + 1)
+        if number in passages
+    ]
+    return LossMark(
+        step=(last.step + first.step) / 2,
+        planned=bool(passed) and all(passage.planned for passage in passed),
+        before=passed[0].before.plan if passed else "",
+        after=passed[-1].then.plan if passed else "",
+        attempt=first.attempt,
+    )
+
+
+def waiting_ns(
+    submitted_ns: int, end_ns: int, attempts: Iterable[AttemptSpan], passages: Iterable[Transition]
+) -> int:
+    """Time without accelerators between submission and end, reconfigurations not counted."""
+    stopped = {passage.then.number for passage in passages if passage.planned}
+    free_since, total = submitted_ns, 0
+    for span in sorted(attempts, key=lambda one: one.number):
+        if span.number not in stopped:
+            total += max(0, span.start_ns - free_since)
+        if span.end_ns is None:
+            return total
+        free_since = max(free_since, span.end_ns)
+    return total + max(0, end_ns - free_since)
