@@ -1,9 +1,8 @@
 """Which accelerators are left, and a placement out of them that spans few nodes."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 
-from controlplane.domain.ids import NodeId
+from controlplane.domain.ids import AcceleratorId, NodeId
 from controlplane.domain.job import AcceleratorRequest, JobSpec, Topology
 from controlplane.domain.node import Accelerator
 from controlplane.domain.placement import LaunchUnit, Placement
@@ -12,6 +11,9 @@ from controlplane.domain.snapshot import ClusterSnapshot, Slot
 from headrace.api.plan import ExecutionPlan
 
 Signature = tuple[object, ...]
+
+Allowed = Collection[NodeId] | None
+"""Nodes that a request may use; None for every node of the pool."""
 
 
 def signature(request: AcceleratorRequest) -> Signature:
@@ -25,20 +27,8 @@ def signature(request: AcceleratorRequest) -> Signature:
     )
 
 
-def accepts(request: AcceleratorRequest, node: NodeRecord, accelerator: Accelerator) -> bool:
-    """Whether the job could use this accelerator if it were free."""
-    return (
-        (not request.type or accelerator.type == request.type)
-        and not accelerator.unhealthy
-        and len(accelerator.cpu_cores) >= request.cpu_cores_each
-        and accelerator.host_memory_bytes >= request.host_memory_bytes_each
-    )
-
-
 def admits(request: AcceleratorRequest, node: NodeRecord) -> bool:
     """Whether the job may run on this node at all."""
-    if not node.usable:
-        return False
     if request.selector:
         labels = dict(node.node.labels)
         if any(labels.get(key) != value for key, value in request.selector):
@@ -49,119 +39,185 @@ def admits(request: AcceleratorRequest, node: NodeRecord) -> bool:
     )
 
 
-@dataclass(slots=True)
-class Capacity:
-    """Accelerators by node; ``take`` removes them as they are given out.
+def _large_enough(request: AcceleratorRequest, accelerators: list[Accelerator]) -> bool:
+    return all(
+        len(a.cpu_cores) >= request.cpu_cores_each
+        and a.host_memory_bytes >= request.host_memory_bytes_each
+        for a in accelerators
+    )
 
-    Attributes:
-        nodes: Every known node.
-        free: Accelerators still to be given out, by node, in the node's order.
+
+class Pool:
+    """Accelerators of one type that are left, with the nodes sorted by how many they have left.
+
+    Finding a node costs a look into a few buckets, however many nodes there are.
     """
 
-    nodes: Mapping[NodeId, NodeRecord]
-    free: dict[NodeId, list[Accelerator]]
-    _eligible: dict[Signature, tuple[NodeId, ...]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        """Begins empty."""
+        self.free: dict[NodeId, list[Accelerator]] = {}
+        self.total = 0
+        self._by_count: list[dict[NodeId, None]] = [{}]
 
-    @classmethod
-    def of(cls, snapshot: ClusterSnapshot, without: Iterable[Slot] = ()) -> "Capacity":
+    def add(self, node: NodeId, accelerators: list[Accelerator]) -> None:
+        """Puts a node's accelerators in."""
+        self.free[node] = accelerators
+        self.total += len(accelerators)
+        while len(self._by_count) <= len(accelerators):
+            self._by_count.append({})
+        self._by_count[len(accelerators)][node] = None
+
+    def remove(self, node: NodeId, gone: Collection[AcceleratorId]) -> None:
+        """Takes accelerators of a node out; those that are not there are passed over."""
+        before = self.free.get(node)
+        if before is None:
+            return
+        left = [a for a in before if a.id not in gone]
+        del self._by_count[len(before)][node]
+        self._by_count[len(left)][node] = None
+        self.free[node] = left
+        self.total -= len(before) - len(left)
+
+    def most_full(self, count: int, allowed: Allowed) -> NodeId | None:
+        """The node with the fewest left that still has ``count``."""
+        for bucket in self._by_count[count:]:
+            for node in bucket:
+                if allowed is None or node in allowed:
+                    return node
+        return None
+
+    def emptiest_first(self, allowed: Allowed) -> Iterator[NodeId]:
+        """Nodes with something left, those with most first."""
+        for bucket in reversed(self._by_count[1:]):
+            for node in bucket:
+                if allowed is None or node in allowed:
+                    yield node
+
+    def count(self, allowed: Allowed) -> int:
+        """Accelerators left on the allowed nodes."""
+        if allowed is None:
+            return self.total
+        return sum(len(self.free[node]) for node in allowed if node in self.free)
+
+
+Chosen = list[tuple[NodeId, list[Accelerator]]]
+
+
+class Capacity:
+    """What is left of the cluster, by accelerator type; ``take`` and ``reserve`` use it up."""
+
+    def __init__(self, snapshot: ClusterSnapshot, without: Container[Slot] = ()) -> None:
         """All usable, healthy accelerators of the cluster except ``without``."""
-        gone = set(without)
-        free = {}
+        self._nodes = snapshot.nodes
+        self._pools: dict[str, Pool] = {}
+        self._allowed: dict[Signature, dict[str, Allowed]] = {}
         for name, node in snapshot.nodes.items():
             if node.usable:
-                left = [
-                    a
-                    for a in node.node.accelerators
-                    if not a.unhealthy and (name, a.id) not in gone
-                ]
-                if left:
-                    free[name] = left
-        return cls(snapshot.nodes, free)
+                self._add(name, node, without)
 
-    def eligible(self, request: AcceleratorRequest) -> tuple[NodeId, ...]:
-        """Nodes with some accelerator, free or not, that the request accepts."""
+    def _add(self, name: NodeId, node: NodeRecord, without: Container[Slot]) -> None:
+        by_type: dict[str, list[Accelerator]] = {}
+        for accelerator in node.node.accelerators:
+            if not accelerator.unhealthy:
+                left = by_type.setdefault(accelerator.type, [])
+                if (name, accelerator.id) not in without:
+                    left.append(accelerator)
+        for kind, accelerators in by_type.items():
+            self._pools.setdefault(kind, Pool()).add(name, accelerators)
+
+    def _allowed_nodes(self, request: AcceleratorRequest) -> dict[str, Allowed]:
+        """For each type that the request accepts, the nodes it may use; None for all."""
         key = signature(request)
-        known = self._eligible.get(key)
+        known = self._allowed.get(key)
         if known is None:
-            known = tuple(
-                name
-                for name, node in self.nodes.items()
-                if admits(request, node)
-                and any(accepts(request, node, a) for a in node.node.accelerators)
-            )
-            self._eligible[key] = known
+            known = {}
+            for kind, pool in self._pools.items():
+                if request.type in ("", kind):
+                    fit = {name for name in pool.free if self._fits(request, name, kind)}
+                    if fit:
+                        known[kind] = None if len(fit) == len(pool.free) else fit
+            self._allowed[key] = known
         return known
 
-    def usable(self, request: AcceleratorRequest) -> dict[str, dict[NodeId, list[Accelerator]]]:
-        """Free accelerators that the request accepts, by type and node."""
-        by_type: dict[str, dict[NodeId, list[Accelerator]]] = {}
-        for name in self.eligible(request):
-            for accelerator in self.free.get(name, ()):
-                if accepts(request, self.nodes[name], accelerator):
-                    of_type = by_type.setdefault(accelerator.type, {})
-                    of_type.setdefault(name, []).append(accelerator)
-        return by_type
+    def _fits(self, request: AcceleratorRequest, name: NodeId, kind: str) -> bool:
+        node = self._nodes[name]
+        if not admits(request, node):
+            return False
+        if not request.cpu_cores_each and not request.host_memory_bytes_each:
+            return True
+        return _large_enough(request, [a for a in node.node.accelerators if a.type == kind])
 
     def most(self, request: AcceleratorRequest) -> int:
         """Most accelerators that the request could get at once from what is left."""
-        same_node = request.topology is Topology.SAME_NODE
         best = 0
-        for of_type in self.usable(request).values():
-            sizes = [len(found) for found in of_type.values()]
-            best = max(best, max(sizes) if same_node else sum(sizes))
+        for kind, allowed in self._allowed_nodes(request).items():
+            pool = self._pools[kind]
+            if request.topology is Topology.SAME_NODE:
+                largest = next(pool.emptiest_first(allowed), None)
+                best = max(best, 0 if largest is None else len(pool.free[largest]))
+            else:
+                best = max(best, pool.count(allowed))
+        return best
+
+    def reserve(self, request: AcceleratorRequest, count: int) -> Chosen | None:
+        """Uses up ``count`` accelerators for the request; None, and nothing used, if impossible.
+
+        Prefers the type with the least left over, then few nodes: the fullest node that still
+        holds the whole job, else the emptiest nodes first.
+        """
+        best: Chosen | None = None
+        best_pool, spare = Pool(), 0
+        for kind, allowed in self._allowed_nodes(request).items():
+            pool = self._pools[kind]
+            chosen = _choose(pool, count, request.topology, allowed)
+            if chosen is not None and (best is None or pool.total < spare):
+                best, best_pool, spare = chosen, pool, pool.total
+        if best is not None:
+            for name, accelerators in best:
+                best_pool.remove(name, {a.id for a in accelerators})
         return best
 
     def take(self, spec: JobSpec, count: int) -> Placement | None:
-        """A placement of ``count`` accelerators, removed from what is left; None if impossible.
-
-        Prefers the accelerator type with the least left over, then few nodes: the fullest node
-        that still holds the whole job, else the emptiest nodes first.
-        """
-        request = spec.accelerators
-        best: Sequence[tuple[NodeId, list[Accelerator]]] | None = None
-        spare = 0
-        for of_type in self.usable(request).values():
-            chosen = _choose(of_type, count, request.topology)
-            total = sum(len(found) for found in of_type.values())
-            if chosen is not None and (best is None or total < spare):
-                best, spare = chosen, total
-        if best is None:
+        """A placement of ``count`` accelerators, used up; None if impossible."""
+        chosen = self.reserve(spec.accelerators, count)
+        if chosen is None:
             return None
-        for name, accelerators in best:
-            taken = {a.id for a in accelerators}
-            self.free[name] = [a for a in self.free[name] if a.id not in taken]
-        return Placement(plan_for(spec, count), _units(spec, best))
+        return Placement(plan_for(spec, count), _units(spec, chosen))
 
     def drop(self, slots: Iterable[Slot]) -> None:
-        """Removes accelerators that somebody keeps."""
+        """Uses up accelerators that somebody keeps."""
+        by_node: dict[NodeId, set[AcceleratorId]] = {}
         for name, accelerator_id in slots:
-            left = self.free.get(name)
-            if left is not None:
-                self.free[name] = [a for a in left if a.id != accelerator_id]
+            by_node.setdefault(name, set()).add(accelerator_id)
+        for name, gone in by_node.items():
+            for pool in self._pools.values():
+                pool.remove(name, gone)
+
+    def withhold(self, request: AcceleratorRequest) -> None:
+        """Uses up everything on the nodes that the request could use."""
+        for kind, allowed in self._allowed_nodes(request).items():
+            pool = self._pools[kind]
+            for name in list(pool.free) if allowed is None else allowed:
+                pool.remove(name, {a.id for a in pool.free[name]})
 
 
-def _choose(
-    of_type: Mapping[NodeId, list[Accelerator]], count: int, topology: Topology
-) -> list[tuple[NodeId, list[Accelerator]]] | None:
-    whole = [(len(found), name) for name, found in of_type.items() if len(found) >= count]
-    if whole:
-        name = min(whole, key=lambda item: item[0])[1]
-        return [(name, of_type[name][:count])]
-    if topology is Topology.SAME_NODE or sum(map(len, of_type.values())) < count:
+def _choose(pool: Pool, count: int, topology: Topology, allowed: Allowed) -> Chosen | None:
+    name = pool.most_full(count, allowed)
+    if name is not None:
+        return [(name, pool.free[name][:count])]
+    if topology is Topology.SAME_NODE or pool.count(allowed) < count:
         return None
-    chosen = []
-    for name, found in sorted(of_type.items(), key=lambda item: -len(item[1])):
-        part = found[:count]
-        chosen.append((name, part))
+    chosen: Chosen = []
+    for emptiest in pool.emptiest_first(allowed):
+        part = pool.free[emptiest][:count]
+        chosen.append((emptiest, part))
         count -= len(part)
         if count == 0:
             return chosen
     return None
 
 
-def _units(
-    spec: JobSpec, chosen: Sequence[tuple[NodeId, list[Accelerator]]]
-) -> tuple[LaunchUnit, ...]:
+def _units(spec: JobSpec, chosen: Chosen) -> tuple[LaunchUnit, ...]:
     units: list[LaunchUnit] = []
     rank = 0
     for name, accelerators in chosen:

@@ -36,7 +36,7 @@ class _Round:
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self.snapshot = snapshot
-        self.whole = Capacity.of(snapshot)
+        self.whole = Capacity(snapshot)
         self.quotas = Quotas(snapshot)
         self.shares: dict[JobUid, int] = {}
         self.reasons: dict[JobUid, Reason] = {}
@@ -51,7 +51,7 @@ class _Round:
     def _admit(self, records: list[JobRecord]) -> list[JobRecord]:
         """Gives each job its minimum in turn, as far as accelerators and quotas go."""
         admitted = []
-        trial = Capacity.of(self.snapshot, without=self._stray_slots())
+        trial = Capacity(self.snapshot, without=self._stray_slots())
         holders = largest_holders(self.snapshot)
         for record in records:
             spec = record.job.spec
@@ -62,7 +62,7 @@ class _Round:
             least = sizes(spec)[0]
             if not self.quotas.allows(spec.queue, least):
                 self.reasons[record.uid] = self.quotas.exceeded(spec.queue, least)
-            elif trial.take(spec, least) is None:
+            elif trial.reserve(spec.accelerators, least) is None:
                 available = trial.most(spec.accelerators)
                 others = tuple(uid for uid in holders if uid != record.uid)
                 self.reasons[record.uid] = waits(least, available, others)
@@ -74,13 +74,13 @@ class _Round:
         self.trial = trial
         return admitted
 
-    def _stray_slots(self) -> list[Slot]:
-        return [
+    def _stray_slots(self) -> set[Slot]:
+        return {
             (node.id, slot)
             for node in self.snapshot.nodes.values()
             for stray in node.strays
             for slot in stray.accelerators
-        ]
+        }
 
     def _grow(self, admitted: list[JobRecord]) -> None:
         """Deals out what is left: the smallest share that can grow grows by one step."""
@@ -99,7 +99,10 @@ class _Round:
         more = bigger[0] - share
         if not _untrained_limit(record, bigger[0]):
             return False
-        if not self.quotas.allows(spec.queue, more) or self.trial.take(spec, more) is None:
+        if (
+            not self.quotas.allows(spec.queue, more)
+            or self.trial.reserve(spec.accelerators, more) is None
+        ):
             return False
         self.quotas.use(spec.queue, more)
         self.shares[record.uid] = bigger[0]
@@ -112,7 +115,7 @@ class _Round:
         come out (one node only, or mixed types), the next smaller size is tried.
         """
         targets: dict[JobUid, Placement] = {}
-        left = Capacity.of(self.snapshot, without=self._stray_slots())
+        left = Capacity(self.snapshot, without=self._stray_slots())
         moving = []
         for record in admitted:
             kept = self._kept(record)

@@ -31,8 +31,8 @@ class _Round:
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self.snapshot = snapshot
-        self.whole = Capacity.of(snapshot)
-        self.left = Capacity.of(snapshot, without=snapshot.holders)
+        self.whole = Capacity(snapshot)
+        self.left = Capacity(snapshot, without=snapshot.holders)
         self.quotas = Quotas(snapshot)
         self.targets: dict[JobUid, Placement] = {}
         self.reasons: dict[JobUid, Reason] = {}
@@ -101,8 +101,7 @@ class _Round:
         if self.holders is None:
             self.holders = largest_holders(self.snapshot)
         self.reasons[record.uid] = waits(wanted, self.left.most(request), self.holders)
-        for node in self.left.eligible(request):
-            self.left.free.pop(node, None)
+        self.left.withhold(request)
         name = f"{record.job.namespace}/{record.job.name}"
         self.blocked[key] = Reason(
             ReasonCode.BEHIND_EARLIER_JOB,
