@@ -4,13 +4,14 @@ The policy says where jobs should run. This file orders the difference and keeps
 rule: an accelerator enters a new placement only after its holder's release is known.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from controlplane.domain.action import Action, StartAttempt, StopAttempt
 from controlplane.domain.clock import Instant
 from controlplane.domain.event import CycleDecided
-from controlplane.domain.ids import Attempt, JobUid, Term
+from controlplane.domain.ids import Attempt, JobUid, QueueName, Term
 from controlplane.domain.lifecycle import IDLE, Stage
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Policy
@@ -104,6 +105,7 @@ def _ask(policies: Mapping[str, Policy], name: str, snapshot: ClusterSnapshot) -
 def _difference(snapshot: ClusterSnapshot, decision: Decision, now: Instant) -> _Orders:
     orders = _Orders()
     held = snapshot.holders
+    in_queues = _held_by_queue(snapshot)
     for uid, record in snapshot.jobs.items():
         if record.withdrawn or record.finished_at is not None:
             continue
@@ -119,7 +121,12 @@ def _difference(snapshot: ClusterSnapshot, decision: Decision, now: Instant) -> 
             if why is not None:
                 orders.reasons[uid] = why
         else:
-            _start(orders, record, target, why, held)
+            late = _not_yet_released(snapshot, record, target, held, in_queues)
+            if late is not None:
+                orders.reasons[uid] = late
+            else:
+                in_queues[record.job.spec.queue] += target.accelerator_count
+                orders.actions.append(_start(record, target, why))
     return orders
 
 
@@ -162,26 +169,46 @@ def _why_changed(before: Placement, then: Placement | None, why: Reason | None) 
     return Reason(ReasonCode.MOVED_OFF_NODE, f"moves to {', '.join(moved)}", wanted, held)
 
 
-def _start(
-    orders: _Orders,
+def _held_by_queue(snapshot: ClusterSnapshot) -> Counter[QueueName]:
+    """Accelerators that each queue's jobs hold now, those being released included."""
+    held: Counter[QueueName] = Counter()
+    for uid in snapshot.holders.values():
+        record = snapshot.jobs.get(uid)
+        if record is not None:
+            held[record.job.spec.queue] += 1
+    return held
+
+
+def _not_yet_released(
+    snapshot: ClusterSnapshot,
     record: JobRecord,
     target: Placement,
-    why: Reason | None,
     held: Mapping[Slot, JobUid],
-) -> None:
-    """Starts a job if every accelerator of its target is released; else says whose it awaits."""
+    in_queues: Counter[QueueName],
+) -> Reason | None:
+    """Why the target must wait for others to let go; None if it can start.
+
+    Both accelerators and quota have to be free in fact: a queue whose jobs are only about to
+    shrink still holds what it holds.
+    """
+    wanted = target.accelerator_count
     taken = [slot for slot in target.slots() if slot in held]
     if taken:
         holders = tuple(dict.fromkeys(held[slot] for slot in taken))[:5]
-        wanted = target.accelerator_count
-        orders.reasons[record.uid] = Reason(
-            ReasonCode.WAITING_FOR_RELEASE,
-            f"{len(taken)} of its {wanted} accelerators are being released",
-            wanted,
-            wanted - len(taken),
-            holders,
-        )
-        return
+        text = f"{len(taken)} of its {wanted} accelerators are being released"
+        return Reason(ReasonCode.WAITING_FOR_RELEASE, text, wanted, wanted - len(taken), holders)
+    name = record.job.spec.queue
+    queue = snapshot.queues.get(name)
+    if queue is None or queue.quota_accelerators is None:
+        return None
+    left = queue.quota_accelerators - in_queues[name]
+    if wanted <= left:
+        return None
+    text = f"queue {name} still holds {in_queues[name]} of its {queue.quota_accelerators}"
+    return Reason(ReasonCode.WAITING_FOR_RELEASE, text, wanted, max(0, left))
+
+
+def _start(record: JobRecord, target: Placement, why: Reason | None) -> StartAttempt:
     number = Attempt(record.attempts_made + 1)
     nodes = ", ".join(sorted(target.nodes))
     reason = why or Reason(ReasonCode.STARTED)
@@ -189,7 +216,7 @@ def _start(
         reason = replace(
             reason, code=ReasonCode.STARTED, message=f"starts as {target.plan} on {nodes}"
         )
-    orders.actions.append(StartAttempt(record.uid, number, target, reason))
+    return StartAttempt(record.uid, number, target, reason)
 
 
 def waiting(snapshot: ClusterSnapshot) -> Iterator[JobRecord]:
