@@ -29,8 +29,10 @@ _LANES_MAX = 256
 _BLOCKS_MAX = 3000
 _NOMINAL_WIDTH_PX = 860
 _CHARACTER_PX = 6.6
-_PLOT_TOP, _PLOT, _PLOT_WIDTH = 38, 210, 1000
+_MARKS, _BARE, _PLOT, _PLOT_WIDTH = 38, 10, 210, 1000
 _LOG_FROM_RATIO = 12
+_MEAN_MAX = 250
+_MARK_LABELS_WIDTH_PX = 520
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160), 0x2028, 0x2029), " ")
 
 
@@ -305,7 +307,12 @@ def _block(
                 'height="100%"/>'
             )
     if block.outcome in ("Failed", "Lost"):
-        parts.append('<rect class="broken" x="100%" width="5" height="100%"/>')
+        # At most 5 pixels, and no more than a third of a short block.
+        width = min(1 / 3, 5 / max(1.0, length / span * _NOMINAL_WIDTH_PX))
+        parts.append(
+            f'<rect class="broken" x="{percent(1 - width)}" width="{percent(width)}" '
+            'height="100%"/>'
+        )
     label = _label(block, name, length / span * _NOMINAL_WIDTH_PX)
     if label:
         parts.append(f'<text x="6" y="17">{text(label)}</text>')
@@ -363,13 +370,15 @@ def thinned(points: Sequence[LossFact], buckets: int) -> list[LossFact]:
 
 
 def running_mean(points: Sequence[LossFact], window: int) -> list[LossFact]:
-    """Each loss replaced by the mean of the ``window`` around it; fewer at the ends."""
+    """Each loss replaced by the mean of the ``window`` around it.
+
+    Towards the ends the window shrinks on both sides alike, so a slope does not bend there.
+    """
     sums = [0.0, *itertools.accumulate(point.loss for point in points)]
-    half = window // 2
     found = []
     for place, point in enumerate(points):
-        low, high = max(0, place - half), min(len(points), place + half + 1)
-        mean = (sums[high] - sums[low]) / (high - low)
+        half = min(window // 2, place, len(points) - 1 - place)
+        mean = (sums[place + half + 1] - sums[place - half]) / (2 * half + 1)
         found.append(LossFact(point.step, mean, point.attempt, point.at_ns))
     return found
 
@@ -434,41 +443,39 @@ def loss_chart(series: LossSeries, label: str, colour: int, buckets: int) -> str
     def x(step: float) -> float:
         return (step - first) / room
 
-    height = _PLOT_TOP + _PLOT + _AXIS
-    window = len(counted) // 40 * 2 + 1 if len(counted) >= 60 else 1
+    def y(loss: float) -> float:
+        return top + _PLOT * (1 - scale.share(loss))
+
+    top = _MARKS if series.marks else _BARE
+    height = top + _PLOT + _AXIS
+    window = min(_MEAN_MAX, len(counted) // 40) * 2 + 1 if len(counted) >= 60 else 1
     curves = [_curve(group, scale, x, "again", buckets // 4 + 1) for group in _runs(again)]
     curves.append(_curve(counted, scale, x, f"raw l{colour}", buckets))
     if window > 1:
-        curves.append(
-            _curve(running_mean(counted, window), scale, x, f"mean l{colour}", buckets // 2 + 1)
-        )
+        # Attempts apart: a mean across a mark would hide the very jump that one looks for.
+        means = (running_mean(group, window) for group in _runs(counted))
+        curves.extend(_curve(mean, scale, x, f"mean l{colour}", buckets // 2 + 1) for mean in means)
     left = [
-        f'<text class="tick" x="46" y="{_y(scale.share(mark)) + 4:.1f}" text-anchor="end">'
-        f"{mark:.4g}</text>"
+        f'<text class="tick" x="46" y="{y(mark) + 4:.1f}" text-anchor="end">{mark:.4g}</text>'
         for mark in scale.ticks()
     ]
     grid = [
-        f'<line class="grid" x1="0" x2="100%" y1="{_y(scale.share(mark)):.1f}" '
-        f'y2="{_y(scale.share(mark)):.1f}"/>'
+        f'<line class="grid" x1="0" x2="100%" y1="{y(mark):.1f}" y2="{y(mark):.1f}"/>'
         for mark in scale.ticks()
     ]
     summary = f"Training loss of {label} from step {first} to {last}"
     plot = (
-        f'<svg class="plot" x="0" y="{_PLOT_TOP}" width="100%" height="{_PLOT}" '
+        f'<svg class="plot" x="0" y="{top}" width="100%" height="{_PLOT}" '
         f'viewBox="0 0 {_PLOT_WIDTH} {_PLOT}" preserveAspectRatio="none">{"".join(curves)}</svg>'
     )
     return (
         f'<div class="chart"><svg class="axis" width="52" height="{height}" '
         f'role="presentation">{"".join(left)}</svg><div class="scroll">'
         f'<svg class="losses" width="100%" height="{height}" role="img" '
-        f'aria-label="{text(summary)}">{"".join(grid)}{"".join(_step_ticks(first, last, x))}'
+        f'aria-label="{text(summary)}">{"".join(grid)}{"".join(_step_ticks(first, last, x, top))}'
         f"{plot}{''.join(_marks(series.marks, x))}</svg></div></div>"
         f'<p class="note">{text(_caption(series, scale, window))}</p>'
     )
-
-
-def _y(share: float) -> float:
-    return _PLOT_TOP + _PLOT * (1 - share)
 
 
 def _caption(series: LossSeries, scale: Scale, window: int) -> str:
@@ -500,14 +507,14 @@ def _curve(
     return f'<polyline class="{kind}" points="{places}"/>'
 
 
-def _step_ticks(first: int, last: int, x: Callable[[float], float]) -> list[str]:
+def _step_ticks(first: int, last: int, x: Callable[[float], float], top: int) -> list[str]:
     step = max(1, round(_round_step(max(1, last - first) / 8)))
     found = []
     for mark in range(math.ceil(first / step) * step, last + 1, step):
         place = x(mark)
         anchor = "start" if place < 0.02 else "end" if place > 0.97 else "middle"
         found.append(
-            f'<text class="tick" x="{percent(place)}" y="{_PLOT_TOP + _PLOT + 17}" '
+            f'<text class="tick" x="{percent(place)}" y="{top + _PLOT + 17}" '
             f'text-anchor="{anchor}">{mark}</text>'
         )
     return found
@@ -525,15 +532,15 @@ def _marks(marks: Sequence[LossMark], x: Callable[[float], float]) -> list[str]:
         title = f"step {mark.step:g}: {'reconfigured' if mark.planned else 'retried'}, {plans}"
         found.append(
             f'<line class="mark {kind}" x1="{percent(place)}" x2="{percent(place)}" '
-            f'y1="{_PLOT_TOP - 6}" y2="{_PLOT_TOP + _PLOT}"><title>{text(title)}</title></line>'
+            f'y1="{_MARKS - 6}" y2="{_MARKS + _PLOT}"><title>{text(title)}</title></line>'
         )
-        half = len(label) * _CHARACTER_PX / 2 / _NOMINAL_WIDTH_PX
+        half = len(label) * _CHARACTER_PX / 2 / _MARK_LABELS_WIDTH_PX
         row = next((one for one in (1, 0) if free[one] < place - half), None)
         if row is not None:
             free[row] = place + half + 0.01
             anchor = "start" if place < half else "end" if place > 1 - half else "middle"
             found.append(
-                f'<text class="mark {kind}" x="{percent(place)}" y="{_PLOT_TOP - 24 + 14 * row}" '
+                f'<text class="mark {kind}" x="{percent(place)}" y="{_MARKS - 24 + 14 * row}" '
                 f'text-anchor="{anchor}">{text(label)}</text>'
             )
     return found

@@ -130,12 +130,17 @@ def _losses(history: History, look: Look) -> str:
     charts = [_loss(one, look, number, buckets) for number, one in enumerate(shown)]
     missing = len(history.losses) - len(shown)
     note = f'<p class="note">{_count(missing, "more curve")} left out.</p>' if missing else ""
-    legend = (
-        '<ul class="legend"><li><i class="rule planned"></i>reconfigured: plan before → after</li>'
-        '<li><i class="rule retry"></i>retried after a failure</li></ul>'
-        if any(one.marks for one in shown)
-        else ""
+    kinds = {mark.planned for one in shown for mark in one.marks}
+    legend = "".join(
+        f'<li><i class="rule {kind}"></i>{meaning}</li>'
+        for planned, kind, meaning in (
+            (True, "planned", "reconfigured: plan before → after"),
+            (False, "retry", "retried after a failure"),
+        )
+        if planned in kinds
     )
+    if legend:
+        legend = f'<ul class="legend">{legend}</ul>'
     return f"<section><h2>Loss</h2>{legend}{''.join(charts)}{note}</section>"
 
 
@@ -232,7 +237,7 @@ def _line(line: Line, history: History, look: Look) -> str:
     if line.decided:
         what = f"<b>{what}</b>"
     since = line.at_ns - history.start_ns
-    when = f"-{clock_text(-since)}" if since < 0 else clock_text(since)
+    when = "before" if since < 0 else clock_text(since)
     return (
         f'<tr><td class="n" title="{text(utc_text(line.at_ns))}">{when}</td>'
         f"<td>{mark}{what}</td><td>{text(line.why[:1000])}</td></tr>"

@@ -16,12 +16,12 @@ _LINES_DARK = (
 
 _LIGHT = (
     "--page:#fff;--ink:#1c2430;--soft:#5a6575;--rule:#dfe3ea;--lane:#f1f3f7;--grid:#e3e7ee;"
-    "--bad:#c3252b;--mark:#3f4a5a;--stripe:rgba(255,255,255,.34);"
+    "--bad:#c3252b;--mark:#3f4a5a;--stripe:rgba(255,255,255,.2);"
     + "".join(f"--l{number}:{colour};" for number, colour in enumerate(_LINES_LIGHT))
 )
 _DARK = (
     "--page:#12161d;--ink:#e6eaf0;--soft:#9aa6b6;--rule:#2c3542;--lane:#1b212b;--grid:#27303d;"
-    "--bad:#ff7b72;--mark:#b9c4d3;--stripe:rgba(255,255,255,.22);"
+    "--bad:#ff7b72;--mark:#b9c4d3;--stripe:rgba(255,255,255,.17);"
     + "".join(f"--l{number}:{colour};" for number, colour in enumerate(_LINES_DARK))
 )
 _JOBS = "".join(
@@ -72,7 +72,7 @@ svg .slot,svg .tick{fill:var(--soft)}
 .b text{fill:#fff;font-weight:500}
 .b .starting{fill:url(#hatch)}
 .b .stopping{fill:rgba(0,0,0,.42)}
-.b .broken{fill:#ff4b42;stroke:#fff;stroke-width:.7;transform:translateX(-5px)}
+.b .broken{fill:#ff4b42}
 .many>rect{fill:#7c8797}
 .band.lost{fill:#8d97a5;opacity:.75}.band.drained{fill:#b7a46a;opacity:.6}
 .band.unhealthy{fill:#c98a8a;opacity:.7}

@@ -1,0 +1,250 @@
+"""The page itself: well-formed, closed to the network, safe against names, bounded in size."""
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from controlplane.domain.record import Outcome
+from headrace.cli.report_charts import (
+    Look,
+    Scale,
+    clock_text,
+    grouped,
+    loss_chart,
+    running_mean,
+    seconds_text,
+    thinned,
+    time_ticks,
+    timeline,
+)
+from headrace.cli.report_facts import LossFact, NodeFact, ReportFacts
+from headrace.cli.report_fold import history_of
+from headrace.cli.report_model import Block, series_of
+from headrace.cli.report_page import page
+from tests.unit.report.logbook import FOUR, START, Logbook, at, the_bad_day, the_demo
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+HOSTILE = "</title></svg><script src=//evil.example/x>alert('1\"')</script>&amp;\x00<b onload=x>"
+
+
+class Reader(HTMLParser):
+    """Checks that every tag is closed in order and collects what is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def read(html: str) -> Reader:
+    reader = Reader()
+    reader.feed(html)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+WORLDS = [the_demo().facts(122), the_bad_day().facts(140), ReportFacts(), Logbook().facts(1)]
+
+
+@pytest.mark.parametrize("facts", WORLDS, ids=["demo", "bad day", "nothing", "no events"])
+def test_the_page_is_well_formed_and_reaches_for_nothing(facts: ReportFacts) -> None:
+    html = page(facts)
+    reader = read(html)
+    assert not {"script", "link", "img", "iframe", "object"} & set(reader.tags)
+    assert not {"src", "href", "xlink:href", "onload"} & {name for name, _ in reader.attributes}
+    assert "@import" not in html
+    assert set(re.findall(r"url\((.*?)\)", html)) <= {"#hatch"}
+
+
+def test_the_page_shows_what_was_held_under_which_plan_and_what_it_cost() -> None:
+    words = " ".join(read(page(the_demo().facts(122))).words)
+    for wanted in (
+        "gpt  dp4  #1  39.1 s",
+        "dp2-ga2",
+        "dp4 → dp2-ga2: 9.1 s",
+        "300 of 300",
+        "equal-share",
+        "vit arrived: each of 2 jobs gets 2 of 4 accelerators",
+        "gpt starts attempt 2 as dp2-ga2 on node-a",
+    ):
+        assert wanted in words
+
+
+def test_hostile_names_stay_text() -> None:
+    book = Logbook()
+    book.register()
+    book.submit(1, "u", HOSTILE, namespace="<i>")
+    book.decide(2, book.starting("u", 1, FOUR))
+    book.train("u", 1, 5, 20, range(1, 80))
+    book.exit(21, "u", 1, Outcome.FAILED, message=HOSTILE)
+    facts = book.facts(30)
+    job = replace(facts.jobs[0], stage=HOSTILE, plan=HOSTILE, reason=HOSTILE)
+    node = NodeFact(HOSTILE, (facts.nodes[0].accelerators[0],), contact=HOSTILE)
+    cluster = replace(facts.cluster, policy=HOSTILE, version=HOSTILE, state=HOSTILE)
+    hostile = replace(facts, jobs=(job,), nodes=(*facts.nodes, node), cluster=cluster)
+    html = page(hostile)
+    reader = read(html)
+    assert not {"script", "b onload=x", "i>"} & set(reader.tags)
+    assert "onload" not in {name for name, _ in reader.attributes}
+    assert "\x00" not in html
+    assert any("<script src=//evil.example/x>" in words for words in reader.words)
+
+
+def test_the_same_facts_give_the_same_bytes() -> None:
+    assert page(the_bad_day().facts(140)) == page(the_bad_day().facts(140))
+
+
+def test_a_long_history_stays_small() -> None:
+    book = Logbook(nodes=("node-a", "node-b"))
+    book.register()
+    free = dict.fromkeys(FOUR, 10.0)
+    attempts: dict[str, int] = {}
+    for number in range(6000):
+        slot = min(free, key=lambda one: (free[one], one))
+        uid = f"u-{number % 250}"
+        attempts[uid] = attempts.get(uid, 0) + 1
+        if attempts[uid] == 1:
+            book.submit(free[slot], uid)
+        book.decide(free[slot], book.starting(uid, attempts[uid], (slot,)))
+        free[slot] += 1 + number * 7919 % 97
+        outcome = Outcome.FAILED if number % 5 == 0 else Outcome.STOPPED
+        book.exit(free[slot], uid, attempts[uid], outcome, message="rank 0 failed" * 20)
+    curve = tuple(
+        LossFact(step, 2 + math.sin(step * step), 1 + step // 5000, at(step))
+        for step in range(100_000)
+    )
+    facts = replace(book.facts(max(free.values())), losses={"u-0": curve, "u-1": curve})
+    html = page(facts)
+    assert len(html.encode()) < 3_000_000
+    read(html)
+
+
+def test_thinning_keeps_the_extremes_and_both_ends() -> None:
+    points = [LossFact(step, 3.0 + step % 7 / 10, 1) for step in range(10_000)]
+    points[4321] = LossFact(4321, 99.0, 1)
+    points[8765] = LossFact(8765, 0.01, 1)
+    kept = thinned(points, 100)
+    assert len(kept) <= 400
+    assert {points[0], points[4321], points[8765], points[-1]} <= set(kept)
+    assert [one.step for one in kept] == sorted(one.step for one in kept)
+    assert thinned(points[:300], 100) == points[:300]
+
+
+def test_a_jump_between_attempts_is_not_smoothed_away() -> None:
+    points = [
+        LossFact(step, 3.0 if step <= 100 else 5.0, 1 + (step > 100)) for step in range(1, 201)
+    ]
+    chart = loss_chart(series_of("u", points, {}), "u", 0, 500)
+    assert chart.count('class="mean') == 2
+    levels = {
+        place.split(",")[1]
+        for curve in re.findall(r'class="mean[^"]*" points="([^"]*)"', chart)
+        for place in curve.split()
+    }
+    assert len(levels) == 2
+
+
+def test_the_mean_follows_a_slope_to_its_ends() -> None:
+    slope = [LossFact(step, 10.0 - step, 1) for step in range(9)]
+    assert [round(one.loss, 9) for one in running_mean(slope, 5)] == [one.loss for one in slope]
+
+
+def test_losses_over_a_large_ratio_are_logarithmic_and_others_not() -> None:
+    assert Scale.over([2.4, 0.02]).logarithmic
+    assert not Scale.over([5.5, 2.1]).logarithmic
+    assert not Scale.over([5.0, -0.1]).logarithmic
+    assert Scale.over([1.0, 1.0]).share(1.0) == pytest.approx(0.5)
+    wide = Scale.over([2.4, 0.02])
+    assert wide.ticks() == pytest.approx([0.02, 0.05, 0.1, 0.2, 0.5, 1, 2])
+    assert 0 < wide.share(0.02) < wide.share(2.4) < 1
+
+
+def test_losses_that_are_no_numbers_are_counted_and_not_drawn() -> None:
+    points = [LossFact(1, 2.0, 1), LossFact(2, math.nan, 1), LossFact(3, math.inf, 1)]
+    chart = loss_chart(series_of("u", points, {}), "u", 0, 100)
+    assert "2 steps without a finite loss" in chart
+    assert "nan" not in chart
+    assert "finite" in loss_chart(series_of("u", points[1:], {}), "u", 0, 100)
+
+
+def test_narrow_neighbours_share_a_group() -> None:
+    def block(start: int, end: int) -> Block:
+        return Block("n", "s", "u", 1, 0, "dp1", start, end, False, "Stopped", (0, 1))
+
+    blocks = [block(0, 2), block(2, 4), block(4, 50), block(50, 51), block(80, 81)]
+    assert [len(group) for group in grouped(blocks, 5)] == [2, 1, 1, 1]
+    assert [len(group) for group in grouped(blocks, 0)] == [1] * 5
+
+
+def test_every_accelerator_has_a_lane_also_if_nothing_ran_on_it() -> None:
+    book = Logbook(nodes=("node-a", "node-b", "node-idle"))
+    book.register()
+    book.submit(1, "u")
+    book.decide(2, book.starting("u", 1, FOUR[:1]))
+    history = history_of(book.facts(9))
+    drawn = timeline(history, Look.of(history))
+    assert drawn.count('class="lane"') == 6
+    assert "node-idle" in drawn
+
+
+def test_a_huge_cluster_shows_the_lanes_that_were_used() -> None:
+    book = Logbook(nodes=tuple(f"node-{number:03}" for number in range(400)))
+    book.register()
+    book.submit(1, "u")
+    book.decide(2, book.starting("u", 1, (("node-399", "slot-0"),)))
+    history = history_of(book.facts(9))
+    drawn = timeline(history, Look.of(history))
+    assert drawn.count('class="lane"') == 1
+    assert "799 accelerators are left out" in drawn
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "words"),
+    [
+        (7_400_000_000, "7.4 s"),
+        (59_990_000_000, "1 min 00 s"),
+        (125_000_000_000, "2 min 05 s"),
+        (11_520_000_000_000, "3 h 12 min"),
+        (435_600_000_000_000, "5 d 01 h"),
+    ],
+)
+def test_durations_read_well(nanoseconds: int, words: str) -> None:
+    assert seconds_text(nanoseconds) == words
+
+
+def test_times_read_well() -> None:
+    assert clock_text(65_000_000_000) == "1:05"
+    assert clock_text(7_384_000_000_000) == "2:03:04"
+    assert clock_text(at(1.2) - START) == "0:01"
+
+
+@pytest.mark.parametrize("span_seconds", [0.5, 9, 61, 140, 3601, 90_000, 10_000_000])
+def test_there_are_few_round_ticks_within_the_span(span_seconds: float) -> None:
+    span = round(span_seconds * 1e9)
+    ticks = time_ticks(span)
+    assert 1 <= len(ticks) <= 11
+    assert ticks[0] == 0
+    assert ticks[-1] <= span
