@@ -18,12 +18,12 @@ JOB_COLUMNS = (
     Column("PLAN"),
     Column("ACC", right=True),
     Column("PROGRESS", right=True),
-    Column("LOSS", right=True),
     Column("ETA", right=True),
     Column("AGE", right=True),
 )
 WIDE_JOB_COLUMNS = (
     *JOB_COLUMNS,
+    Column("LOSS", right=True),
     Column("STEPS/S", right=True),
     Column("RECONFIGS", right=True),
     Column("FAILURES", right=True),
@@ -86,8 +86,17 @@ def progress(job: jobs_pb2.Job) -> str:
     """Steps done of all, with the share."""
     now = job.status.progress
     if not now.steps_total:
-        return str(now.step) if now.step else "-"
-    return f"{now.step}/{now.steps_total} {100 * now.step // now.steps_total}%"
+        return _count(now.step) if now.step else "-"
+    share = 100 * now.step // now.steps_total
+    return f"{_count(now.step)}/{_count(now.steps_total)} {share}%"
+
+
+def _count(steps: int) -> str:
+    """A number of steps in at most five characters."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if steps >= 100 * 10**3 and steps >= size:
+            return f"{steps // size}{unit}"
+    return str(steps)
 
 
 def loss(job: jobs_pb2.Job) -> str:
@@ -124,13 +133,13 @@ def job_row(job: jobs_pb2.Job, now: float, *, wide: bool = False, named: str = "
         status.plan or "-",
         str(held(job)),
         progress(job),
-        loss(job),
         eta(job, now),
         age(now - moment(job.submitted_at)),
     ]
     if wide:
         seconds = status.progress.step_seconds
         row += [
+            loss(job),
             f"{1 / seconds:.2f}" if seconds > 0 and status.units else "-",
             str(status.reconfigurations),
             str(status.failures),

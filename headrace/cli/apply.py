@@ -1,0 +1,207 @@
+"""``headrace apply``: manifests to the control plane, all of them or none."""
+
+import difflib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from headrace.api.manifest import TrainingJob, canonical_json
+from headrace.api.manifest_source import Finding, Keys, SourcedJob, read_jobs
+from headrace.api.refusal import Problem
+from headrace.api.runtime import refusals
+from headrace.cli.exit_codes import CommandError, ExitCode
+from headrace.cli.output import Format, document, note, say
+from headrace.cli.session import Session
+from headrace.client.client import Client
+from headrace.client.context import Context, NoContextError
+from headrace.client.trouble import CallError, Kind
+
+BUILT_IN_DATA = ("python-stdlib", "digits")
+
+
+def apply(
+    session: Session,
+    files: tuple[str, ...],
+    *,
+    dry_run: bool,
+    wait: bool,
+    timeout_seconds: float,
+    output: Format,
+) -> None:
+    """Submits every job of the files; if one is wrong, none is submitted.
+
+    Raises:
+        CommandError: A manifest is wrong, or a job that was waited for failed.
+    """
+    text = sys.stdin.read() if "-" in files else ""
+    jobs, findings = read_jobs(files, text)
+    if not jobs and not findings:
+        note("headrace: nothing to apply: the files hold no document")
+    _refuse(findings)
+    try:
+        context = session.context()
+    except NoContextError:
+        if not dry_run:
+            raise
+        _check_alone(jobs)
+        return
+    jobs = _resolved(jobs, context, session.home)
+    with session.client() as client:
+        try:
+            _refuse(tuple(each for job in jobs for each in _refused_by(client, job)))
+        except CallError as trouble:
+            if not dry_run or trouble.kind is not Kind.UNREACHABLE:
+                raise
+            _check_alone(jobs)
+            return
+        results = [] if dry_run else [(job, _submit(client, job)) for job in jobs]
+        if dry_run:
+            for job in jobs:
+                _say_result(job.job, "would be accepted (dry run)", output)
+        for job, (uid, result) in results:
+            _say_result(job.job, result, output, uid)
+        if wait and results:
+            from headrace.cli.wait import wait_for
+
+            wait_for(client, [uid for _, (uid, _) in results], timeout_seconds)
+
+
+def _say_result(job: TrainingJob, result: str, output: Format, uid: str = "") -> None:
+    name = f"{job.metadata.namespace}/{job.metadata.name}"
+    match output:
+        case Format.NAME:
+            say(f"job/{job.metadata.name}")
+        case Format.JSON | Format.YAML:
+            if output is Format.YAML:
+                say("---")
+            document({"job": name, "uid": uid, "result": result}, output)
+        case _:
+            say(f"job/{job.metadata.name} {result}")
+
+
+def _refuse(findings: tuple[Finding, ...]) -> None:
+    """Ends the command if there are findings.
+
+    Raises:
+        CommandError: With every one of them.
+    """
+    if findings:
+        told = "\n".join(f"  {finding}" for finding in findings)
+        raise CommandError(ExitCode.REFUSED, f"nothing was applied:\n{told}")
+
+
+def _check_alone(jobs: tuple[SourcedJob, ...]) -> None:
+    """A dry run without a control plane: what can be said from here."""
+    _refuse(tuple(each.source.finding(problem) for each in jobs for problem in refusals(each.job)))
+    for each in jobs:
+        say(f"job/{each.job.metadata.name} is valid")
+    note("not checked against a control plane: none answers")
+
+
+# What the control plane has to say, by line.
+
+
+def _refused_by(client: Client, sourced: SourcedJob) -> tuple[Finding, ...]:
+    """Why the control plane would not take the job; nothing if it would."""
+    metadata = sourced.job.metadata
+    if metadata.uid is not None:
+        there = client.get_job(metadata.namespace, metadata.name)
+        if there.uid != metadata.uid:
+            sentence = (
+                f"{metadata.name} is {there.uid} now, and this manifest is about "
+                f"{metadata.uid}; leave the uid out to change the present job"
+            )
+            return (sourced.source.finding(Problem(("metadata", "uid"), sentence)),)
+    try:
+        client.submit(canonical_json(sourced.job), dry_run=True)
+    except CallError as trouble:
+        if trouble.kind is not Kind.REFUSED or not trouble.violations:
+            raise
+        return tuple(
+            sourced.source.finding(Problem(keys_of(each.field), each.description))
+            for each in trouble.violations
+        )
+    return ()
+
+
+def _submit(client: Client, sourced: SourcedJob) -> tuple[str, str]:
+    response = client.submit(canonical_json(sourced.job))
+    return response.uid, response.result
+
+
+def keys_of(field: str) -> Keys:
+    """``spec.env[0].name`` as the path of keys that it is."""
+    keys: list[str | int] = []
+    for name, index in re.findall(
+        r"([^.\[\]]+)|\[([0-9]+)\]", field.removeprefix("manifest_json.")
+    ):
+        keys.append(int(index) if index else name)
+    return tuple(keys)
+
+
+# Paths mean something only on a known machine.
+
+
+def _resolved(jobs: tuple[SourcedJob, ...], context: Context, home: Path) -> tuple[SourcedJob, ...]:
+    """The jobs with absolute paths.
+
+    Relative checkpoint stores lie in the local cluster's home, the one folder that all of its
+    nodes share; relative data and working directories are meant from the manifest's folder.
+
+    Raises:
+        CommandError: A relative path was meant for a cluster elsewhere.
+    """
+    findings: list[Finding] = []
+    resolved = []
+    for sourced in jobs:
+        manifest = sourced.job.model_dump(mode="json", by_alias=True, exclude_none=True)
+        folder = Path(sourced.source.file).absolute().parent
+        for keys, base in _relative_paths(sourced.job, home, folder):
+            part: Any = manifest
+            for key in keys[:-1]:
+                part = part[key]
+            problem = _path_problem(keys, part[keys[-1]], context, base)
+            if problem is not None:
+                findings.append(sourced.source.finding(problem))
+            part[keys[-1]] = str((base / part[keys[-1]]).resolve())
+        resolved.append(SourcedJob(TrainingJob.model_validate(manifest), sourced.source))
+    _refuse(tuple(findings))
+    return tuple(resolved)
+
+
+def _relative_paths(job: TrainingJob, home: Path, folder: Path) -> list[tuple[Keys, Path]]:
+    """Every relative path in the manifest, and the folder that it is meant from."""
+    spec = job.spec
+    candidates: list[tuple[Keys, str | None, Path]] = []
+    if spec.checkpoint is not None:
+        candidates.append((("spec", "checkpoint", "store"), spec.checkpoint.store, home))
+        if spec.checkpoint.start_from is not None:
+            start = spec.checkpoint.start_from.store
+            candidates.append((("spec", "checkpoint", "startFrom", "store"), start, home))
+    if spec.data is not None and spec.data.source not in BUILT_IN_DATA:
+        candidates.append((("spec", "data", "source"), spec.data.source, folder))
+    if spec.command is not None:
+        directory = spec.command.working_directory
+        candidates.append((("spec", "command", "workingDirectory"), directory, folder))
+    return [
+        (keys, base)
+        for keys, value, base in candidates
+        if value is not None and not urlsplit(value).scheme and not Path(value).is_absolute()
+    ]
+
+
+def _path_problem(keys: Keys, value: str, context: Context, base: Path) -> Problem | None:
+    """Why a relative path cannot be used, if so."""
+    if keys[-1] == "source" and not (context.local and (base / value).exists()):
+        near = difflib.get_close_matches(value, BUILT_IN_DATA, n=1)
+        sentence = f"wanted {' or '.join(BUILT_IN_DATA)}, or an absolute path, got {value!r}"
+        return Problem(keys, sentence, near[0] if near else "")
+    if not context.local:
+        return Problem(
+            keys,
+            f"{value!r} is a relative path, and nobody knows what it is relative to on the nodes "
+            f"of {context.server}; wanted an absolute path or a URL that all of them see",
+        )
+    return None

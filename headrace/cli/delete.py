@@ -1,0 +1,78 @@
+"""``headrace delete``: withdraws jobs by name, and strays of unknown jobs by uid."""
+
+import sys
+
+from headrace.cli.exit_codes import CommandError, ExitCode
+from headrace.cli.get import find_job
+from headrace.cli.output import is_terminal, note, say
+from headrace.cli.session import Session
+from headrace.cli.wait import changes, deadline
+from headrace.client.client import Client
+from headrace.client.trouble import CallError, Kind
+
+
+def delete(
+    session: Session,
+    names: tuple[str, ...],
+    namespace: str,
+    *,
+    orphans: tuple[str, ...],
+    purge: bool,
+    wait: bool,
+    timeout_seconds: float,
+) -> None:
+    """Withdraws the jobs.
+
+    Raises:
+        CommandError: Nothing was named, a job is not there, or it did not go in time.
+    """
+    if not names and not orphans:
+        raise CommandError(ExitCode.USAGE, "wanted the name of a job, or --orphan UID")
+    missing: list[str] = []
+    withdrawn: dict[str, str] = {}
+    with session.client() as client:
+        for name in names:
+            try:
+                job = find_job(client, name, namespace)
+            except CallError as trouble:
+                if trouble.kind is not Kind.NOT_FOUND:
+                    raise
+                missing.append(name)
+                continue
+            # By uid: a new job of the same name, submitted meanwhile, is none of our business.
+            client.withdraw(job.uid, purge=purge)
+            withdrawn[job.uid] = name
+            say(f"job/{name} withdrawn" + ("" if purge else "; its checkpoints stay"))
+        for uid in orphans:
+            client.withdraw(uid, purge=purge)
+            say(f"what still runs of {uid} will be ended")
+        if wait and withdrawn:
+            _wait_until_gone(client, withdrawn, timeout_seconds)
+    if missing:
+        raise CommandError(
+            ExitCode.NOT_FOUND, f"no job {', '.join(missing)} in namespace {namespace}"
+        )
+
+
+def _wait_until_gone(client: Client, withdrawn: dict[str, str], timeout_seconds: float) -> None:
+    from headrace.api.generated import jobs_pb2
+
+    if is_terminal(sys.stderr):
+        note("waiting until they are gone ...")
+    left = dict(withdrawn)
+    present: set[str] = set()
+    synced = False
+    with deadline(client, timeout_seconds) as late:
+        for message in changes(client, late):
+            if message.kind == jobs_pb2.WatchJobsResponse.KIND_SYNCED:
+                synced = True
+                left = {uid: name for uid, name in left.items() if uid in present}
+            elif message.kind == jobs_pb2.WatchJobsResponse.KIND_GONE:
+                left.pop(message.job.uid, None)
+            else:
+                present.add(message.job.uid)
+            if synced and not left:
+                return
+    raise CommandError(
+        ExitCode.TIMED_OUT, f"{', '.join(left.values())} not gone after {timeout_seconds:g} s"
+    )

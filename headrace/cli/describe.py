@@ -1,0 +1,209 @@
+"""``headrace describe``: everything about one job, node or queue, for people."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from headrace.api.generated import admin_pb2, jobs_pb2
+from headrace.cli import views
+from headrace.cli.events import latest
+from headrace.cli.exit_codes import CommandError, ExitCode
+from headrace.cli.explain import sentences
+from headrace.cli.get import find_job, kind_of
+from headrace.cli.output import say, table
+from headrace.cli.session import Session
+from headrace.cli.tables import STAGE_COLOURS, Column, age
+from headrace.client.client import Client
+
+_LABEL_WIDTH = 18
+_EVENTS_SHOWN = 12
+_CONDITION_COLUMNS = (
+    Column("CONDITION"),
+    Column("STATUS", colours={"True": "32", "Unknown": "33"}),
+    Column("AGE", right=True),
+    Column("REASON", gives_way=1),
+    Column("MESSAGE", gives_way=2),
+)
+_UNIT_COLUMNS = (
+    Column("UNIT", right=True),
+    Column("NODE", gives_way=1),
+    Column("RANKS", right=True),
+    Column("CORES", gives_way=2),
+    Column("ACCELERATORS", gives_way=3),
+)
+_SLOT_COLUMNS = (
+    Column("ACCELERATOR", gives_way=1),
+    Column("TYPE", gives_way=2),
+    Column("HEALTH", gives_way=3, colours={"healthy": STAGE_COLOURS["Online"]}),
+    Column("HELD BY", gives_way=4),
+)
+
+
+def describe(session: Session, kind: str, name: str, namespace: str) -> None:
+    """Prints everything about one object."""
+    with session.client() as client:
+        match kind_of(kind):
+            case "job":
+                _describe_job(client, find_job(client, name, namespace))
+            case "node":
+                _describe_node(client, name)
+            case _:
+                _describe_queue(client, name)
+
+
+def _field(label: str, value: object) -> None:
+    say(f"{label + ':':<{_LABEL_WIDTH}} {value}")
+
+
+def _describe_job(client: Client, job: jobs_pb2.Job) -> None:
+    status, now = job.status, time.time()
+    manifest: dict[str, Any] = json.loads(job.manifest_json)
+    for label, value in (
+        ("Name", f"{job.namespace}/{job.name}"),
+        ("Uid", job.uid),
+        ("Generation", f"{job.generation} (observed {status.observed_generation})"),
+        ("Owner", job.owner),
+        ("Submitted", f"{views.iso(job.submitted_at)} by {job.submitter or 'unknown'}"),
+        ("Queue", f"{job.queue}, priority {job.priority}"),
+    ):
+        _field(label, value)
+    for label, value in wanted(manifest["spec"]):
+        _field(label, value)
+    say()
+    _field("Stage", views.state(job))
+    _field("Plan", status.plan or "-")
+    _field("Progress", f"{views.progress(job)}, loss {views.loss(job)}")
+    _field("Checkpoint", f"step {status.progress.checkpoint_step}")
+    _field("Ends in", views.eta(job, now))
+    _field("Attempt", f"{status.attempt}, {status.failures} failures")
+    _field("Reconfigurations", status.reconfigurations)
+    _field("Held", f"{status.held_accelerator_seconds:.0f} accelerator-seconds")
+    dashboard = client.cluster().dashboard_url
+    if dashboard:
+        _field("Ray dashboard", f"{dashboard}/#/actors")
+    for line in sentences(job, client.explain(job.uid))[1:]:
+        say(line)
+    if status.conditions:
+        say()
+        table(
+            _CONDITION_COLUMNS,
+            [
+                [
+                    each.type,
+                    each.status,
+                    age(now - views.moment(each.last_transition_time)),
+                    each.reason,
+                    each.message,
+                ]
+                for each in status.conditions
+            ],
+        )
+    if status.units:
+        say()
+        table(_UNIT_COLUMNS, [_unit_row(unit) for unit in status.units])
+    found = latest(client, job.uid, _EVENTS_SHOWN)
+    if found:
+        say()
+        table(views.EVENT_COLUMNS, [views.event_row(event, now) for event in found])
+
+
+def _unit_row(unit: Any) -> list[str]:
+    ranks = max(1, len(unit.accelerators))
+    last = unit.first_rank + ranks - 1
+    return [
+        str(unit.index),
+        unit.node,
+        str(unit.first_rank) if ranks == 1 else f"{unit.first_rank}-{last}",
+        ",".join(map(str, unit.cpu_cores)),
+        ",".join(unit.accelerators),
+    ]
+
+
+def wanted(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a job asks for, as labels and texts; of the environment only names are told."""
+    asked = spec["accelerators"]
+    most = asked.get("maximum", asked["minimum"])
+    several = str(most) if most == asked["minimum"] else f"{asked['minimum']} to {most}"
+    kind = f" {asked['type']}" if asked.get("type") else ""
+    yield "Accelerators", f"{several}{kind}, {spec['serviceClass']}, topology {asked['topology']}"
+    if "model" in spec:
+        training = spec["training"]
+        yield (
+            "Model",
+            f"{spec['model']['name']} {spec['model']['preset']} on {spec['data']['source']}",
+        )
+        yield (
+            "Training",
+            (
+                f"{training['steps']} steps of {training['globalBatchSize']} samples, "
+                f"{training['precision']}, learning rate {training['learningRate']:g}"
+            ),
+        )
+    if "command" in spec:
+        yield "Command", " ".join(spec["command"]["program"])
+    if "checkpoint" in spec:
+        kept = spec["checkpoint"]
+        yield "Store", f"{kept['store']}, every {kept['everySteps']} steps, {kept['keep']} kept"
+    if spec.get("env"):
+        yield "Environment", ", ".join(_variable(each) for each in spec["env"])
+    retries = spec["retries"]
+    yield "Retries", f"{retries['max']}, after {retries['backoffSeconds']} s and more"
+
+
+def _variable(variable: dict[str, Any]) -> str:
+    reference = variable.get("valueFrom", {}).get("secretKeyRef")
+    if reference:
+        return f"{variable['name']} (secret {reference['name']}/{reference['key']})"
+    return str(variable["name"])
+
+
+def _describe_node(client: Client, name: str) -> None:
+    found = {each.node.name: each for each in client.nodes()}
+    if name not in found:
+        raise CommandError(
+            ExitCode.NOT_FOUND, f"no node {name}; there are {', '.join(sorted(found)) or 'none'}"
+        )
+    status = found[name]
+    node, now = status.node, time.time()
+    names = {job.uid: f"{job.namespace}/{job.name}" for job in client.list_jobs()}
+    for label, value in (
+        ("Name", node.name),
+        ("Contact", f"{status.contact} since {age(now - views.moment(status.last_change_at))}"),
+        ("Drained", "yes" if status.drained else "no"),
+        ("Address", node.address),
+        ("Agent", node.agent_version),
+        ("Labels", ", ".join(f"{key}={text}" for key, text in sorted(node.labels.items())) or "-"),
+        ("Taints", ", ".join(f"{each.key}={each.value}" for each in node.taints) or "-"),
+    ):
+        _field(label, value)
+    say()
+    table(_SLOT_COLUMNS, [_slot_row(slot, status, names) for slot in node.accelerators])
+    for stray in status.strays:
+        say(
+            f"stray: unit {stray.unit} of attempt {stray.attempt} of {stray.uid}, which no job "
+            f"accounts for; `headrace delete --orphan {stray.uid}` ends it"
+        )
+
+
+def _slot_row(slot: Any, status: admin_pb2.NodeStatus, names: dict[str, str]) -> list[str]:
+    holder = status.holders.get(slot.id, "")
+    return [slot.id, slot.type, slot.unhealthy or "healthy", names.get(holder, holder) or "free"]
+
+
+def _describe_queue(client: Client, name: str) -> None:
+    found = {each.name: each for each in client.queues()}
+    if name not in found:
+        raise CommandError(
+            ExitCode.NOT_FOUND, f"no queue {name}; there are {', '.join(sorted(found)) or 'none'}"
+        )
+    for column, value in zip(views.QUEUE_COLUMNS, views.queue_row(found[name]), strict=True):
+        _field(column.title.capitalize(), value)
+    jobs = client.list_jobs(jobs_pb2.JobSelector(queue=name))
+    if jobs:
+        say()
+        now = time.time()
+        table(
+            views.JOB_COLUMNS,
+            [views.job_row(job, now, named=f"{job.namespace}/{job.name}") for job in jobs],
+        )

@@ -1,0 +1,77 @@
+"""``headrace events``: the event log, for people or as JSON."""
+
+import json
+import time
+from typing import Any
+
+from headrace.api.generated import jobs_pb2
+from headrace.cli import views
+from headrace.cli.get import find_job
+from headrace.cli.output import Format, document, note, say, table
+from headrace.cli.session import Session
+from headrace.client.client import Client
+
+_PERIOD_SECONDS = 1.0
+
+
+def events(
+    session: Session, name: str, namespace: str, *, watch: bool, after: int, output: Format
+) -> None:
+    """Prints events, oldest first; with ``watch`` new ones as they come."""
+    patience = 300.0 if watch else 5.0
+    with session.client(patience_seconds=patience) as client:
+        uid = find_job(client, name, namespace).uid if name else ""
+        heading = True
+        while True:
+            found = client.list_events(uid, after)
+            if found:
+                _show(found, output, heading=heading, several=watch)
+                heading = False
+                after = found[-1].sequence
+            if not watch:
+                if not found and output in (Format.TABLE, Format.WIDE):
+                    note("no events")
+                return
+            time.sleep(_PERIOD_SECONDS)
+
+
+def _show(
+    found: list[jobs_pb2.LoggedEvent], output: Format, *, heading: bool, several: bool
+) -> None:
+    match output:
+        case Format.NAME:
+            for event in found:
+                say(f"event/{event.sequence}")
+        case Format.JSON | Format.YAML if several:
+            for event in found:
+                if output is Format.YAML:
+                    say("---")
+                document(as_document(event), output)
+        case Format.JSON | Format.YAML:
+            document(views.listed([as_document(event) for event in found], "Event"), output)
+        case _:
+            rows = [views.event_row(event, time.time()) for event in found]
+            table(views.EVENT_COLUMNS, rows, wide=output is Format.WIDE, heading=heading)
+
+
+def as_document(event: jobs_pb2.LoggedEvent) -> dict[str, Any]:
+    """An event as a document, with its body as such instead of as text."""
+    told: dict[str, Any] = {
+        "sequence": event.sequence,
+        "at": views.iso(event.at),
+        "kind": event.kind,
+        "uid": event.uid,
+        "node": event.node,
+        "job": event.job_name,
+        "message": event.message,
+    }
+    if event.reason.code:
+        told["reason"] = views.plain(event.reason)
+    if event.body_json:
+        told["body"] = json.loads(event.body_json)
+    return told
+
+
+def latest(client: Client, uid: str, count: int) -> list[jobs_pb2.LoggedEvent]:
+    """The newest events of a job."""
+    return client.list_events(uid)[-count:]
