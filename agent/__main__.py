@@ -1,0 +1,5 @@
+"""``python -m agent``."""
+
+from agent.main import main
+
+raise SystemExit(main())

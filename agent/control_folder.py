@@ -1,0 +1,240 @@
+"""The control folder of one launch unit: how agent, supervisor and rank speak with each other.
+
+Everything worth knowing of a unit is in its folder, so whoever comes later (an agent that was
+restarted, say) reads the same truth. Who writes what:
+
+=================  ==========  ==================================================================
+``launch.json``    agent       what to run; written before the start
+``claim``          see below   who may decide whether the unit starts; created once, never changed
+``process.json``   supervisor  the rank's process
+``output.log``     supervisor  what the rank prints (and further segments, see ``output_log``)
+``ended.json``     supervisor  exit code, after the last output was written
+``stop``           agent       asks for a planned stop
+``rendezvous``     rank        unit 0: where it listens
+``progress.jsonl`` rank        one line a step
+``exit.json``      rank        how it ended, in its own words
+``end``            agent       it was told to exit at once
+``verdict.json``   agent       how it ended, as the control plane was or will be told
+``reported``       agent       how far progress was acknowledged
+=================  ==========  ==================================================================
+
+A supervisor claims the folder before it starts the rank; an agent claims it before it says that
+the unit is lost. Only one can, so a unit that was called lost cannot start late.
+"""
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+from agent.desired import UnitKey
+from agent.processes import ProcessId
+
+PROGRESS_READ_BYTES = 1 << 20
+
+
+class Phase(Enum):
+    """Where a unit stands, as its folder and the process table tell."""
+
+    UNCLAIMED = auto()
+    """Nobody started it yet."""
+    STARTING = auto()
+    """Its supervisor is alive and about to start the rank."""
+    RUNNING = auto()
+    """Its supervisor is alive and has started the rank."""
+    ENDED = auto()
+    """The rank exited, and its output is complete."""
+    VANISHED = auto()
+    """Its supervisor died before it could say how the rank ended."""
+    FENCED = auto()
+    """An agent has decided that it shall not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a folder tells.
+
+    Attributes:
+        phase: Where the unit stands.
+        supervisor: The actor's process.
+        raylet: The process of Ray that started the actor.
+        rank: The rank's process.
+        ended: What the supervisor said at the end.
+    """
+
+    phase: Phase
+    supervisor: ProcessId | None = None
+    raylet: ProcessId | None = None
+    rank: ProcessId | None = None
+    ended: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepLine:
+    """One line of ``progress.jsonl``."""
+
+    step: int
+    loss: float | None
+    step_seconds: float
+    checkpoint_step: int
+
+
+class ControlFolder:
+    """One unit's control folder."""
+
+    def __init__(self, units: Path, key: UnitKey) -> None:
+        self.key = key
+        self.path = units / key.uid / str(key.attempt) / str(key.unit)
+
+    def prepare(self, launch: dict[str, Any]) -> None:
+        """Creates the folder with its ``launch.json``."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / "launch.json", json.dumps(launch, indent=1))
+
+    def observe(self) -> Observation:
+        """Where the unit stands now."""
+        claim = read_json(self.path / "claim")
+        if claim is None:
+            return Observation(Phase.UNCLAIMED)
+        if claim.get("by") != "supervisor":
+            return Observation(Phase.FENCED)
+        supervisor = _process(claim.get("supervisor"))
+        raylet = _process(claim.get("raylet"))
+        # The order matters: a supervisor that is dead now has written all that it ever will.
+        alive = supervisor is not None and supervisor.alive
+        ended = read_json(self.path / "ended.json")
+        started = read_json(self.path / "process.json")
+        rank = _process(started)
+        if ended is not None:
+            phase = Phase.ENDED
+        elif not alive:
+            phase = Phase.VANISHED
+        else:
+            phase = Phase.STARTING if started is None else Phase.RUNNING
+        return Observation(phase, supervisor, raylet, rank, ended)
+
+    def fence(self) -> bool:
+        """Makes sure that the unit never starts; False if its supervisor was faster."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return claim(self.path, {"by": "agent"})
+
+    def request_stop(self) -> None:
+        """Asks the ranks for a planned stop."""
+        (self.path / "stop").touch()
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a planned stop was asked for."""
+        return (self.path / "stop").exists()
+
+    def request_end(self) -> None:
+        """Remembers that it was told to exit at once."""
+        (self.path / "end").touch()
+
+    @property
+    def end_requested(self) -> bool:
+        """Whether it was told to exit at once."""
+        return (self.path / "end").exists()
+
+    def rendezvous(self) -> str:
+        """Where unit 0 listens; empty until it has bound."""
+        try:
+            return (self.path / "rendezvous").read_text().strip()
+        except OSError:
+            return ""
+
+    def exit_statement(self) -> dict[str, Any] | None:
+        """The rank's own words about its end."""
+        return read_json(self.path / "exit.json")
+
+    def decide(self, verdict: dict[str, Any]) -> None:
+        """Writes down how it ended, so that the answer stays the same."""
+        write_atomically(self.path / "verdict.json", json.dumps(verdict))
+
+    def verdict(self) -> dict[str, Any] | None:
+        """How it ended, if that was decided."""
+        return read_json(self.path / "verdict.json")
+
+    def progress_since(self, offset: int) -> tuple[list[StepLine], int]:
+        """Complete progress lines from ``offset`` on, and the offset after them."""
+        try:
+            with (self.path / "progress.jsonl").open("rb") as file:
+                file.seek(offset)
+                content = file.read(PROGRESS_READ_BYTES)
+        except OSError:
+            return [], offset
+        end = content.rfind(b"\n") + 1
+        lines = [parsed for raw in content[:end].splitlines() if (parsed := _step_line(raw))]
+        return lines, offset + end
+
+    def reported_offset(self) -> int:
+        """How far progress was acknowledged before; 0 where nobody knows."""
+        try:
+            return int((self.path / "reported").read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def remember_reported(self, offset: int) -> None:
+        """Remembers how far progress was acknowledged. Not synced: twice is harmless."""
+        write_atomically(self.path / "reported", str(offset))
+
+
+def claim(folder: Path, content: dict[str, Any]) -> bool:
+    """Creates ``claim`` whole or not at all; False if there is one already."""
+    draft = folder / f"claim.{os.getpid()}"
+    draft.write_text(json.dumps(content))
+    try:
+        os.link(draft, folder / "claim")
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink()
+    return True
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """A reader sees the old file or the new one, never a part."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file; None if there is no such file or it holds no object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def process_json(one: ProcessId | None) -> dict[str, int] | None:
+    """A process as the folder's files name it."""
+    return None if one is None else {"pid": one.pid, "start_ticks": one.start_ticks}
+
+
+def _process(value: object) -> ProcessId | None:
+    if not isinstance(value, dict):
+        return None
+    try:
+        return ProcessId(int(value["pid"]), int(value["start_ticks"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _step_line(raw: bytes) -> StepLine | None:
+    """A line that a rank wrote; None for one that says nothing usable."""
+    try:
+        value = json.loads(raw)
+        loss = value.get("loss")
+        return StepLine(
+            step=int(value["step"]),
+            loss=float(loss) if loss is not None and math.isfinite(float(loss)) else None,
+            step_seconds=float(value.get("step_seconds") or 0.0),
+            checkpoint_step=int(value.get("checkpoint_step") or 0),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

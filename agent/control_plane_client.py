@@ -1,0 +1,231 @@
+"""Speaks with the control plane: registers, obeys assignments, reports, serves output.
+
+Every lost connection ends in registering again with all that runs. Until then the units run on,
+and what they do waits in the outbox.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+
+import grpc
+import structlog
+
+from agent import translate
+from agent.journal import Journal
+from agent.log_service import LogService
+from agent.outbox import Outbox
+from agent.units import Units
+from headrace.api.generated import nodes_pb2, nodes_pb2_grpc
+
+PROGRESS_PERIOD_SECONDS = 1.0
+"""Progress alone is told at most this often."""
+RPC_TIMEOUT_SECONDS = 20.0
+FIRST_BACK_OFF_SECONDS = 0.5
+MOST_BACK_OFF_SECONDS = 10.0
+ATTEMPTS_TOLD = 10_000
+"""Jobs of which the highest attempt is told at registration, the last started ones."""
+
+_CHANNEL_OPTIONS = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    # The back-off is ours; gRPC's own would add to it.
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM contents for a connection where both sides show who they are."""
+
+    ca: bytes
+    certificate: bytes
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDescription:
+    """How this node introduces itself, beside its accelerators."""
+
+    name: str
+    address: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[tuple[str, str], ...] = ()
+
+
+class RegisterAgainError(Exception):
+    """The control plane wants to hear everything anew."""
+
+
+class ControlPlaneClient:
+    """One agent's connection to the control plane; ``wake`` is set when the outbox has more."""
+
+    def __init__(
+        self,
+        address: str,
+        node: NodeDescription,
+        units: Units,
+        journal: Journal,
+        outbox: Outbox,
+        wake: asyncio.Event,
+        tls: Tls | None = None,
+    ) -> None:
+        self._address = address
+        self._node = node
+        self._units = units
+        self._journal = journal
+        self._outbox = outbox
+        self._tls = tls
+        self._wake = wake
+        self._applied = (0, 0)
+        self._reports = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Stays in contact until it is cancelled."""
+        back_off = FIRST_BACK_OFF_SECONDS
+        while True:
+            try:
+                async with self._channel() as channel:
+                    stub = _stub(channel)
+                    registered = await self._register(stub)
+                    back_off = FIRST_BACK_OFF_SECONDS
+                    await self._converse(stub, registered.heartbeat_seconds or 3.0)
+            except RegisterAgainError:
+                _log.info("registering_again")
+                continue
+            except grpc.aio.AioRpcError as error:
+                _log.warning("control_plane_away", code=error.code().name, details=error.details())
+            await asyncio.sleep(back_off)
+            back_off = min(back_off * 2, MOST_BACK_OFF_SECONDS)
+
+    async def flush(self) -> None:
+        """One last report, if the control plane is there."""
+        async with self._channel() as channel:
+            with contextlib.suppress(grpc.aio.AioRpcError, RegisterAgainError):
+                await self._report(_stub(channel), timeout_seconds=3.0)
+
+    def _channel(self) -> grpc.aio.Channel:
+        if self._tls is None:
+            return grpc.aio.insecure_channel(self._address, options=_CHANNEL_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(
+            self._tls.ca, self._tls.key, self._tls.certificate
+        )
+        return grpc.aio.secure_channel(self._address, credentials, options=_CHANNEL_OPTIONS)
+
+    async def _register(
+        self, stub: nodes_pb2_grpc.NodeServiceStub
+    ) -> nodes_pb2.RegisterNodeResponse:
+        attempts = list(self._journal.highest_attempts.items())[-ATTEMPTS_TOLD:]
+        node = nodes_pb2.Node(
+            name=self._node.name,
+            accelerators=[translate.accelerator(a) for a in self._units.accelerators.values()],
+            labels=dict(self._node.labels),
+            taints=[nodes_pb2.Taint(key=key, value=value) for key, value in self._node.taints],
+            address=self._node.address,
+            agent_version=metadata.version("headrace"),
+        )
+        answer: nodes_pb2.RegisterNodeResponse = await stub.RegisterNode(
+            nodes_pb2.RegisterNodeRequest(
+                node=node,
+                running=[
+                    translate.running(key, slots) for key, slots in self._units.running().items()
+                ],
+                highest_attempts=[
+                    nodes_pb2.SeenAttempt(uid=uid, attempt=attempt) for uid, attempt in attempts
+                ],
+                highest_term=self._journal.highest_term,
+            ),
+            timeout=RPC_TIMEOUT_SECONDS,
+        )
+        _log.info("registered", control_plane=self._address, term=answer.term)
+        return answer
+
+    async def _converse(
+        self, stub: nodes_pb2_grpc.NodeServiceStub, heartbeat_seconds: float
+    ) -> None:
+        """Watches, reports and serves output until one of them fails, or one of them ends."""
+        parts = [
+            asyncio.create_task(self._watch(stub)),
+            asyncio.create_task(self._keep_reporting(stub, heartbeat_seconds)),
+            asyncio.create_task(self._serve_logs(stub)),
+        ]
+        try:
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+        for part in done:
+            part.result()
+        raise RegisterAgainError
+
+    async def _watch(self, stub: nodes_pb2_grpc.NodeServiceStub) -> None:
+        request = nodes_pb2.WatchAssignmentsRequest(node=self._node.name)
+        async for message in stub.WatchAssignments(request):
+            assignment = translate.assignment(message)
+            if not self._units.obey(assignment):
+                self._applied = (assignment.term, assignment.number)
+                self._wake.set()
+
+    async def _keep_reporting(
+        self, stub: nodes_pb2_grpc.NodeServiceStub, heartbeat_seconds: float
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        last = 0.0
+        told: tuple[int, int] | None = None
+        while True:
+            now = loop.time()
+            due = now >= last + heartbeat_seconds
+            progress = not self._outbox.empty and now >= last + PROGRESS_PERIOD_SECONDS
+            if due or progress or self._outbox.urgent or told != self._applied:
+                last, told = now, self._applied
+                await self._report(stub, timeout_seconds=RPC_TIMEOUT_SECONDS)
+                continue
+            wait = heartbeat_seconds if self._outbox.empty else PROGRESS_PERIOD_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(last + wait):
+                    await self._wake.wait()
+            self._wake.clear()
+
+    async def _report(
+        self, stub: nodes_pb2_grpc.NodeServiceStub, *, timeout_seconds: float
+    ) -> None:
+        async with self._reports:
+            batch = self._outbox.batch()
+            answer = await stub.Report(
+                translate.report(self._node.name, self._applied, batch, self._units.steps_total),
+                timeout=timeout_seconds,
+            )
+            if answer.register_again:
+                raise RegisterAgainError
+            self._units.acknowledged(batch)
+
+    async def _serve_logs(self, stub: nodes_pb2_grpc.NodeServiceStub) -> None:
+        service = LogService(self._units, self._node.name)
+        async with service:
+            call = stub.ServeLogs(_outgoing(service))
+            try:
+                async for request in call:
+                    service.ask(request)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                    raise
+                # An older control plane does without output; the rest works.
+                await asyncio.Event().wait()
+
+
+def _stub(channel: grpc.aio.Channel) -> nodes_pb2_grpc.NodeServiceStub:
+    return nodes_pb2_grpc.NodeServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+async def _outgoing(service: LogService) -> AsyncIterator[nodes_pb2.ServeLogsRequest]:
+    while True:
+        yield await service.answers.get()

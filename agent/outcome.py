@@ -1,0 +1,92 @@
+"""What the end of a unit's process means. Pure."""
+
+from typing import Any
+
+from agent.desired import UnitEnd
+from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.record import Outcome
+
+_CODES = {code.value: code for code in ReasonCode}
+_SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV"}
+
+
+def conclude(
+    ended: dict[str, Any],
+    statement: dict[str, Any] | None,
+    *,
+    unit: int,
+    step: int,
+    end_requested: bool,
+    last_lines: str,
+) -> UnitEnd:
+    """How a unit ended whose supervisor saw it through.
+
+    Args:
+        ended: What the supervisor wrote.
+        statement: What the rank wrote about its end, if it did.
+        unit: Its number, for the sentence.
+        step: Last step it reported.
+        end_requested: Whether it was told to exit at once.
+        last_lines: The end of its output.
+    """
+    if "refused" in ended:
+        reason = Reason(ReasonCode.START_REFUSED, str(ended["refused"]))
+        return UnitEnd(Outcome.FAILED, step, reason)
+    code = int(ended.get("exit_code", 1))
+    said = statement or {}
+    step = max(step, _number(said.get("step")))
+    if code == 0 and said.get("outcome") in (Outcome.SUCCEEDED, Outcome.STOPPED):
+        return UnitEnd(Outcome(said["outcome"]), step)
+    if ended.get("out_of_memory"):
+        message = _join(f"unit {unit} was killed because its memory ran out", last_lines)
+        return UnitEnd(Outcome.FAILED, step, Reason(ReasonCode.OUT_OF_MEMORY, message))
+    if said.get("outcome") == Outcome.FAILED:
+        known = _CODES.get(str(said.get("reason")), ReasonCode.RANK_FAILED)
+        message = str(said.get("message") or f"unit {unit} failed")
+        return UnitEnd(Outcome.FAILED, step, Reason(known, _join(message, last_lines)))
+    if end_requested:
+        # No reason of its own: the control plane knows why it gave the order.
+        return UnitEnd(Outcome.FAILED, step)
+    if code < 0:
+        how = f"was killed by {_SIGNALS.get(-code, f'signal {-code}')}"
+    else:
+        how = f"exited with code {code}"
+    message = _join(f"unit {unit} {how} without saying why", last_lines)
+    return UnitEnd(Outcome.FAILED, step, Reason(ReasonCode.RANK_FAILED, message))
+
+
+def vanished(*, unit: int, step: int, ray_lost: bool, end_requested: bool, last: str) -> UnitEnd:
+    """How a unit ended whose supervisor died before it could say so."""
+    if end_requested:
+        return UnitEnd(Outcome.LOST, step)
+    if ray_lost:
+        message = f"Ray went away on the node and took unit {unit} with it"
+        return UnitEnd(Outcome.LOST, step, Reason(ReasonCode.RAY_LOST, message))
+    message = _join(f"the actor of unit {unit} died", last)
+    return UnitEnd(Outcome.LOST, step, Reason(ReasonCode.RANK_LOST, message))
+
+
+def to_json(end: UnitEnd) -> dict[str, Any]:
+    """As plain values, for the control folder."""
+    reason = end.reason
+    return {
+        "outcome": end.outcome.value,
+        "step": end.step,
+        "code": reason.code.value if reason else "",
+        "message": reason.message if reason else "",
+    }
+
+
+def from_json(value: dict[str, Any]) -> UnitEnd:
+    """The end that ``to_json`` described."""
+    code = _CODES.get(str(value.get("code")))
+    reason = Reason(code, str(value.get("message", ""))) if code else None
+    return UnitEnd(Outcome(value["outcome"]), int(value.get("step", 0)), reason)
+
+
+def _join(sentence: str, last_lines: str) -> str:
+    return f"{sentence}; its last lines:\n{last_lines}" if last_lines else sentence
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,167 @@
+"""What an agent is told at its start: flags and environment, read once."""
+
+import argparse
+import ipaddress
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.control_plane_client import NodeDescription, Tls
+from agent.gpu_probe import Wanted
+from agent.launching import LaunchSettings
+from agent.ray_bridge import RayAddress
+from agent.units import UnitSettings
+
+
+class SettingsError(Exception):
+    """The flags do not make sense; the message says which, and what would."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """All settings of one agent.
+
+    Attributes:
+        command: ``run``, or ``end-units``.
+        control_plane: host:port of the control plane.
+        description: How the node introduces itself.
+        units: How it treats its launch units.
+        ray: How it joins Ray.
+        accelerators: What it offers.
+        tls: Certificates, or None on a loopback.
+        end_units_on_exit: Whether SIGTERM ends the units too.
+    """
+
+    command: str
+    control_plane: str
+    description: NodeDescription
+    units: UnitSettings
+    ray: RayAddress
+    accelerators: Wanted
+    tls: Tls | None
+    end_units_on_exit: bool
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m agent", description="Runs one node's share of the cluster's jobs."
+    )
+    add = made.add_argument
+    add(
+        "command",
+        nargs="?",
+        choices=["run", "end-units"],
+        default="run",
+        help="run the agent (default), or end every unit that an agent left running and exit",
+    )
+    add("--node", default=platform.node(), help="name of this node (default: host name)")
+    add("--control-plane", default="127.0.0.1:7070", metavar="HOST:PORT")
+    add("--ray-address", required=True, metavar="HOST:PORT", help="Ray's head")
+    add("--ray-node-ip", default="", help="address that this machine's raylet was started with")
+    add("--ray-auth-mode", default=os.environ.get("RAY_AUTH_MODE", "disabled"))
+    add("--state-dir", type=Path, required=True, help="journal, control folders and output")
+    add("--accelerators", default="auto", help="auto, cpu, a number of GPUs, or GPU UUIDs")
+    add("--slots", type=int, default=0, help="CPU slots where there are no GPUs (0: one a core)")
+    add("--cpu-cores", default="", help="cores to share out, e.g. 0,2-5 (default: all)")
+    add("--advertise-address", default="127.0.0.1", help="where other nodes reach this one")
+    add("--label", action="append", default=[], metavar="KEY=VALUE")
+    add("--taint", action="append", default=[], metavar="KEY[=VALUE]")
+    add("--run-as-uid", type=int, default=-1, help="user that ranks run as (needs root)")
+    add("--launch-module", default="headrace.workloads.launch", help=argparse.SUPPRESS)
+    add("--end-grace-seconds", type=float, default=10.0, help="between SIGTERM and SIGKILL")
+    add("--ray-patience-seconds", type=float, default=60.0, help="how long a start waits for Ray")
+    add("--end-units-on-exit", action="store_true", help="SIGTERM ends the units too")
+    add("--tls-ca", type=Path)
+    add("--tls-certificate", type=Path)
+    add("--tls-key", type=Path)
+    add("--insecure", action="store_true", help="no TLS although the address is not a loopback")
+    return made
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> AgentSettings:
+    """The settings that flags and environment make.
+
+    Raises:
+        SettingsError: They contradict each other, or a file cannot be read.
+    """
+    given = parser().parse_args(arguments)
+    if not given.node or "/" in given.node or ":" in given.node:
+        raise SettingsError(f"--node {given.node!r}: a node's name has no '/' and no ':'")
+    # Ray and the ranks have working folders of their own.
+    state = given.state_dir.absolute() / given.node
+    return AgentSettings(
+        command=given.command,
+        control_plane=given.control_plane,
+        description=NodeDescription(
+            name=given.node,
+            address=given.advertise_address,
+            labels=dict(_pair(text, "--label", needs_value=True) for text in given.label),
+            taints=tuple(_pair(text, "--taint", needs_value=False) for text in given.taint),
+        ),
+        units=UnitSettings(
+            node=given.node,
+            root=state,
+            launch=LaunchSettings(
+                module=given.launch_module,
+                advertise_address=given.advertise_address,
+                secrets_folder=environment.get("HEADRACE_SECRETS_DIR", ""),
+                run_as_uid=given.run_as_uid,
+            ),
+            end_grace_seconds=given.end_grace_seconds,
+            ray_patience_seconds=given.ray_patience_seconds,
+        ),
+        ray=RayAddress(given.ray_address, given.ray_node_ip, given.ray_auth_mode),
+        accelerators=Wanted(given.accelerators, given.slots, _cores(given.cpu_cores)),
+        tls=_tls(given),
+        end_units_on_exit=given.end_units_on_exit,
+    )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether host:port stays on this machine."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _tls(given: argparse.Namespace) -> Tls | None:
+    files = (given.tls_ca, given.tls_certificate, given.tls_key)
+    if not any(files):
+        if given.command == "run" and not is_loopback(given.control_plane) and not given.insecure:
+            raise SettingsError(
+                f"--control-plane {given.control_plane} is not a loopback address, so it needs "
+                "--tls-ca, --tls-certificate and --tls-key; --insecure goes without"
+            )
+        return None
+    if not all(files):
+        raise SettingsError("--tls-ca, --tls-certificate and --tls-key belong together")
+    try:
+        ca, certificate, key = (path.read_bytes() for path in files)
+    except OSError as error:
+        raise SettingsError(f"{error.filename} cannot be read: {error.strerror}") from None
+    return Tls(ca, certificate, key)
+
+
+def _pair(text: str, flag: str, *, needs_value: bool) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or (needs_value and not equals):
+        raise SettingsError(f"{flag} {text!r}: wanted KEY=VALUE")
+    return key, value
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    cores: set[int] = set()
+    try:
+        for part in filter(None, text.split(",")):
+            low, _, high = part.partition("-")
+            cores.update(range(int(low), int(high or low) + 1))
+    except ValueError:
+        raise SettingsError(f"--cpu-cores {text!r}: wanted numbers such as 0,2-5") from None
+    return tuple(sorted(cores))

@@ -1,0 +1,536 @@
+"""Carries out commands on this node's launch units, and watches them.
+
+A unit is alive while its supervisor's process is; both that and all else about it is read from
+its control folder, so a unit found there after the agent was restarted is like any other.
+"""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+
+from agent import desired, launching, outcome, processes
+from agent.control_folder import ControlFolder, Observation, Phase
+from agent.desired import Assignment, LocalUnit, UnitEnd, UnitKey
+from agent.journal import Journal
+from agent.launching import LaunchSettings
+from agent.outbox import Batch, Outbox
+from agent.output_log import last_lines
+from agent.ray_bridge import RayAnswerError, RayAwayError
+from controlplane.domain.node import Accelerator
+from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.record import Outcome
+
+ATTEMPTS_KEPT = 3
+"""Control folders kept for each job, of attempts that are over."""
+JOBS_KEPT = 100
+"""Jobs with folders of their own, beside those that have something running."""
+PURGE_RETRY_SECONDS = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSettings:
+    """How this node treats its units.
+
+    Attributes:
+        node: Name of the node.
+        root: Folder of this node's state.
+        launch: How ranks are started.
+        end_grace_seconds: Between SIGTERM and SIGKILL.
+        ray_patience_seconds: How long a start waits for Ray before it counts as failed.
+    """
+
+    node: str
+    root: Path
+    launch: LaunchSettings = field(default_factory=LaunchSettings)
+    end_grace_seconds: float = 10.0
+    ray_patience_seconds: float = 60.0
+
+
+class Ray(Protocol):
+    """What is asked of Ray; ``RayBridge`` says the details."""
+
+    async def wait_joined(self, seconds: float) -> bool:
+        """Whether Ray answers, within ``seconds``."""
+        ...
+
+    async def start_unit(self, name: str, spec: dict[str, Any]) -> str:
+        """Starts a unit's actor; returns why it started nothing, or empty."""
+        ...
+
+    async def kill(self, name: str) -> None:
+        """Ends an actor."""
+        ...
+
+    async def head_answers(self) -> bool:
+        """Whether Ray's head can be reached."""
+        ...
+
+
+@dataclass
+class _Tracked:
+    """A unit that is alive, or about to be.
+
+    Attributes:
+        busy: Something else sees to it (its start, its burial), so a tick leaves it alone.
+        end_since: When it was told to exit at once.
+    """
+
+    folder: ControlFolder
+    accelerators: tuple[str, ...]
+    offset: int
+    step: int = 0
+    busy: bool = False
+    told_started: bool = False
+    told_rendezvous: bool = False
+    end_since: float | None = None
+    terminated: bool = False
+    killed: bool = False
+
+
+class Units:
+    """All launch units of this node."""
+
+    def __init__(
+        self,
+        settings: UnitSettings,
+        accelerators: Mapping[str, Accelerator],
+        journal: Journal,
+        outbox: Outbox,
+        ray: Ray,
+        changed: Callable[[], None],
+    ) -> None:
+        self.settings = settings
+        self.folder = settings.root / "units"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.accelerators = dict(accelerators)
+        self.assignment: Assignment | None = None
+        self.steps_total: dict[str, int] = {}
+        self._journal = journal
+        self._outbox = outbox
+        self._ray = ray
+        self._changed = changed
+        self._tracked: dict[UnitKey, _Tracked] = {}
+        self._ends: dict[UnitKey, UnitEnd] = {}
+        self._told: set[UnitKey] = set()
+        self._purging: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # What others ask.
+
+    def running(self) -> dict[UnitKey, tuple[str, ...]]:
+        """Units that are alive, with what they hold."""
+        return {key: unit.accelerators for key, unit in sorted(self._tracked.items())}
+
+    def alive(self, key: UnitKey) -> bool:
+        """Whether more output may come from this unit."""
+        return key in self._tracked
+
+    def latest_attempt(self, uid: str) -> int:
+        """Highest attempt of a job with a folder here; 0 if there is none."""
+        with contextlib.suppress(OSError):
+            return max((int(p.name) for p in (self.folder / uid).iterdir()), default=0)
+        return 0
+
+    # What the control plane says.
+
+    def obey(self, assignment: Assignment) -> str:
+        """Takes a new assignment; returns why it is refused, or empty."""
+        refused = desired.refusal(assignment, self._journal.memory)
+        if refused:
+            _log.warning("assignment_refused", why=refused)
+            return refused
+        self._journal.obey(assignment.term, assignment.number)
+        self.assignment = assignment
+        self._told.clear()
+        for launch in assignment.launches:
+            self.steps_total[launch.uid] = launching.steps_total(launch.manifest_json)
+        self.reconcile()
+        return ""
+
+    def acknowledged(self, batch: Batch) -> None:
+        """The control plane has made this report durable."""
+        self._outbox.acknowledged(batch)
+        for key, _ in batch.exits:
+            self._told.add(key)
+        self._journal.release(key for key, _ in batch.exits)
+        for key, progress in batch.progress:
+            # The folder may be gone, or the disk full: then the lines are told again.
+            with contextlib.suppress(OSError):
+                ControlFolder(self.folder, key).remember_reported(progress.offset)
+        if batch.exits:
+            self._spawn(self._clear_old())
+
+    def health(self, problems: Mapping[str, str]) -> None:
+        """The probe's newest finding."""
+        for slot, known in self.accelerators.items():
+            problem = problems.get(slot, "")
+            if problem != known.unhealthy:
+                self.accelerators[slot] = replace(known, unhealthy=problem)
+                self._outbox.health(slot, problem)
+                self._changed()
+
+    def prune_actors(self, names: list[str]) -> None:
+        """Ray was joined: ends actors of this node that supervise nothing (any more)."""
+        mine = {launching.actor_name(self.settings.node, key) for key in self._tracked}
+        for name in names:
+            if name not in mine:
+                self._spawn(self._kill_actor(name))
+
+    # What happens here.
+
+    def reconcile(self) -> None:
+        """Brings the node closer to its assignment."""
+        if self.assignment is None:
+            return
+        memory = self._journal.memory
+        for launch in self.assignment.launches:
+            for unit in launch.units:
+                self._recall(launch.key(unit), memory)
+        local = desired.Local(
+            running={key: _local(unit) for key, unit in self._tracked.items()},
+            ends=self._ends,
+            ends_pending=self._outbox.exits | self._told,
+            accelerators={slot: one.unhealthy for slot, one in self.accelerators.items()},
+        )
+        for command in desired.commands(self.assignment, local, memory):
+            self._carry_out(command)
+
+    def tick(self) -> None:
+        """Looks after every unit once."""
+        for key, unit in list(self._tracked.items()):
+            if not unit.busy:
+                self._look(key, unit, unit.folder.observe())
+        self.reconcile()
+
+    async def close(self, *, end_units: bool) -> None:
+        """Leaves the units running, or ends them first."""
+        if end_units:
+            self.assignment = None
+            for key in list(self._tracked):
+                self._carry_out(desired.EndUnit(key))
+            while self._tracked:
+                self.tick()
+                await asyncio.sleep(0.1)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def adopt(self) -> None:
+        """Picks up what the journal says was started and not yet acknowledged as gone. First."""
+        for key, slots in self._journal.unreleased().items():
+            folder = ControlFolder(self.folder, key)
+            if folder.verdict() is not None:
+                self._recall(key, self._journal.memory)
+                self._outbox.exited(key, self._ends[key])
+                continue
+            unit = _Tracked(folder, slots, folder.reported_offset())
+            unit.end_since = time.monotonic() if folder.end_requested else None
+            self._tracked[key] = unit
+        supervised = {
+            unit.folder.path
+            for unit in self._tracked.values()
+            if unit.folder.observe().phase in (Phase.STARTING, Phase.RUNNING)
+        }
+        for left_over, folder_path in processes.of_control_folder(self.folder, below=True):
+            if folder_path not in supervised:
+                _log.warning("leftover_killed", pid=left_over.pid, folder=str(folder_path))
+                left_over.signal(signal.SIGKILL)
+        self.tick()
+        _log.info("adopted", running=[str(key) for key in self._tracked])
+
+    def _recall(self, key: UnitKey, memory: desired.Memory) -> None:
+        if key in self._tracked or key in self._ends or key not in memory.started:
+            return
+        verdict = ControlFolder(self.folder, key).verdict()
+        if verdict is not None:
+            with contextlib.suppress(KeyError, ValueError):
+                self._ends[key] = outcome.from_json(verdict)
+
+    def _carry_out(self, command: desired.Command) -> None:
+        match command:
+            case desired.StartUnit(key, launch, unit):
+                self._start(key, launch, unit)
+            case desired.RequestStop(key):
+                _log.info("unit_stop_requested", unit=str(key))
+                self._tracked[key].folder.request_stop()
+            case desired.EndUnit(key):
+                _log.info("unit_end_requested", unit=str(key))
+                unit_ = self._tracked[key]
+                unit_.end_since = time.monotonic()
+                with contextlib.suppress(OSError):  # only matters after a restart
+                    unit_.folder.request_end()
+            case desired.ReportExit(key, end):
+                self._answer(key, end)
+            case desired.PurgeCheckpoints(key, manifest_json):
+                if key.uid not in self._purging:
+                    self._purging.add(key.uid)
+                    self._spawn(self._purge(key, manifest_json))
+
+    def _answer(self, key: UnitKey, end: UnitEnd) -> None:
+        """Says that a unit does not run; from then on it must not be started either."""
+        _log.info("unit_not_running", unit=str(key), outcome=end.outcome.value)
+        memory = self._journal.memory
+        if key.uid not in memory.purged:
+            if key not in memory.started:
+                self._journal.start(key, ())
+            self._ends[key] = end
+        self._outbox.exited(key, end)
+        self._changed()
+
+    # Starting.
+
+    def _start(self, key: UnitKey, launch: desired.WantedLaunch, unit: desired.WantedUnit) -> None:
+        folder = ControlFolder(self.folder, key)
+        try:
+            settings = self.settings.launch
+            folder.prepare(launching.launch_json(launch, unit, settings, self.accelerators))
+            spec = launching.unit_spec(
+                launch, unit, str(folder.path), settings, self.accelerators
+            ).to_json()
+            self._journal.start(key, unit.accelerators)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            # A full disk, or a manifest from a version that this agent cannot read.
+            message = f"unit {key.unit} cannot be prepared on this node: {error}"
+            reason = Reason(ReasonCode.START_REFUSED, message)
+            self._answer(key, UnitEnd(Outcome.FAILED, reason=reason))
+            return
+        _log.info("unit_starting", unit=str(key), accelerators=unit.accelerators)
+        self._tracked[key] = _Tracked(folder, unit.accelerators, 0, busy=True)
+        self._spawn(self._bring_up(key, spec))
+
+    async def _bring_up(self, key: UnitKey, spec: dict[str, object]) -> None:
+        unit = self._tracked[key]
+        problem: Reason | None = None
+        try:
+            problem = await self._ask_ray(key, unit, spec)
+        finally:
+            unit.busy = False
+        if problem is not None and unit.folder.fence():
+            # Nobody can start it any more, so it is safe to say that it does not run.
+            outcome_ = Outcome.NEVER_STARTED if unit.end_since is not None else Outcome.FAILED
+            self._gone(key, unit, UnitEnd(outcome_, reason=problem))
+        self._look(key, unit, unit.folder.observe())
+
+    async def _ask_ray(
+        self, key: UnitKey, unit: _Tracked, spec: dict[str, object]
+    ) -> Reason | None:
+        """Why the unit does not run; None if its supervisor has taken it on."""
+        patience = time.monotonic() + self.settings.ray_patience_seconds
+        while not await self._ray.wait_joined(0.5):
+            if _local(unit).leaving:
+                unit.end_since = unit.end_since or time.monotonic()
+                return Reason(ReasonCode.RAY_LOST, "it was told to leave before Ray was there")
+            if time.monotonic() > patience:
+                message = "Ray does not answer on this node, so nothing can be started"
+                return Reason(ReasonCode.RAY_LOST, message)
+        try:
+            refused = await self._ray.start_unit(
+                launching.actor_name(self.settings.node, key), dict(spec)
+            )
+        except RayAwayError as error:
+            return Reason(ReasonCode.RAY_LOST, str(error))
+        except RayAnswerError as error:
+            lost = not await self._ray.head_answers()
+            code = ReasonCode.RAY_LOST if lost else ReasonCode.START_REFUSED
+            return Reason(code, f"Ray could not start the unit's actor: {error}")
+        return Reason(ReasonCode.START_REFUSED, refused) if refused else None
+
+    # Watching.
+
+    def _look(self, key: UnitKey, unit: _Tracked, seen: Observation) -> None:
+        if self._tracked.get(key) is not unit:
+            return
+        match seen.phase:
+            case Phase.UNCLAIMED:
+                unit.folder.fence()  # looked at again on the next tick, whoever won
+            case Phase.FENCED:
+                self._gone(
+                    key,
+                    unit,
+                    outcome.vanished(
+                        unit=key.unit, step=0, ray_lost=False, end_requested=False, last=""
+                    ),
+                )
+            case Phase.STARTING:
+                pass
+            case Phase.RUNNING:
+                self._look_at_running(key, unit, seen)
+            case Phase.ENDED:
+                self._read_progress(key, unit)
+                assert seen.ended is not None
+                self._gone(
+                    key,
+                    unit,
+                    outcome.conclude(
+                        seen.ended,
+                        unit.folder.exit_statement(),
+                        unit=key.unit,
+                        step=unit.step,
+                        end_requested=unit.end_since is not None,
+                        last_lines=last_lines(unit.folder.path),
+                    ),
+                )
+            case Phase.VANISHED:
+                unit.busy = True  # not looked at again until this is through
+                self._spawn(self._bury(key, unit, seen))
+
+    def _look_at_running(self, key: UnitKey, unit: _Tracked, seen: Observation) -> None:
+        if not unit.told_started:
+            unit.told_started = True
+            self._outbox.started(key)
+            self._changed()
+        if key.unit == 0 and not unit.told_rendezvous:
+            address = unit.folder.rendezvous()
+            if address:
+                unit.told_rendezvous = True
+                self._outbox.rendezvous(key, address)
+                self._changed()
+        self._read_progress(key, unit)
+        if unit.end_since is not None and not unit.terminated and seen.rank is not None:
+            unit.terminated = True
+            seen.rank.signal(signal.SIGTERM)
+        late = (
+            unit.end_since is not None
+            and time.monotonic() > unit.end_since + self.settings.end_grace_seconds
+        )
+        if late and not unit.killed:
+            unit.killed = True
+            session = seen.rank.pid if seen.rank is not None else 0
+            self._spawn(_in_thread(processes.kill_unit, unit.folder.path, session))
+
+    def _read_progress(self, key: UnitKey, unit: _Tracked) -> None:
+        lines, offset = unit.folder.progress_since(unit.offset)
+        while offset != unit.offset:
+            unit.offset = offset
+            if lines:
+                unit.step = max(unit.step, lines[-1].step)
+                self._outbox.progress(key, lines, offset)
+                self._changed()
+            lines, offset = unit.folder.progress_since(offset)
+
+    async def _bury(self, key: UnitKey, unit: _Tracked, seen: Observation) -> None:
+        """The supervisor is dead. What it left behind must go before its accelerators are free."""
+        session = seen.rank.pid if seen.rank is not None and seen.rank.alive else 0
+        while not await asyncio.to_thread(processes.kill_unit, unit.folder.path, session):
+            _log.error("unit_outlives_kill", unit=str(key))
+        self._read_progress(key, unit)
+        # Ray's own processes do not all die in the same instant.
+        await asyncio.sleep(0.5)
+        ray_lost = seen.raylet is None or not seen.raylet.alive
+        if not ray_lost:
+            ray_lost = not await self._ray.head_answers()
+        self._gone(
+            key,
+            unit,
+            outcome.vanished(
+                unit=key.unit,
+                step=unit.step,
+                ray_lost=ray_lost,
+                end_requested=unit.end_since is not None,
+                last=last_lines(unit.folder.path),
+            ),
+        )
+
+    def _gone(self, key: UnitKey, unit: _Tracked, end: UnitEnd) -> None:
+        """The unit is over for good."""
+        with contextlib.suppress(OSError):  # then it is concluded again after a restart
+            unit.folder.decide(outcome.to_json(end))
+        code = end.reason.code.value if end.reason else ""
+        _log.info("unit_gone", unit=str(key), outcome=end.outcome.value, reason=code)
+        del self._tracked[key]
+        self._ends[key] = end
+        while len(self._ends) > 1000:
+            del self._ends[next(iter(self._ends))]
+        self._outbox.exited(key, end)
+        self._changed()
+        self._spawn(self._kill_actor(launching.actor_name(self.settings.node, key)))
+
+    # Clearing up.
+
+    async def _kill_actor(self, name: str) -> None:
+        await self._ray.kill(name)
+
+    async def _purge(self, key: UnitKey, manifest_json: str) -> None:
+        store = launching.checkpoint_store(manifest_json)
+        if not store or await self._purged(store, key.uid):
+            self._journal.purge(key.uid)
+        else:
+            await asyncio.sleep(PURGE_RETRY_SECONDS)
+        self._purging.discard(key.uid)
+        self.reconcile()
+
+    async def _purged(self, store: str, uid: str) -> bool:
+        """A process of its own: the agent loads no storage libraries."""
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "headrace.workloads.checkpoints", "purge"),
+            *("--store", store, "--uid", uid),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            _, said = await child.communicate()
+        except asyncio.CancelledError:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            raise
+        if child.returncode != 0:
+            _log.warning("purge_failed", uid=uid, code=child.returncode, said=said.decode()[-500:])
+        return child.returncode == 0
+
+    async def _clear_old(self) -> None:
+        busy = {key.uid for key in self._tracked} | {key.uid for key in self._outbox.exits}
+        await asyncio.to_thread(clear_old_folders, self.folder, busy)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("task_failed", error=repr(task.exception()))
+
+
+def clear_old_folders(units: Path, busy: set[str]) -> None:
+    """Removes control folders of old attempts and jobs, so that the disk they take is bounded.
+
+    Args:
+        units: The folder of all units.
+        busy: Jobs of which something runs, or has not been told: only their old attempts go.
+    """
+    jobs = sorted(units.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    idle = [path for path in jobs if path.name not in busy]
+    for path in idle[JOBS_KEPT:]:
+        shutil.rmtree(path, ignore_errors=True)
+    for path in jobs:
+        attempts = sorted(
+            (p for p in path.glob("*") if p.name.isdigit()), key=lambda p: int(p.name)
+        )
+        for old in attempts[:-ATTEMPTS_KEPT]:
+            if not any(not (unit / "verdict.json").exists() for unit in old.iterdir()):
+                shutil.rmtree(old, ignore_errors=True)
+
+
+async def _in_thread(work: Callable[[Path, int], object], folder: Path, session: int) -> None:
+    await asyncio.to_thread(work, folder, session)
+
+
+def _local(unit: _Tracked) -> LocalUnit:
+    return LocalUnit(
+        accelerators=unit.accelerators,
+        stop_requested=unit.folder.stop_requested,
+        end_requested=unit.end_since is not None,
+    )
