@@ -1,15 +1,65 @@
-.PHONY: setup lint test
-UV ?= uv
-SYNC = $(UV) sync --all-extras
+# The verbs of this repository. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup protos protos-freeze format lint test test-process failures demo bench docs clean
 
-setup: ## install everything into .venv
-	@command -v $(UV) >/dev/null || python3 -m pip install --quiet uv
-	$(SYNC)
+# uv from the path, or one of our own beside the environment.
+UV := $(shell command -v uv || echo .uv/bin/uv)
+RUN := $(UV) run --no-sync
+# Quick tests run side by side on this many workers.
+WORKERS ?= 2
+REPEAT ?= 20
 
-protos: 
-	$(UV) run ruff format --check .
-	$(UV) run ruff check .
-	$(UV) run mypy headrace tests
+help: ## list the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-test: setup ## every test that this machine can run
-	$(UV) run pytest
+.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/python -m pip install --quiet uv
+
+setup: | $(filter .uv/bin/uv,$(UV)) ## install everything into .venv, exactly as locked
+	@$(UV) sync --all-extras --locked
+
+protos: setup ## write the Python stubs of protos/
+	$(RUN) python protos/generate.py
+
+# Only at a release: what later changes must stay compatible with.
+protos-freeze: setup ## keep today's protos as the image of the current version
+	cd protos && $(abspath .venv/bin/buf) build -o ../tests/fixtures/protos-0.1.0.binpb
+
+format: setup ## format the sources and fix what ruff can fix
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+lint: setup ## formatting, ruff, mypy --strict, import contracts, buf
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+	$(RUN) lint-imports
+	cd protos && $(abspath .venv/bin/buf) lint
+
+# One run with one closing line: quick tests on all workers, then those that start real processes,
+# one after the other on one worker (tests/conftest.py sorts and groups them).
+test: setup ## every test that this machine can run, in random order
+	$(RUN) pytest -rs -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
+test-process: setup ## only the tests that start real processes
+	$(RUN) pytest -rs -m process
+
+failures: setup ## the tests that kill real processes, REPEAT=20 times in a row
+	@for round in $$(seq 1 $(REPEAT)); do \
+	  echo "round $$round of $(REPEAT)"; \
+	  $(RUN) pytest -rs -m failure || exit 1; \
+	done
+
+demo: setup ## a cluster, two jobs, two reconfigurations and a report, in 4 minutes
+	$(RUN) headrace demo
+
+bench: setup ## the benchmarks, as ratios measured side by side
+	$(RUN) python -m benchmarks
+
+docs: setup ## check that what the documents point to exists
+	$(RUN) pytest -q tests/architecture/test_documents.py
+
+clean: ## remove what the verbs above made, except .venv
+	rm -rf build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .uv
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

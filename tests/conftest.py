@@ -19,6 +19,21 @@ BADGE = "HEADRACE_TEST"
 GRACE_SECONDS = 15.0
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests that start real processes share one worker, so that they never run side by side."""
+    if item.get_closest_marker("failure"):
+        item.add_marker(pytest.mark.process)
+    if item.get_closest_marker("process"):
+        item.add_marker(pytest.mark.xdist_group("process"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first; within both kinds the random order stays."""
+    items.sort(key=lambda item: item.get_closest_marker("process") is not None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _session_leaves_no_process() -> Iterator[None]:
     """Set up first and torn down last: by then the session's fixtures have ended their own."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.source_tree import PACKAGES, ROOT
+from tests.architecture.source_tree import PACKAGES, ROOT, repository_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +131,10 @@ def _lint(folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def copy_of_tree(tmp_path: Path) -> Path:
     """A tree of its own, to plant something in."""
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("*.pyc"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    sources = [name for name in repository_files() if name.partition("/")[0] in PACKAGES]
+    for name in ("pyproject.toml", *sources):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 
