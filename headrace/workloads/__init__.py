@@ -1,0 +1,1 @@
+"""What actors run. The only part of Headrace that imports torch, and never before it must."""

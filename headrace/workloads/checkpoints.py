@@ -1,0 +1,263 @@
+"""The checkpoints of a job in its store: which are whole, who may write, which are kept.
+
+``<store>/<uid>/claim``                        highest attempt that has ever written here
+``<store>/<uid>/step-00000050/COMMITTED``      the marker, written last: no marker, no checkpoint
+``<store>/<uid>/step-00000050/attempt-00003/`` the tensors, as torch.distributed.checkpoint files
+
+Each attempt writes tensors into a folder of its own, so that a fenced attempt which does not know
+it yet can never damage what a newer one wrote: the marker names the folder that counts.
+
+No torch in here: ``python -m headrace.workloads.checkpoints list|purge`` answers at once.
+"""
+
+import argparse
+import json
+import re
+import secrets
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headrace.workloads.refusal import FENCED, START_REFUSED, WorkloadError
+from headrace.workloads.storage import Storage, open_storage
+
+FORMAT_VERSION = 1
+"""Version of layout and marker. A checkpoint of a newer one is refused."""
+
+MARKER = "COMMITTED"
+CLAIM = "claim"
+_STEP_FOLDER = re.compile(r"step-([0-9]{8,})")
+_UID = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What a committed checkpoint says of itself.
+
+    Attributes:
+        step: Optimizer steps done.
+        attempt: Attempt that wrote it.
+        plan: Plan under which it was written; it can be loaded under any other.
+        loss: Training loss of its step; None for a checkpoint before the first step.
+        data_fingerprint: Of the data that was trained on.
+        training: What must not change within a job: model, batch, seed and the like.
+        folder: Folder below the step's that holds the tensors.
+        files: Size in bytes of each file in it, so that a truncated one is noticed.
+        format_version: Version of layout and marker.
+    """
+
+    step: int
+    attempt: int
+    plan: str
+    loss: float | None
+    data_fingerprint: str
+    training: dict[str, Any]
+    folder: str
+    files: dict[str, int] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A whole checkpoint: its marker, and where torch finds its tensors."""
+
+    marker: Marker
+    location: str
+    job_uid: str
+
+
+class JobCheckpoints:
+    """One job's folder in a store."""
+
+    def __init__(self, storage: Storage, uid: str) -> None:
+        if _UID.fullmatch(uid) is None:
+            raise WorkloadError(
+                START_REFUSED,
+                f"wanted a job's uid (letters, digits and dashes) as folder name, got {uid!r}",
+            )
+        self.storage = storage
+        self.uid = uid
+
+    def _step_folder(self, step: int) -> str:
+        return f"{self.uid}/step-{step:08d}"
+
+    def claimed_by(self) -> int:
+        """Highest attempt that claimed the folder; 0 for none."""
+        content = self.storage.read(f"{self.uid}/{CLAIM}")
+        if content is None:
+            return 0
+        try:
+            return int(json.loads(content)["attempt"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise WorkloadError(
+                START_REFUSED,
+                f"the claim of job {self.uid} in {self.storage.name} cannot be read ({error}); "
+                "remove that file if no attempt of the job runs",
+            ) from error
+
+    def claim(self, attempt: int) -> None:
+        """Take the folder for this attempt, which ends every older attempt's right to commit.
+
+        Raises:
+            WorkloadError: A newer attempt holds it already.
+        """
+        self.check_claim(attempt)
+        content = json.dumps({"attempt": attempt, "format_version": FORMAT_VERSION})
+        self.storage.write(f"{self.uid}/{CLAIM}", content.encode())
+
+    def check_claim(self, attempt: int) -> None:
+        """Refuse if a newer attempt holds the folder."""
+        holder = self.claimed_by()
+        if holder > attempt:
+            raise WorkloadError(
+                FENCED,
+                f"attempt {attempt} of job {self.uid} may not write to {self.storage.name}: "
+                f"attempt {holder} has taken over",
+            )
+
+    def prove(self, attempt: int) -> str:
+        """Leave a fresh nonce that every rank must be able to read; returns it."""
+        nonce = secrets.token_hex(16)
+        self.storage.write(f"{self.uid}/proof-{attempt:05d}", nonce.encode())
+        return nonce
+
+    def sees(self, attempt: int, nonce: str) -> bool:
+        """Whether this process sees what another rank wrote."""
+        return self.storage.read(f"{self.uid}/proof-{attempt:05d}") == nonce.encode()
+
+    def end_proof(self, attempt: int) -> None:
+        """Remove the nonce."""
+        self.storage.remove(f"{self.uid}/proof-{attempt:05d}")
+
+    def steps(self) -> list[int]:
+        """Steps with a folder, whole or not, ascending."""
+        found = (_STEP_FOLDER.fullmatch(name) for name in self.storage.names(self.uid))
+        return sorted(int(match[1]) for match in found if match)
+
+    def whole(self) -> list[Found]:
+        """Every checkpoint that can be loaded, oldest first.
+
+        Raises:
+            WorkloadError: One was written by a newer release.
+        """
+        return [found for step in self.steps() if (found := self.at(step)) is not None]
+
+    def at(self, step: int) -> Found | None:
+        """The checkpoint of a step; None if it is not there, not committed or not complete."""
+        folder = self._step_folder(step)
+        marker = self._marker(folder)
+        if marker is None or marker.step != step:
+            return None
+        there = self.storage.sizes_bytes(f"{folder}/{marker.folder}")
+        if any(there.get(name) != size for name, size in marker.files.items()):
+            return None
+        return Found(marker, self.storage.location(f"{folder}/{marker.folder}"), self.uid)
+
+    def _marker(self, folder: str) -> Marker | None:
+        content = self.storage.read(f"{folder}/{MARKER}")
+        if content is None:
+            return None
+        try:
+            loaded = json.loads(content)
+            version = int(loaded["format_version"])
+        except (ValueError, KeyError, TypeError):
+            return None  # torn: the marker was being written when the power went
+        if version > FORMAT_VERSION:
+            raise WorkloadError(
+                START_REFUSED,
+                f"the checkpoint {folder} in {self.storage.name} has format {version}, this "
+                f"release reads up to {FORMAT_VERSION}: run the job with the newer release",
+            )
+        try:
+            return Marker(**loaded)
+        except TypeError:
+            return None
+
+    def clean(self) -> list[int]:
+        """Remove what is not whole; only the attempt that holds the claim may. Returns steps."""
+        removed = []
+        for step in self.steps():
+            found = self.at(step)
+            if found is None:
+                self._remove(step)
+                removed.append(step)
+                continue
+            # Tensors that another attempt left unfinished beside those that count.
+            folder = self._step_folder(step)
+            for name in self.storage.names(folder):
+                if name not in (MARKER, found.marker.folder):
+                    self.storage.remove(f"{folder}/{name}")
+        for name in self.storage.names(self.uid):
+            if name.startswith(("proof-", f".{CLAIM}.")):
+                self.storage.remove(f"{self.uid}/{name}")
+        return removed
+
+    def draft_folder(self, step: int, attempt: int) -> str:
+        """An empty place for the tensors of a step, relative to the store."""
+        folder = f"{self._step_folder(step)}/attempt-{attempt:05d}"
+        self.storage.remove(folder)
+        return folder
+
+    def commit(self, marker: Marker) -> Marker:
+        """Make the written tensors count.
+
+        Args:
+            marker: Without ``files``, which are taken from what lies in the folder.
+
+        Raises:
+            WorkloadError: A newer attempt has taken over.
+        """
+        folder = self._step_folder(marker.step)
+        values = asdict(marker)
+        values["files"] = self.storage.sizes_bytes(f"{folder}/{marker.folder}")
+        # Last look before the marker: what is written after a newer claim must not count.
+        self.check_claim(marker.attempt)
+        content = json.dumps(values, sort_keys=True, indent=1)
+        self.storage.write(f"{folder}/{MARKER}", content.encode())
+        return Marker(**values)
+
+    def keep_newest(self, count: int) -> list[int]:
+        """Remove all but the ``count`` newest whole checkpoints; returns the removed steps."""
+        steps = [found.marker.step for found in self.whole()]
+        for step in steps[:-count]:
+            self._remove(step)
+        return steps[:-count]
+
+    def purge(self) -> int:
+        """Remove everything of this job; returns how many checkpoints there were."""
+        count = len(self.steps())
+        self.storage.remove(self.uid)
+        return count
+
+    def _remove(self, step: int) -> None:
+        # The marker first: a removal that is cut short leaves no checkpoint, not a broken one.
+        self.storage.remove(f"{self._step_folder(step)}/{MARKER}")
+        self.storage.remove(self._step_folder(step))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``list`` prints one JSON line a checkpoint; ``purge`` removes all of a job's."""
+    parser = argparse.ArgumentParser(prog="python -m headrace.workloads.checkpoints")
+    parser.add_argument("verb", choices=["list", "purge"])
+    parser.add_argument("--store", required=True, help="path or fsspec URL")
+    parser.add_argument("--uid", required=True, help="the job's uid")
+    parser.add_argument("--base", type=Path, help="what a relative path is relative to")
+    chosen = parser.parse_args(arguments)
+    try:
+        job = JobCheckpoints(open_storage(chosen.store, chosen.base), chosen.uid)
+        if chosen.verb == "purge":
+            sys.stdout.write(json.dumps({"uid": job.uid, "purged": job.purge()}) + "\n")
+            return 0
+        for found in job.whole():
+            line = {"uid": job.uid, "location": found.location, **asdict(found.marker)}
+            sys.stdout.write(json.dumps(line) + "\n")
+    except WorkloadError as error:
+        sys.stderr.write(error.message + "\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""From whatever a unit ends with to ``exit.json``, a last line of output, and an exit status."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from headrace.workloads.control import FAILED, STOPPED, ControlFolder
+from headrace.workloads.refusal import StoppedBeforeTraining, reason_of
+
+
+def ended(control: ControlFolder, run: Callable[[], Any]) -> int:
+    """Run, and tell how it ended. ``run`` returns something with outcome, step and message."""
+    try:
+        end = run()
+    except StoppedBeforeTraining:
+        return control.exit(STOPPED, message="stopped before the first step")
+    except (Exception, KeyboardInterrupt) as error:
+        code, message = reason_of(error)
+        sys.stderr.write(f"{code}: {message}\n")
+        return control.exit(FAILED, reason=code, message=message)
+    sys.stdout.write(f"{end.outcome} at step {end.step}. {end.message}".rstrip() + "\n")
+    return control.exit(
+        end.outcome, step=end.step, reason=getattr(end, "reason", ""), message=end.message
+    )

@@ -1,0 +1,114 @@
+"""What an actor starts: one unit of an attempt, told by the files of its control folder.
+
+Unit 0 publishes its socket before anything slow is imported, so the other units start meanwhile.
+"""
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from headrace.workloads import rendezvous as meeting
+from headrace.workloads.control import Chronicle, ControlFolder, Launch, StopSignal
+from headrace.workloads.ending import ended
+from headrace.workloads.refusal import (
+    RANK_FAILED,
+    START_REFUSED,
+    StoppedBeforeTraining,
+    WorkloadError,
+    reason_of,
+)
+
+CONTROL_VARIABLE = "HEADRACE_CONTROL_DIR"
+
+
+def main() -> int:
+    """Run the unit; returns its exit status."""
+    named = os.environ.get(CONTROL_VARIABLE)
+    if not named:
+        sys.stderr.write(f"{CONTROL_VARIABLE} is not set; it is the agent that starts this\n")
+        return 2
+    control = ControlFolder(Path(named))
+    stop = StopSignal(control.path)
+    stop.listen()
+    return ended(control, lambda: _run(control, stop))
+
+
+def _run(control: ControlFolder, stop: StopSignal) -> Any:
+    launch = control.launch()
+    chronicle = Chronicle(f"unit {launch.unit} of {launch.units_total}")
+    bound: socket.socket | None = None
+    if launch.unit == 0:
+        bound = meeting.bind(launch.bind_address)
+        control.publish_rendezvous(meeting.address_of(bound))
+    if stop.asked():
+        raise StoppedBeforeTraining
+
+    import torch
+
+    chronicle.say(f"torch {torch.__version__} imported")
+    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, len(launch.cpu_cores)))
+    torch.set_num_threads(threads)
+    met = meeting.host(bound, launch, stop) if bound else meeting.join(launch, stop)
+    chronicle.say("joined the rendezvous")
+    try:
+        return _work(launch, met, control, stop, chronicle)
+    except StoppedBeforeTraining:
+        raise
+    except BaseException as error:
+        met.report_failure(*reason_of(error))
+        raise
+    finally:
+        met.leave()
+
+
+def _work(
+    launch: Launch,
+    met: meeting.Rendezvous,
+    control: ControlFolder,
+    stop: StopSignal,
+    chronicle: Chronicle,
+) -> Any:
+    spec = launch.manifest.get("spec") or {}
+    if spec.get("command"):
+        from headrace.workloads.command import run_command
+
+        return run_command(launch, spec["command"], met, stop, chronicle)
+
+    from headrace.api.plan import ExecutionPlan
+    from headrace.workloads.training.run import Rank, Seat
+    from headrace.workloads.training.spec import TrainingSpec
+
+    try:
+        plan = ExecutionPlan.parse(launch.plan)
+    except ValueError as error:
+        raise WorkloadError(
+            START_REFUSED, f"the plan is unknown to this release: {error}"
+        ) from error
+    seat = Seat(
+        uid=launch.uid,
+        attempt=launch.attempt,
+        plan=plan,
+        gpu=None if launch.accelerator_type == "cpu" else 0,
+        node=launch.node or socket.gethostname(),
+        base=Path(),
+    )
+    trained = TrainingSpec.from_manifest(launch.manifest)
+    return Rank(seat, trained, met, control, stop, chronicle).run()
+
+
+def leave_now(status: int) -> None:
+    """End without destructors: those of a broken process group may wait for ever."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    try:
+        result = main()
+    except BaseException as error:
+        sys.stderr.write(f"{RANK_FAILED}: {error!r}\n")
+        result = 1
+    leave_now(result)

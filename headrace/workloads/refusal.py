@@ -1,0 +1,72 @@
+"""Why a unit ended without success: a reason code of the closed set, and a sentence for people."""
+
+import errno
+import traceback
+
+RANK_FAILED = "RankFailed"
+RANK_LOST = "RankLost"
+OUT_OF_MEMORY = "OutOfMemory"
+START_REFUSED = "StartRefused"
+STORE_NOT_SHARED = "CheckpointStoreNotShared"
+CHECKPOINT_FAILED = "CheckpointFailed"
+FENCED = "FencedByNewerAttempt"
+
+MESSAGE_CHARACTERS_MAX = 2000
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class WorkloadError(Exception):
+    """An expected failure, with the reason that the control plane is told.
+
+    Attributes:
+        code: One of the reason codes above.
+        message: What was wanted, what came, what would help.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class StoppedBeforeTraining(Exception):  # noqa: N818 - being asked to stop is no error
+    """A stop was asked for before the first step; there is nothing to save."""
+
+
+def reason_of(error: BaseException) -> tuple[str, str]:
+    """Reason code and message of what was raised; unexpected errors show their last lines."""
+    if isinstance(error, WorkloadError):
+        return error.code, error.message[-MESSAGE_CHARACTERS_MAX:]
+    text = "".join(traceback.format_exception(error)).strip()
+    message = "\n".join(text.splitlines()[-12:])[-MESSAGE_CHARACTERS_MAX:]
+    if _is_out_of_memory(error):
+        return OUT_OF_MEMORY, message
+    return RANK_FAILED, message
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    # torch's CPU allocator raises a plain RuntimeError, which only its words tell apart.
+    words = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in words for sign in _MEMORY_SIGNS)
+
+
+def no_room(error: BaseException | None) -> OSError | None:
+    """The error that says a file system is full, anywhere in the chain of causes."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        current = waiting.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, OSError) and current.errno in _NO_ROOM:
+            return current
+        waiting += [current.__cause__, current.__context__]
+        # torch.distributed.checkpoint wraps what the ranks raised in a mapping of its own.
+        failures = getattr(current, "failures", None)
+        if isinstance(failures, dict):
+            waiting += [item[0] for item in failures.values() if isinstance(item, tuple)]
+    return None

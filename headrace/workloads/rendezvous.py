@@ -1,0 +1,295 @@
+"""How the ranks of one attempt find each other, and agree before anyone touches a GPU.
+
+Unit 0 binds a plain socket and publishes it before torch is even imported, so that the other units
+are started meanwhile; torch's TCPStore then takes that socket over. Every rank checks that the
+store belongs to its own attempt. Until rank 0 says ``go``, any rank can refuse or stop, and all
+end alike for the same reason.
+"""
+
+import json
+import socket
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from headrace.workloads.control import Launch, StopSignal
+from headrace.workloads.refusal import (
+    FENCED,
+    RANK_LOST,
+    START_REFUSED,
+    StoppedBeforeTraining,
+    WorkloadError,
+)
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+CONNECT_SECONDS = 300.0
+GATHER_SECONDS = 900.0
+LINGER_SECONDS = 3.0
+_STORE_TIMEOUT = timedelta(seconds=120)
+_POLL_SECONDS = 0.05
+
+
+class RankGoneError(Exception):
+    """Another rank, or the rendezvous, cannot be reached any more."""
+
+
+def bind(host: str) -> socket.socket:
+    """A listening socket on a free port of ``host``."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, 0), family=family, backlog=1024)
+    except OSError as error:
+        raise WorkloadError(
+            START_REFUSED,
+            f"the rendezvous cannot be bound on {host}: {error}; the agent's address must be one "
+            "of this node's own",
+        ) from error
+
+
+def address_of(bound: socket.socket) -> str:
+    """host:port, the host in brackets if it holds colons."""
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of what ``address_of`` wrote."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise WorkloadError(
+            START_REFUSED, f"wanted the rendezvous as host:port, got {address!r} from the agent"
+        )
+    return host.strip("[]"), int(port)
+
+
+class Rendezvous:
+    """The ranks' common notice board."""
+
+    def __init__(
+        self, store: "Store", *, rank: int, ranks: int, prefix: str, stop: StopSignal
+    ) -> None:
+        from torch.distributed import PrefixStore
+
+        self.store = PrefixStore(prefix, store)
+        self.rank = rank
+        self.ranks = ranks
+        self._stop = stop
+        self._base = store  # a prefixed store does not keep the server alive
+        self.store.add("arrived", 1)
+
+    # -- coming together ------------------------------------------------------------------
+
+    def put(self, key: str, value: object) -> None:
+        """Post a value."""
+        self.store.set(key, json.dumps(value))
+
+    def get(self, key: str) -> Any:
+        """A value that is known to be there."""
+        return json.loads(self.store.get(key))
+
+    def await_start(self, key: str) -> Any:
+        """A value of the time before ``go``; gives way to a stop and to another's refusal."""
+        deadline = time.monotonic() + GATHER_SECONDS
+        while not self.store.check([key]):
+            if self.store.check(["go"]):
+                self._obey(self.get("go"))
+            self._give_way()
+            if time.monotonic() > deadline:
+                raise WorkloadError(
+                    RANK_LOST, f"rank 0 did not come as far as {key!r} in {GATHER_SECONDS:.0f} s"
+                )
+        return self.get(key)
+
+    def refuse(self, code: str, message: str) -> None:
+        """Post this rank's refusal, so that all ranks end with it."""
+        self.put(f"joined/{self.rank}", {"code": code, "message": message})
+        if self.rank == 0:
+            self.put("go", {"do": "fail", "code": code, "message": message})
+
+    def agree(self, facts: dict[str, object]) -> None:
+        """Wait until every rank is ready and of one mind; facts must be equal on all ranks.
+
+        Raises:
+            WorkloadError: A rank refused.
+            StoppedBeforeTraining: A stop was asked for in time.
+        """
+        self.put(f"joined/{self.rank}", {"facts": facts})
+        if self.rank == 0:
+            self.put("go", self._verdict(facts))
+        self._obey(self.await_start("go"))
+
+    def _verdict(self, facts: dict[str, object]) -> dict[str, object]:
+        deadline = time.monotonic() + GATHER_SECONDS
+        missing = set(range(self.ranks))
+        while missing:
+            for rank in sorted(missing):
+                if not self.store.check([f"joined/{rank}"]):
+                    continue
+                missing.discard(rank)
+                said = self.get(f"joined/{rank}")
+                if "code" in said:
+                    return {"do": "fail", "code": said["code"], "message": said["message"]}
+                if said["facts"] != facts:
+                    return _disagreement(rank, said["facts"], facts)
+            if self._stop.asked() or self.store.check(["stopping"]):
+                return {"do": "stop"}
+            if missing and time.monotonic() > deadline:
+                return {
+                    "do": "fail",
+                    "code": RANK_LOST,
+                    "message": f"ranks {sorted(missing)} of {self.ranks} did not come within "
+                    f"{GATHER_SECONDS:.0f} s",
+                }
+            self._stop.wait_seconds(_POLL_SECONDS)
+        return {"do": "train"}
+
+    def _obey(self, verdict: dict[str, Any]) -> None:
+        if verdict["do"] == "fail":
+            raise WorkloadError(str(verdict["code"]), str(verdict["message"]))
+        if verdict["do"] == "stop":
+            raise StoppedBeforeTraining
+
+    def _give_way(self) -> None:
+        if self._stop.wait_seconds(_POLL_SECONDS) and self.rank != 0:
+            # Only a note: rank 0 decides, because a rank may be past the point already.
+            self.store.set("stopping", "1")
+        elif self._stop.asked():
+            raise StoppedBeforeTraining
+
+    # -- while training -------------------------------------------------------------------
+
+    def outcome(self, key: str, limit_seconds: float) -> Any:
+        """What rank 0 says of something that it alone does, such as saving a checkpoint."""
+        try:
+            self.store.wait([key], timedelta(seconds=limit_seconds))
+            return self.get(key)
+        except Exception as error:
+            raise RankGoneError(f"rank 0 did not report on {key}: {error}") from error
+
+    def report_failure(self, code: str, message: str) -> None:
+        """Leave the reason for the others, whose only sign of it is a broken connection."""
+        try:
+            self.store.compare_set("failure", "", json.dumps([self.rank, code, message]))
+        except Exception:
+            return  # the host of the board is gone itself; nobody is left to tell
+
+    def first_failure(self) -> tuple[int, str, str] | None:
+        """Rank, reason and message of the rank that failed first, if it could say so."""
+        try:
+            self.store.wait(["failure"], timedelta(seconds=1))
+            rank, code, message = self.get("failure")
+            return int(rank), str(code), str(message)
+        except Exception:
+            return None
+
+    def leave(self) -> None:
+        """Say goodbye; the host waits a little for the others, who may want to read a reason."""
+        try:
+            self.store.add("left", 1)
+            if self.rank != 0:
+                return
+            deadline = time.monotonic() + LINGER_SECONDS
+            while self.store.add("left", 0) < self.store.add("arrived", 0):
+                if time.monotonic() > deadline:
+                    return
+                self._pause()
+        except Exception:
+            return  # whoever cannot be reached any more needs no goodbye
+
+    def _pause(self) -> None:
+        time.sleep(_POLL_SECONDS)
+
+
+def _disagreement(
+    rank: int, theirs: dict[str, object], ours: dict[str, object]
+) -> dict[str, object]:
+    differing = [key for key in ours if theirs.get(key) != ours[key]]
+    told = "; ".join(f"{key}: {theirs.get(key)} there, {ours[key]} on rank 0" for key in differing)
+    return {
+        "do": "fail",
+        "code": START_REFUSED,
+        "message": f"rank {rank} differs from rank 0, so they would not train the same thing "
+        f"({told}); use the same Python, torch and data on every node",
+    }
+
+
+def host(bound: socket.socket, launch: Launch, stop: StopSignal) -> Rendezvous:
+    """Unit 0: serve the store on the socket that was published."""
+    import torch.distributed as dist
+
+    name, port = bound.getsockname()[:2]
+    store = dist.TCPStore(
+        name,
+        port,
+        None,
+        True,
+        _STORE_TIMEOUT,
+        wait_for_workers=False,
+        master_listen_fd=bound.detach(),
+    )
+    store.set("attempt", f"{launch.uid}/{launch.attempt}")
+    return _enter(store, launch, stop)
+
+
+def join(launch: Launch, stop: StopSignal) -> Rendezvous:
+    """Other units: connect, and leave at once if the store is another attempt's."""
+    import torch.distributed as dist
+
+    name, port = split_address(launch.rendezvous)
+    _wait_for_listener(name, port, stop)
+    try:
+        store = dist.TCPStore(name, port, None, False, _STORE_TIMEOUT, wait_for_workers=False)
+        holder = store.get("attempt").decode()
+    except Exception as error:
+        raise WorkloadError(
+            RANK_LOST, f"the rendezvous at {launch.rendezvous} does not answer: {error}"
+        ) from error
+    if holder != f"{launch.uid}/{launch.attempt}":
+        raise WorkloadError(
+            FENCED,
+            f"the rendezvous at {launch.rendezvous} belongs to {holder}, this unit to "
+            f"{launch.uid}/{launch.attempt}: it must not join",
+        )
+    return _enter(store, launch, stop)
+
+
+def _enter(store: "Store", launch: Launch, stop: StopSignal) -> Rendezvous:
+    """Take the place of this unit's first rank, which can be taken once."""
+    taken: int = store.add(f"taken/{launch.first_rank}", 1)
+    if taken > 1:
+        raise WorkloadError(
+            FENCED,
+            f"rank {launch.first_rank} of {launch.uid}/{launch.attempt} has joined already: this "
+            "unit was started twice",
+        )
+    return Rendezvous(
+        store,
+        rank=launch.unit,
+        ranks=launch.units_total,
+        prefix=f"{launch.uid}/{launch.attempt}",
+        stop=stop,
+    )
+
+
+def _wait_for_listener(name: str, port: int, stop: StopSignal) -> None:
+    """Connect once without torch, whose own attempt could not be interrupted by a stop."""
+    deadline = time.monotonic() + CONNECT_SECONDS
+    problem: OSError | None = None
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((name, port), timeout=2).close()
+            return
+        except OSError as error:
+            problem = error
+        if stop.wait_seconds(0.2):
+            raise StoppedBeforeTraining
+    raise WorkloadError(
+        RANK_LOST,
+        f"nobody listens at the rendezvous {name}:{port} after {CONNECT_SECONDS:.0f} s: {problem}",
+    )
+
+
+Say = Callable[[str], None]

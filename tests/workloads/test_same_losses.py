@@ -1,0 +1,62 @@
+"""The losses of a job do not depend on how many ranks train it, or on changes on the way."""
+
+from pathlib import Path
+
+import pytest
+
+from headrace.workloads.checkpoints import JobCheckpoints
+from headrace.workloads.storage import LocalStorage
+from tests.workloads.attempts import Agent, Fork, a_manifest
+
+COMPARED_STEPS = 50
+TOLERANCE = 1e-4
+ENDLESS = 100_000  # the steps of jobs that are stopped, so that no run is done too early
+
+
+@pytest.fixture(scope="module")
+def alone(fork: Fork, tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
+    """Losses of a run on one rank that nothing disturbs."""
+    root = tmp_path_factory.mktemp("alone")
+    agent = Agent(root / "control", fork)
+    try:
+        run = agent.start(a_manifest(root / "store", steps=ENDLESS)).reaches(COMPARED_STEPS).stop()
+        assert {outcome for outcome, _ in run.outcomes()} == {"Stopped"}
+        return run.losses()
+    finally:
+        agent.end_all()
+
+
+def _assert_same(found: dict[int, float], wanted: dict[int, float]) -> None:
+    differences = {step: abs(found[step] - wanted[step]) for step in range(1, COMPARED_STEPS + 1)}
+    assert max(differences.values()) <= TOLERANCE, differences
+
+
+@pytest.mark.parametrize(
+    ("ranks", "plan"), [(1, "dp1-ga4"), (2, "dp2-ga2"), (3, "dp3"), (4, "dp4")]
+)
+def test_other_plans_give_the_same_losses(
+    agent: Agent, store: Path, alone: dict[int, float], ranks: int, plan: str
+) -> None:
+    run = agent.start(a_manifest(store, steps=ENDLESS), ranks, plan=plan)
+    run.reaches(COMPARED_STEPS).stop()
+    assert len(run.outcomes()) == 1
+    _assert_same(run.losses(), alone)
+
+
+def test_four_then_two_then_four_ranks_go_on_as_one_run(
+    agent: Agent, store: Path, alone: dict[int, float]
+) -> None:
+    manifest = a_manifest(store, steps=ENDLESS)
+    losses: dict[int, float] = {}
+    for attempt, (ranks, stop_at) in enumerate([(4, 10), (2, 25), (4, COMPARED_STEPS)], start=1):
+        run = agent.start(manifest, ranks, attempt=attempt).reaches(stop_at).stop()
+        (outcome,) = run.outcomes()  # every rank stopped, and all at one step
+        assert outcome[0] == "Stopped"
+        part = run.losses()
+        assert not losses.keys() & part.keys(), "a step was done twice"
+        losses |= part
+        assert max(losses) == outcome[1]
+    assert sorted(losses) == list(range(1, max(losses) + 1)), "a step was lost"
+    _assert_same(losses, alone)
+    newest = JobCheckpoints(LocalStorage(store), "job-1").whole()[-1].marker
+    assert (newest.step, newest.attempt, newest.plan) == (max(losses), 3, "dp4")
