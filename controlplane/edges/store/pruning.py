@@ -1,0 +1,133 @@
+"""Keeps the store from growing without bound.
+
+What is left after pruning, whatever the cluster does: the last ``checkpoints`` states; the events
+since the oldest of those; behind it at most ``events`` more, none older than ``age``; the last
+``decisions`` rows of decisions; the losses of jobs that are in the state.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, func, or_, select
+
+from controlplane.domain.clock import SECOND, Duration, Instant
+from controlplane.domain.ids import JobUid
+from controlplane.edges.store.rows import storable
+from controlplane.edges.store.tables import CHECKPOINTS, DECISIONS, EVENTS, LOSSES
+
+ROWS_AT_ONCE = 2_000
+"""Rows removed in one transaction: appends wait meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What is kept for history beyond what a restart needs.
+
+    Attributes:
+        checkpoints: States; at least 1.
+        events: Events in all, also if all could go; at least 1.
+        age: Events older than this go even if there are fewer.
+        decisions: Rows of decisions.
+    """
+
+    checkpoints: int = 3
+    events: int = 200_000
+    age: Duration = Duration(30 * 24 * 3600 * SECOND)
+    decisions: int = 500_000
+
+    def __post_init__(self) -> None:
+        if min(self.checkpoints, self.events) < 1 or min(self.age, self.decisions) < 0:
+            raise ValueError(f"a store keeps at least one checkpoint and one event, not {self}")
+
+
+Step = Callable[[Connection], int]
+"""Removes at most ``ROWS_AT_ONCE`` rows in a transaction of its own; says how many."""
+
+
+def steps(retention: Retention, now: Instant, jobs: Collection[JobUid]) -> tuple[Step, ...]:
+    """What pruning does; each step is repeated until it removes nothing."""
+    forgotten = _ForgottenLosses(frozenset(storable(uid) for uid in jobs))
+    return (
+        lambda connection: _prune_checkpoints(connection, retention),
+        lambda connection: _prune_events(connection, retention, now),
+        lambda connection: _prune_decisions(connection, retention),
+        forgotten.remove_some,
+    )
+
+
+def _prune_checkpoints(connection: Connection, retention: Retention) -> int:
+    newest = select(CHECKPOINTS.c.seq).order_by(CHECKPOINTS.c.seq.desc())
+    oldest_kept = connection.scalar(newest.offset(retention.checkpoints - 1).limit(1))
+    if oldest_kept is None:
+        return 0
+    return connection.execute(delete(CHECKPOINTS).where(CHECKPOINTS.c.seq < oldest_kept)).rowcount
+
+
+def _prune_events(connection: Connection, retention: Retention, now: Instant) -> int:
+    needed_after = connection.scalar(select(func.min(CHECKPOINTS.c.folded_up_to)))
+    if needed_after is None:
+        return 0
+    # The last event stays in any case, for the numbers go on from it.
+    newest = select(EVENTS.c.seq).order_by(EVENTS.c.seq.desc())
+    last = connection.scalar(newest.limit(1)) or 0
+    surplus = connection.scalar(newest.offset(retention.events).limit(1)) or 0
+    some = (
+        select(EVENTS.c.seq, EVENTS.c.at_ns)
+        .where(EVENTS.c.seq <= min(needed_after, last - 1))
+        .order_by(EVENTS.c.seq)
+        .limit(ROWS_AT_ONCE)
+        .subquery()
+    )
+    up_to = connection.scalar(
+        select(func.max(some.c.seq)).where(
+            or_(some.c.seq <= surplus, some.c.at_ns < now - retention.age)
+        )
+    )
+    if up_to is None:
+        return 0
+    return connection.execute(delete(EVENTS).where(EVENTS.c.seq <= up_to)).rowcount
+
+
+def _prune_decisions(connection: Connection, retention: Retention) -> int:
+    newest = select(DECISIONS.c.seq).order_by(DECISIONS.c.seq.desc())
+    kept_from = connection.scalar(newest.offset(retention.decisions).limit(1))
+    oldest = connection.scalar(select(func.min(DECISIONS.c.seq)))
+    if kept_from is None or oldest is None:
+        return 0
+    batch = select(DECISIONS.c.seq).order_by(DECISIONS.c.seq).offset(ROWS_AT_ONCE).limit(1)
+    # A decision goes or stays whole: so up to one of them is left beyond the limit.
+    before = min(kept_from, max(connection.scalar(batch) or kept_from, oldest + 1))
+    return connection.execute(delete(DECISIONS).where(DECISIONS.c.seq < before)).rowcount
+
+
+@dataclass(slots=True)
+class _ForgottenLosses:
+    """Walks through the uids that have losses, in order, and removes those not in ``jobs``."""
+
+    jobs: frozenset[str]
+    after: str = ""
+
+    def remove_some(self, connection: Connection) -> int:
+        """Removes losses of the next forgotten job, as many as fit in one transaction."""
+        while (uid := self._next(connection)) is not None:
+            if uid in self.jobs:
+                self.after = uid
+                continue
+            some = (
+                select(LOSSES.c.step)
+                .where(LOSSES.c.uid == uid)
+                .order_by(LOSSES.c.step)
+                .limit(ROWS_AT_ONCE)
+                .scalar_subquery()
+            )
+            return connection.execute(
+                delete(LOSSES).where(LOSSES.c.uid == uid, LOSSES.c.step.in_(some))
+            ).rowcount
+        return 0
+
+    def _next(self, connection: Connection) -> str | None:
+        # A distinct over the whole table would read every loss; this reads one row a job.
+        found: str | None = connection.scalar(
+            select(func.min(LOSSES.c.uid)).where(LOSSES.c.uid > self.after)
+        )
+        return found

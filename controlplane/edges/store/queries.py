@@ -1,0 +1,51 @@
+"""What people ask the log. Read only, on connections of their own; never in the writer's way."""
+
+from sqlalchemy import Engine, select
+
+from controlplane.domain.ids import JobUid, SequenceNumber
+from controlplane.edges.store.rows import (
+    StoredDecision,
+    StoredLoss,
+    storable,
+    to_decision,
+    to_event,
+    to_loss,
+)
+from controlplane.edges.store.tables import DECISIONS, EVENTS, LOSSES
+from controlplane.engine.state import SequencedEvent
+
+
+def events(
+    engine: Engine, uid: JobUid | None, after: SequenceNumber, limit: int
+) -> list[SequencedEvent]:
+    """See ``Store.events``."""
+    wanted = select(EVENTS).where(EVENTS.c.seq > after).order_by(EVENTS.c.seq).limit(limit)
+    if uid is not None:
+        wanted = wanted.where(EVENTS.c.uid == storable(uid))
+    with engine.connect() as connection:
+        return [to_event(row) for row in connection.execute(wanted).mappings()]
+
+
+def decisions(engine: Engine, uid: JobUid, limit: int) -> list[StoredDecision]:
+    """See ``Store.decisions``."""
+    wanted = (
+        select(DECISIONS)
+        .where(DECISIONS.c.uid == storable(uid))
+        .order_by(DECISIONS.c.seq.desc(), DECISIONS.c.place.desc())
+        .limit(limit)
+    )
+    with engine.connect() as connection:
+        newest_first = [to_decision(row) for row in connection.execute(wanted).mappings()]
+    return newest_first[::-1]
+
+
+def losses(engine: Engine, uid: JobUid, after_step: int, limit: int) -> list[StoredLoss]:
+    """See ``Store.losses``."""
+    wanted = (
+        select(LOSSES)
+        .where(LOSSES.c.uid == storable(uid), LOSSES.c.step > after_step)
+        .order_by(LOSSES.c.step)
+        .limit(limit)
+    )
+    with engine.connect() as connection:
+        return [to_loss(row) for row in connection.execute(wanted).mappings()]

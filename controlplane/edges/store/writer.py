@@ -1,0 +1,330 @@
+"""The one door into a store that runs: commits events in groups and tells when they are durable.
+
+Appends come from an asyncio loop and are committed by a thread of the writer's own, so that a
+slow disk does not stop the loop. While one group is being committed the next one gathers; it is
+as large as the load makes it, and nothing waits for a group to fill. Every transaction checks
+that the lease still has this writer's term. So there is one writer, and it may number events
+itself.
+
+A failed transaction fails its appends, and none of them is stored: where it cannot be known
+whether a commit that failed was carried out, the next transaction first removes what was not
+acknowledged.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, cast
+
+from sqlalchemy import Connection, Engine, delete, insert
+from sqlalchemy.exc import SQLAlchemyError
+
+from controlplane.domain.clock import Instant
+from controlplane.domain.codec import dump
+from controlplane.domain.event import CycleDecided, Event, JobProgressed
+from controlplane.domain.ids import JobUid, SequenceNumber, Term
+from controlplane.edges.store import lease, pruning
+from controlplane.edges.store.database import for_writing, where
+from controlplane.edges.store.errors import (
+    StoreClosedError,
+    StoreError,
+    StoreUnavailableError,
+    as_store_error,
+)
+from controlplane.edges.store.pruning import Retention
+from controlplane.edges.store.restoring import last_sequence, save_checkpoint
+from controlplane.edges.store.rows import (
+    Row,
+    decision_rows,
+    event_row,
+    loss_rows,
+    without_losses,
+)
+from controlplane.edges.store.tables import DECISIONS, EVENTS, upsert_losses
+from controlplane.edges.store.tail import EventTail
+from controlplane.engine.ports import TermLostError
+from controlplane.engine.state import SequencedEvent
+
+MOST_IN_A_GROUP = 500
+"""Appends in one transaction at most, so that a burst does not hold back its first ones long."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Append:
+    """An event on its way. Its row is made where it is appended, so what cannot be written as
+    JSON fails its own caller and no one else.
+    """
+
+    event: Event
+    row: Row
+    losses: tuple[Row, ...]
+    done: "asyncio.Future[SequenceNumber]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """Something else to do in a fenced transaction of its own."""
+
+    run: Callable[[Connection], Any]
+    done: "asyncio.Future[Any]"
+
+
+class GroupCommitWriter:
+    """Appends events under one term, for one asyncio loop.
+
+    Attributes:
+        term: The term that it writes in.
+    """
+
+    def __init__(self, engine: Engine, term: Term, tail: EventTail) -> None:
+        """Starts the writer on the running asyncio loop. Use ``Store.start_writer``."""
+        self.term = term
+        self._engine = for_writing(engine)
+        self._tail = tail
+        self._loop = asyncio.get_running_loop()
+        self._asked: SimpleQueue[_Append | _Errand | None] = SimpleQueue()
+        self._upsert_losses = upsert_losses(engine.dialect)
+        self._connection: Connection | None = None
+        self._last: int | None = None
+        self._in_doubt = False
+        self._lost: TermLostError | None = None
+        self._closed = False
+        self._problem = ""
+        # A daemon, so that a process which fails before ``close`` can end. What is cut short
+        # then was not acknowledged.
+        self._thread = Thread(target=self._work, name="store-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def problem(self) -> str:
+        """Why the last transaction failed, in a sentence; empty when it did not."""
+        return self._problem
+
+    def append(self, event: Event) -> "asyncio.Future[SequenceNumber]":
+        """Resolves to the event's number when it is durable.
+
+        It may be abandoned (cancelled): the event is stored all the same, or not, like one whose
+        acknowledgement was lost.
+
+        Raises (from the future):
+            StoreUnavailableError: It is not stored; try again, also after another such answer.
+            TermLostError: Another control plane decides now.
+            StoreClosedError: The writer was closed.
+        """
+        losses: tuple[Row, ...] = ()
+        if isinstance(event, JobProgressed) and event.losses:
+            losses = tuple(loss_rows(event))
+            event = without_losses(event)
+        done: asyncio.Future[SequenceNumber] = self._loop.create_future()
+        self._ask(_Append(event, event_row(event), losses, done))
+        return done
+
+    async def save_checkpoint(
+        self, state: object, kind: Any, sequence: SequenceNumber, at: Instant
+    ) -> None:
+        """Remembers a state, so that a restart need not fold what came before.
+
+        Args:
+            state: The state.
+            kind: Its type, for the codec; what ``Store.load`` is asked for later.
+            sequence: The last number that was folded into it (``ClusterState.last_sequence``).
+            at: Now.
+        """
+        await self._run(
+            lambda connection: save_checkpoint(connection, sequence, at, dump(state, kind))
+        )
+
+    async def prune(self, retention: Retention, now: Instant, jobs: Collection[JobUid]) -> int:
+        """Removes what is kept no longer; ``jobs`` are those in the state. Says how many rows.
+
+        Appends go on: it is done in many short transactions.
+        """
+        removed = 0
+        for step in pruning.steps(retention, now, jobs):
+            while some := await self._run(step):
+                removed += some
+        return removed
+
+    async def renew_lease(self, now: Instant) -> None:
+        """Says that this control plane is alive, so that no other one takes over.
+
+        Raises:
+            TermLostError: One did.
+        """
+        await self._run(lambda connection: lease.renew(connection, now))
+
+    async def give_up_lease(self) -> None:
+        """Lets a successor take over at once. Nothing may be appended after this."""
+        await self._run(lease.give_up)
+
+    def _run(self, errand: Callable[[Connection], Any]) -> "asyncio.Future[Any]":
+        """Runs ``errand`` in a fenced transaction, in its turn among the appends."""
+        done: asyncio.Future[Any] = self._loop.create_future()
+        self._ask(_Errand(errand, done))
+        return done
+
+    async def close(self) -> None:
+        """Commits what was appended before, then ends the thread."""
+        if not self._closed:
+            self._closed = True
+            self._asked.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _ask(self, what: _Append | _Errand) -> None:
+        if self._closed:
+            what.done.set_exception(
+                StoreClosedError("this control plane is ending; ask the next one")
+            )
+        elif self._lost is not None:
+            what.done.set_exception(self._lost)
+        else:
+            self._asked.put(what)
+
+    # Below: on the writer's thread.
+
+    def _work(self) -> None:
+        try:
+            open_for_more = True
+            while open_for_more:
+                group, errand, open_for_more = self._next()
+                if group:
+                    self._commit(group)
+                if errand is not None:
+                    self._carry_out(errand)
+        finally:
+            self._disconnect()
+
+    def _next(self) -> tuple[list[_Append], _Errand | None, bool]:
+        """Waits for something to do; then all appends up to an errand or the end."""
+        group: list[_Append] = []
+        with suppress(Empty):
+            asked = self._asked.get()
+            while True:
+                if asked is None:
+                    return group, None, False
+                if isinstance(asked, _Errand):
+                    return group, asked, True
+                group.append(asked)
+                if len(group) == MOST_IN_A_GROUP:
+                    break
+                asked = self._asked.get_nowait()
+        return group, None, True
+
+    def _commit(self, group: list[_Append]) -> None:
+        try:
+            first = self._transact(lambda connection: self._insert(connection, group))
+        except (StoreUnavailableError, TermLostError) as error:
+            self._tell(self._failed, group, error)
+        except Exception as error:
+            if len(group) > 1:  # One of them is not to the database's taste; find it.
+                for append in group:
+                    self._commit([append])
+                return
+            self._tell(self._failed, group, error)
+        else:
+            self._last = first + len(group) - 1
+            self._tell(self._acknowledge, group, first)
+
+    def _carry_out(self, errand: _Errand) -> None:
+        try:
+            result = self._transact(errand.run)
+        except Exception as error:
+            self._tell(self._failed, [errand], error)
+        else:
+            self._tell(self._answer, errand, result)
+
+    def _transact(self, body: Callable[[Connection], Any]) -> Any:
+        """Runs ``body`` in one fenced transaction; returns when it is durable."""
+        if self._lost is not None:
+            raise self._lost
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            with self._connection.begin():
+                lease.fence(self._connection, self.term)
+                if self._last is None:
+                    self._last = last_sequence(self._connection)
+                if self._in_doubt:
+                    self._remove_unacknowledged(self._connection)
+                result = body(self._connection)
+        except TermLostError as error:
+            self._lost = error
+            raise
+        except SQLAlchemyError as error:
+            self._forget_connection()
+            told = as_store_error(error, where(self._engine))
+            self._problem = str(told)
+            raise told from error
+        except Exception as error:
+            self._forget_connection()
+            self._problem = str(error)
+            raise
+        self._in_doubt = False
+        self._problem = ""
+        return result
+
+    def _forget_connection(self) -> None:
+        """After a failure it cannot be known what the connection did, or whether it still works."""
+        self._in_doubt = True
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            with suppress(SQLAlchemyError, StoreError):
+                connection.invalidate()
+                connection.close()
+
+    def _remove_unacknowledged(self, connection: Connection) -> None:
+        connection.execute(delete(EVENTS).where(EVENTS.c.seq > self._last))
+        connection.execute(delete(DECISIONS).where(DECISIONS.c.seq > self._last))
+
+    def _insert(self, connection: Connection, group: list[_Append]) -> int:
+        """Inserts the group's rows; returns the first number."""
+        first = cast("int", self._last) + 1
+        losses: dict[tuple[str, int], Row] = {}
+        decisions: list[Row] = []
+        for sequence, append in enumerate(group, first):
+            append.row["seq"] = sequence
+            if isinstance(append.event, CycleDecided):
+                decisions.extend(decision_rows(sequence, append.event))
+            for row in append.losses:
+                # PostgreSQL refuses to write one row twice in a statement.
+                before = losses.setdefault((row["uid"], row["step"]), row)
+                if row["attempt"] >= before["attempt"]:
+                    losses[row["uid"], row["step"]] = row
+        connection.execute(insert(EVENTS), [append.row for append in group])
+        if decisions:
+            connection.execute(insert(DECISIONS), decisions)
+        if losses:
+            connection.execute(self._upsert_losses, list(losses.values()))
+        return first
+
+    def _tell(self, how: Callable[..., None], *what: Any) -> None:
+        with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+            self._loop.call_soon_threadsafe(how, *what)
+
+    # Below: back on the asyncio loop.
+
+    def _acknowledge(self, group: list[_Append], first: int) -> None:
+        # The tail first: whoever waits for a decision's number must find all before it there.
+        self._tail.put(
+            SequencedEvent(SequenceNumber(sequence), append.event)
+            for sequence, append in enumerate(group, first)
+            if not isinstance(append.event, CycleDecided)
+        )
+        for sequence, append in enumerate(group, first):
+            if not append.done.done():
+                append.done.set_result(SequenceNumber(sequence))
+
+    def _failed(self, group: list[_Append] | list[_Errand], error: Exception) -> None:
+        for asked in group:
+            if not asked.done.done():
+                asked.done.set_exception(error)
+
+    def _answer(self, errand: _Errand, result: Any) -> None:
+        if not errand.done.done():
+            errand.done.set_result(result)
