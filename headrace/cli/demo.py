@@ -1,0 +1,333 @@
+"""``headrace demo``: a cluster on this machine, two jobs that share it, and the report about it.
+
+What happens when is `demo_story`'s; whether it went right is `demo_checks`'s. Here is the rest:
+starting, asking, showing, writing, and ending everything again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from headrace.cli.demo_checks import Check, Expected, checked
+from headrace.cli.demo_story import ENOUGH_STEPS, DemoFailedError, Scene, Story, held
+from headrace.cli.exit_codes import CommandError, ExitCode
+from headrace.cli.output import Format, has_colour, is_terminal, note, say
+from headrace.cli.report import write_report
+from headrace.cli.report_fold import history_of
+from headrace.cli.report_model import History
+from headrace.cli.session import Session
+
+if TYPE_CHECKING:
+    from headrace.cli.report_facts import ReportFacts
+    from headrace.cli.top import Facts
+    from headrace.client.client import Client
+
+_ENDING_SECONDS = 20.0
+"""Kept of the time limit for the report and for ending everything."""
+
+_ACCELERATED_SCALE = 10
+"""On real GPUs the steps are so much shorter that there must be more of them."""
+
+_LOOK_SECONDS = 1.0
+_PROGRESS_LINE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the person asked for.
+
+    Attributes:
+        keep: Leave the cluster running.
+        limit_seconds: Longest time for everything.
+        report: Where the report goes.
+        home: Folder of the demo's cluster; a new one under the temporary folder if None.
+        examples: Folder with ``gpt.yaml`` and ``vit.yaml``; the repository's own if None.
+        scale: Factor for the jobs' steps; 0 chooses by what accelerators there are.
+    """
+
+    keep: bool = False
+    limit_seconds: float = 240.0
+    report: Path = Path("headrace-report.html")
+    home: Path | None = None
+    examples: Path | None = None
+    scale: int = 0
+
+
+def demo(options: Options) -> None:
+    """Runs the demo.
+
+    Raises:
+        CommandError: Something of it was not as it should be; the sentence says what.
+    """
+    began = time.time()
+    examples = _examples(options.examples)
+    made = options.home is None
+    home = Path(tempfile.mkdtemp(prefix="headrace-demo-")) if made else options.home
+    assert home is not None
+    home = home.absolute()
+    trouble = ""
+    checks: list[Check] = []
+    with _interruptible(), _cluster(home, keep=options.keep) as session:
+        try:
+            with session.client() as client:
+                trouble, checks = _played(client, session, examples, options, began)
+        except BaseException:
+            if not options.keep:
+                note(f"the logs of everything that ran are kept in {home}")
+            raise
+    ended = time.time()
+    if made and not options.keep and not trouble and all(check.holds for check in checks):
+        shutil.rmtree(home, ignore_errors=True)
+    _last_words(options, home, ended - began)
+    if trouble:
+        raise CommandError(ExitCode.FAILED, f"{trouble}. The logs are in {home}")
+    broken = sum(not check.holds for check in checks)
+    if broken:
+        raise CommandError(
+            ExitCode.FAILED, f"{broken} of {len(checks)} checks FAILED. The logs are in {home}"
+        )
+
+
+def _examples(chosen: Path | None) -> Path:
+    import headrace
+
+    places = (
+        [chosen] if chosen else [Path("examples"), Path(headrace.__path__[0]).parent / "examples"]
+    )
+    for place in places:
+        if (place / "gpt.yaml").is_file() and (place / "vit.yaml").is_file():
+            return place
+    tried = ", ".join(str(place) for place in places)
+    raise CommandError(
+        ExitCode.USAGE,
+        f"no gpt.yaml and vit.yaml in {tried}: run this in Headrace's repository, or name the "
+        "folder with --examples",
+    )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Makes SIGTERM and a hang-up end the demo as Ctrl-C does: with everything it started."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _cluster(home: Path, *, keep: bool) -> Iterator[Session]:
+    """A local cluster of two nodes with two accelerators each; ended again unless kept."""
+    raise NotImplementedError
+
+
+def _played(
+    client: Client, session: Session, examples: Path, options: Options, began: float
+) -> tuple[str, list[Check]]:
+    """Plays the story, writes the report, judges.
+
+    Returns:
+        What went wrong, or nothing; and the checks.
+    """
+    slots = [slot for status in client.nodes() for slot in status.node.accelerators]
+    if len(slots) < 2:
+        return f"the demo needs 2 accelerators to share, the cluster has {len(slots)}", []
+    scale = options.scale or (
+        1 if all(slot.type == "cpu" for slot in slots) else _ACCELERATED_SCALE
+    )
+    kinds = ", ".join(sorted({slot.type for slot in slots}))
+    say(f"the cluster has {len(slots)} accelerators ({kinds}) on {len(client.nodes())} nodes")
+
+    def submit(name: str) -> str:
+        return _submitted(client, session, examples / f"{name}.yaml", scale)
+
+    story = Story(
+        elastic=submit("gpt"),
+        accelerators=len(slots),
+        submit_guest=lambda: submit("vit"),
+        say=say,
+        late_at=began + options.limit_seconds - 3 * _ENDING_SECONDS,
+        over_at=began + options.limit_seconds - _ENDING_SECONDS,
+    )
+    trouble = ""
+    try:
+        _show(client, story)
+    except DemoFailedError as failure:
+        trouble = str(failure)
+    report = options.report.absolute()
+    facts = write_report(client, report)
+    history = history_of(facts)
+    checks = checked(history, dict(facts.losses), _expected(story, facts))
+    _summary(history, facts, checks)
+    say(f"report: {report}")
+    return trouble, checks
+
+
+def _submitted(client: Client, session: Session, manifest: Path, scale: int) -> str:
+    """Applies an example with ``scale`` times its steps, as ``headrace apply -f`` does."""
+    from headrace.cli.apply import apply
+
+    if scale != 1:
+        manifest = _scaled(manifest, session.home / "manifests", scale)
+    apply(
+        session,
+        (str(manifest),),
+        dry_run=False,
+        wait=False,
+        timeout_seconds=0,
+        output=Format.TABLE,
+    )
+    return client.get_job("default", manifest.stem).uid
+
+
+def _scaled(manifest: Path, folder: Path, scale: int) -> Path:
+    import yaml
+
+    document: dict[str, Any] = yaml.safe_load(manifest.read_text(encoding="utf-8"))
+    training = document["spec"]["training"]
+    for name in ("steps", "warmupSteps"):
+        if name in training:
+            training[name] *= scale
+    folder.mkdir(parents=True, exist_ok=True)
+    written = folder / manifest.name
+    written.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return written
+
+
+def _show(client: Client, story: Story) -> None:
+    """Follows the story on a live screen, or in lines where nobody watches."""
+    from headrace.cli.top import Watcher, live
+
+    if is_terminal(sys.stdout):
+        live(
+            client,
+            interval_seconds=_LOOK_SECONDS,
+            until=lambda facts: story.look(facts.jobs, facts.now),
+        )
+        return
+    watcher, tick, lines = Watcher(client), threading.Event(), PlainLines()
+    while True:
+        facts = watcher.facts()
+        for line in lines.new(facts):
+            say(line)
+        if story.look(facts.jobs, facts.now):
+            return
+        tick.wait(_LOOK_SECONDS)
+
+
+class PlainLines:
+    """What a log shows in place of a live screen: changes at once, progress now and then."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, tuple[str, str, int]] = {}
+        self._told: set[int] = set()
+        self._progress_at = 0.0
+        self._began = 0.0
+
+    def new(self, facts: Facts) -> list[str]:
+        """Lines that were not there before."""
+        self._began = self._began or facts.now
+        lines = []
+        for event in facts.decisions:
+            if event.sequence not in self._told:
+                self._told.add(event.sequence)
+                about = event.job_name or event.node
+                lines.append(f"{about}: {event.message or event.reason.message}")
+        for job in facts.jobs:
+            state = (job.status.stage, job.status.plan, held(job))
+            if self._states.get(job.uid) != state:
+                self._states[job.uid] = state
+                lines.append(_state_line(job))
+        if facts.now - self._progress_at >= _PROGRESS_LINE_SECONDS:
+            self._progress_at = facts.now
+            lines += [
+                f"{job.name} step {job.status.progress.step} of {job.status.progress.steps_total}, "
+                f"loss {job.status.progress.loss:.3f}"
+                for job in facts.jobs
+                if job.status.stage == "Running" and job.status.progress.HasField("loss")
+            ]
+        return [f"{facts.now - self._began:5.0f} s  {line}" for line in lines]
+
+
+def _state_line(job: Any) -> str:
+    count = held(job)
+    where = f", {job.status.plan} on {count} accelerators" if count else ""
+    return f"{job.name} is {job.status.stage}{where}"
+
+
+def _expected(story: Story, facts: ReportFacts) -> Expected:
+    """What must have been done: all steps of a finished job, enough of one that was cut short."""
+    total = {job.uid: job.steps_total for job in facts.jobs}
+    done = {job.uid: job.step for job in facts.jobs}
+    finished = {job.uid for job in facts.jobs if job.stage == "Succeeded"}
+    elastic, cut_short = story.elastic, story.scene is Scene.OVER and story.elastic not in finished
+    return Expected(
+        elastic=elastic,
+        guest=story.guest,
+        accelerators=story.accelerators,
+        elastic_steps=done.get(elastic, ENOUGH_STEPS) if cut_short else total.get(elastic, 1),
+        guest_steps=total.get(story.guest, 1),
+    )
+
+
+def _summary(history: History, facts: ReportFacts, checks: list[Check]) -> None:
+    colour = has_colour(sys.stdout)
+    say()
+    for job in history.jobs:
+        losses = sorted(facts.losses.get(job.uid, ()), key=lambda point: point.step)
+        say(
+            f"{job.label}: {job.stage}, {job.step} of {job.steps_total} steps"
+            + (f", loss {losses[0].loss:.3f} -> {losses[-1].loss:.3f}" if losses else "")
+            + f", {job.held_ns / 1e9:.0f} accelerator-seconds"
+        )
+        for passage in history.of_job(job.uid):
+            cost = "" if passage.cost_ns is None else f" in {passage.cost_ns / 1e9:.1f} s"
+            kind = "reconfigured" if passage.planned else "retried"
+            why = f": {passage.why}" if passage.why else ""
+            say(f"  {kind} {passage.before.plan} -> {passage.then.plan}{cost}{why}")
+    say()
+    for check in checks:
+        say(f"{_verdict(check, colour=colour)} {check.claim} ({check.found})")
+    say()
+
+
+def _verdict(check: Check, *, colour: bool) -> str:
+    word = "ok    " if check.holds else "FAILED"
+    code = "32" if check.holds else "1;31"
+    return f"\x1b[{code}m{word}\x1b[0m" if colour else word
+
+
+def _last_words(options: Options, home: Path, seconds: float) -> None:
+    say(f"the demo took {seconds:.0f} s")
+    say("what to type next:")
+    if options.keep:
+        say(f"  export HEADRACE_HOME={home}   # the demo's cluster is still running")
+        say("  headrace top                     # watch it")
+        say("  headrace describe job gpt")
+        say("  headrace down                    # end it and nothing else")
+    else:
+        say("  headrace up                      # a cluster like this one that keeps running")
+        say("  headrace apply -f examples/      # both jobs again")
+        say("  headrace top                     # watch them")
+        say("  headrace down                    # end it and nothing else")
