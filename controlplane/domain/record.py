@@ -68,6 +68,7 @@ class AttemptRecord:
         exits: Units that have released their accelerators.
         trained: Whether it has reported a step of its own.
         running_at: When its first step was reported; None before.
+        manifest_json: The manifest that it runs, if the job's own was replaced since; else empty.
     """
 
     number: Attempt
@@ -82,6 +83,7 @@ class AttemptRecord:
     exits: tuple[UnitExit, ...] = ()
     trained: bool = False
     running_at: Instant | None = None
+    manifest_json: str = ""
 
     def holds(self, unit: int) -> bool:
         """Whether that unit's accelerators are not released yet."""

@@ -29,7 +29,7 @@ def launches_of(record: JobRecord) -> Mapping[NodeId, Launch]:
             namespace=job.namespace,
             job_name=job.name,
             generation=attempt.generation,
-            manifest_json=job.spec.manifest_json,
+            manifest_json=attempt.manifest_json or job.spec.manifest_json,
             plan=attempt.placement.plan,
             ranks_total=attempt.placement.plan.ranks,
             units_total=len(attempt.placement.units),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from controlplane.domain.clock import Duration, Instant, after, seconds
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.reason import Reason, ReasonCode
-from controlplane.domain.record import AttemptRecord, JobRecord, Outcome, UnitExit
+from controlplane.domain.record import AttemptRecord, JobRecord, Outcome
 
 PLANNED = frozenset(
     {
@@ -33,6 +33,8 @@ NOT_ITS_FAULT = frozenset(
 )
 """Failures that do not count against the job's retries."""
 
+_SPECIFIC = frozenset({ReasonCode.OUT_OF_MEMORY, ReasonCode.STORE_NOT_SHARED})
+
 
 def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant) -> JobRecord:
     """The job after its attempt's last unit was released at ``at``."""
@@ -45,14 +47,27 @@ def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant) -> JobRecor
     if wish is not None and wish.code in FINAL:
         return replace(record, stage=Stage.FAILED, reason=wish, finished_at=at)
     if wish is not None and wish.code in PLANNED:
-        changed = wish.code not in (ReasonCode.SUSPENDED, ReasonCode.WITHDRAWN)
-        return replace(
-            _idle(record), reconfigurations=record.reconfigurations + (1 if changed else 0)
-        )
-    if outcomes <= {Outcome.STOPPED, Outcome.SUCCEEDED, Outcome.NEVER_STARTED}:
+        return _after_planned_stop(record, attempt, wish)
+    if outcomes <= {Outcome.STOPPED, Outcome.SUCCEEDED}:
         # Someone outside asked the ranks to stop (SIGTERM). They saved; nothing failed.
         return _idle(record)
     return _after_failure(record, cause_of(attempt), at)
+
+
+def _after_planned_stop(record: JobRecord, attempt: AttemptRecord, wish: Reason) -> JobRecord:
+    """The job is free to be laid out anew. A rank that failed on the way out costs it the steps
+    since its last checkpoint, which is said, but no retry: without the wish it might have lived.
+    """
+    changed = wish.code not in (ReasonCode.SUSPENDED, ReasonCode.WITHDRAWN)
+    failed = [known for known in attempt.exits if known.outcome is Outcome.FAILED]
+    said = next((known.reason.message for known in failed if known.reason is not None), "")
+    if said:
+        wish = replace(wish, message=f"{wish.message}; it failed while it stopped: {said}")
+    return replace(
+        _idle(record),
+        reason=wish,
+        reconfigurations=record.reconfigurations + (1 if changed else 0),
+    )
 
 
 def _idle(record: JobRecord) -> JobRecord:
@@ -61,18 +76,25 @@ def _idle(record: JobRecord) -> JobRecord:
 
 
 def cause_of(attempt: AttemptRecord) -> Reason:
-    """Why the attempt failed: what came first and was no mere consequence."""
-    if attempt.intent_reason is not None and attempt.intent_reason.code in NOT_ITS_FAULT:
-        return attempt.intent_reason
+    """Why the attempt failed.
 
-    def weight(known: UnitExit) -> tuple[bool, bool, int]:
-        lost = known.outcome is not Outcome.FAILED
-        return (known.reason is None, lost and known.reason is None, known.at)
-
-    first = min(attempt.exits, key=weight)
-    return (
-        first.reason or attempt.intent_reason or Reason(ReasonCode.RANK_FAILED, "no reason given")
-    )
+    What came first is the cause, with two exceptions. The ranks beside a node that died see their
+    connections break long before the node counts as lost: then that is the cause. And a rank that
+    names what it lacked explains more than one that lost its neighbour.
+    """
+    in_order = sorted(attempt.exits, key=lambda known: known.at)
+    reasons = [known.reason for known in in_order if known.reason is not None]
+    if attempt.intent_reason is not None:
+        reasons.insert(0, attempt.intent_reason)
+    for telling in (NOT_ITS_FAULT, _SPECIFIC):
+        for reason in reasons:
+            if reason.code in telling:
+                return reason
+    if reasons:
+        return reasons[0]
+    if all(known.outcome is Outcome.NEVER_STARTED for known in attempt.exits):
+        return Reason(ReasonCode.START_REFUSED, "no agent started it, none said why")
+    return Reason(ReasonCode.RANK_FAILED, "no reason given")
 
 
 def _after_failure(record: JobRecord, cause: Reason, at: Instant) -> JobRecord:

@@ -5,20 +5,20 @@ rule: an accelerator enters a new placement only after its holder's release is k
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from controlplane.domain.action import Action, StartAttempt, StopAttempt
 from controlplane.domain.clock import Instant
 from controlplane.domain.event import CycleDecided
 from controlplane.domain.ids import Attempt, JobUid, QueueName, Term
-from controlplane.domain.lifecycle import IDLE, Stage
+from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Policy
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
-from controlplane.domain.snapshot import ClusterSnapshot, Slot
-from controlplane.engine.duties import duties
+from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.engine.duties import SUSPENDED, duties
 from controlplane.engine.invariants import violations
 from controlplane.engine.state import ClusterState, SequencedEvent
 
@@ -66,46 +66,73 @@ def run_cycle(
     else:
         state_then = state
     snapshot = state_then.snapshot(now)
-    orders = _Orders()
-    refused: tuple[str, ...] = ()
-    decision = _ask(policies, state.settings.policy, snapshot)
-    if isinstance(decision, Decision):
-        orders = _difference(snapshot, decision, now)
-        refused = tuple(violations(snapshot, tuple(orders.actions)))
-    else:
-        refused = (decision,)
+    name = state.settings.policy
+    orders, refused = _ask(policies, name, snapshot)
     if refused:
-        reason = Reason(
-            ReasonCode.POLICY_REFUSED,
-            f"policy {state.settings.policy} gave no usable decision: {refused[0]}",
-        )
-        waiting = (u for u, r in snapshot.jobs.items() if r.stage in IDLE and not r.withdrawn)
-        orders = _Orders(reasons=dict.fromkeys(waiting, reason))
+        text = f"policy {name} gave no usable decision: {refused[0]}"
+        orders = _tell_waiting(snapshot, Reason(ReasonCode.POLICY_REFUSED, text))
+    return Outcome(_decided(state, snapshot, term, due, orders), refused)
+
+
+def hold_back(state: ClusterState, now: Instant, term: Term) -> Outcome:
+    """What is said while nothing may be ordered yet: jobs that no cycle has seen learn why."""
+    snapshot = state.snapshot(now)
+    silent = ", ".join(state.silent_nodes[:5])
+    reason = Reason(
+        ReasonCode.RECOVERING, f"the control plane has just started and waits to hear of {silent}"
+    )
+    told = _tell_waiting(snapshot, reason).reasons
+    new = {uid: why for uid, why in told.items() if snapshot.jobs[uid].reason is None}
+    return Outcome(_decided(state, snapshot, term, (), _Orders(reasons=new)))
+
+
+def _decided(
+    state: ClusterState,
+    snapshot: ClusterSnapshot,
+    term: Term,
+    due: tuple[Action, ...],
+    orders: _Orders,
+) -> CycleDecided:
+    """The decision as it is logged; reasons that did not change are not told again."""
     changed = tuple(
         (uid, reason)
         for uid, reason in orders.reasons.items()
         if snapshot.jobs[uid].reason != reason
     )
-    decided = CycleDecided(term, state.last_sequence, (*due, *orders.actions), changed, at=now)
-    return Outcome(decided, refused)
+    actions = (*due, *orders.actions)
+    return CycleDecided(term, state.last_sequence, actions, changed, at=snapshot.at)
 
 
-def _ask(policies: Mapping[str, Policy], name: str, snapshot: ClusterSnapshot) -> Decision | str:
-    """The policy's decision, or a sentence on why there is none."""
+def _ask(
+    policies: Mapping[str, Policy], name: str, snapshot: ClusterSnapshot
+) -> tuple[_Orders, tuple[str, ...]]:
+    """What follows from the policy's decision, and sentences on why it cannot be used."""
     policy = policies.get(name)
     if policy is None:
-        return f"there is no policy {name!r}; there are {', '.join(sorted(policies))}"
+        return _Orders(), (f"there is no policy {name!r}; there are {', '.join(sorted(policies))}",)
     try:
-        return policy(snapshot)
+        orders = _difference(snapshot, policy(snapshot))
+        return orders, tuple(violations(snapshot, tuple(orders.actions)))
     except Exception as error:
         # A broken policy must not take the control plane down: jobs run on, people are told.
-        return f"{type(error).__name__}: {error}"
+        return _Orders(), (f"{type(error).__name__}: {error}",)
 
 
-def _difference(snapshot: ClusterSnapshot, decision: Decision, now: Instant) -> _Orders:
+def _tell_waiting(snapshot: ClusterSnapshot, reason: Reason) -> _Orders:
+    """The same reason for every job that would run if it could."""
+    waiting = (
+        uid
+        for uid, record in snapshot.jobs.items()
+        if not record.withdrawn
+        and record.stage in (Stage.QUEUED, Stage.BACKING_OFF)
+        and snapshot.at >= record.backoff_until
+    )
+    return _Orders(reasons=dict.fromkeys(waiting, reason))
+
+
+def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
     orders = _Orders()
-    held = snapshot.holders
-    in_queues = _held_by_queue(snapshot)
+    released = _Released(snapshot)
     for uid, record in snapshot.jobs.items():
         if record.withdrawn or record.finished_at is not None:
             continue
@@ -114,18 +141,18 @@ def _difference(snapshot: ClusterSnapshot, decision: Decision, now: Instant) -> 
         if record.attempt is not None:
             _steer(orders, record, record.attempt, target, why)
         elif record.stage is Stage.SUSPENDED:
-            orders.reasons[uid] = Reason(ReasonCode.SUSPENDED, "spec.suspend is set")
-        elif record.stage is Stage.BACKING_OFF and now < record.backoff_until:
+            orders.reasons[uid] = SUSPENDED
+        elif record.stage is Stage.BACKING_OFF and snapshot.at < record.backoff_until:
             pass  # The failure that it recovers from stays its reason.
         elif target is None:
             if why is not None:
                 orders.reasons[uid] = why
         else:
-            late = _not_yet_released(snapshot, record, target, held, in_queues)
+            late = released.awaits(record, target)
             if late is not None:
                 orders.reasons[uid] = late
             else:
-                in_queues[record.job.spec.queue] += target.accelerator_count
+                released.use(record, target)
                 orders.actions.append(_start(record, target, why))
     return orders
 
@@ -140,25 +167,22 @@ def _steer(
     """What to do about a job that has an attempt."""
     if attempt.intent is not Intent.RUN:
         return
-    if attempt.generation != record.job.generation:
-        why = Reason(ReasonCode.SPEC_CHANGED, "it restarts with its new spec")
-    elif target == attempt.placement:
+    if target == attempt.placement:
         if record.stage is Stage.RUNNING and why is not None:
             orders.reasons[record.uid] = why
         return
-    else:
-        why = _why_changed(attempt.placement, target, why)
-    orders.actions.append(StopAttempt(record.uid, attempt.number, why))
+    changed = _why_changed(attempt.placement, target, why)
+    orders.actions.append(StopAttempt(record.uid, attempt.number, changed))
 
 
 def _why_changed(before: Placement, then: Placement | None, why: Reason | None) -> Reason:
     """The reason of a planned stop; its code is one of those that no failure can have."""
     held = before.accelerator_count
     if then is None:
-        detail = why.message if why is not None else ""
-        if why is not None and why.code is ReasonCode.MOVED_OFF_NODE:
+        if why is not None and why.code in (ReasonCode.MOVED_OFF_NODE, ReasonCode.SPEC_CHANGED):
             return why
-        return Reason(ReasonCode.PREEMPTED, f"gives back {held} accelerators: {detail}")
+        detail = f": {why.message}" if why is not None and why.message else ""
+        return Reason(ReasonCode.PREEMPTED, f"gives back {held} accelerators{detail}")
     wanted = then.accelerator_count
     change = f"{before.plan} -> {then.plan}"
     if wanted < held:
@@ -169,43 +193,54 @@ def _why_changed(before: Placement, then: Placement | None, why: Reason | None) 
     return Reason(ReasonCode.MOVED_OFF_NODE, f"moves to {', '.join(moved)}", wanted, held)
 
 
-def _held_by_queue(snapshot: ClusterSnapshot) -> Counter[QueueName]:
-    """Accelerators that each queue's jobs hold now, those being released included."""
-    held: Counter[QueueName] = Counter()
-    for uid in snapshot.holders.values():
-        record = snapshot.jobs.get(uid)
-        if record is not None:
-            held[record.job.spec.queue] += 1
-    return held
+class _Released:
+    """Whether what a start needs is free in fact: its accelerators, and its queue's quota.
 
-
-def _not_yet_released(
-    snapshot: ClusterSnapshot,
-    record: JobRecord,
-    target: Placement,
-    held: Mapping[Slot, JobUid],
-    in_queues: Counter[QueueName],
-) -> Reason | None:
-    """Why the target must wait for others to let go; None if it can start.
-
-    Both accelerators and quota have to be free in fact: a queue whose jobs are only about to
-    shrink still holds what it holds.
+    A job that is only about to shrink still holds what it holds, of both.
     """
-    wanted = target.accelerator_count
-    taken = [slot for slot in target.slots() if slot in held]
-    if taken:
-        holders = tuple(dict.fromkeys(held[slot] for slot in taken))[:5]
-        text = f"{len(taken)} of its {wanted} accelerators are being released"
-        return Reason(ReasonCode.WAITING_FOR_RELEASE, text, wanted, wanted - len(taken), holders)
-    name = record.job.spec.queue
-    queue = snapshot.queues.get(name)
-    if queue is None or queue.quota_accelerators is None:
-        return None
-    left = queue.quota_accelerators - in_queues[name]
-    if wanted <= left:
-        return None
-    text = f"queue {name} still holds {in_queues[name]} of its {queue.quota_accelerators}"
-    return Reason(ReasonCode.WAITING_FOR_RELEASE, text, wanted, max(0, left))
+
+    def __init__(self, snapshot: ClusterSnapshot) -> None:
+        self._snapshot = snapshot
+        self._in_queues: Counter[QueueName] | None = None
+
+    def awaits(self, record: JobRecord, target: Placement) -> Reason | None:
+        """Why the target must wait for others to let go; None if it can start."""
+        held = self._snapshot.holders
+        wanted = target.accelerator_count
+        taken = [slot for slot in target.slots() if slot in held]
+        if taken:
+            holders = tuple(dict.fromkeys(held[slot] for slot in taken))[:5]
+            text = f"{len(taken)} of its {wanted} accelerators are being released"
+            free = wanted - len(taken)
+            return Reason(ReasonCode.WAITING_FOR_RELEASE, text, wanted, free, holders)
+        name = record.job.spec.queue
+        quota = self._quota(name)
+        if quota is None:
+            return None
+        in_use = self._held_by_queue()[name]
+        if wanted <= quota - in_use:
+            return None
+        text = f"queue {name} still holds {in_use} of its {quota}"
+        return Reason(ReasonCode.WAITING_FOR_RELEASE, text, wanted, max(0, quota - in_use))
+
+    def use(self, record: JobRecord, target: Placement) -> None:
+        """The target starts."""
+        if self._quota(record.job.spec.queue) is not None:
+            self._held_by_queue()[record.job.spec.queue] += target.accelerator_count
+
+    def _quota(self, name: QueueName) -> int | None:
+        queue = self._snapshot.queues.get(name)
+        return queue.quota_accelerators if queue is not None else None
+
+    def _held_by_queue(self) -> Counter[QueueName]:
+        """Accelerators that each queue's jobs hold, those being released included."""
+        if self._in_queues is None:
+            self._in_queues = Counter()
+            for uid in self._snapshot.holders.values():
+                record = self._snapshot.jobs.get(uid)
+                if record is not None:
+                    self._in_queues[record.job.spec.queue] += 1
+        return self._in_queues
 
 
 def _start(record: JobRecord, target: Placement, why: Reason | None) -> StartAttempt:
@@ -217,10 +252,3 @@ def _start(record: JobRecord, target: Placement, why: Reason | None) -> StartAtt
             reason, code=ReasonCode.STARTED, message=f"starts as {target.plan} on {nodes}"
         )
     return StartAttempt(record.uid, number, target, reason)
-
-
-def waiting(snapshot: ClusterSnapshot) -> Iterator[JobRecord]:
-    """Jobs that hold nothing and want to run."""
-    for record in snapshot.jobs.values():
-        if record.stage in (Stage.QUEUED, Stage.BACKING_OFF) and not record.withdrawn:
-            yield record

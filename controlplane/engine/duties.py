@@ -5,13 +5,18 @@ from collections.abc import Iterator
 from controlplane.domain.action import Action, EndAttempt, FailJob, ForgetJob, StopAttempt
 from controlplane.domain.clock import FOREVER, Instant, after, seconds
 from controlplane.domain.ids import AcceleratorId, NodeId
-from controlplane.domain.lifecycle import FINISHED, IDLE
+from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.engine.state import ClusterState
 
 _NEVER = FOREVER
+
+Unhealthy = dict[NodeId, dict[AcceleratorId, str]]
+"""Quarantined accelerators by node, with why."""
+
+SUSPENDED = Reason(ReasonCode.SUSPENDED, "spec.suspend is set")
 
 
 def duties(state: ClusterState, now: Instant) -> Iterator[Action]:
@@ -23,20 +28,17 @@ def duties(state: ClusterState, now: Instant) -> Iterator[Action]:
             yield action
 
 
-def _unhealthy(state: ClusterState) -> dict[tuple[NodeId, AcceleratorId], str]:
-    return {
-        (node.id, accelerator.id): accelerator.unhealthy
-        for node in state.nodes.values()
-        for accelerator in node.node.accelerators
-        if accelerator.unhealthy
-    }
+def _unhealthy(state: ClusterState) -> Unhealthy:
+    found: Unhealthy = {}
+    for node in state.nodes.values():
+        for accelerator in node.node.accelerators:
+            if accelerator.unhealthy:
+                found.setdefault(node.id, {})[accelerator.id] = accelerator.unhealthy
+    return found
 
 
 def _duty(
-    record: JobRecord,
-    now: Instant,
-    settings: PolicySettings,
-    unhealthy: dict[tuple[NodeId, AcceleratorId], str],
+    record: JobRecord, now: Instant, settings: PolicySettings, unhealthy: Unhealthy
 ) -> Action | None:
     attempt = record.attempt
     if attempt is None:
@@ -49,13 +51,20 @@ def _duty(
     limit = _limit_reached(record, now)
     if limit is not None:
         return EndAttempt(record.uid, attempt.number, limit)
-    if unhealthy:
-        for slot in attempt.placement.slots():
-            if slot in unhealthy:
-                text = f"accelerator {slot[1]} of {slot[0]} is quarantined: {unhealthy[slot]}"
-                reason = Reason(ReasonCode.ACCELERATOR_UNHEALTHY, text)
-                return EndAttempt(record.uid, attempt.number, reason)
+    quarantined = _quarantined(attempt, unhealthy) if unhealthy else None
+    if quarantined is not None:
+        return EndAttempt(record.uid, attempt.number, quarantined)
     return _overdue(record, attempt, now, settings)
+
+
+def _quarantined(attempt: AttemptRecord, unhealthy: Unhealthy) -> Reason | None:
+    for unit in attempt.placement.units:
+        problems = unhealthy.get(unit.node, {})
+        for slot in unit.accelerators:
+            if slot in problems:
+                text = f"accelerator {slot} of {unit.node} is quarantined: {problems[slot]}"
+                return Reason(ReasonCode.ACCELERATOR_UNHEALTHY, text)
+    return None
 
 
 def _overdue(
@@ -67,14 +76,36 @@ def _overdue(
             return EndAttempt(record.uid, attempt.number, reason)
         return None
     if record.job.spec.suspend:
-        reason = Reason(ReasonCode.SUSPENDED, "spec.suspend is set")
+        return StopAttempt(record.uid, attempt.number, SUSPENDED)
+    if attempt.generation != record.job.generation:
+        # Not the policy's business: a broken one must not keep a job on a spec that is gone.
+        reason = Reason(ReasonCode.SPEC_CHANGED, "it restarts with its new spec")
         return StopAttempt(record.uid, attempt.number, reason)
-    grace = settings.start_grace_seconds
-    expects_steps = record.job.spec.steps > 0 and not attempt.trained
-    if expects_steps and grace and now >= after(attempt.started_at, seconds(grace)):
-        text = f"it reported no step within {grace:g} s of its start"
+    if now >= _start_limit(record, attempt, settings):
+        text = f"it reported no step within {settings.start_grace_seconds:g} s of its start"
         return EndAttempt(record.uid, attempt.number, Reason(ReasonCode.START_REFUSED, text))
+    if now >= _stragglers_limit(attempt, settings):
+        text = (
+            f"{len(attempt.placement.units) - len(attempt.exits)} units did not exit within "
+            f"{settings.stop_grace_seconds:g} s of the others, which were done"
+        )
+        return EndAttempt(record.uid, attempt.number, Reason(ReasonCode.RANK_LOST, text))
     return None
+
+
+def _start_limit(record: JobRecord, attempt: AttemptRecord, settings: PolicySettings) -> Instant:
+    """When an attempt that reported no step counts as failed. A user's command reports none."""
+    grace = settings.start_grace_seconds
+    if attempt.trained or not grace or not record.job.spec.steps:
+        return _NEVER
+    return after(attempt.started_at, seconds(grace))
+
+
+def _stragglers_limit(attempt: AttemptRecord, settings: PolicySettings) -> Instant:
+    """When units that outlive the others of a finished gang are ended."""
+    if not attempt.exits:
+        return _NEVER
+    return after(attempt.exits[0].at, seconds(settings.stop_grace_seconds))
 
 
 def _duty_of_idle(record: JobRecord, now: Instant) -> Action | None:
@@ -101,9 +132,12 @@ def _deadline(record: JobRecord) -> Instant:
 
 def _end_of_run_time(record: JobRecord) -> Instant:
     limit, attempt = record.job.spec.max_run_seconds, record.attempt
-    if not limit or attempt is None:
+    if not limit:
         return _NEVER
-    return Instant(attempt.started_at + seconds(limit) - record.held_ns)
+    left = seconds(limit) - record.held_ns
+    if attempt is None:
+        return Instant(0) if left <= 0 else _NEVER
+    return Instant(attempt.started_at + left)
 
 
 def _limit_reached(record: JobRecord, now: Instant) -> Reason | None:
@@ -122,11 +156,30 @@ def next_due(state: ClusterState, now: Instant) -> Instant:
     due = _NEVER
     settings = state.settings
     for record in state.jobs.values():
-        candidates = [_deadline(record), _end_of_run_time(record), _expiry(record)]
-        if record.stage in IDLE:
-            candidates.append(record.backoff_until)
-        attempt = record.attempt
-        if attempt is not None and attempt.intent is Intent.STOP:
-            candidates.append(after(attempt.intent_at, seconds(settings.stop_grace_seconds)))
-        due = min(due, *(c for c in candidates if c > now), due)
+        for moment in _moments(record, settings):
+            if now < moment < due:
+                due = moment
     return due
+
+
+def _moments(record: JobRecord, settings: PolicySettings) -> Iterator[Instant]:
+    """Instants at which something becomes due for this job; many have passed or never come."""
+    spec, attempt = record.job.spec, record.attempt
+    if record.stage in FINISHED:
+        if spec.ttl_seconds_after_finish >= 0:
+            yield _expiry(record)
+        return
+    if spec.deadline_seconds:
+        yield _deadline(record)
+    if attempt is None:
+        if record.backoff_until:
+            yield record.backoff_until
+        return
+    if attempt.intent is Intent.END:
+        return
+    yield _end_of_run_time(record)
+    if attempt.intent is Intent.STOP:
+        yield after(attempt.intent_at, seconds(settings.stop_grace_seconds))
+    else:
+        yield _start_limit(record, attempt, settings)
+        yield _stragglers_limit(attempt, settings)

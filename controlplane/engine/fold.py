@@ -39,7 +39,7 @@ from controlplane.domain.event import (
 )
 from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, Term
 from controlplane.domain.job import Job, JobSpec
-from controlplane.domain.lifecycle import FINISHED, IDLE, Stage, check
+from controlplane.domain.lifecycle import IDLE, Stage, check
 from controlplane.domain.node import Contact
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import Queue
@@ -55,6 +55,11 @@ from controlplane.domain.record import (
 )
 from controlplane.engine.attempt_end import conclude
 
+UIDS_REMEMBERED = 10_000
+"""How many uids of forgotten or unknown jobs are kept in mind. A stray of a uid that fell out is
+one of an unknown job again: it is kept and reported, which is safe.
+"""
+
 
 @dataclass(slots=True)
 class Draft:
@@ -66,7 +71,7 @@ class Draft:
     settings: PolicySettings
     term: Term
     attempts_seen: dict[JobUid, Attempt]
-    unwanted: set[JobUid]
+    unwanted: dict[JobUid, None]
     purges: dict[JobUid, tuple[NodeId, Attempt, str]]
 
     def move(self, record: JobRecord, stage: Stage, why: str, **changes: Any) -> None:
@@ -98,7 +103,7 @@ def _submitted(draft: Draft, event: JobSubmitted | JobUpdated) -> None:
         if job.generation > known.job.generation:
             _replaced(draft, known, job)
         return
-    draft.unwanted.discard(job.uid)
+    draft.unwanted.pop(job.uid, None)
     draft.jobs[job.uid] = JobRecord(
         job=replace(job, submitted_at=event.at),
         stage=_idle_stage(job.spec),
@@ -106,53 +111,64 @@ def _submitted(draft: Draft, event: JobSubmitted | JobUpdated) -> None:
     )
 
 
+_LAUNCH_KEYS = ("model", "command", "data", "env", "volumes", "training", "checkpoint")
+
+
 def launch_part(manifest_json: str) -> Any:
     """What of a manifest reaches the ranks; a change of anything else needs no restart."""
     spec = json.loads(manifest_json).get("spec", {})
-    return [spec.get(key) for key in ("model", "command", "data", "env", "training", "checkpoint")]
+    return [spec.get(key) for key in _LAUNCH_KEYS]
 
 
 def _replaced(draft: Draft, known: JobRecord, job: Job) -> None:
-    if known.stage in FINISHED or known.withdrawn:
+    if known.withdrawn:
         return
-    attempt = known.attempt
-    unchanged = launch_part(job.spec.manifest_json) == launch_part(known.job.spec.manifest_json)
-    if attempt is not None and unchanged and attempt.generation == known.job.generation:
-        attempt = replace(attempt, generation=job.generation)
     stage = known.stage
     failures, backoff_until = known.failures, known.backoff_until
     if stage in IDLE:
         # A changed spec gets a new chance: what failed before may be what was changed.
         stage = _idle_stage(job.spec)
         failures, backoff_until = 0, Instant(0)
-    draft.jobs[job.uid] = replace(
+    draft.move(
         known,
+        stage,
+        "its spec was replaced",
         job=replace(job, submitted_at=known.job.submitted_at),
-        attempt=attempt,
-        stage=stage,
+        attempt=_attempt_under_new_spec(known, job),
         failures=failures,
         backoff_until=backoff_until,
     )
 
 
+def _attempt_under_new_spec(known: JobRecord, job: Job) -> AttemptRecord | None:
+    attempt, before = known.attempt, known.job
+    if attempt is None:
+        return None
+    new, old = job.spec.manifest_json, before.spec.manifest_json
+    if attempt.generation == before.generation and launch_part(new) == launch_part(old):
+        return replace(attempt, generation=job.generation)
+    # Ranks of one attempt must never differ in what they train, so units that are still to be
+    # started get the manifest that the attempt began with.
+    return replace(attempt, manifest_json=attempt.manifest_json or old)
+
+
 def _withdrawn(draft: Draft, event: JobWithdrawn) -> None:
     record = draft.jobs.get(event.uid)
     if record is None:
-        draft.unwanted.add(event.uid)
+        _unwant(draft, event.uid)
         return
-    draft.jobs[event.uid] = replace(
-        record, withdrawn=True, purge=record.purge or event.purge, reason=None
-    )
+    draft.jobs[event.uid] = replace(record, withdrawn=True, purge=record.purge or event.purge)
 
 
 def _node_registered(draft: Draft, event: NodeRegistered) -> None:
     name = event.node.id
     before = draft.nodes.get(name)
     strays = [unit for unit in event.running if not _adopted(draft, name, unit, event.at)]
-    for uid, attempt in event.highest_attempts:
+    alive = ((unit.uid, unit.attempt) for unit in event.running)
+    for uid, attempt in (*event.highest_attempts, *alive):
         record = draft.jobs.get(uid)
         if record is None:
-            draft.attempts_seen[uid] = max(attempt, draft.attempts_seen.get(uid, attempt))
+            _remember_attempt(draft, uid, attempt)
         elif attempt > record.attempts_made:
             draft.jobs[uid] = replace(record, attempts_made=attempt)
     draft.nodes[name] = NodeRecord(
@@ -162,6 +178,25 @@ def _node_registered(draft: Draft, event: NodeRegistered) -> None:
         strays=tuple(strays),
         last_change_at=event.at,
     )
+    for uid, (purger, attempt, manifest) in draft.purges.items():
+        if not purger:
+            draft.purges[uid] = (name, attempt, manifest)
+
+
+def _remember_attempt(draft: Draft, uid: JobUid, attempt: Attempt) -> None:
+    """Notes the highest attempt of a uid without a job; the oldest notes make room."""
+    known = draft.attempts_seen.pop(uid, attempt)
+    draft.attempts_seen[uid] = max(attempt, known)
+    while len(draft.attempts_seen) > UIDS_REMEMBERED:
+        del draft.attempts_seen[next(iter(draft.attempts_seen))]
+
+
+def _unwant(draft: Draft, uid: JobUid) -> None:
+    """Strays of this uid shall end. The oldest orders make room for new ones."""
+    draft.unwanted.pop(uid, None)
+    draft.unwanted[uid] = None
+    while len(draft.unwanted) > UIDS_REMEMBERED:
+        del draft.unwanted[next(iter(draft.unwanted))]
 
 
 def _adopted(draft: Draft, node: NodeId, unit: RunningUnit, at: Instant) -> bool:
@@ -184,6 +219,7 @@ def _node_lost(draft: Draft, event: NodeLost) -> None:
     draft.nodes[event.node] = replace(
         node, contact=Contact.LOST, strays=(), last_change_at=event.at
     )
+    _hand_over_purges(draft, event.node)
     reason = Reason(ReasonCode.NODE_LOST, f"node {event.node} was silent for longer than allowed")
     for record in list(draft.jobs.values()):
         attempt = record.attempt
@@ -197,6 +233,22 @@ def _node_lost(draft: Draft, event: NodeLost) -> None:
                     attempt.number,
                     UnitExit(unit.index, Outcome.LOST, 0, reason, event.at),
                 )
+
+
+def _hand_over_purges(draft: Draft, lost: NodeId) -> None:
+    for uid, (purger, attempt, manifest) in draft.purges.items():
+        if purger == lost:
+            draft.purges[uid] = (_purger(draft), attempt, manifest)
+
+
+def _purger(draft: Draft) -> NodeId:
+    """A node to remove checkpoints; empty while none can be reached.
+
+    A node that has not spoken since a restart is as good as one that has: the choice is folded
+    again from the log and must not depend on what only the live process knew.
+    """
+    heard = (node.id for node in draft.nodes.values() if node.contact is not Contact.LOST)
+    return next(heard, NodeId(""))
 
 
 def _node_drained(draft: Draft, event: NodeDrained) -> None:
@@ -251,16 +303,24 @@ def _progressed(draft: Draft, event: JobProgressed) -> None:
     record, attempt = found
     if not attempt.trained and event.progress.loss is not None:
         attempt = replace(attempt, trained=True, running_at=attempt.running_at or event.at)
-    progress = replace(event.progress, at=event.at)
-    if progress.loss is None:
-        progress = replace(progress, loss=record.progress.loss)
+    known, progress = record.progress, event.progress
+    # A new attempt may begin at an older checkpoint; within one, what comes late is only older.
+    late = found[1].trained and progress.step < known.step
+    progress = replace(
+        known if late else progress,
+        checkpoint_step=max(
+            progress.checkpoint_step, known.checkpoint_step if found[1].trained else 0
+        ),
+        loss=known.loss if late or progress.loss is None else progress.loss,
+        at=known.at if late else event.at,
+    )
     stage = Stage.RUNNING if record.stage is Stage.STARTING else record.stage
     draft.move(record, stage, "it reported a step", attempt=attempt, progress=progress)
 
 
 def _unit_exited(draft: Draft, event: UnitExited) -> None:
     purge = draft.purges.get(event.uid)
-    if purge is not None and purge[0] == event.node:
+    if purge is not None and purge[:2] == (event.node, event.attempt):
         del draft.purges[event.uid]
     node = draft.nodes.get(event.node)
     if node is not None and node.strays:
@@ -359,14 +419,14 @@ def _ordered(draft: Draft, action: Action, at: Instant) -> None:
 def _forget(draft: Draft, record: JobRecord, *, purge: bool) -> None:
     del draft.jobs[record.uid]
     # Strays of it that may come back later are unwanted: its deletion is proven.
-    draft.unwanted.add(record.uid)
-    online = [node.id for node in draft.nodes.values() if node.contact is Contact.ONLINE]
-    if purge and online and record.attempts_made:
-        draft.purges[record.uid] = (
-            online[0],
-            record.attempts_made,
-            record.job.spec.manifest_json,
-        )
+    _unwant(draft, record.uid)
+    made = record.attempts_made
+    if purge and made:
+        # An attempt number of its own: a late exit of the job's last attempt is no answer to it.
+        made = Attempt(made + 1)
+        draft.purges[record.uid] = (_purger(draft), made, record.job.spec.manifest_json)
+    if made:
+        _remember_attempt(draft, record.uid, made)
 
 
 _FOLDS: dict[type, Callable[[Draft, Any], None]] = {

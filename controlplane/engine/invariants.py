@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from controlplane.domain.action import Action, StartAttempt, StopAttempt
-from controlplane.domain.ids import JobUid
-from controlplane.domain.job import Topology
+from controlplane.domain.ids import JobUid, NodeId
+from controlplane.domain.job import JobSpec, Topology
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Contact
 from controlplane.domain.snapshot import ClusterSnapshot
@@ -44,8 +44,9 @@ def _one_order_a_job(actions: tuple[Action, ...]) -> Iterator[str]:
 def _no_accelerator_twice(snapshot: ClusterSnapshot, starts: list[StartAttempt]) -> Iterator[str]:
     if not starts:
         return
-    known = _condition_of_slots(snapshot)
-    used = _slots_in_use(snapshot)
+    touched = {unit.node for start in starts for unit in start.placement.units}
+    known = _condition_of_slots(snapshot, touched)
+    used = _slots_in_use(snapshot, touched)
     for start in starts:
         for unit in start.placement.units:
             for accelerator_id in unit.accelerators:
@@ -59,10 +60,12 @@ def _no_accelerator_twice(snapshot: ClusterSnapshot, starts: list[StartAttempt])
                 used[slot] = start.uid
 
 
-def _condition_of_slots(snapshot: ClusterSnapshot) -> dict[tuple[str, str], str]:
-    """Every accelerator, with what speaks against it; empty if nothing does."""
+def _condition_of_slots(
+    snapshot: ClusterSnapshot, touched: set[NodeId]
+) -> dict[tuple[str, str], str]:
+    """Accelerators of the touched nodes, with what speaks against them; empty if nothing does."""
     known: dict[tuple[str, str], str] = {}
-    for node in snapshot.nodes.values():
+    for node in (snapshot.nodes[name] for name in touched if name in snapshot.nodes):
         usable = node.contact is Contact.ONLINE and not node.drained
         problem = "" if usable else "its node cannot be used"
         for accelerator in node.node.accelerators:
@@ -70,9 +73,9 @@ def _condition_of_slots(snapshot: ClusterSnapshot) -> dict[tuple[str, str], str]
     return known
 
 
-def _slots_in_use(snapshot: ClusterSnapshot) -> dict[tuple[str, str], JobUid]:
+def _slots_in_use(snapshot: ClusterSnapshot, touched: set[NodeId]) -> dict[tuple[str, str], JobUid]:
     used: dict[tuple[str, str], JobUid] = {}
-    for node in snapshot.nodes.values():
+    for node in (snapshot.nodes[name] for name in touched if name in snapshot.nodes):
         for stray in node.strays:
             for accelerator_id in stray.accelerators:
                 used[node.id, accelerator_id] = stray.uid
@@ -81,7 +84,7 @@ def _slots_in_use(snapshot: ClusterSnapshot) -> dict[tuple[str, str], JobUid]:
             continue
         gone = {known_exit.unit for known_exit in record.attempt.exits}
         for unit in record.attempt.placement.units:
-            if unit.index not in gone:
+            if unit.node in touched and unit.index not in gone:
                 for accelerator_id in unit.accelerators:
                     used[unit.node, accelerator_id] = record.uid
     return used
@@ -89,13 +92,20 @@ def _slots_in_use(snapshot: ClusterSnapshot) -> dict[tuple[str, str], JobUid]:
 
 def _sound_start(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str]:
     record = snapshot.jobs[start.uid]
-    request, units = record.job.spec.accelerators, start.placement.units
     if record.attempt is not None:
         yield f"{start.uid} already has attempt {record.attempt.number}"
     if record.stage not in (Stage.QUEUED, Stage.BACKING_OFF) or record.withdrawn:
         yield f"{start.uid} is not to be started, it is {record.stage}"
+    if record.stage is Stage.BACKING_OFF and snapshot.at < record.backoff_until:
+        yield f"{start.uid} backs off from a failure and would start too early"
     if start.attempt <= record.attempts_made:
         yield f"{start.uid} had attempt {record.attempts_made}, {start.attempt} is not new"
+    yield from _sound_layout(record.job.spec, start)
+    yield from _where_allowed(snapshot, start)
+
+
+def _sound_layout(spec: JobSpec, start: StartAttempt) -> Iterator[str]:
+    request, units = spec.accelerators, start.placement.units
     count = sum(len(unit.accelerators) for unit in units)
     if not request.minimum <= count <= request.maximum:
         yield (
@@ -104,6 +114,11 @@ def _sound_start(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str
         )
     if start.placement.plan.ranks != count:
         yield f"{start.uid}: plan {start.placement.plan} does not occupy {count} accelerators"
+    if spec.unit_per_node:
+        if len({unit.node for unit in units}) != len(units):
+            yield f"{start.uid} runs its own command, which takes one launch unit a node"
+    elif any(len(unit.accelerators) != 1 for unit in units):
+        yield f"{start.uid}: each of its launch units is one rank and takes one accelerator"
     if [unit.index for unit in units] != list(range(len(units))):
         yield f"{start.uid}: its launch units are not numbered from 0"
     ranks = 0
@@ -111,10 +126,13 @@ def _sound_start(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str
         if unit.first_rank != ranks:
             yield f"{start.uid}: unit {unit.index} should begin at rank {ranks}"
         ranks += len(unit.accelerators)
-    batch = record.job.spec.global_batch_size
-    if batch and batch % max(1, count):
-        yield f"{start.uid}: batch {batch} does not divide by {count}"
-    yield from _where_allowed(snapshot, start)
+    batch = spec.global_batch_size
+    plan = start.placement.plan
+    micro_batch, rest = divmod(batch, plan.ranks * plan.accumulation_steps)
+    if rest:
+        yield f"{start.uid}: batch {batch} does not divide by plan {plan}"
+    if spec.micro_batch_size_max and micro_batch > spec.micro_batch_size_max:
+        yield f"{start.uid}: plan {plan} means micro-batches of {micro_batch}, which is too many"
 
 
 def _where_allowed(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str]:

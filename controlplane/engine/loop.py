@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from controlplane.domain.clock import FOREVER, Clock, Instant, after, seconds
-from controlplane.domain.event import CycleDecided
 from controlplane.domain.ids import Term
 from controlplane.domain.policy import Policy
-from controlplane.engine.cycle import Outcome, run_cycle
+from controlplane.engine.cycle import Outcome, hold_back, run_cycle
 from controlplane.engine.duties import next_due
 from controlplane.engine.ports import ActionSink, DecisionLog, EventSource
 from controlplane.engine.state import ClusterState, SequencedEvent
@@ -77,16 +76,15 @@ class Loop:
     async def _cycle(self, state: ClusterState, batch: tuple[SequencedEvent, ...]) -> ClusterState:
         state = state.fold(batch)
         now = self.clock.now()
-        if now < self.hold_until and state.silent_nodes:
-            # What runs on the silent nodes is not known yet; deciding now could start it twice.
-            nothing = CycleDecided(self.term, state.last_sequence, (), at=now)
-            await self.actions.carry_out(state, nothing)
-            self.observe(CycleReport(state, batch, None))
-            return state
-        outcome = run_cycle(state, now, self.policies, self.term)
+        # What runs on silent nodes is not known yet; deciding now could start it twice.
+        held_back = now < self.hold_until and bool(state.silent_nodes)
+        if held_back:
+            outcome = hold_back(state, now, self.term)
+        else:
+            outcome = run_cycle(state, now, self.policies, self.term)
         if not outcome.changes_nothing:
             sequence = await self.log.append(outcome.decided)
             state = state.fold([SequencedEvent(sequence, outcome.decided)])
         await self.actions.carry_out(state, outcome.decided)
-        self.observe(CycleReport(state, batch, outcome))
+        self.observe(CycleReport(state, batch, None if held_back else outcome))
         return state

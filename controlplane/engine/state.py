@@ -25,7 +25,13 @@ class SequencedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """Checkpoints of a forgotten job that a node still has to remove."""
+    """Checkpoints of a forgotten job that a node still has to remove.
+
+    Attributes:
+        node: Who removes them; empty while no node can be reached.
+        attempt: A number of its own, above the job's attempts, under which it is reported done.
+        manifest_json: The job's manifest, which names the checkpoint store.
+    """
 
     node: NodeId
     attempt: Attempt
@@ -44,7 +50,8 @@ class ClusterState:
         last_sequence: The last event that was folded.
         term: The highest term that decided anything.
         attempts_seen: Highest attempt that agents reported for uids the store did not know.
-        unwanted: Unknown uids whose strays shall be ended, by explicit order.
+        unwanted: Uids without a job whose strays shall be ended: by explicit order, or because
+            the job was forgotten. The values are empty; it is a set that keeps its order.
         purges: Checkpoints still to be removed, by uid of the forgotten job.
     """
 
@@ -55,7 +62,7 @@ class ClusterState:
     last_sequence: SequenceNumber = SequenceNumber(0)
     term: Term = Term(0)
     attempts_seen: dict[JobUid, Attempt] = field(default_factory=dict)
-    unwanted: frozenset[JobUid] = frozenset()
+    unwanted: dict[JobUid, None] = field(default_factory=dict)
     purges: dict[JobUid, Purge] = field(default_factory=dict)
 
     @classmethod
@@ -74,7 +81,7 @@ class ClusterState:
             settings=self.settings,
             term=self.term,
             attempts_seen=dict(self.attempts_seen),
-            unwanted=set(self.unwanted),
+            unwanted=dict(self.unwanted),
             purges={
                 uid: (purge.node, purge.attempt, purge.manifest_json)
                 for uid, purge in self.purges.items()
@@ -92,7 +99,7 @@ class ClusterState:
             last_sequence=last,
             term=draft.term,
             attempts_seen=draft.attempts_seen,
-            unwanted=frozenset(draft.unwanted),
+            unwanted=draft.unwanted,
             purges={uid: Purge(*purge) for uid, purge in draft.purges.items()},
         )
 
