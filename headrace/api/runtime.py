@@ -23,13 +23,14 @@ class Runtime:
     name: str
     images: bool = False
     mounts: bool = False
-    secrets: bool = False
+    secrets: bool = True
     managers: frozenset[str] = frozenset({MANAGED_BY_HEADRACE})
     precisions: frozenset[str] = frozenset({"fp32", "bf16"})
 
 
 PROCESSES = Runtime("a cluster of plain processes")
-"""Ranks are processes that Ray actors start: no containers, no mounts, no secret store."""
+"""Ranks are processes that Ray actors start: no containers and no mounts. Secrets are files of the
+nodes, which agents read when a rank starts (``HEADRACE_SECRETS_DIR``)."""
 
 
 def refusals(job: TrainingJob, runtime: Runtime = PROCESSES) -> tuple[Problem, ...]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import grpc
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 

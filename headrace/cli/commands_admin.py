@@ -1,0 +1,150 @@
+"""Commands for those who run a cluster: names, options and help."""
+
+from typing import Annotated
+
+import typer
+
+from headrace.cli.output import Format
+from headrace.cli.session import guarded, session_of
+
+_PANEL = "Administration"
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="What to print.")]
+NodeName = Annotated[str, typer.Argument(help="Name of the node.")]
+QueueName = Annotated[str, typer.Argument(help="Name of the queue.")]
+
+queue = typer.Typer(help="List, set and delete queues.", no_args_is_help=True)
+policy = typer.Typer(help="Show and change the deciding policy.", no_args_is_help=True)
+
+
+@queue.command("list")
+@guarded
+def queue_list(context: typer.Context, output: Output = Format.TABLE) -> None:
+    """List queues with what they hold."""
+    from headrace.cli import get
+
+    get.get_others(session_of(context), "queue", (), output)
+
+
+@queue.command("set")
+@guarded
+def queue_set(
+    context: typer.Context,
+    name: QueueName,
+    quota: Annotated[
+        int | None,
+        typer.Option(help="Most accelerators that its jobs may hold; -1 for no limit.", min=-1),
+    ] = None,
+    submitter: Annotated[
+        list[str] | None,
+        typer.Option(help="Who may submit to it; repeatable; '*' for everyone."),
+    ] = None,
+) -> None:
+    """Create a queue, or change what is given of one."""
+    from headrace.cli import admin
+
+    admin.set_queue(session_of(context), name, quota, submitter)
+
+
+@queue.command("delete")
+@guarded
+def queue_delete(context: typer.Context, name: QueueName) -> None:
+    """Delete an empty queue."""
+    from headrace.cli import admin
+
+    admin.delete_queue(session_of(context), name)
+
+
+@policy.command("get")
+@guarded
+def policy_get(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Only this setting.")] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Show the policy and its settings."""
+    from headrace.cli import admin
+
+    admin.get_policy(session_of(context), name, output)
+
+
+@policy.command("set")
+@guarded
+def policy_set(
+    context: typer.Context,
+    settings: Annotated[list[str], typer.Argument(help="name=value", metavar="NAME=VALUE...")],
+) -> None:
+    """Change settings, for example: policy set policy=fifo period_seconds=2."""
+    from headrace.cli import admin
+
+    admin.set_policy(session_of(context), settings)
+
+
+@guarded
+def drain(context: typer.Context, node: NodeName) -> None:
+    """Empty a node: what runs there moves away, and nothing new is placed there."""
+    from headrace.cli import admin
+
+    admin.drain(session_of(context), node, drained=True)
+
+
+@guarded
+def uncordon(context: typer.Context, node: NodeName) -> None:
+    """Let jobs run on a drained node again."""
+    from headrace.cli import admin
+
+    admin.drain(session_of(context), node, drained=False)
+
+
+@guarded
+def remove_node(context: typer.Context, node: NodeName) -> None:
+    """Forget a node that is lost for good."""
+    from headrace.cli import admin
+
+    admin.remove_node(session_of(context), node)
+
+
+@guarded
+def snapshot(
+    context: typer.Context,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="File to write; - for standard output.")
+    ] = "-",
+) -> None:
+    """Export the cluster as the deciding loop sees it, to simulate or to replay."""
+    from headrace.cli import admin
+
+    admin.download(session_of(context), "snapshot", output)
+
+
+@guarded
+def backup(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="File to write.")],
+) -> None:
+    """Write a consistent copy of the store, while everything runs."""
+    from headrace.cli import admin
+
+    admin.download(session_of(context), "backup", file)
+
+
+@guarded
+def report(
+    context: typer.Context,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="File to write.")
+    ] = "headrace-report.html",
+) -> None:
+    """Write one HTML page: who held which accelerator, and how the losses went."""
+    from headrace.cli import admin
+
+    admin.report(session_of(context), output)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds these commands."""
+    app.add_typer(queue, name="queue", rich_help_panel=_PANEL)
+    app.add_typer(policy, name="policy", rich_help_panel=_PANEL)
+    for command in (drain, uncordon, snapshot, backup, report):
+        app.command(rich_help_panel=_PANEL)(command)
+    app.command("remove-node", rich_help_panel=_PANEL)(remove_node)
