@@ -1,0 +1,292 @@
+"""AdminService: what the people who run the cluster say."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Collection
+
+from controlplane.domain import codec
+from controlplane.domain.event import (
+    NodeDrained,
+    NodeRemoved,
+    PolicyChanged,
+    QueueChanged,
+    QueueRemoved,
+)
+from controlplane.domain.ids import JobUid, NodeId, QueueName
+from controlplane.domain.lifecycle import FINISHED, HOLDING, Stage
+from controlplane.domain.node import Contact
+from controlplane.domain.queue import DEFAULT_QUEUE
+from controlplane.domain.record import JobRecord
+from controlplane.domain.snapshot import Slot
+from controlplane.edges.grpc_server.directory import JobDirectory
+from controlplane.edges.grpc_server.door import Door
+from controlplane.edges.grpc_server.errors import not_found, precondition
+from controlplane.edges.grpc_server.feed import StateFeed
+from controlplane.edges.grpc_server.history import History
+from controlplane.edges.grpc_server.interceptor import Context
+from controlplane.edges.grpc_server.policy_settings import changed_settings, settings_to_wire
+from controlplane.edges.grpc_server.ports import Reign
+from controlplane.engine.state import ClusterState
+from controlplane.wire import redact
+from controlplane.wire.sentences import action_sentence
+from controlplane.wire.translate import (
+    node_to_wire,
+    queue_from_wire,
+    queue_to_wire,
+    reason_to_wire,
+    running_unit_to_wire,
+    timestamp,
+)
+from headrace.api.generated import admin_pb2, admin_pb2_grpc, common_pb2
+
+_CHUNK_BYTES = 256 * 1024
+_DECISIONS_TOLD = 20
+_HOLDERS_TOLD = 10
+
+
+class AdminService(admin_pb2_grpc.AdminServiceServicer):
+    """Queues, policy, nodes, and questions about all of it."""
+
+    def __init__(
+        self,
+        *,
+        feed: StateFeed,
+        directory: JobDirectory,
+        door: Door,
+        history: History,
+        reign: Reign,
+        policies: Collection[str],
+        version: str,
+        dashboard_url: str = "",
+    ) -> None:
+        self._feed = feed
+        self._directory = directory
+        self._door = door
+        self._history = history
+        self._reign = reign
+        self._policies = tuple(sorted(policies))
+        self._version = version
+        self._dashboard_url = dashboard_url
+
+    @property
+    def _state(self) -> ClusterState:
+        return self._feed.state
+
+    def _holders(self) -> dict[Slot, JobUid]:
+        return dict(self._state.snapshot(self._door.now()).holders)
+
+    async def GetCluster(  # noqa: N802
+        self, request: admin_pb2.GetClusterRequest, context: Context
+    ) -> admin_pb2.GetClusterResponse:
+        """The cluster at a glance."""
+        return admin_pb2.GetClusterResponse(
+            version=self._version,
+            term=self._reign.term,
+            last_sequence=self._state.last_sequence,
+            state=self._reign.condition,
+            policy=self._state.settings.policy,
+            accelerators_total=sum(
+                len(node.node.accelerators)
+                for node in self._state.nodes.values()
+                if node.contact is not Contact.LOST
+            ),
+            accelerators_held=len(self._holders()),
+            dashboard_url=self._dashboard_url,
+            now=timestamp(self._door.now()),
+        )
+
+    async def ListNodes(  # noqa: N802
+        self, request: admin_pb2.ListNodesRequest, context: Context
+    ) -> admin_pb2.ListNodesResponse:
+        """Every node and who holds its accelerators."""
+        holders: dict[NodeId, dict[str, str]] = {}
+        for (name, slot), uid in self._holders().items():
+            holders.setdefault(name, {})[slot] = uid
+        return admin_pb2.ListNodesResponse(
+            nodes=[
+                admin_pb2.NodeStatus(
+                    node=node_to_wire(node.node),
+                    contact=node.contact.value,
+                    drained=node.drained,
+                    holders=holders.get(node.id, {}),
+                    strays=[running_unit_to_wire(stray) for stray in node.strays],
+                    last_change_at=timestamp(node.last_change_at),
+                )
+                for node in self._state.nodes.values()
+            ]
+        )
+
+    async def DrainNode(  # noqa: N802
+        self, request: admin_pb2.DrainNodeRequest, context: Context
+    ) -> admin_pb2.DrainNodeResponse:
+        """Moves work off a node and keeps it off, or takes that back."""
+        node = self._node(request.node)
+        if self._state.nodes[node].drained != request.drained:
+            event = NodeDrained(node, request.drained, self._door.now())
+            await self._door.append_and_fold(event)
+        return admin_pb2.DrainNodeResponse()
+
+    async def RemoveNode(  # noqa: N802
+        self, request: admin_pb2.RemoveNodeRequest, context: Context
+    ) -> admin_pb2.RemoveNodeResponse:
+        """Forgets a lost node."""
+        node = self._node(request.node)
+        contact = self._state.nodes[node].contact
+        if contact is not Contact.LOST:
+            raise precondition(
+                f"node {node} is {contact.lower()}; only a lost node can be removed: drain it, "
+                "stop its agent, and wait until it counts as lost"
+            )
+        await self._door.append_and_fold(NodeRemoved(node, self._door.now()))
+        return admin_pb2.RemoveNodeResponse()
+
+    def _node(self, name: str) -> NodeId:
+        if name not in self._state.nodes:
+            there = ", ".join(sorted(self._state.nodes)[:_HOLDERS_TOLD]) or "none yet"
+            raise not_found("node", name, f"there are {there}")
+        return NodeId(name)
+
+    async def PutQueue(  # noqa: N802
+        self, request: admin_pb2.PutQueueRequest, context: Context
+    ) -> admin_pb2.PutQueueResponse:
+        """Creates or changes a queue."""
+        queue = queue_from_wire(request.queue)
+        if self._state.queues.get(queue.name) != queue:
+            await self._door.append_and_fold(QueueChanged(queue, self._door.now()))
+        return admin_pb2.PutQueueResponse(queue=self._queue_told(queue.name) or request.queue)
+
+    async def DeleteQueue(  # noqa: N802
+        self, request: admin_pb2.DeleteQueueRequest, context: Context
+    ) -> admin_pb2.DeleteQueueResponse:
+        """Removes a queue that no unfinished job needs."""
+        name = QueueName(request.name)
+        if name not in self._state.queues:
+            raise not_found("queue", name, f"there are {', '.join(sorted(self._state.queues))}")
+        if name == DEFAULT_QUEUE:
+            raise precondition("the default queue stays: jobs that name no queue go there")
+        users = [
+            record.job.name
+            for record in self._directory.all()
+            if record.job.spec.queue == name and record.stage not in FINISHED
+        ]
+        if users:
+            raise precondition(
+                f"queue {name} has {len(users)} unfinished jobs ({', '.join(users[:5])}); "
+                "delete them or move them to another queue first"
+            )
+        await self._door.append_and_fold(QueueRemoved(name, self._door.now()))
+        return admin_pb2.DeleteQueueResponse()
+
+    async def ListQueues(  # noqa: N802
+        self, request: admin_pb2.ListQueuesRequest, context: Context
+    ) -> admin_pb2.ListQueuesResponse:
+        """Every queue with what it holds."""
+        told = (self._queue_told(name) for name in self._state.queues)
+        return admin_pb2.ListQueuesResponse(queues=[queue for queue in told if queue is not None])
+
+    def _queue_told(self, name: QueueName) -> common_pb2.Queue | None:
+        queue = self._state.queues.get(name)
+        if queue is None:
+            return None
+        mine = [r for r in self._state.jobs.values() if r.job.spec.queue == name]
+        return queue_to_wire(
+            queue,
+            held_accelerators=sum(_held(record) for record in mine),
+            jobs_running=sum(record.stage in HOLDING for record in mine),
+            jobs_waiting=sum(_waits(record) for record in mine),
+        )
+
+    async def GetPolicy(  # noqa: N802
+        self, request: admin_pb2.GetPolicyRequest, context: Context
+    ) -> admin_pb2.GetPolicyResponse:
+        """The settings, and which policies there are."""
+        return admin_pb2.GetPolicyResponse(
+            settings=settings_to_wire(self._state.settings), policies=self._policies
+        )
+
+    async def SetPolicy(  # noqa: N802
+        self, request: admin_pb2.SetPolicyRequest, context: Context
+    ) -> admin_pb2.SetPolicyResponse:
+        """Changes some settings."""
+        settings = changed_settings(self._state.settings, request.settings, self._policies)
+        if settings != self._state.settings:
+            await self._door.append_and_fold(PolicyChanged(settings, self._door.now()))
+        return admin_pb2.SetPolicyResponse(settings=settings_to_wire(settings))
+
+    async def Explain(  # noqa: N802
+        self, request: admin_pb2.ExplainRequest, context: Context
+    ) -> admin_pb2.ExplainResponse:
+        """Why a job stands where it stands."""
+        uid = JobUid(request.uid)
+        record = self._directory.find(uid)
+        if record is None:
+            raise not_found("job with uid", uid)
+        decisions = await self._history.decisions(uid, _DECISIONS_TOLD)
+        return admin_pb2.ExplainResponse(
+            stage=record.stage.value,
+            reason=reason_to_wire(record.reason),
+            holders=self._holders_told(record),
+            decisions=[
+                admin_pb2.ExplainedDecision(
+                    sequence=decision.sequence,
+                    at=timestamp(decision.at),
+                    reason=reason_to_wire(decision.reason),
+                    action=action_sentence(decision.action) if decision.action else "",
+                )
+                for decision in decisions
+            ],
+            position=self._position(record),
+        )
+
+    def _holders_told(self, record: JobRecord) -> list[admin_pb2.Holder]:
+        """Who holds what the job lacks, as its reason says."""
+        if record.reason is None:
+            return []
+        held = Counter(self._holders().values())
+        told = []
+        for uid in record.reason.holders[:_HOLDERS_TOLD]:
+            holder = self._directory.find(uid)
+            told.append(
+                admin_pb2.Holder(
+                    uid=uid,
+                    namespace=holder.job.namespace if holder else "",
+                    name=holder.job.name if holder else "",
+                    accelerators=held[uid],
+                )
+            )
+        return told
+
+    def _position(self, record: JobRecord) -> int:
+        if not _waits(record):
+            return 0
+        queue = record.job.spec.queue
+        waiting = [r for r in self._directory.all() if _waits(r) and r.job.spec.queue == queue]
+        waiting.sort(key=lambda r: (-r.job.spec.priority, r.job.submitted_at))
+        return 1 + [r.uid for r in waiting].index(record.uid)
+
+    async def ExportSnapshot(  # noqa: N802
+        self, request: admin_pb2.ExportSnapshotRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.ExportSnapshotResponse]:
+        """The state as the loop sees it, without anything that may be secret."""
+        text = redact.state_json(codec.dump(self._state, ClusterState)).encode()
+        for begin in range(0, len(text), _CHUNK_BYTES):
+            yield admin_pb2.ExportSnapshotResponse(data=text[begin : begin + _CHUNK_BYTES])
+
+    async def Backup(  # noqa: N802
+        self, request: admin_pb2.BackupRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.BackupResponse]:
+        """A consistent copy of the store while it runs."""
+        async for piece in self._history.backup():
+            yield admin_pb2.BackupResponse(data=piece)
+
+
+def _held(record: JobRecord) -> int:
+    attempt = record.attempt
+    if attempt is None:
+        return 0
+    return sum(
+        len(unit.accelerators) for unit in attempt.placement.units if attempt.holds(unit.index)
+    )
+
+
+def _waits(record: JobRecord) -> bool:
+    return record.stage in (Stage.QUEUED, Stage.BACKING_OFF) and not record.withdrawn

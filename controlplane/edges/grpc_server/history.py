@@ -1,0 +1,80 @@
+"""The store's memory for the services: its blocking questions are asked from threads."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from controlplane.domain.action import StartAttempt
+from controlplane.domain.clock import Clock
+from controlplane.domain.ids import Attempt, JobUid, SequenceNumber
+from controlplane.domain.placement import Placement
+from controlplane.edges.store.rows import StoredDecision, StoredLoss
+from controlplane.edges.store.store import Store
+from controlplane.engine.state import SequencedEvent
+
+_DEPTHS = (64, 1_000, 20_000)
+"""How many of a job's newest decisions to read: mostly few are enough."""
+
+
+class History:
+    """What the store remembers. Every call may raise ``StoreError``."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def events(
+        self, uid: JobUid | None, after: SequenceNumber, limit: int
+    ) -> Sequence[SequencedEvent]:
+        """Events after a number, oldest first: of one job (without decisions), or all."""
+        return await asyncio.to_thread(self._store.events, uid, after, limit)
+
+    async def decisions(self, uid: JobUid, limit: int) -> Sequence[StoredDecision]:
+        """The newest decisions about one job, oldest first."""
+        return await asyncio.to_thread(self._store.decisions, uid, limit)
+
+    async def decisions_after(self, uid: JobUid, after: int) -> Sequence[StoredDecision]:
+        """The decisions about one job after a number, oldest first."""
+        found = await self._deep(uid, lambda oldest: oldest.sequence <= after)
+        return [decision for decision in found if decision.sequence > after]
+
+    async def placement_of(self, uid: JobUid, attempt: Attempt) -> Placement | None:
+        """Where an attempt was started; None if that is not known any more."""
+
+        def starts(decision: StoredDecision) -> Placement | None:
+            action = decision.action
+            right = isinstance(action, StartAttempt) and action.attempt == attempt
+            return action.placement if right and isinstance(action, StartAttempt) else None
+
+        for depth in _DEPTHS:
+            found = await self.decisions(uid, depth)
+            placement = next((p for p in map(starts, found) if p is not None), None)
+            if placement is not None or len(found) < depth:
+                return placement
+        return None
+
+    async def _deep(
+        self, uid: JobUid, enough: Callable[[StoredDecision], bool]
+    ) -> Sequence[StoredDecision]:
+        """Reads back until the oldest decision found is old enough."""
+        found: Sequence[StoredDecision] = ()
+        for depth in _DEPTHS:
+            found = await self.decisions(uid, depth)
+            if len(found) < depth or enough(found[0]):
+                break
+        return found
+
+    async def losses(self, uid: JobUid, after_step: int, limit: int) -> Sequence[StoredLoss]:
+        """Training losses by step."""
+        return await asyncio.to_thread(self._store.losses, uid, after_step, limit)
+
+    async def backup(self) -> AsyncIterator[bytes]:
+        """A consistent copy of the store, in pieces."""
+        pieces = self._store.backup(self._clock.now())
+        try:
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                yield piece
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                # Ends the read transaction also for a caller who went away in the middle.
+                await asyncio.shield(asyncio.to_thread(close))

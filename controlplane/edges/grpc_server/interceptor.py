@@ -1,0 +1,201 @@
+"""What happens around every call: who is it, may it, and how is a refusal answered."""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import structlog
+from grpc import aio
+
+from controlplane.edges.grpc_server.errors import (
+    DETAILS_KEY,
+    RefusedError,
+    denied,
+    from_invalid_message,
+    unavailable,
+)
+from controlplane.edges.grpc_server.roles import (
+    ALLOWED,
+    LOCAL,
+    LOCAL_OPERATOR,
+    Caller,
+    Role,
+    RoleMap,
+    caller,
+)
+from controlplane.edges.store.errors import StoreClosedError, StoreUnavailableError
+from controlplane.engine.ports import TermLostError
+from controlplane.wire.violations import InvalidMessageError
+
+ROLE_KEY = "headrace-role"
+_UNARY = "unary"
+Context = aio.ServicerContext[Any, Any]
+Observer = Callable[[str, str, float], None]
+"""Told of each call: method, code, seconds."""
+
+log = structlog.get_logger(__name__)
+
+
+def _unobserved(method: str, code: str, seconds: float) -> None:
+    """Nobody watches."""
+
+
+class Gatekeeper(aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Checks the role of every caller and turns refusals into status codes.
+
+    Attributes:
+        roles: What certificates' identities are; None where nobody is authenticated.
+        monotonic: Nanoseconds for measuring calls.
+        observe: Told of every finished call.
+    """
+
+    def __init__(
+        self,
+        roles: RoleMap | None,
+        monotonic: Callable[[], int],
+        observe: Observer = _unobserved,
+    ) -> None:
+        self.roles = roles
+        self._monotonic = monotonic
+        self._observe = observe
+        self._wrapped: dict[str, Any] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """The handler of the call with this gate around it; made once for each method."""
+        method = handler_call_details.method
+        known = self._wrapped.get(method)
+        if known is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            known = self._wrapped[method] = self._wrap(method, handler)
+        return known
+
+    def identify(self, context: Context) -> Caller:
+        """Who makes this call.
+
+        Raises:
+            RefusedError: The certificate is of nobody who is known.
+        """
+        if self.roles is None:
+            for key, told in context.invocation_metadata() or ():
+                if key == ROLE_KEY and told == Role.OPERATOR:
+                    return LOCAL_OPERATOR
+            return LOCAL
+        names = _certificate_names(context)
+        found = self.roles.find(names)
+        if found is None:
+            raise denied(f"the certificate of {', '.join(names) or 'nobody'} maps to no role")
+        return found
+
+    def _admit(self, method: str, context: Context) -> None:
+        who = self.identify(context)
+        if not who.may_call(method):
+            allowed = ", ".join(sorted(ALLOWED.get(method, ()))) or "nobody"
+            raise denied(
+                f"{who.identity} has role {who.role}; {method.rsplit('/', 1)[-1]} is for {allowed}"
+            )
+        caller.set(who)
+
+    def _wrap(self, method: str, handler: Any) -> Any:
+        if handler.response_streaming:
+            inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            serve = self._streaming(method, inner)
+        else:
+            inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
+            make = (
+                grpc.stream_unary_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_unary_rpc_method_handler
+            )
+            serve = self._answering(method, inner)
+        return make(
+            serve,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _answering(self, method: str, inner: Any) -> Any:
+        async def serve(request: Any, context: Context) -> Any:
+            started = self._monotonic()
+            code = "OK"
+            try:
+                self._admit(method, context)
+                return await inner(request, context)
+            except Exception as error:
+                refused = _refusal(error, method)
+                code = refused.code.name
+            finally:
+                self._observe(method, code, (self._monotonic() - started) / 1e9)
+            await _abort(context, refused)
+            return None
+
+        return serve
+
+    def _streaming(self, method: str, inner: Any) -> Any:
+        generates = inspect.isasyncgenfunction(inner)
+
+        async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
+            started = self._monotonic()
+            code = "OK"
+            refused = None
+            try:
+                self._admit(method, context)
+                if generates:
+                    async with aclosing(inner(request, context)) as answers:
+                        async for answer in answers:
+                            yield answer
+                else:
+                    await inner(request, context)
+            except Exception as error:
+                refused = _refusal(error, method)
+                code = refused.code.name
+            finally:
+                self._observe(method, code, (self._monotonic() - started) / 1e9)
+            if refused is not None:
+                await _abort(context, refused)
+
+        return serve
+
+
+def _certificate_names(context: Context) -> list[str]:
+    told = context.auth_context()
+    found = [*told.get("x509_subject_alternative_name", ()), *told.get("x509_common_name", ())]
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in found]
+
+
+def _refusal(error: Exception, method: str) -> RefusedError:
+    match error:
+        case RefusedError():
+            return error
+        case InvalidMessageError():
+            return from_invalid_message(error)
+        case StoreUnavailableError() | StoreClosedError():
+            return unavailable(f"{error}; try again")
+        case TermLostError():
+            return unavailable("another control plane decides now; ask that one")
+        case aio.AbortError():
+            raise error
+    log.error("call failed", method=method, exc_info=error)
+    return RefusedError(
+        grpc.StatusCode.INTERNAL,
+        f"{method.rsplit('/', 1)[-1]} failed inside the control plane ({type(error).__name__}); "
+        "its log has the story",
+    )
+
+
+async def _abort(context: Context, refused: RefusedError) -> None:
+    await context.abort(
+        refused.code, refused.message, trailing_metadata=((DETAILS_KEY, refused.details()),)
+    )

@@ -1,0 +1,331 @@
+"""JobService: get, list, watch, events, losses and logs here; changes go to ``submission``."""
+
+import base64
+import binascii
+from collections.abc import AsyncIterator, Collection
+from contextlib import aclosing
+
+from controlplane.domain.clock import Clock, Instant
+from controlplane.domain.ids import Attempt, JobUid, NodeId, SequenceNumber
+from controlplane.domain.placement import Placement
+from controlplane.domain.record import JobRecord
+from controlplane.edges.grpc_server.directory import JobDirectory
+from controlplane.edges.grpc_server.errors import invalid, not_found
+from controlplane.edges.grpc_server.feed import Gone, StateFeed, Watcher
+from controlplane.edges.grpc_server.history import History
+from controlplane.edges.grpc_server.interceptor import Context
+from controlplane.edges.grpc_server.log_broker import LogBroker, LogRequest
+from controlplane.edges.grpc_server.submission import Submission
+from controlplane.edges.grpc_server.watching import forgotten_since, outdated
+from controlplane.wire.sentences import logged_decision, logged_event
+from controlplane.wire.status import gone_to_wire, job_to_wire
+from controlplane.wire.translate import timestamp
+from headrace.api.generated import jobs_pb2, jobs_pb2_grpc
+
+_PAGE_DEFAULT = 100
+_PAGE_MOST = 1000
+_LOSSES_MOST = 20_000
+"""Losses of one answer; a caller who got so many asks on after the last step."""
+
+
+class JobService(jobs_pb2_grpc.JobServiceServicer):
+    """What users and operators say about jobs."""
+
+    def __init__(
+        self,
+        *,
+        feed: StateFeed,
+        directory: JobDirectory,
+        submission: Submission,
+        history: History,
+        logs: LogBroker,
+        clock: Clock,
+    ) -> None:
+        self._feed = feed
+        self._directory = directory
+        self._submission = submission
+        self._history = history
+        self._logs = logs
+        self._clock = clock
+
+    async def SubmitJob(  # noqa: N802
+        self, request: jobs_pb2.SubmitJobRequest, context: Context
+    ) -> jobs_pb2.SubmitJobResponse:
+        """Accepts a job or the next generation of one."""
+        return await self._submission.submit(request)
+
+    async def WithdrawJob(  # noqa: N802
+        self, request: jobs_pb2.WithdrawJobRequest, context: Context
+    ) -> jobs_pb2.WithdrawJobResponse:
+        """Asks that a job goes."""
+        await self._submission.withdraw(request)
+        return jobs_pb2.WithdrawJobResponse()
+
+    async def GetJob(  # noqa: N802
+        self, request: jobs_pb2.GetJobRequest, context: Context
+    ) -> jobs_pb2.GetJobResponse:
+        """One job, by uid or by name."""
+        selector = request.selector
+        if selector.uid:
+            record = self._directory.find(JobUid(selector.uid))
+            if record is None:
+                raise not_found("job with uid", selector.uid)
+            return jobs_pb2.GetJobResponse(job=self._told(record))
+        if not selector.name:
+            raise invalid("selector", "wanted a uid or a name, got neither")
+        namespace = selector.namespace or "default"
+        record = self._directory.find_name((namespace, selector.name)) or next(
+            (r for r in self._directory.all() if _matches(r, selector, namespace)), None
+        )
+        if record is None:
+            raise not_found("job", f"{namespace}/{selector.name}", "`headrace get` lists all")
+        return jobs_pb2.GetJobResponse(job=self._told(record))
+
+    async def ListJobs(  # noqa: N802
+        self, request: jobs_pb2.ListJobsRequest, context: Context
+    ) -> jobs_pb2.ListJobsResponse:
+        """Jobs in order of submission, a page at a time.
+
+        Pages are of the moment each is asked for; whoever wants to miss nothing watches from
+        the version of the first page.
+        """
+        size = _page_size(request.page_size)
+        begin = _read_token(request.page_token)
+        version = self._feed.version
+        page: list[JobRecord] = []
+        token = ""
+        for record in sorted(self._directory.all(), key=_order):
+            if begin and _order(record) <= begin:
+                continue
+            if not _matches(record, request.selector):
+                continue
+            if len(page) == size:
+                token = _write_token(page[-1])
+                break
+            page.append(record)
+        return jobs_pb2.ListJobsResponse(
+            jobs=[self._told(record) for record in page], next_page_token=token, version=version
+        )
+
+    async def WatchJobs(  # noqa: N802
+        self, request: jobs_pb2.WatchJobsRequest, context: Context
+    ) -> AsyncIterator[jobs_pb2.WatchJobsResponse]:
+        """The present jobs (or what changed since a version), then every change."""
+        watcher = self._feed.watch()
+        try:
+            async for answer in self._begin(request):
+                yield answer
+            while not watcher.ended:
+                await watcher.wait()
+                for answer in self._news(watcher, request.selector):
+                    yield answer
+            raise outdated(watcher.ended)
+        finally:
+            self._feed.unwatch(watcher)
+
+    async def _begin(
+        self, request: jobs_pb2.WatchJobsRequest
+    ) -> AsyncIterator[jobs_pb2.WatchJobsResponse]:
+        after, version = request.after_version, self._feed.version
+        if after < 0:
+            raise invalid("after_version", f"wanted 0 or a version, got {after}")
+        changed, gone = list(self._feed.state.jobs), list[Gone]()
+        if after > 0:
+            known = self._feed.since(after)
+            if known is not None:
+                changed, gone = known
+            else:
+                # From before this process: every job is told, and the log knows who went.
+                gone = await forgotten_since(self._history, self._feed, after)
+        for answer in self._answers(changed, gone, request.selector, version):
+            yield answer
+        yield jobs_pb2.WatchJobsResponse(
+            kind=jobs_pb2.WatchJobsResponse.KIND_SYNCED, version=version
+        )
+
+    def _news(
+        self, watcher: Watcher, selector: jobs_pb2.JobSelector
+    ) -> list[jobs_pb2.WatchJobsResponse]:
+        changed, gone = watcher.take()
+        return self._answers(changed, gone, selector, self._feed.version)
+
+    def _answers(
+        self,
+        changed: Collection[JobUid],
+        gone: Collection[Gone],
+        selector: jobs_pb2.JobSelector,
+        version: int,
+    ) -> list[jobs_pb2.WatchJobsResponse]:
+        answers = []
+        for uid in changed:
+            record = self._feed.state.jobs.get(uid)
+            if record is not None and _matches(record, selector):
+                answers.append(
+                    jobs_pb2.WatchJobsResponse(
+                        kind=jobs_pb2.WatchJobsResponse.KIND_PRESENT,
+                        job=self._told(record),
+                        version=version,
+                    )
+                )
+        answers.extend(
+            jobs_pb2.WatchJobsResponse(
+                kind=jobs_pb2.WatchJobsResponse.KIND_GONE,
+                job=gone_to_wire(job.uid, job.namespace, job.name),
+                version=version,
+            )
+            for job in gone
+            if _selects(selector, job.uid, job.namespace, job.name, job.queue)
+        )
+        return answers
+
+    async def ListEvents(  # noqa: N802
+        self, request: jobs_pb2.ListEventsRequest, context: Context
+    ) -> jobs_pb2.ListEventsResponse:
+        """What happened and was decided."""
+        size = _page_size(request.page_size)
+        if request.after_sequence < 0:
+            raise invalid("after_sequence", f"wanted 0 or more, got {request.after_sequence}")
+        after = SequenceNumber(request.after_sequence)
+        only = JobUid(request.uid) if request.uid else None
+        found = await self._history.events(only, after, size + 1)
+        told = [logged_event(e.sequence, e.event, self.name_of) for e in found]
+        if only is not None:
+            # A decision is about many jobs; the store keeps what it says of each apart.
+            decided = await self._history.decisions_after(only, after)
+            told.extend(logged_decision(decision, self.name_of) for decision in decided)
+            told.sort(key=lambda event: event.sequence)
+        page = _whole_sequences(told, size)
+        return jobs_pb2.ListEventsResponse(
+            events=page, next_after_sequence=page[-1].sequence if len(told) > len(page) else 0
+        )
+
+    async def GetLosses(  # noqa: N802
+        self, request: jobs_pb2.GetLossesRequest, context: Context
+    ) -> jobs_pb2.GetLossesResponse:
+        """Training losses by step."""
+        if not request.uid:
+            raise invalid("uid", "wanted the uid of a job, got ''")
+        # 0 is also what a caller leaves out, who wants all: there may be a step 0.
+        after = request.after_step or -1
+        rows = await self._history.losses(JobUid(request.uid), after, _LOSSES_MOST)
+        return jobs_pb2.GetLossesResponse(
+            points=[
+                jobs_pb2.LossPoint(
+                    step=row.step, loss=row.loss, attempt=row.attempt, at=timestamp(Instant(row.at))
+                )
+                for row in rows
+            ]
+        )
+
+    async def StreamLogs(  # noqa: N802
+        self, request: jobs_pb2.StreamLogsRequest, context: Context
+    ) -> AsyncIterator[jobs_pb2.StreamLogsResponse]:
+        """Captured output of one launch unit, brokered from its node's agent."""
+        for field, number, least in (
+            ("attempt", request.attempt, 0),
+            ("unit", request.unit, 0),
+            ("tail_lines", request.tail_lines, -1),
+        ):
+            if number < least:
+                raise invalid(field, f"wanted {least} or more, got {number}")
+        record = self._directory.find(JobUid(request.uid))
+        attempt = Attempt(request.attempt or (record.attempts_made if record else 0))
+        node: NodeId | None = None
+        if attempt:
+            node = await self._place_of(record, JobUid(request.uid), attempt, request.unit)
+        elif record is None:
+            raise not_found("job with uid", request.uid)
+        if node is None:
+            note = (
+                "the job has not started yet, so there is no output"
+                if not attempt
+                else f"attempt {attempt} has no unit {request.unit} that is known here"
+            )
+            yield jobs_pb2.StreamLogsResponse(attempt=attempt, unit=request.unit, note=note)
+            return
+        wanted = LogRequest(
+            JobUid(request.uid), attempt, request.unit, request.tail_lines, request.follow
+        )
+        async with aclosing(self._logs.read(node, wanted)) as pieces:
+            async for piece in pieces:
+                yield jobs_pb2.StreamLogsResponse(
+                    data=piece.data, attempt=attempt, unit=request.unit, note=piece.note
+                )
+
+    async def _place_of(
+        self, record: JobRecord | None, uid: JobUid, attempt: Attempt, unit: int
+    ) -> NodeId | None:
+        """Where a unit runs or ran: known for the present attempt, looked up for earlier ones."""
+        present = record.attempt if record is not None else None
+        if present is not None and present.number == attempt:
+            placement: Placement | None = present.placement
+        else:
+            placement = await self._history.placement_of(uid, attempt)
+        units = placement.units if placement is not None else ()
+        return next((known.node for known in units if known.index == unit), None)
+
+    def name_of(self, uid: JobUid) -> str:
+        """What people call the job; its uid once it is forgotten."""
+        record = self._directory.find(uid)
+        return record.job.name if record is not None else str(uid)
+
+    def _told(self, record: JobRecord) -> jobs_pb2.Job:
+        return job_to_wire(record, self._clock.now(), self._feed.state.silent_nodes)
+
+
+def _whole_sequences(events: list[jobs_pb2.LoggedEvent], size: int) -> list[jobs_pb2.LoggedEvent]:
+    """The first ``size`` events, and what else carries the last one's number: a page that begins
+    after that number must miss nothing.
+    """
+    end = size
+    while 0 < end < len(events) and events[end].sequence == events[end - 1].sequence:
+        end += 1
+    return events[:end]
+
+
+def _page_size(asked: int) -> int:
+    if asked < 0 or asked > _PAGE_MOST:
+        raise invalid("page_size", f"wanted 0 (for {_PAGE_DEFAULT}) to {_PAGE_MOST}, got {asked}")
+    return asked or _PAGE_DEFAULT
+
+
+def _order(record: JobRecord) -> tuple[int, str]:
+    return record.job.submitted_at, record.uid
+
+
+def _write_token(record: JobRecord) -> str:
+    at, uid = _order(record)
+    return base64.urlsafe_b64encode(f"{at}:{uid}".encode()).decode()
+
+
+def _read_token(token: str) -> tuple[int, str] | None:
+    if not token:
+        return None
+    try:
+        at, uid = base64.urlsafe_b64decode(token.encode()).decode().split(":", 1)
+        return int(at), uid
+    except (ValueError, binascii.Error):
+        raise invalid("page_token", f"wanted a token of an earlier page, got {token!r}") from None
+
+
+def _matches(
+    record: JobRecord, selector: jobs_pb2.JobSelector, namespace: str | None = None
+) -> bool:
+    job = record.job
+    if namespace is not None and job.namespace != namespace:
+        return False
+    return _selects(selector, job.uid, job.namespace, job.name, job.spec.queue)
+
+
+def _selects(
+    selector: jobs_pb2.JobSelector, uid: str, namespace: str, name: str, queue: str
+) -> bool:
+    return all(
+        wanted in ("", got)
+        for wanted, got in (
+            (selector.namespace, namespace),
+            (selector.name, name),
+            (selector.uid, uid),
+            (selector.queue, queue),
+        )
+    )

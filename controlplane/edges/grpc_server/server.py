@@ -1,0 +1,165 @@
+"""The gRPC server with everything on it: services, health, reflection, roles, TLS."""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from controlplane.edges.grpc_server.interceptor import Gatekeeper
+from headrace.api.generated import (
+    admin_pb2,
+    admin_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    nodes_pb2,
+    nodes_pb2_grpc,
+)
+
+SERVICES = tuple(
+    file.DESCRIPTOR.services_by_name[name].full_name
+    for file, name in (
+        (jobs_pb2, "JobService"),
+        (nodes_pb2, "NodeService"),
+        (admin_pb2, "AdminService"),
+    )
+)
+_MESSAGE_BYTES = 16 * 2**20
+
+
+class ListenRefusedError(Exception):
+    """The address must not be listened on like this, or cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files of mutual TLS: our key and certificate, and who signs the callers'."""
+
+    key: Path
+    certificate: Path
+    client_authority: Path
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """What a secure port wants.
+
+        Raises:
+            ListenRefusedError: A file cannot be read.
+        """
+        try:
+            pair = (self.key.read_bytes(), self.certificate.read_bytes())
+            authority = self.client_authority.read_bytes()
+        except OSError as error:
+            raise ListenRefusedError(f"cannot read a TLS file: {error}") from error
+        return grpc.ssl_server_credentials([pair], authority, require_client_auth=True)
+
+
+class Health:
+    """Says whether calls make sense now, for every service at once."""
+
+    def __init__(self) -> None:
+        self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._serving: bool | None = None
+
+    async def set(self, *, serving: bool) -> None:
+        """Serving, or not."""
+        if serving == self._serving:
+            return
+        self._serving = serving
+        status = health_pb2.HealthCheckResponse
+        for name in ("", *SERVICES):
+            await self.servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether ``host:port`` can be reached from this machine only."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rsplit(":", 1)[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(slots=True)
+class Server:
+    """A server that listens.
+
+    Attributes:
+        aio: The server itself.
+        health: Its health.
+        address: Host and port; the port that was bound where 0 was asked for.
+    """
+
+    aio: aio.Server
+    health: Health
+    address: str
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Takes no new calls, and ends those that last longer than the grace."""
+        await self.health.servicer.enter_graceful_shutdown()
+        await self.aio.stop(grace_seconds)
+
+
+async def start_server(
+    *,
+    address: str,
+    tls: TlsFiles | None,
+    insecure_listen: bool,
+    gatekeeper: Gatekeeper,
+    jobs: jobs_pb2_grpc.JobServiceServicer,
+    nodes: nodes_pb2_grpc.NodeServiceServicer,
+    admin: admin_pb2_grpc.AdminServiceServicer,
+    options: Sequence[tuple[str, int]] = (),
+) -> Server:
+    """Binds, registers everything and starts.
+
+    Raises:
+        ListenRefusedError: A sentence on the address or the TLS files.
+    """
+    if tls is None and not insecure_listen and not is_loopback(address):
+        raise ListenRefusedError(
+            f"{address} can be reached from other machines and there is no TLS, so anyone could "
+            "run anything; give --tls-key, --tls-certificate, --tls-client-ca and --roles, or "
+            "listen on 127.0.0.1, or insist with --insecure-listen"
+        )
+    server = aio.server(
+        interceptors=(gatekeeper,),
+        options=(
+            ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+            ("grpc.max_send_message_length", _MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+            # Agents ping idle streams, so that both sides notice a dead connection.
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            *options,
+        ),
+    )
+    jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)  # type: ignore[no-untyped-call]
+    nodes_pb2_grpc.add_NodeServiceServicer_to_server(nodes, server)  # type: ignore[no-untyped-call]
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call]
+    state = Health()
+    health_pb2_grpc.add_HealthServicer_to_server(state.servicer, server)
+    reflection.enable_server_reflection(
+        (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
+    try:
+        if tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, tls.credentials())
+    except RuntimeError as error:
+        raise ListenRefusedError(f"cannot listen on {address}: {error}") from error
+    await state.set(serving=False)
+    await server.start()
+    host = address.rsplit(":", 1)[0]
+    bound = address if address.startswith("unix:") else f"{host}:{port}"
+    return Server(server, state, bound)

@@ -1,0 +1,359 @@
+"""Metrics for Prometheus and structured logs, made from what the loop tells after each cycle.
+
+Names follow what users of peers have dashboards for (``docs``: peers' tables). Labels are queues,
+methods, and closed sets; never jobs, nodes or uids, which would grow without bound.
+"""
+
+import logging
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TextIO
+from wsgiref.simple_server import WSGIServer
+
+import structlog
+from prometheus_client import CollectorRegistry, Gauge, Histogram, Info, start_http_server
+from prometheus_client import Counter as CounterMetric
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from controlplane.domain.action import EndAttempt, StartAttempt, StopAttempt
+from controlplane.domain.clock import SECOND, Instant
+from controlplane.domain.ids import JobUid
+from controlplane.domain.lifecycle import FINISHED, HOLDING, Stage
+from controlplane.domain.node import Contact
+from controlplane.domain.record import JobRecord
+from controlplane.engine.loop import CycleReport
+from controlplane.engine.state import ClusterState
+
+_WAIT_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
+_CYCLE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_CHANGE_SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+_CALL_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
+
+log = structlog.get_logger(__name__)
+
+
+class _AcceleratorSeconds(Collector):
+    """Integrates how many accelerators are in which state, also between two cycles."""
+
+    def __init__(self, monotonic: Callable[[], int]) -> None:
+        self._monotonic = monotonic
+        self._now: Counter[tuple[str, str]] = Counter()
+        self._totals: Counter[tuple[str, str]] = Counter()
+        self._at_ns = monotonic()
+        # The page is read by a thread of the HTTP server.
+        self._lock = threading.Lock()
+
+    def set(self, held: Counter[tuple[str, str]]) -> None:
+        """From now on, so many accelerators are in each (queue, state)."""
+        with self._lock:
+            self._advance()
+            self._now = held
+
+    def _advance(self) -> None:
+        now_ns = self._monotonic()
+        for key, count in self._now.items():
+            self._totals[key] += count * (now_ns - self._at_ns)
+        self._at_ns = now_ns
+
+    def collect(self) -> Iterable[Metric]:
+        """The totals up to this moment."""
+        family = CounterMetricFamily(
+            "headrace_accelerator_seconds",
+            "Accelerator-seconds by what they were spent on; queue is empty where no job held it.",
+            labels=("queue", "state"),
+        )
+        with self._lock:
+            self._advance()
+            for (queue, state), total in sorted(self._totals.items()):
+                family.add_metric((queue, state), total / SECOND)
+        yield family
+
+
+class Telemetry:
+    """Every metric of the control plane, in a registry of its own."""
+
+    def __init__(self, version: str, monotonic: Callable[[], int]) -> None:
+        self.registry = CollectorRegistry()
+        self._monotonic = monotonic
+        self._cycle_began_ns: int | None = None
+        self._stops: dict[JobUid, tuple[Instant, str]] = {}
+        self._seen: ClusterState = ClusterState()
+        self._accelerator_seconds = _AcceleratorSeconds(monotonic)
+        self.registry.register(self._accelerator_seconds)
+        Info("headrace_build", "Version of the control plane.", registry=self.registry).info(
+            {"version": version}
+        )
+        self._define_cluster()
+        self._define_flow()
+
+    def _define_cluster(self) -> None:
+        gauge, registry = Gauge, self.registry
+        self.term = gauge("headrace_term", "Term; 0 while standing by.", registry=registry)
+        self.deciding = gauge("headrace_deciding", "1 while this decides.", registry=registry)
+        self._pending = gauge(
+            "headrace_pending_jobs", "Jobs that wait.", ("queue",), registry=registry
+        )
+        self._running = gauge(
+            "headrace_running_jobs", "Jobs that hold accelerators.", ("queue",), registry=registry
+        )
+        self._unadmitted = gauge(
+            "headrace_unadmitted_jobs", "Waiting jobs by why.", ("reason",), registry=registry
+        )
+        self._quota = gauge(
+            "headrace_queue_nominal_quota",
+            "Quota in accelerators; absent where there is none.",
+            ("queue",),
+            registry=registry,
+        )
+        self._usage = gauge(
+            "headrace_queue_resource_usage", "Accelerators held.", ("queue",), registry=registry
+        )
+        self._accelerators = gauge(
+            "headrace_accelerators", "Accelerators by state.", ("state",), registry=registry
+        )
+        self._nodes = gauge("headrace_nodes", "Nodes by contact.", ("contact",), registry=registry)
+
+    def _define_flow(self) -> None:
+        registry = self.registry
+        self._admission_wait = Histogram(
+            "headrace_admission_wait_time_seconds",
+            "From submission to the first start.",
+            ("queue",),
+            buckets=_WAIT_SECONDS,
+            registry=registry,
+        )
+        self._execution = Histogram(
+            "headrace_execution_time_seconds",
+            "From the first start to the end, by result.",
+            ("result",),
+            buckets=_WAIT_SECONDS,
+            registry=registry,
+        )
+        self._cycle = Histogram(
+            "headrace_admission_attempt_duration_seconds",
+            "One cycle: fold, decide, log, publish.",
+            buckets=_CYCLE_SECONDS,
+            registry=registry,
+        )
+        self._decisions = CounterMetric(
+            "headrace_decisions", "Decisions by reason.", ("reason",), registry=registry
+        )
+        self._refused = CounterMetric(
+            "headrace_policy_refused", "Decisions not carried out.", ("policy",), registry=registry
+        )
+        self._evicted = CounterMetric(
+            "headrace_evicted_jobs", "Attempts stopped or ended.", ("reason",), registry=registry
+        )
+        self._reconfigurations = CounterMetric(
+            "headrace_reconfigurations", "Planned changes ordered.", ("reason",), registry=registry
+        )
+        self._reconfiguration = Histogram(
+            "headrace_reconfiguration_duration_seconds",
+            "From the order to stop to the first step under the new plan.",
+            ("reason",),
+            buckets=_CHANGE_SECONDS,
+            registry=registry,
+        )
+        self._events = CounterMetric(
+            "headrace_events_appended", "Events in the log by kind.", ("kind",), registry=registry
+        )
+        self._calls = Histogram(
+            "headrace_grpc_server_handling_seconds",
+            "Calls by method and code.",
+            ("grpc_method", "grpc_code"),
+            buckets=_CALL_SECONDS,
+            registry=registry,
+        )
+
+    def call_handled(self, method: str, code: str, seconds: float) -> None:
+        """A gRPC call was answered."""
+        self._calls.labels(method.rsplit("/", 1)[-1], code).observe(seconds)
+
+    def cycle_began(self) -> None:
+        """Events came in and a cycle begins."""
+        self._cycle_began_ns = self._monotonic()
+
+    def cycle_ended(self, report: CycleReport) -> None:
+        """Counts what a cycle did."""
+        if self._cycle_began_ns is not None:
+            self._cycle.observe((self._monotonic() - self._cycle_began_ns) / SECOND)
+            self._cycle_began_ns = None
+        for numbered in report.events:
+            self._events.labels(numbered.event.kind).inc()
+        state, before = report.state, self._seen
+        self._seen = state
+        if report.outcome is not None:
+            self._count_decision(report)
+        for uid, record in state.jobs.items():
+            earlier = before.jobs.get(uid)
+            if earlier is not record:
+                self._follow(earlier, record)
+        for uid in before.jobs.keys() - state.jobs.keys():
+            self._stops.pop(uid, None)
+        if state is not before:
+            self._measure(state)
+
+    def _count_decision(self, report: CycleReport) -> None:
+        outcome = report.outcome
+        assert outcome is not None
+        if outcome.refused:
+            self._refused.labels(report.state.settings.policy).inc()
+            log.error("policy refused", policy=report.state.settings.policy, why=outcome.refused)
+        if outcome.changes_nothing:
+            return
+        decided = outcome.decided
+        self._events.labels(decided.kind).inc()
+        sequence = report.state.last_sequence
+        told = dict(decided.reasons)
+        for action in decided.actions:
+            reason = getattr(action, "reason", None)
+            if reason is not None:
+                told[action.uid] = reason
+            log.info(
+                "decided",
+                decision=sequence,
+                term=decided.term,
+                job=action.uid,
+                action=action.kind,
+                attempt=getattr(action, "attempt", None),
+                reason=reason.code.value if reason is not None else None,
+                message=reason.message if reason is not None else None,
+            )
+            if isinstance(action, StopAttempt | EndAttempt):
+                code = action.reason.code.value
+                self._evicted.labels(code).inc()
+                if isinstance(action, StopAttempt):
+                    self._stops[action.uid] = (decided.at, code)
+            elif isinstance(action, StartAttempt) and action.uid in self._stops:
+                self._reconfigurations.labels(self._stops[action.uid][1]).inc()
+        for reason in told.values():
+            self._decisions.labels(reason.code.value).inc()
+
+    def _follow(self, before: JobRecord | None, after: JobRecord) -> None:
+        """Counts what one job's change means."""
+        job = after.job
+        first = after.first_started_at
+        if first is not None and before is not None and before.first_started_at is None:
+            waited = max(0, first - job.submitted_at) / SECOND
+            self._admission_wait.labels(job.spec.queue).observe(waited)
+        if after.stage in FINISHED:
+            self._stops.pop(after.uid, None)
+            if before is not None and before.stage not in FINISHED and first and after.finished_at:
+                ran = max(0, after.finished_at - first) / SECOND
+                self._execution.labels(after.stage.value).observe(ran)
+        attempt = after.attempt
+        stopped = self._stops.get(after.uid)
+        if stopped is not None and attempt is not None and attempt.running_at is not None:
+            at, code = stopped
+            if attempt.started_at >= at:
+                took = max(0, attempt.running_at - at) / SECOND
+                self._reconfiguration.labels(code).observe(took)
+                del self._stops[after.uid]
+
+    def _measure(self, state: ClusterState) -> None:
+        pending: Counter[str] = Counter(dict.fromkeys(state.queues, 0))
+        running: Counter[str] = Counter(dict.fromkeys(state.queues, 0))
+        usage: Counter[str] = Counter(dict.fromkeys(state.queues, 0))
+        reasons: Counter[str] = Counter()
+        held: Counter[tuple[str, str]] = Counter()
+        for record in state.jobs.values():
+            queue = record.job.spec.queue
+            if record.stage in HOLDING and record.attempt is not None:
+                running[queue] += 1
+                for unit in record.attempt.placement.units:
+                    if record.attempt.holds(unit.index):
+                        usage[queue] += len(unit.accelerators)
+                        held[queue, record.stage.value.lower()] += len(unit.accelerators)
+            elif record.stage in (Stage.QUEUED, Stage.BACKING_OFF) and not record.withdrawn:
+                pending[queue] += 1
+                if record.reason is not None:
+                    reasons[record.reason.code.value] += 1
+        self._add_unheld(state, held)
+        self._accelerator_seconds.set(held)
+        by_state: Counter[str] = Counter()
+        for (_, name), count in held.items():
+            by_state[name] += count
+        quotas = {
+            queue.name: queue.quota_accelerators
+            for queue in state.queues.values()
+            if queue.quota_accelerators is not None
+        }
+        contacts: Counter[str] = Counter({contact.value: 0 for contact in Contact})
+        contacts.update(node.contact.value for node in state.nodes.values())
+        _set(self._pending, pending)
+        _set(self._running, running)
+        _set(self._usage, usage)
+        _set(self._unadmitted, reasons)
+        _set(self._accelerators, by_state)
+        _set(self._quota, quotas)
+        _set(self._nodes, contacts)
+
+    @staticmethod
+    def _add_unheld(state: ClusterState, held: Counter[tuple[str, str]]) -> None:
+        total = unhealthy = stray = 0
+        for node in state.nodes.values():
+            if node.contact is Contact.LOST:
+                continue
+            total += len(node.node.accelerators)
+            unhealthy += sum(bool(a.unhealthy) for a in node.node.accelerators)
+            stray += sum(len(unit.accelerators) for unit in node.strays)
+        held["", "unhealthy"] = unhealthy
+        held["", "stray"] = stray
+        held["", "idle"] = max(0, total - sum(held.values()))
+
+
+def _set(gauge: Gauge, values: "dict[str, int] | Counter[str]") -> None:
+    """Sets a gauge's series and drops those of labels that are gone."""
+    gauge.clear()
+    for label, value in values.items():
+        gauge.labels(label).set(value)
+
+
+class MetricsPage:
+    """``/metrics`` on a port of its own."""
+
+    def __init__(self, registry: CollectorRegistry, address: str) -> None:
+        """Starts to listen.
+
+        Raises:
+            OSError: The address cannot be bound.
+        """
+        host, _, port = address.rpartition(":")
+        self._server: WSGIServer
+        self._server, self._thread = start_http_server(
+            int(port), addr=host.strip("[]"), registry=registry
+        )
+        self.address = f"{host}:{self._server.server_port}"
+
+    def close(self) -> None:
+        """Ends the page."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def set_up_logs(*, as_json: bool, level: str = "INFO", stream: TextIO = sys.stderr) -> None:
+    """Structured logs: JSON lines, or columns for people where that is a terminal."""
+    renderer: structlog.typing.Processor
+    if as_json:
+        renderer = structlog.processors.JSONRenderer(default=str)
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks
+            if as_json
+            else structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )

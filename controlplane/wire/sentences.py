@@ -1,0 +1,237 @@
+"""What happened, told to people: one sentence an event, and the event itself without secrets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from controlplane.domain import codec
+from controlplane.domain.action import (
+    Action,
+    EndAttempt,
+    FailJob,
+    ForgetJob,
+    StartAttempt,
+    StopAttempt,
+)
+from controlplane.domain.clock import Instant
+from controlplane.domain.event import (
+    AcceleratorHealthChanged,
+    CycleDecided,
+    Event,
+    JobProgressed,
+    JobSubmitted,
+    JobUpdated,
+    JobWithdrawn,
+    NodeDrained,
+    NodeLost,
+    NodeRegistered,
+    NodeRemoved,
+    PolicyChanged,
+    QueueChanged,
+    QueueRemoved,
+    RendezvousBound,
+    UnitExited,
+    UnitStarted,
+)
+from controlplane.domain.ids import JobUid, SequenceNumber
+from controlplane.domain.reason import Reason
+from controlplane.domain.record import Outcome
+from controlplane.wire import redact
+from controlplane.wire.translate import reason_to_wire, timestamp
+from headrace.api.generated import jobs_pb2
+
+Names = Callable[[JobUid], str]
+"""What people call a job; its uid if nobody knows any more."""
+
+_MOST_TOLD = 5
+_DECIDED = "CycleDecided"
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    message: str
+    uid: str = ""
+    node: str = ""
+    reason: Reason | None = None
+
+
+def action_sentence(action: Action) -> str:
+    """What was ordered, e.g. ``start attempt 2 with dp4 on node-a, node-b``."""
+    match action:
+        case StartAttempt():
+            nodes = ", ".join(sorted(action.placement.nodes))
+            return f"start attempt {action.attempt} with {action.placement.plan} on {nodes}"
+        case StopAttempt():
+            return f"stop attempt {action.attempt} at a checkpoint"
+        case EndAttempt():
+            return f"end attempt {action.attempt} now"
+        case FailJob():
+            return "give the job up"
+        case ForgetJob():
+            return "forget the job" + (" and remove its checkpoints" if action.purge else "")
+
+
+def _because(reason: Reason | None) -> str:
+    if reason is None:
+        return ""
+    return f": {reason.message}" if reason.message else f" ({reason.code.value})"
+
+
+def _decided(event: CycleDecided, names: Names) -> _Telling:
+    parts = [f"{names(a.uid)}: {action_sentence(a)}" for a in event.actions]
+    if not parts:
+        parts = [f"{names(uid)}{_because(reason)}" for uid, reason in event.reasons]
+    told = "; ".join(parts[:_MOST_TOLD])
+    if len(parts) > _MOST_TOLD:
+        told += f"; and {len(parts) - _MOST_TOLD} more"
+    jobs = {action.uid for action in event.actions} | {uid for uid, _ in event.reasons}
+    return _Telling(
+        f"decided: {told}",
+        uid=next(iter(jobs)) if len(jobs) == 1 else "",
+        reason=event.reasons[0][1] if len(event.reasons) == 1 else None,
+    )
+
+
+def _exited(event: UnitExited) -> _Telling:
+    end = event.exit
+    how = {
+        Outcome.SUCCEEDED: f"finished at step {end.step}",
+        Outcome.STOPPED: f"stopped at step {end.step} as planned",
+        Outcome.FAILED: "failed",
+        Outcome.LOST: "was lost",
+        Outcome.NEVER_STARTED: "never started",
+    }[end.outcome]
+    return _Telling(
+        f"unit {end.unit} of attempt {event.attempt} {how} on {event.node}{_because(end.reason)}",
+        uid=event.uid,
+        node=event.node,
+        reason=end.reason,
+    )
+
+
+def _about_job(event: Event) -> _Telling | None:
+    match event:
+        case JobSubmitted(job) | JobUpdated(job):
+            verb = "submitted" if isinstance(event, JobSubmitted) else "updated"
+            by = f" by {job.submitter}" if job.submitter else ""
+            wanted = job.spec.accelerators
+            size = (
+                str(wanted.minimum)
+                if wanted.minimum == wanted.maximum
+                else f"{wanted.minimum} to {wanted.maximum}"
+            )
+            return _Telling(
+                f"{verb}{by}: generation {job.generation} in queue {job.spec.queue}, "
+                f"wants {size} accelerators",
+                uid=job.uid,
+            )
+        case JobWithdrawn():
+            more = " together with its checkpoints" if event.purge else ""
+            return _Telling(f"withdrawn{more}", uid=event.uid)
+        case RendezvousBound():
+            return _Telling(f"attempt {event.attempt} meets at {event.address}", uid=event.uid)
+        case UnitStarted():
+            return _Telling(f"unit {event.unit} of attempt {event.attempt} is up", uid=event.uid)
+        case JobProgressed():
+            step, loss = event.progress.step, event.progress.loss
+            told = f"step {step}" + ("" if loss is None else f", loss {loss:.4g}")
+            return _Telling(told, uid=event.uid)
+        case UnitExited():
+            return _exited(event)
+    return None
+
+
+def _about_cluster(event: Event) -> _Telling:
+    match event:
+        case NodeRegistered():
+            found = event.node.accelerators
+            types = ", ".join(sorted({accelerator.type for accelerator in found}))
+            of_type = f" ({types})" if types else ""
+            alive = f", {len(event.running)} units alive" if event.running else ""
+            return _Telling(
+                f"{event.node.id} registered with {len(found)} accelerators{of_type}{alive}",
+                node=event.node.id,
+            )
+        case NodeLost():
+            return _Telling(f"{event.node} was silent for too long", node=event.node)
+        case NodeDrained():
+            verb = "is drained" if event.drained else "takes work again"
+            return _Telling(f"{event.node} {verb}", node=event.node)
+        case NodeRemoved():
+            return _Telling(f"{event.node} was removed", node=event.node)
+        case AcceleratorHealthChanged():
+            told = f"is unhealthy: {event.problem}" if event.problem else "is healthy again"
+            return _Telling(f"accelerator {event.accelerator} {told}", node=event.node)
+        case QueueChanged(queue):
+            quota = queue.quota_accelerators
+            limit = "no quota" if quota is None else f"a quota of {quota}"
+            return _Telling(f"queue {queue.name} has {limit}")
+        case QueueRemoved():
+            return _Telling(f"queue {event.name} was removed")
+        case PolicyChanged():
+            return _Telling(f"policy {event.settings.policy} decides, with new settings")
+    return _Telling(event.kind)
+
+
+def logged_event(sequence: SequenceNumber, event: Event, names: Names) -> jobs_pb2.LoggedEvent:
+    """One event of the log for people."""
+    if isinstance(event, CycleDecided):
+        told = _decided(event, names)
+    else:
+        told = _about_job(event) or _about_cluster(event)
+    return jobs_pb2.LoggedEvent(
+        sequence=sequence,
+        at=timestamp(event.at),
+        kind=event.kind,
+        uid=told.uid,
+        node=told.node,
+        job_name=names(JobUid(told.uid)) if told.uid else "",
+        message=told.message,
+        reason=reason_to_wire(told.reason),
+        body_json=redact.event_body(codec.dump_event(event)),
+    )
+
+
+class Decision(Protocol):
+    """What one decision says of one job."""
+
+    @property
+    def sequence(self) -> SequenceNumber:
+        """Place of the whole decision in the log."""
+        ...
+
+    @property
+    def uid(self) -> JobUid:
+        """The job."""
+        ...
+
+    @property
+    def at(self) -> Instant:
+        """When it was decided."""
+        ...
+
+    @property
+    def action(self) -> Action | None:
+        """What was ordered; None where only the reason changed."""
+        ...
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why."""
+        ...
+
+
+def logged_decision(decision: Decision, names: Names) -> jobs_pb2.LoggedEvent:
+    """What was decided about one job, for people."""
+    action = decision.action
+    told = action_sentence(action) if action is not None else "stay"
+    return jobs_pb2.LoggedEvent(
+        sequence=decision.sequence,
+        at=timestamp(decision.at),
+        kind=_DECIDED,
+        uid=decision.uid,
+        job_name=names(decision.uid),
+        message=f"decided: {told}{_because(decision.reason)}",
+        reason=reason_to_wire(decision.reason),
+        body_json=codec.dump(action, Action) if action is not None else "{}",
+    )

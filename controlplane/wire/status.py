@@ -1,0 +1,185 @@
+"""A job's record -> the status that people and operators see: conditions, never a phase.
+
+Conditions say what is true *now*. ``Unknown`` is said of a job whose nodes have not been heard
+since the control plane started: it trains on, or it does not.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from controlplane.domain.clock import SECOND, Instant
+from controlplane.domain.ids import JobUid, NodeId
+from controlplane.domain.job import Job
+from controlplane.domain.lifecycle import FINISHED, Stage
+from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.record import AttemptRecord, Intent, JobRecord
+from controlplane.wire.translate import progress_to_wire, reason_to_wire, timestamp, unit_to_wire
+from headrace.api.generated import common_pb2, jobs_pb2
+
+RECONFIGURES = frozenset(
+    {
+        ReasonCode.SHRUNK_FOR_OTHERS,
+        ReasonCode.GROWN_INTO_FREE,
+        ReasonCode.MOVED_OFF_NODE,
+        ReasonCode.SPEC_CHANGED,
+    }
+)
+"""Reasons to stop an attempt that another one follows at once."""
+
+_DEFAULT_REASON = {
+    Stage.QUEUED: ReasonCode.WAITING_FOR_ACCELERATORS,
+    Stage.SUSPENDED: ReasonCode.SUSPENDED,
+    Stage.STARTING: ReasonCode.STARTED,
+    Stage.RUNNING: ReasonCode.RUNNING,
+    Stage.STOPPING: ReasonCode.RUNNING,
+    Stage.BACKING_OFF: ReasonCode.BACKING_OFF,
+    Stage.SUCCEEDED: ReasonCode.SUCCEEDED,
+    Stage.FAILED: ReasonCode.RANK_FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    type: str
+    status: str
+    reason: ReasonCode
+    message: str
+    since: Instant | None
+
+
+def _truth(holds: bool) -> str:
+    return "True" if holds else "False"
+
+
+def _units_running(attempt: AttemptRecord) -> bool:
+    return len(attempt.units_up) == len(attempt.placement.units) and not attempt.exits
+
+
+def _claims(record: JobRecord, unheard: Collection[NodeId]) -> list[_Claim]:
+    stage, attempt, job = record.stage, record.attempt, record.job
+    reason = record.reason or Reason(_DEFAULT_REASON[stage])
+    why, says = reason.code, reason.message
+    started = attempt.started_at if attempt else None
+    finished = record.finished_at
+    last_change = finished or (attempt.intent_at or None if attempt else None)
+    up = attempt is not None and _units_running(attempt)
+    trains = up and stage in (Stage.RUNNING, Stage.STOPPING)
+    runs = _truth(trains)
+    run_reason, run_says = (ReasonCode.RUNNING, "") if trains else (why, says)
+    silent = sorted(attempt.placement.nodes & set(unheard)) if attempt else []
+    if silent:
+        runs, run_reason = "Unknown", ReasonCode.RECOVERING
+        run_says = f"{', '.join(silent)} not heard of since the control plane started"
+    intent_reason = attempt.intent_reason if attempt else None
+    changing = (
+        attempt is not None
+        and attempt.intent is Intent.STOP
+        and intent_reason is not None
+        and intent_reason.code in RECONFIGURES
+    )
+    change = intent_reason if changing and intent_reason else reason
+    return [
+        _Claim("Admitted", _truth(attempt is not None), why, says, started or last_change),
+        _Claim("Scheduled", _truth(up), why, says, started or last_change),
+        _Claim(
+            "Running",
+            runs,
+            run_reason,
+            run_says,
+            (attempt.running_at if attempt else None) or last_change,
+        ),
+        _Claim(
+            "Reconfiguring",
+            _truth(changing),
+            change.code,
+            change.message,
+            attempt.intent_at if attempt and changing else started,
+        ),
+        _Claim("Succeeded", _truth(stage is Stage.SUCCEEDED), why, says, finished),
+        _Claim("Failed", _truth(stage is Stage.FAILED), why, says, finished),
+        _Claim(
+            "Suspended",
+            _truth(stage is Stage.SUSPENDED),
+            ReasonCode.SUSPENDED if job.spec.suspend and stage not in FINISHED else why,
+            says,
+            last_change,
+        ),
+    ]
+
+
+def conditions(record: JobRecord, unheard: Collection[NodeId] = ()) -> list[common_pb2.Condition]:
+    """Every condition of a job.
+
+    Args:
+        record: The job.
+        unheard: Nodes that have not spoken since the control plane started.
+    """
+    generation = record.attempt.generation if record.attempt else record.job.generation
+    return [
+        common_pb2.Condition(
+            type=claim.type,
+            status=claim.status,
+            reason=claim.reason.value,
+            message=claim.message,
+            observed_generation=generation,
+            last_transition_time=timestamp(claim.since or record.job.submitted_at),
+        )
+        for claim in _claims(record, unheard)
+    ]
+
+
+def held_seconds(record: JobRecord, now: Instant) -> float:
+    """Accelerator-seconds held so far, the present attempt included."""
+    held: int = record.held_ns
+    attempt = record.attempt
+    if attempt is not None:
+        released = {known.unit: known.at for known in attempt.exits}
+        for unit in attempt.placement.units:
+            until = released.get(unit.index, now)
+            held += len(unit.accelerators) * max(0, until - attempt.started_at)
+    return held / SECOND
+
+
+def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = ()) -> jobs_pb2.Job:
+    """A job with its status at ``now``."""
+    job, attempt = record.job, record.attempt
+    status = jobs_pb2.JobStatus(
+        stage=record.stage.value,
+        reason=reason_to_wire(record.reason),
+        conditions=conditions(record, unheard),
+        attempt=record.attempts_made,
+        plan=str(attempt.placement.plan) if attempt else "",
+        units=[unit_to_wire(unit) for unit in attempt.placement.units] if attempt else (),
+        progress=progress_to_wire(record.progress, job.spec.steps),
+        failures=record.failures,
+        reconfigurations=record.reconfigurations,
+        first_started_at=timestamp(record.first_started_at),
+        finished_at=timestamp(record.finished_at),
+        withdrawn=record.withdrawn,
+        observed_generation=attempt.generation if attempt else job.generation,
+        held_accelerator_seconds=held_seconds(record, now),
+    )
+    wire = identity_to_wire(job)
+    wire.manifest_json = job.spec.manifest_json
+    wire.status.CopyFrom(status)
+    return wire
+
+
+def identity_to_wire(job: Job) -> jobs_pb2.Job:
+    """Who a job is, without manifest and status."""
+    return jobs_pb2.Job(
+        uid=job.uid,
+        namespace=job.namespace,
+        name=job.name,
+        generation=job.generation,
+        owner=job.owner.value,
+        submitted_at=timestamp(job.submitted_at),
+        submitter=job.submitter,
+        queue=job.spec.queue,
+        priority=job.spec.priority,
+    )
+
+
+def gone_to_wire(uid: JobUid, namespace: str, name: str) -> jobs_pb2.Job:
+    """A job that was forgotten."""
+    return jobs_pb2.Job(uid=uid, namespace=namespace, name=name)
