@@ -7,6 +7,7 @@ starting, asking, showing, writing, and ending everything again.
 from __future__ import annotations
 
 import contextlib
+import io
 import shutil
 import signal
 import sys
@@ -29,6 +30,7 @@ from headrace.cli.report_model import History
 from headrace.cli.session import Session
 
 if TYPE_CHECKING:
+    from headrace.cli.local_cluster import Wish
     from headrace.cli.report_facts import ReportFacts
     from headrace.cli.top import Facts
     from headrace.client.client import Client
@@ -72,31 +74,21 @@ def demo(options: Options) -> None:
     """
     began = time.time()
     examples = _examples(options.examples)
-    made = options.home is None
-    home = Path(tempfile.mkdtemp(prefix="headrace-demo-")) if made else options.home
-    assert home is not None
-    home = home.absolute()
-    trouble = ""
-    checks: list[Check] = []
-    with _interruptible(), _cluster(home, keep=options.keep) as session:
+    home = _home(options.home)
+    with _interruptible():
         try:
-            with session.client() as client:
+            with _cluster(home, keep=options.keep) as session, session.client() as client:
                 trouble, checks = _played(client, session, examples, options, began)
         except BaseException:
-            if not options.keep:
-                note(f"the logs of everything that ran are kept in {home}")
+            note(f"the logs are in {home}")
             raise
-    ended = time.time()
-    if made and not options.keep and not trouble and all(check.holds for check in checks):
-        shutil.rmtree(home, ignore_errors=True)
-    _last_words(options, home, ended - began)
-    if trouble:
-        raise CommandError(ExitCode.FAILED, f"{trouble}. The logs are in {home}")
     broken = sum(not check.holds for check in checks)
-    if broken:
-        raise CommandError(
-            ExitCode.FAILED, f"{broken} of {len(checks)} checks FAILED. The logs are in {home}"
-        )
+    if options.home is None and not (options.keep or trouble or broken):
+        shutil.rmtree(home, ignore_errors=True)
+    _last_words(options, home, time.time() - began)
+    if trouble or broken:
+        what = trouble or f"{broken} of {len(checks)} checks FAILED"
+        raise CommandError(ExitCode.FAILED, f"{what}. The logs are in {home}")
 
 
 def _examples(chosen: Path | None) -> Path:
@@ -139,7 +131,76 @@ def _interruptible() -> Iterator[None]:
 @contextlib.contextmanager
 def _cluster(home: Path, *, keep: bool) -> Iterator[Session]:
     """A local cluster of two nodes with two accelerators each; ended again unless kept."""
-    raise NotImplementedError
+    from headrace.cli.local_cluster import read_record
+    from headrace.cli.up import up
+
+    # What `up` says on its own is what to type next, and here comes the demo next.
+    with contextlib.redirect_stdout(io.StringIO()):
+        up(home, _wish(), foreground=False)
+    try:
+        record = read_record(home)
+        endpoints = record.endpoints if record else {}
+        if "dashboard" in endpoints:
+            say(f"Ray's dashboard: {endpoints['dashboard']}")
+        yield Session(home=home, flags={"server": endpoints.get("grpc", "")})
+    except BaseException:
+        _end(home)
+        raise
+    if not keep:
+        _end(home)
+
+
+def _wish() -> Wish:
+    """Two nodes: of real GPUs if there are two or more to share, else of CPU slots."""
+    from headrace.cli.local_cluster import Wish
+    from headrace.cli.up import gpus
+
+    found = gpus()
+    if len(found) == 1:
+        note("one GPU cannot be shared by two jobs, so the demo takes CPU slots")
+    return Wish(nodes=2, slots=2, gpus=found if len(found) >= 2 else ())
+
+
+def _end(home: Path) -> None:
+    """Ends the cluster; a second Ctrl-C must not leave half of it behind.
+
+    Raises:
+        CommandError: Something survived.
+    """
+    from headrace.cli.up import down
+
+    note("ending the cluster ...")
+    with _deaf():
+        down(home)
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _home(chosen: Path | None) -> Path:
+    """The folder for the demo's cluster: a new one, or a chosen one that holds no cluster yet.
+
+    Raises:
+        CommandError: A cluster has lived there.
+    """
+    if chosen is None:
+        return Path(tempfile.mkdtemp(prefix="headrace-demo-"))
+    home = chosen.expanduser().absolute()
+    if home.exists() and any(home.iterdir()):
+        raise CommandError(
+            ExitCode.REFUSED,
+            f"wanted an empty or new folder for the demo's cluster, but there is something in "
+            f"{home}; leave --home out for a temporary one",
+        )
+    return home
 
 
 def _played(
