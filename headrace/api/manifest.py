@@ -7,52 +7,39 @@ Everything is bounded and described, because a CRD needs both. Unknown fields ar
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
-    WithJsonSchema,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from headrace.api.manifest_fields import (
+    NO_NUL,
+    VARIABLE,
+    YEAR_SECONDS,
+    Bytes,
+    Count,
+    LabelKey,
+    LabelValue,
+    Name,
+    Path,
+    Seconds,
+    Text,
+    Timestamp,
+    Uid,
+)
 from headrace.api.refusal import Problem, problems_in
 
 API_VERSION = "headrace.dev/v1alpha1"
 KIND = "TrainingJob"
 MANAGED_BY_HEADRACE = "headrace.dev/control-plane"
-
-_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-_LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-_LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
-_UID = r"^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$"
-_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
-_NO_NUL = r"^[^\x00]*$"
-_TIMESTAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$"
-
-_QUANTITY = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
-_SUFFIXES = {
-    "": 1,
-    "k": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "T": 10**12,
-    "P": 10**15,
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "Ti": 2**40,
-    "Pi": 2**50,
-}
-_MOST_BYTES = 2**53
-_YEAR_SECONDS = 366 * 24 * 3600
 
 RESERVED_VARIABLES = frozenset(
     {
@@ -70,46 +57,6 @@ RESERVED_VARIABLES = frozenset(
     }
 )
 """Variables that Headrace sets for every rank; a manifest may not."""
-
-
-def quantity_bytes(value: object) -> object:
-    """Bytes of a quantity such as ``16Gi``; what is not one is left for the schema to refuse."""
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(_QUANTITY, value)
-    if found is None:
-        raise PydanticCustomError(
-            "quantity", "wanted bytes as a number or a quantity such as 512Mi or 16Gi"
-        )
-    suffix = found[2] or ""
-    number = value.removesuffix(suffix) if suffix else value
-    whole, _, fraction = number.partition(".")
-    scale = 10 ** len(fraction)
-    # Rounded up, as Kubernetes does, and never through a float, which would lose bytes.
-    return -(-int(whole + fraction) * _SUFFIXES[suffix] // scale)
-
-
-Name = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAME)]
-LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=_LABEL_KEY)]
-LabelValue = Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE)]
-Uid = Annotated[str, Field(min_length=1, max_length=64, pattern=_UID)]
-Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=_NO_NUL)]
-Path = Annotated[str, Field(min_length=1, max_length=1024, pattern=_NO_NUL)]
-Timestamp = Annotated[str, Field(max_length=40, pattern=_TIMESTAMP)]
-Seconds = Annotated[int, Field(ge=0, le=_YEAR_SECONDS)]
-Count = Annotated[int, Field(ge=0, le=2**53)]
-Bytes = Annotated[
-    int,
-    Field(ge=0, le=_MOST_BYTES),
-    BeforeValidator(quantity_bytes),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "pattern": _QUANTITY,
-            "x-kubernetes-int-or-string": True,
-        }
-    ),
-]
 
 
 def _broken(at: str, sentence: str) -> PydanticCustomError:
@@ -241,7 +188,7 @@ class Command(_Part):
     """Entry point and arguments, started once on every node of the job, without a shell."""
     working_directory: Path | None = None
     """Directory on the node in which it starts; must be there on every node."""
-    image: Annotated[str, Field(min_length=1, max_length=512, pattern=_NO_NUL)] | None = None
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=NO_NUL)] | None = None
     """Container image, where the runtime starts containers."""
 
 
@@ -273,9 +220,9 @@ class ValueSource(_Part):
 class EnvironmentVariable(_Part):
     """One environment variable of every rank."""
 
-    name: Annotated[str, Field(min_length=1, max_length=256, pattern=_VARIABLE)]
+    name: Annotated[str, Field(min_length=1, max_length=256, pattern=VARIABLE)]
     """Name of the variable; those that Headrace sets itself are not allowed."""
-    value: Annotated[str, Field(max_length=32768, pattern=_NO_NUL)] | None = None
+    value: Annotated[str, Field(max_length=32768, pattern=NO_NUL)] | None = None
     """Its value, in the open. For anything secret use valueFrom."""
     value_from: ValueSource | None = None
     """Takes the value from elsewhere at start."""
@@ -294,7 +241,7 @@ class EnvironmentVariable(_Part):
 class PersistentVolumeClaim(_Part):
     """A claim of Kubernetes."""
 
-    claim_name: Annotated[str, Field(min_length=1, max_length=253, pattern=_NO_NUL)]
+    claim_name: Annotated[str, Field(min_length=1, max_length=253, pattern=NO_NUL)]
     """Name of the claim, in the job's namespace."""
     read_only: bool = False
     """Whether it is mounted for reading only."""
@@ -373,7 +320,7 @@ class Checkpoint(_Part):
     """Path or fsspec URL that every node of the job sees."""
     every_steps: Annotated[int, Field(ge=1, le=10**9)] = 50
     """Steps between two checkpoints."""
-    every_seconds: Annotated[int, Field(ge=1, le=_YEAR_SECONDS)] | None = None
+    every_seconds: Annotated[int, Field(ge=1, le=YEAR_SECONDS)] | None = None
     """Longest time between two checkpoints, whatever the number of steps."""
     keep: Annotated[int, Field(ge=1, le=1000)] = 3
     """Newest checkpoints that are kept."""
@@ -433,9 +380,9 @@ class Spec(_Part):
     """Where and when the job's state is saved."""
     retries: Retries = Retries()
     """How failed attempts are forgiven."""
-    deadline_seconds: Annotated[int, Field(ge=1, le=_YEAR_SECONDS)] | None = None
+    deadline_seconds: Annotated[int, Field(ge=1, le=YEAR_SECONDS)] | None = None
     """From submission to the end, after which the job fails; no limit if left out."""
-    max_run_seconds: Annotated[int, Field(ge=1, le=_YEAR_SECONDS)] | None = None
+    max_run_seconds: Annotated[int, Field(ge=1, le=YEAR_SECONDS)] | None = None
     """Time holding accelerators over all attempts, after which the job fails."""
     ttl_seconds_after_finish: Seconds | None = None
     """When the finished job is forgotten; never if left out."""

@@ -1,0 +1,72 @@
+"""The kinds of single values in a manifest: names, labels, quantities, each with its bounds."""
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+_LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+_LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+_UID = r"^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$"
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+NO_NUL = r"^[^\x00]*$"
+_TIMESTAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$"
+
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+_SUFFIXES = {
+    "": 1,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "P": 10**15,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+    "Pi": 2**50,
+}
+_MOST_BYTES = 2**53
+YEAR_SECONDS = 366 * 24 * 3600
+
+
+def quantity_bytes(value: object) -> object:
+    """Bytes of a quantity such as ``16Gi``; what is not one is left for the schema to refuse."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(_QUANTITY, value)
+    if found is None:
+        raise PydanticCustomError(
+            "quantity", "wanted bytes as a number or a quantity such as 512Mi or 16Gi"
+        )
+    suffix = found[2] or ""
+    number = value.removesuffix(suffix) if suffix else value
+    whole, _, fraction = number.partition(".")
+    scale = 10 ** len(fraction)
+    # Rounded up, as Kubernetes does, and never through a float, which would lose bytes.
+    return -(-int(whole + fraction) * _SUFFIXES[suffix] // scale)
+
+
+Name = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAME)]
+LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=_LABEL_KEY)]
+LabelValue = Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE)]
+Uid = Annotated[str, Field(min_length=1, max_length=64, pattern=_UID)]
+Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=NO_NUL)]
+Path = Annotated[str, Field(min_length=1, max_length=1024, pattern=NO_NUL)]
+Timestamp = Annotated[str, Field(max_length=40, pattern=_TIMESTAMP)]
+Seconds = Annotated[int, Field(ge=0, le=YEAR_SECONDS)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Bytes = Annotated[
+    int,
+    Field(ge=0, le=_MOST_BYTES),
+    BeforeValidator(quantity_bytes),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": _QUANTITY,
+            "x-kubernetes-int-or-string": True,
+        }
+    ),
+]
