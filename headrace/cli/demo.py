@@ -333,7 +333,7 @@ class PlainLines:
 
 def _state_line(job: Any) -> str:
     count = held(job)
-    where = f", {job.status.plan} on {count} accelerators" if count else ""
+    where = f" {job.status.plan} on {count} accelerators" if count else ""
     return f"{job.name} is {job.status.stage}{where}"
 
 
