@@ -135,7 +135,7 @@ def _plain(loader: _Loader, node: yaml.Node, path: Keys, lines: dict[Keys, int])
     line = node.start_mark.line + 1
     if len(path) > _DEEPEST or len(lines) > _MOST_NODES:
         # Aliases can make a short text explode, or contain itself.
-        raise _UnreadableError(line, path, "is too deep or too large for a manifest")
+        raise _UnreadableError(line, (), "is too deep or too large for a manifest")
     if isinstance(node, yaml.ScalarNode):
         try:
             return loader.construct_object(node)

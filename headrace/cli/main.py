@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli import commands_admin, commands_cluster, commands_jobs
+from headrace.cli import commands_admin, commands_cluster, commands_demo, commands_jobs
 from headrace.cli.exit_codes import MEANINGS
 from headrace.cli.session import Session
 from headrace.client.context import home_directory
 
-_EXITS = "\n\n".join(f"{int(code)}: {meaning}" for code, meaning in MEANINGS.items())
+_EXITS = "\n".join(f"  {int(code):<4} {meaning}" for code, meaning in MEANINGS.items())
 
 app = typer.Typer(
     name="headrace",
@@ -17,12 +17,13 @@ app = typer.Typer(
 
 Start here: `headrace up`, then `headrace apply -f examples/`, then `headrace top`.
 
+\b
 Exit status:
-
 {_EXITS}
 """,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -67,6 +68,7 @@ def options(
 commands_cluster.register(app)
 commands_jobs.register(app)
 commands_admin.register(app)
+commands_demo.register(app)
 
 
 def run() -> None:
