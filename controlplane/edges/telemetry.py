@@ -8,8 +8,8 @@ import logging
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import TextIO
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TextIO
 from wsgiref.simple_server import WSGIServer
 
 import structlog
@@ -82,6 +82,7 @@ class Telemetry:
         self._cycle_began_ns: int | None = None
         self._stops: dict[JobUid, tuple[Instant, str]] = {}
         self._seen: ClusterState = ClusterState()
+        self._labels: dict[Gauge, set[str]] = {}
         self._accelerator_seconds = _AcceleratorSeconds(monotonic)
         self.registry.register(self._accelerator_seconds)
         Info("headrace_build", "Version of the control plane.", registry=self.registry).info(
@@ -282,15 +283,24 @@ class Telemetry:
             for queue in state.queues.values()
             if queue.quota_accelerators is not None
         }
-        contacts: Counter[str] = Counter({contact.value: 0 for contact in Contact})
+        contacts = Counter({contact.value: 0 for contact in Contact})
         contacts.update(node.contact.value for node in state.nodes.values())
-        _set(self._pending, pending)
-        _set(self._running, running)
-        _set(self._usage, usage)
-        _set(self._unadmitted, reasons)
-        _set(self._accelerators, by_state)
-        _set(self._quota, quotas)
-        _set(self._nodes, contacts)
+        self._set(self._pending, pending)
+        self._set(self._running, running)
+        self._set(self._usage, usage)
+        self._set(self._unadmitted, reasons)
+        self._set(self._accelerators, by_state)
+        self._set(self._quota, quotas)
+        self._set(self._nodes, contacts)
+
+    def _set(self, gauge: Gauge, values: Mapping[Any, int]) -> None:
+        """Sets a gauge's series and drops those of labels that are gone."""
+        labels = {str(label): value for label, value in values.items()}
+        for gone in self._labels.get(gauge, set()) - labels.keys():
+            gauge.remove(gone)
+        for label, value in labels.items():
+            gauge.labels(label).set(value)
+        self._labels[gauge] = set(labels)
 
     @staticmethod
     def _add_unheld(state: ClusterState, held: Counter[tuple[str, str]]) -> None:
@@ -304,13 +314,6 @@ class Telemetry:
         held["", "unhealthy"] = unhealthy
         held["", "stray"] = stray
         held["", "idle"] = max(0, total - sum(held.values()))
-
-
-def _set(gauge: Gauge, values: "dict[str, int] | Counter[str]") -> None:
-    """Sets a gauge's series and drops those of labels that are gone."""
-    gauge.clear()
-    for label, value in values.items():
-        gauge.labels(label).set(value)
 
 
 class MetricsPage:

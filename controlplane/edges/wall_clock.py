@@ -13,13 +13,17 @@ class WallClock:
 
     Deadlines and back-offs are instants of this clock, so a machine's clock that is set forward
     must not let them all expire at once, and one that is set back must not stop the cluster. It
-    starts at the machine's UTC (or after ``not_before``, the last instant the store remembers),
-    runs with the monotonic clock, and follows the machine's UTC by at most 5 ms a second.
+    starts at the machine's UTC, runs with the monotonic clock, and follows the machine's UTC by at
+    most 5 ms a second.
     """
 
-    def __init__(self, not_before: Instant = Instant(0)) -> None:
+    def __init__(self) -> None:
         self._monotonic_ns = time.monotonic_ns()
-        self._now_ns = max(time.time_ns(), not_before)
+        self._now_ns = time.time_ns()
+
+    def not_before(self, instant: Instant) -> None:
+        """From now on no answer is before ``instant``: the last one that the store remembers."""
+        self._now_ns = max(self._now_ns, instant)
 
     def now(self) -> Instant:
         """The present instant."""

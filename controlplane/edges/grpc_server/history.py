@@ -7,6 +7,7 @@ from controlplane.domain.action import StartAttempt
 from controlplane.domain.clock import Clock
 from controlplane.domain.ids import Attempt, JobUid, SequenceNumber
 from controlplane.domain.placement import Placement
+from controlplane.edges.store.errors import StoreUnavailableError
 from controlplane.edges.store.rows import StoredDecision, StoredLoss
 from controlplane.edges.store.store import Store
 from controlplane.engine.state import SequencedEvent
@@ -18,9 +19,19 @@ _DEPTHS = (64, 1_000, 20_000)
 class History:
     """What the store remembers. Every call may raise ``StoreError``."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
+    def __init__(self, clock: Clock) -> None:
+        self._opened: Store | None = None
         self._clock = clock
+
+    def open(self, store: Store) -> None:
+        """From now on there is something to remember."""
+        self._opened = store
+
+    @property
+    def _store(self) -> Store:
+        if self._opened is None:
+            raise StoreUnavailableError("the store is not open yet")
+        return self._opened
 
     async def events(
         self, uid: JobUid | None, after: SequenceNumber, limit: int

@@ -30,7 +30,11 @@ from controlplane.engine.ports import TermLostError
 from controlplane.wire.violations import InvalidMessageError
 
 ROLE_KEY = "headrace-role"
-_UNARY = "unary"
+_ALWAYS = frozenset(
+    method
+    for method in ALLOWED
+    if method.startswith("/grpc.") or method.endswith("AdminService/GetCluster")
+)
 Context = aio.ServicerContext[Any, Any]
 Observer = Callable[[str, str, float], None]
 """Told of each call: method, code, seconds."""
@@ -61,6 +65,8 @@ class Gatekeeper(aio.ServerInterceptor):  # type: ignore[type-arg]
         self._monotonic = monotonic
         self._observe = observe
         self._wrapped: dict[str, Any] = {}
+        self.closed = ""
+        """Why only health, reflection and GetCluster are answered; empty when all is."""
 
     async def intercept_service(
         self,
@@ -95,6 +101,8 @@ class Gatekeeper(aio.ServerInterceptor):  # type: ignore[type-arg]
         return found
 
     def _admit(self, method: str, context: Context) -> None:
+        if self.closed and method not in _ALWAYS:
+            raise unavailable(f"{self.closed}; try again")
         who = self.identify(context)
         if not who.may_call(method):
             allowed = ", ".join(sorted(ALLOWED.get(method, ()))) or "nobody"

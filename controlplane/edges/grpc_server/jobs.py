@@ -24,7 +24,7 @@ from headrace.api.generated import jobs_pb2, jobs_pb2_grpc
 
 _PAGE_DEFAULT = 100
 _PAGE_MOST = 1000
-_LOSSES_MOST = 20_000
+_LOSSES_MOST = 200_000
 """Losses of one answer; a caller who got so many asks on after the last step."""
 
 
@@ -112,12 +112,15 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     ) -> AsyncIterator[jobs_pb2.WatchJobsResponse]:
         """The present jobs (or what changed since a version), then every change."""
         watcher = self._feed.watch()
+        told = 0
         try:
             async for answer in self._begin(request):
+                told = answer.version
                 yield answer
             while not watcher.ended:
                 await watcher.wait()
-                for answer in self._news(watcher, request.selector):
+                for answer in self._news(watcher, request.selector, told):
+                    told = answer.version
                     yield answer
             raise outdated(watcher.ended)
         finally:
@@ -137,41 +140,45 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             else:
                 # From before this process: every job is told, and the log knows who went.
                 gone = await forgotten_since(self._history, self._feed, after)
-        for answer in self._answers(changed, gone, request.selector, version):
+        for answer in self._answers(changed, gone, request.selector):
+            answer.version = after
             yield answer
         yield jobs_pb2.WatchJobsResponse(
             kind=jobs_pb2.WatchJobsResponse.KIND_SYNCED, version=version
         )
 
     def _news(
-        self, watcher: Watcher, selector: jobs_pb2.JobSelector
+        self, watcher: Watcher, selector: jobs_pb2.JobSelector, before: int
     ) -> list[jobs_pb2.WatchJobsResponse]:
+        """Unseen changes. Only the last carries the new version: whoever got but some of them
+        resumes from the version before, and gets all again.
+        """
         changed, gone = watcher.take()
-        return self._answers(changed, gone, selector, self._feed.version)
+        answers = self._answers(changed, gone, selector)
+        for answer in answers[:-1]:
+            answer.version = before
+        for answer in answers[-1:]:
+            answer.version = self._feed.version
+        return answers
 
     def _answers(
         self,
         changed: Collection[JobUid],
         gone: Collection[Gone],
         selector: jobs_pb2.JobSelector,
-        version: int,
     ) -> list[jobs_pb2.WatchJobsResponse]:
-        answers = []
-        for uid in changed:
-            record = self._feed.state.jobs.get(uid)
-            if record is not None and _matches(record, selector):
-                answers.append(
-                    jobs_pb2.WatchJobsResponse(
-                        kind=jobs_pb2.WatchJobsResponse.KIND_PRESENT,
-                        job=self._told(record),
-                        version=version,
-                    )
-                )
+        present = (self._feed.state.jobs.get(uid) for uid in changed)
+        answers = [
+            jobs_pb2.WatchJobsResponse(
+                kind=jobs_pb2.WatchJobsResponse.KIND_PRESENT, job=self._told(record)
+            )
+            for record in present
+            if record is not None and _matches(record, selector)
+        ]
         answers.extend(
             jobs_pb2.WatchJobsResponse(
                 kind=jobs_pb2.WatchJobsResponse.KIND_GONE,
                 job=gone_to_wire(job.uid, job.namespace, job.name),
-                version=version,
             )
             for job in gone
             if _selects(selector, job.uid, job.namespace, job.name, job.queue)
