@@ -23,13 +23,13 @@ GRACE_SECONDS = 15.0
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Tests that start real processes share one worker, so that they never run side by side.
 
-    Whatever stands in a ``test_failures.py`` kills processes.
+    Those of them that stand in a ``test_failures.py`` kill processes.
     """
-    if item.path.name == "test_failures.py":
-        item.add_marker(pytest.mark.failure)
     if item.get_closest_marker("failure"):
         item.add_marker(pytest.mark.process)
     if item.get_closest_marker("process"):
+        if item.path.name == "test_failures.py":
+            item.add_marker(pytest.mark.failure)
         item.add_marker(pytest.mark.xdist_group("process"))
 
 
