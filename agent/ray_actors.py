@@ -5,7 +5,6 @@ goes away, and the agent must not.
 """
 
 import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,9 +86,3 @@ class RayNode:
     def close(self) -> None:
         """Leaves the cluster; detached actors stay."""
         ray.shutdown()
-
-
-def keep_quiet(auth_mode: str) -> None:
-    """Settings of Ray that come from the environment; before ``connect``."""
-    os.environ["RAY_AUTH_MODE"] = auth_mode
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -43,6 +43,16 @@ class RayAddress:
     auth_mode: str = "disabled"
 
 
+def driver_environment(auth_mode: str) -> dict[str, str]:
+    """Ray's settings that come from the environment; it reads them while it is imported."""
+    return {
+        "RAY_AUTH_MODE": auth_mode,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Below `uv run`, Ray would pack the working folder and start each actor by `uv run` there.
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    }
+
+
 class RayBridge:
     """Speaks to one driver at a time, and starts the next when that ends."""
 
@@ -127,10 +137,10 @@ class RayBridge:
         process = self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "agent.ray_driver", "--node", self._node),
             *("--ray-address", self._ray.address, "--ray-node-ip", self._ray.node_ip),
-            *("--ray-auth-mode", self._ray.auth_mode, "--agent-pid", str(os.getpid())),
+            *("--agent-pid", str(os.getpid())),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "RAY_AUTH_MODE": self._ray.auth_mode},
+            env={**os.environ, **driver_environment(self._ray.auth_mode)},
             start_new_session=True,
             limit=1 << 24,
         )
