@@ -91,7 +91,7 @@ class Journal:
         self._fold(entry)
         self._lines += 1
         if self._lines > COMPACT_AFTER_LINES and self._lines > 4 * sum(1 for _ in self._entries()):
-            self._rewrite()
+            self.compact()
 
     def _fold(self, entry: dict[str, Any]) -> None:
         self._memory = None
@@ -148,7 +148,8 @@ class Journal:
         if good < len(content):
             os.truncate(self._path, good)
 
-    def _rewrite(self) -> None:
+    def compact(self) -> None:
+        """Rewrites the file with only what still counts."""
         fresh = self._path.with_suffix(".new")
         lines = [json.dumps(entry, separators=(",", ":")) for entry in self._entries()]
         with fresh.open("wb") as out:

@@ -22,11 +22,13 @@ class PendingProgress:
         last: The newest line.
         losses: (step, loss) since the last acknowledged report.
         offset: Where in ``progress.jsonl`` this ends.
+        stride: Only losses of steps that this divides are kept.
     """
 
     last: StepLine
     losses: tuple[tuple[int, float], ...]
     offset: int
+    stride: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,10 @@ class Outbox:
         before = self._progress.get(key)
         losses = list(before.losses) if before else []
         last = before.last if before else None
+        stride = before.stride if before else 1
         for line in lines:
-            if line.loss is not None and (not losses or losses[-1][0] != line.step):
+            fresh = not losses or losses[-1][0] != line.step
+            if line.loss is not None and fresh and line.step % stride == 0:
                 losses.append((line.step, line.loss))
             # A line that says only that a checkpoint was committed keeps the rest.
             loss = line.loss if line.loss is not None else (last.loss if last else None)
@@ -73,8 +77,9 @@ class Outbox:
         if last is None:
             return
         while len(losses) > MOST_LOSSES:
-            losses = [*losses[:-1:2], losses[-1]]
-        self._progress[key] = PendingProgress(last, tuple(losses), offset)
+            stride *= 2
+            losses = [point for point in losses if point[0] % stride == 0]
+        self._progress[key] = PendingProgress(last, tuple(losses), offset, stride)
 
     def exited(self, key: UnitKey, end: UnitEnd) -> None:
         """A unit does not run (any more)."""
@@ -132,4 +137,4 @@ class Outbox:
             return
         told = sent.losses[-1][0] if sent.losses else -1
         fresh = tuple(point for point in now.losses if point[0] > told)
-        self._progress[key] = replace(now, losses=fresh)
+        self._progress[key] = replace(now, losses=fresh, stride=1)

@@ -171,9 +171,7 @@ class ListeningControlPlane(nodes_pb2_grpc.NodeServiceServicer):
 
     # What the test says and asks.
 
-    def assign(
-        self, node: str, number: int, *launches: nodes_pb2.Launch, term: int = 1
-    ) -> None:
+    def assign(self, node: str, number: int, *launches: nodes_pb2.Launch, term: int = 1) -> None:
         with self._changed:
             self._assignments[node] = nodes_pb2.WatchAssignmentsResponse(
                 term=term, number=number, launches=launches

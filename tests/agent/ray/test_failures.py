@@ -1,9 +1,10 @@
 """What may die, dies here: ranks, actors, agents, the control plane, Ray."""
 
+import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from headrace.api.generated import nodes_pb2
@@ -23,12 +24,12 @@ A, B = "node-a-slot-0", "node-a-slot-1"
 
 
 @pytest.fixture
-def training(agent: AgentProcess, control_plane: ListeningControlPlane) -> Iterator[AgentProcess]:
+def training(agent: AgentProcess, control_plane: ListeningControlPlane) -> AgentProcess:
     """An agent with one unit that trains on slot A."""
     agent.start()
     control_plane.assign("node-a", 1, a_launch("job", "grandchild", slots=(A,)))
     until("it trains", lambda: control_plane.losses("job"))
-    yield agent
+    return agent
 
 
 def test_a_killed_rank_is_a_failed_rank(
@@ -46,8 +47,6 @@ def test_a_killed_rank_is_a_failed_rank(
 def test_a_killed_actor_takes_its_rank_along_and_is_a_lost_rank(
     training: AgentProcess, control_plane: ListeningControlPlane
 ) -> None:
-    import psutil
-
     rank, actor = training.rank("job"), training.supervisor("job")
     grandchild = psutil.Process(int((training.folder("job") / "grandchild").read_text()))
     assert actor is not None
@@ -170,8 +169,6 @@ def test_without_its_head_ray_is_lost_and_comes_back(
 def test_the_rank_runs_as_another_user_where_that_is_asked_for(
     agent: AgentProcess, control_plane: ListeningControlPlane, tmp_path: Path
 ) -> None:
-    import os
-
     if os.geteuid() != 0:
         pytest.skip("only root can start processes of another user")
     nobody = 65534

@@ -3,7 +3,9 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from headrace.api.generated import nodes_pb2
@@ -52,7 +54,7 @@ def test_the_rank_sees_what_it_should_and_nothing_else(
     secret.parent.mkdir(parents=True)
     secret.write_text("hunter2\n")
     agent.start(HEADRACE_SECRETS_DIR=str(tmp_path / "secrets"))
-    env = [
+    env: list[dict[str, Any]] = [
         {"name": "COLOUR", "value": "green"},
         {"name": "HUB", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
     ]
@@ -132,8 +134,6 @@ def test_end_means_now_even_for_the_stubborn_and_their_children(
     wishes = ("ignore-sigterm", "grandchild")
     control_plane.assign("node-a", 1, a_launch("job", *wishes, slots=(A,)))
     until("it trains", lambda: control_plane.losses("job"))
-    import psutil
-
     grandchild = psutil.Process(int((agent.folder("job") / "grandchild").read_text()))
     rank = agent.rank("job")
     control_plane.assign("node-a", 2, a_launch("job", *wishes, slots=(A,), intent=END))
@@ -166,9 +166,7 @@ def test_output_can_be_followed_and_read_afterwards(
     until("output comes", lambda: "attempt 1 unit 0" in control_plane.output("1"))
     control_plane.assign("node-a", 2, a_launch("job", slots=(A,), intent=STOP))
     until("the end is reported", lambda: control_plane.exits("job"))
-    until(
-        "following ends", lambda: [a for a in control_plane.log_answers if a.done], patience=60
-    )
+    until("following ends", lambda: [a for a in control_plane.log_answers if a.done], patience=60)
     assert "leaving as Stopped" in control_plane.output("1")
     control_plane.ask_logs(
         nodes_pb2.ServeLogsResponse(request_id="2", uid="job", attempt=1, tail_lines=1)
