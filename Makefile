@@ -13,8 +13,8 @@ help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .uv/bin/uv:
-	python3 -m venv .uv
-	.uv/bin/python -m pip install --quiet uv
+	@{ python3 -m venv .uv && .uv/bin/python -m pip install --quiet uv; } \
+	  || { rm -rf .uv; echo "install uv, or python3-venv and pip, then try again"; exit 1; }
 
 setup: | $(filter .uv/bin/uv,$(UV)) ## install everything into .venv, exactly as locked
 	@$(UV) sync --all-extras --locked
