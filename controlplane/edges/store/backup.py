@@ -195,21 +195,34 @@ def _fill(connection: Connection, header: _Header, lines: Iterator[bytes]) -> No
     batch: list[dict[str, Any]] = []
     filling = ""
     for line in lines:
-        value = json.loads(line)
-        if isinstance(value, dict):
+        name, row = _parsed(line, header)
+        if not name:
             _insert(connection, tables, filling, batch)
-            _check_counts(value["rows"], counts)
+            _check_counts(row, counts)
             break
-        name, values = value
         if name != filling or len(batch) >= _ROWS_AT_ONCE:
             _insert(connection, tables, filling, batch)
             filling, batch = name, []
-        batch.append(dict(zip(header.tables[name], values, strict=True)))
+        batch.append(row)
         counts[name] += 1
     else:
         raise BackupRefusedError("the backup has no end, so nothing was restored")
     for _surplus in lines:  # Reads on to the end, where the checksum is.
         raise BackupRefusedError("the backup goes on after its end, so nothing was restored")
+
+
+def _parsed(line: bytes, header: _Header) -> tuple[str, dict[str, Any]]:
+    """A row and the name of its table; or, with an empty name, the trailer's counts."""
+    try:
+        value = json.loads(line)
+        if isinstance(value, dict):
+            return "", dict(value["rows"])
+        name, values = value
+        return str(name), dict(zip(header.tables[name], values, strict=True))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BackupRefusedError(
+            f"the backup is damaged at {line[:60]!r}; nothing was restored"
+        ) from error
 
 
 def _insert(
