@@ -124,7 +124,7 @@ class ControlFolder:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._progress: Any = None
+        self._progress: int | None = None
 
     def launch(self) -> Launch:
         """What to run."""
@@ -148,21 +148,22 @@ class ControlFolder:
         if self.path is None:
             return
         if self._progress is None:
-            self._progress = (self.path / "progress.jsonl").open("a", encoding="utf-8")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            self._progress = os.open(self.path / "progress.jsonl", flags, 0o644)
         line = {
             "step": step,
             "loss": loss,
             "step_seconds": round(step_seconds, 6),
             "checkpoint_step": checkpoint_step,
         }
-        self._progress.write(json.dumps(line) + "\n")
-        self._progress.flush()
+        try:
+            os.write(self._progress, json.dumps(line).encode() + b"\n")
+        except OSError as error:
+            # A full disk of the node loses a line for people, which is no reason to lose work.
+            sys.stderr.write(f"progress of step {step} could not be told: {error}\n")
 
     def exit(self, outcome: str, *, step: int = 0, reason: str = "", message: str = "") -> int:
         """Say how it ended; returns the exit status."""
-        if self._progress is not None:
-            self._progress.close()
-            self._progress = None
         document = {"outcome": outcome, "step": step, "reason": reason, "message": message}
         self._write("exit.json", json.dumps(document))
         return 1 if outcome == FAILED else 0

@@ -14,7 +14,7 @@ def ended(control: ControlFolder, run: Callable[[], Any]) -> int:
         end = run()
     except StoppedBeforeTraining:
         return control.exit(STOPPED, message="stopped before the first step")
-    except (Exception, KeyboardInterrupt) as error:
+    except BaseException as error:  # torch has errors that are no Exception
         code, message = reason_of(error)
         sys.stderr.write(f"{code}: {message}\n")
         return control.exit(FAILED, reason=code, message=message)

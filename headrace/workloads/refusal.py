@@ -53,6 +53,11 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in words for sign in _MEMORY_SIGNS)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether it says that a file system or a quota is full."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
 def no_room(error: BaseException | None) -> OSError | None:
     """The error that says a file system is full, anywhere in the chain of causes."""
     seen: set[int] = set()
@@ -62,7 +67,7 @@ def no_room(error: BaseException | None) -> OSError | None:
         if current is None or id(current) in seen:
             continue
         seen.add(id(current))
-        if isinstance(current, OSError) and current.errno in _NO_ROOM:
+        if isinstance(current, OSError) and is_full(current):
             return current
         waiting += [current.__cause__, current.__context__]
         # torch.distributed.checkpoint wraps what the ranks raised in a mapping of its own.

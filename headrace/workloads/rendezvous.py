@@ -9,7 +9,6 @@ end alike for the same reason.
 import json
 import socket
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +27,11 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 300.0
 GATHER_SECONDS = 900.0
 LINGER_SECONDS = 3.0
+LINGER_FOR_LATECOMERS_SECONDS = 30.0
 _STORE_TIMEOUT = timedelta(seconds=120)
+_HANDSHAKE_TIMEOUT = timedelta(seconds=15)
 _POLL_SECONDS = 0.05
+_REFUSALS_MAX = 10
 
 
 class RankGoneError(Exception):
@@ -78,6 +80,7 @@ class Rendezvous:
         self.ranks = ranks
         self._stop = stop
         self._base = store  # a prefixed store does not keep the server alive
+        self._together = False
         self.store.add("arrived", 1)
 
     # -- coming together ------------------------------------------------------------------
@@ -120,6 +123,7 @@ class Rendezvous:
         if self.rank == 0:
             self.put("go", self._verdict(facts))
         self._obey(self.await_start("go"))
+        self._together = True
 
     def _verdict(self, facts: dict[str, object]) -> dict[str, object]:
         deadline = time.monotonic() + GATHER_SECONDS
@@ -186,21 +190,23 @@ class Rendezvous:
             return None
 
     def leave(self) -> None:
-        """Say goodbye; the host waits a little for the others, who may want to read a reason."""
+        """Say goodbye; the host waits for the others, who may want to read why it ends."""
         try:
             self.store.add("left", 1)
-            if self.rank != 0:
-                return
-            deadline = time.monotonic() + LINGER_SECONDS
-            while self.store.add("left", 0) < self.store.add("arrived", 0):
-                if time.monotonic() > deadline:
-                    return
-                self._pause()
+            began = time.monotonic()
+            while self.rank == 0 and self._is_missed(time.monotonic() - began):
+                time.sleep(_POLL_SECONDS)
         except Exception:
             return  # whoever cannot be reached any more needs no goodbye
 
-    def _pause(self) -> None:
-        time.sleep(_POLL_SECONDS)
+    def _is_missed(self, waited_seconds: float) -> bool:
+        left = self.store.add("left", 0)
+        if left < self.store.add("arrived", 0):
+            return waited_seconds < LINGER_SECONDS
+        if self._together or self._stop.asked():
+            return False
+        # Before the start others may still be on their way; they would find a closed door.
+        return left < self.ranks and waited_seconds < LINGER_FOR_LATECOMERS_SECONDS
 
 
 def _disagreement(
@@ -239,14 +245,24 @@ def join(launch: Launch, stop: StopSignal) -> Rendezvous:
     import torch.distributed as dist
 
     name, port = split_address(launch.rendezvous)
-    _wait_for_listener(name, port, stop)
-    try:
-        store = dist.TCPStore(name, port, None, False, _STORE_TIMEOUT, wait_for_workers=False)
-        holder = store.get("attempt").decode()
-    except Exception as error:
-        raise WorkloadError(
-            RANK_LOST, f"the rendezvous at {launch.rendezvous} does not answer: {error}"
-        ) from error
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        _wait_for_listener(name, port, stop, deadline)
+        try:
+            store = dist.TCPStore(
+                name, port, None, False, _HANDSHAKE_TIMEOUT, wait_for_workers=False
+            )
+            store.set_timeout(_STORE_TIMEOUT)
+            holder = store.get("attempt").decode()
+            break
+        except RuntimeError as error:
+            # Unit 0 listens before it has imported torch; on a busy node that takes a while.
+            if time.monotonic() > deadline:
+                raise WorkloadError(
+                    RANK_LOST,
+                    f"the rendezvous at {launch.rendezvous} does not answer: "
+                    f"{str(error).splitlines()[0]}",
+                ) from error
     if holder != f"{launch.uid}/{launch.attempt}":
         raise WorkloadError(
             FENCED,
@@ -274,22 +290,20 @@ def _enter(store: "Store", launch: Launch, stop: StopSignal) -> Rendezvous:
     )
 
 
-def _wait_for_listener(name: str, port: int, stop: StopSignal) -> None:
+def _wait_for_listener(name: str, port: int, stop: StopSignal, deadline: float) -> None:
     """Connect once without torch, whose own attempt could not be interrupted by a stop."""
-    deadline = time.monotonic() + CONNECT_SECONDS
     problem: OSError | None = None
-    while time.monotonic() < deadline:
+    refusals = 0
+    while time.monotonic() < deadline and refusals < _REFUSALS_MAX:
         try:
             socket.create_connection((name, port), timeout=2).close()
             return
         except OSError as error:
             problem = error
+            # It listened when its address was published, so a refusal means that it is gone.
+            refusals += isinstance(error, ConnectionRefusedError)
         if stop.wait_seconds(0.2):
             raise StoppedBeforeTraining
     raise WorkloadError(
-        RANK_LOST,
-        f"nobody listens at the rendezvous {name}:{port} after {CONNECT_SECONDS:.0f} s: {problem}",
+        RANK_LOST, f"nobody listens at the rendezvous {name}:{port} any more: {problem}"
     )
-
-
-Say = Callable[[str], None]

@@ -10,6 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
+from headrace.workloads.refusal import is_full
+
 
 class Storage(Protocol):
     """A folder that all ranks see."""
@@ -39,6 +41,10 @@ class Storage(Protocol):
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all that is in it; what is not there is gone already."""
+        ...
+
+    def lacks_room(self, size_bytes: int) -> OSError | None:
+        """The error that says that so much cannot be stored; None if it can, or is unknown."""
         ...
 
 
@@ -101,6 +107,17 @@ class LocalStorage:
         except FileNotFoundError:
             pass
 
+    def lacks_room(self, size_bytes: int) -> OSError | None:
+        probe = self._root / f".room-{os.getpid()}"
+        try:
+            with probe.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size_bytes)
+        except OSError as error:
+            return error if is_full(error) else None
+        finally:
+            probe.unlink(missing_ok=True)
+        return None
+
 
 class UrlStorage:
     """A store behind a URL. Object stores put a file whole, so writing is atomic there."""
@@ -155,6 +172,9 @@ class UrlStorage:
         target = self._path(path)
         if self._files.exists(target):
             self._files.rm(target, recursive=True)
+
+    def lacks_room(self, size_bytes: int) -> OSError | None:
+        return None
 
 
 def open_storage(store: str, base: Path | None = None) -> Storage:

@@ -8,6 +8,7 @@ machine; what runs in them is ``headrace.workloads.launch`` all the same, in pro
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 
@@ -21,6 +22,8 @@ _PR_SET_PDEATHSIG = 1
 def _become_unit(environment: dict[str, str], output: str) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if limit := environment.pop("TEST_ADDRESS_SPACE_BYTES", ""):
+        resource.setrlimit(resource.RLIMIT_AS, (int(limit), int(limit)))
     os.environ.update(environment)
     target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(target, 1)

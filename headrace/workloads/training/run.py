@@ -34,7 +34,7 @@ from headrace.workloads.training.samples import (
 from headrace.workloads.training.spec import TrainingSpec
 from headrace.workloads.training.trainer import EXTRA, Parts, Progress, Trainer
 
-_PROOF_SECONDS = 15.0
+_PROOF_SECONDS = 5.0
 """How long a network file system may take to show what another node wrote."""
 
 

@@ -35,23 +35,33 @@ def save(storage: Storage, folder: str, state: dict[str, Tensor]) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there is no process group is as wanted
             dcp.save(state, storage_writer=_writer(storage, location), no_dist=True)
-    except Exception as error:
+    except (Exception, dcp.CheckpointException) as error:  # the latter is no Exception
         storage.remove(folder)
-        raise _failed(storage, error) from error
+        size_bytes = sum(tensor.nbytes for tensor in state.values())
+        raise _failed(storage, error, size_bytes) from error
 
 
-def _failed(storage: Storage, error: Exception) -> WorkloadError:
-    full = no_room(error)
+def _failed(storage: Storage, error: BaseException, size_bytes: int) -> WorkloadError:
+    # torch's archive writer hides the system's error behind one of its own, so look again.
+    full = no_room(error) or storage.lacks_room(size_bytes)
     why = (
-        f"the store has no room: {full.strerror or full}; free some, or keep fewer checkpoints"
+        f"the store has no room for {size_bytes / 1e6:.1f} MB: {full.strerror or full}; free some, "
+        "or keep fewer checkpoints"
         if full is not None
-        else f"{type(error).__name__}: {str(error).strip().splitlines()[-1:] or error}"
+        else _first_cause(error)
     )
     return WorkloadError(
         CHECKPOINT_FAILED,
         f"a checkpoint could not be written to {storage.name}: {why}. Earlier checkpoints are "
         "untouched",
     )
+
+
+def _first_cause(error: BaseException) -> str:
+    """What the rank raised, without the stack that torch wraps around it."""
+    failures = getattr(error, "failures", None) or {}
+    causes = [item[0] for item in failures.values() if isinstance(item, tuple)] or [error]
+    return f"{type(causes[0]).__name__}: {str(causes[0]).strip()[:500]}"
 
 
 def load(storage: Storage, location: str, flat: "FlatModel") -> None:
@@ -62,13 +72,19 @@ def load(storage: Storage, location: str, flat: "FlatModel") -> None:
     """
     import torch.distributed.checkpoint as dcp
 
-    reader = _reader(storage, location)
     wanted = flat.state_dict()
-    there = reader.read_metadata().state_dict_metadata
-    _check_names(wanted, there)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dcp.load(wanted, storage_reader=reader, no_dist=True)
+    try:
+        reader = _reader(storage, location)
+        _check_names(wanted, reader.read_metadata().state_dict_metadata)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dcp.load(wanted, storage_reader=reader, no_dist=True)
+    except (OSError, RuntimeError, dcp.CheckpointException) as error:
+        raise WorkloadError(
+            CHECKPOINT_FAILED,
+            f"the checkpoint {location} cannot be read: {_first_cause(error)}; remove it to go on "
+            "from the one before",
+        ) from error
     flat.step = int(wanted[f"optimizer.state.{flat.pieces[0].name}.step"].item())
 
 

@@ -1,0 +1,184 @@
+"""What goes wrong ends every rank with a reason, and what was committed stays."""
+
+import errno
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headrace.workloads.checkpoints import JobCheckpoints
+from headrace.workloads.refusal import no_room, reason_of
+from headrace.workloads.storage import LocalStorage
+from tests.workloads.attempts import Agent, a_manifest, until
+
+ENDLESS = 100_000
+
+
+def steps(store: Path, uid: str = "job-1") -> list[int]:
+    return [found.marker.step for found in JobCheckpoints(LocalStorage(store), uid).whole()]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_kill_9_of_a_rank_costs_only_the_steps_since_the_checkpoint(
+    agent: Agent, store: Path, victim: int
+) -> None:
+    manifest = a_manifest(store, steps=ENDLESS, everySteps=5)
+    first = agent.start(manifest, 2).reaches(12)
+    first.units[victim].kill()
+    survivor = first.units[1 - victim].exit()
+    assert (survivor["outcome"], survivor["reason"]) == ("Failed", "RankLost")
+    newest = steps(store)[-1]
+    second = agent.start(manifest, 1, attempt=2).reaches(newest + 3)
+    assert min(second.losses()) == newest + 1
+    assert second.stop().outcomes() == {("Stopped", max(second.losses()))}
+    for step in first.losses().keys() & second.losses().keys():
+        assert second.losses()[step] == pytest.approx(first.losses()[step], abs=1e-4)
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_attempt(
+    agent: Agent, store: Path
+) -> None:
+    agent.start(a_manifest(store, steps=4, everySteps=2)).exits()
+    torn = store / "job-1" / "step-00000006" / "attempt-00001"
+    torn.mkdir(parents=True)
+    (torn / "__0_0.distcp").write_bytes(b"half a file")
+    (store / "job-1" / "proof-00001").write_bytes(b"left behind")
+    run = agent.start(a_manifest(store, steps=5), attempt=2)
+    assert run.outcomes() == {("Succeeded", 5)}
+    assert sorted(run.losses()) == [5]
+    assert "removed unfinished checkpoints of steps [6]" in run.units[0].output
+    assert not torn.exists()
+
+
+def test_an_attempt_that_was_superseded_may_not_commit(agent: Agent, store: Path) -> None:
+    manifest = a_manifest(store, steps=ENDLESS, everySteps=10)
+    old = agent.start(manifest, 2).reaches(12)
+    JobCheckpoints(LocalStorage(store), "job-1").claim(2)
+    # Both ranks end, and both for the reason that only rank 0 can know.
+    assert old.reasons() == {"FencedByNewerAttempt"}
+    committed = steps(store)
+    assert committed[0] == 10
+    assert agent.start(manifest, attempt=1).reasons() == {"FencedByNewerAttempt"}
+    assert steps(store) == committed
+
+
+def test_a_rank_of_another_attempt_is_refused(agent: Agent, store: Path) -> None:
+    manifest = a_manifest(store, steps=ENDLESS)
+    host = agent.start(manifest, 2, attempt=2, only_unit=0)
+    address = host.units[0].folder / "rendezvous"
+    until(address.exists, lambda: host.units[0].output)
+    stranger = agent.start(manifest, 2, attempt=1, only_unit=1, rendezvous=address.read_text())
+    assert stranger.reasons() == {"FencedByNewerAttempt"}
+    other_job = agent.start(
+        manifest, 2, uid="job-2", attempt=2, only_unit=1, rendezvous=address.read_text()
+    )
+    assert other_job.reasons() == {"FencedByNewerAttempt"}
+    # The host was not disturbed: its own rank 1 still gets its place, and only once.
+    right = agent.start(manifest, 2, attempt=2, only_unit=1, rendezvous=address.read_text())
+    host.reaches(2)
+    twice = agent.start(manifest, 2, attempt=2, only_unit=1, rendezvous=address.read_text())
+    assert twice.reasons() == {"FencedByNewerAttempt"}
+    host.reaches(max(host.losses()) + 2).stop()
+    assert host.outcomes() == right.outcomes()
+
+
+def test_a_store_that_is_not_shared_is_found_out_before_training(
+    agent: Agent, store: Path, tmp_path: Path
+) -> None:
+    elsewhere = a_manifest(tmp_path / "other-disk")
+    run = agent.start(a_manifest(store), 2, manifests={1: elsewhere})
+    assert run.reasons() == {"CheckpointStoreNotShared"}
+    for found in run.exits():
+        assert "node node-1" in found["message"]
+        assert str(tmp_path / "other-disk") in found["message"]
+    assert run.losses() == {}
+
+
+def test_ranks_with_different_data_do_not_train_together(
+    agent: Agent, store: Path, tmp_path: Path
+) -> None:
+    manifests = {}
+    for index, text in enumerate(["this is a text ", "that is a text "]):
+        file = tmp_path / f"text-{index}"
+        file.write_text(text * 100)
+        manifests[index] = a_manifest(store)
+        manifests[index]["spec"]["data"]["source"] = str(file)
+    run = agent.start(manifests[0], 2, manifests=manifests)
+    assert run.reasons() == {"StartRefused"}
+    assert all("rank 1 differs from rank 0" in found["message"] for found in run.exits())
+
+
+def test_a_plan_for_another_number_of_ranks_is_refused(agent: Agent, store: Path) -> None:
+    run = agent.start(a_manifest(store), 2, plan="dp4")
+    assert run.reasons() == {"StartRefused"}
+    assert "plan dp4 is for 4 ranks" in run.exits()[0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"precision": "fp16"}, "wanted precision fp32 or bf16, got 'fp16'"),
+        ({"learningRate": 1e9, "warmupSteps": 0, "steps": 60}, "training has come apart"),
+    ],
+)
+def test_what_cannot_be_trained_says_why(
+    agent: Agent, store: Path, change: dict[str, object], sentence: str
+) -> None:
+    run = agent.start(a_manifest(store, **change))
+    (found,) = run.exits()
+    assert found["outcome"] == "Failed"
+    assert sentence in found["message"]
+
+
+def test_a_full_disk_fails_the_attempt_and_leaves_the_checkpoint_before(
+    agent: Agent, store: Path
+) -> None:
+    manifest = a_manifest(store, steps=ENDLESS, everySteps=40)
+    run = agent.start(manifest, 2).reaches(41)
+    # No file of this process can grow beyond this size from now on, as on a full disk.
+    resource.prlimit(run.units[0].pid, resource.RLIMIT_FSIZE, (20_000, 20_000))
+    assert run.reasons() == {"CheckpointFailed"}
+    for found in run.exits():
+        assert "the store has no room for" in found["message"]
+        assert str(store) in found["message"]
+    committed = steps(store)
+    assert committed == [40]
+    resumed = agent.start(manifest, attempt=2).reaches(42)
+    assert min(resumed.losses()) == 41
+    resumed.stop().exits()
+
+
+def test_running_out_of_memory_has_a_reason_of_its_own(agent: Agent, store: Path) -> None:
+    manifest = a_manifest(store, globalBatchSize=4)
+    manifest["spec"]["model"]["config"] = {"layers": 1, "width": 32768, "heads": 1}
+    # 32768^2 x 12 weights of 4 bytes are 51 GB, against an address space of 40 GiB.
+    run = agent.start(manifest, environment={"TEST_ADDRESS_SPACE_BYTES": str(40 * 2**30)})
+    assert run.reasons() == {"OutOfMemory"}
+
+
+def test_reasons_are_told_from_what_was_raised() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    wrapped = RuntimeError("saving failed")
+    wrapped.__cause__ = full
+    assert no_room(wrapped) is full
+    assert no_room(OSError(errno.EPERM, "not permitted")) is None
+    assert reason_of(MemoryError())[0] == "OutOfMemory"
+    assert reason_of(RuntimeError("CUDA out of memory. Tried to allocate"))[0] == "OutOfMemory"
+    code, message = reason_of(ValueError("boom"))
+    assert code == "RankFailed"
+    assert message.endswith("ValueError: boom")
+
+
+def test_without_a_control_folder_the_unit_says_who_should_start_it() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "headrace.workloads.launch"],
+        env={"PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert ended.returncode == 2
+    assert "HEADRACE_CONTROL_DIR is not set" in ended.stderr

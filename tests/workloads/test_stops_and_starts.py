@@ -1,0 +1,95 @@
+"""Planned stops, resuming, and starting from another job's checkpoint."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from headrace.workloads.checkpoints import JobCheckpoints
+from headrace.workloads.storage import LocalStorage
+from tests.workloads.attempts import Agent, a_manifest
+
+ENDLESS = 100_000
+
+
+def steps(store: Path, uid: str = "job-1") -> list[int]:
+    return [found.marker.step for found in JobCheckpoints(LocalStorage(store), uid).whole()]
+
+
+def test_a_run_ends_with_a_checkpoint_and_keeps_the_newest(agent: Agent, store: Path) -> None:
+    run = agent.start(a_manifest(store, steps=11, everySteps=2, keep=3))
+    assert run.outcomes() == {("Succeeded", 11)}
+    assert steps(store) == [8, 10, 11]
+    checkpointed = [line["checkpoint_step"] for line in run.progress()]
+    assert checkpointed == sorted(checkpointed)
+    assert checkpointed[-1] == 11
+    assert not list((store / "job-1").glob("proof-*"))
+
+
+def test_with_all_steps_done_there_is_nothing_to_do(agent: Agent, store: Path) -> None:
+    manifest = a_manifest(store, steps=5)
+    agent.start(manifest).exits()
+    again = agent.start(manifest, 2, attempt=2)
+    assert again.outcomes() == {("Succeeded", 5)}
+    assert "nothing left to do" in again.exits()[0]["message"]
+    assert again.losses() == {}
+
+
+def test_one_ranks_stop_stops_all_at_one_step(agent: Agent, store: Path) -> None:
+    run = agent.start(a_manifest(store, steps=ENDLESS), 2).reaches(3)
+    os.kill(run.units[1].pid, signal.SIGTERM)
+    (outcome,) = run.outcomes()
+    assert outcome == ("Stopped", max(run.losses()))
+    assert steps(store) == [outcome[1]]
+
+
+def test_a_stop_before_the_first_step_saves_nothing(agent: Agent, store: Path) -> None:
+    run = agent.start(a_manifest(store, steps=ENDLESS), stop_first=True)
+    assert run.outcomes() == {("Stopped", 0)}
+    assert run.losses() == {}
+    assert steps(store) == []
+
+
+def test_a_stop_while_waiting_for_other_ranks(agent: Agent, store: Path) -> None:
+    run = agent.start(a_manifest(store, steps=ENDLESS), 2, only_unit=0)
+    run.stop()  # rank 1 never comes
+    assert run.outcomes() == {("Stopped", 0)}
+
+
+def test_time_also_makes_checkpoints(agent: Agent, store: Path) -> None:
+    run = agent.start(a_manifest(store, steps=ENDLESS, everySeconds=1))
+    while not any(line["checkpoint_step"] for line in run.progress()):
+        run.reaches(max(run.losses(), default=0) + 1)
+    assert run.stop().outcomes() == {("Stopped", max(run.losses()))}
+
+
+def test_a_new_job_starts_from_an_old_one(agent: Agent, store: Path, tmp_path: Path) -> None:
+    long = a_manifest(store, steps=12, everySteps=4)
+    whole = agent.start(long, uid="old")
+    assert whole.outcomes() == {("Succeeded", 12)}
+    elsewhere = a_manifest(
+        tmp_path / "other", steps=12, startFrom={"uid": "old", "step": 8, "store": str(store)}
+    )
+    new = agent.start(elsewhere, 2, uid="new")
+    assert new.outcomes() == {("Succeeded", 12)}
+    assert sorted(new.losses()) == [9, 10, 11, 12]
+    for step, loss in new.losses().items():
+        assert loss == pytest.approx(whole.losses()[step], abs=1e-5)
+    assert steps(tmp_path / "other", "new") == [12]
+    assert steps(store, "old") == [4, 8, 12]
+
+
+def test_a_start_from_nothing_is_refused(agent: Agent, store: Path) -> None:
+    run = agent.start(a_manifest(store, startFrom={"uid": "nobody"}))
+    (found,) = run.exits()
+    assert (found["outcome"], found["reason"]) == ("Failed", "StartRefused")
+    assert "job nobody has no checkpoint" in found["message"]
+
+
+def test_a_job_does_not_go_on_with_other_settings(agent: Agent, store: Path) -> None:
+    agent.start(a_manifest(store, steps=3)).exits()
+    run = agent.start(a_manifest(store, steps=6, globalBatchSize=8), attempt=2)
+    assert run.reasons() == {"StartRefused"}
+    assert "globalBatchSize: 16 -> 8" in run.exits()[0]["message"]
+    assert steps(store) == [3]
