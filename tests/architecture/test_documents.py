@@ -1,6 +1,8 @@
 """What the documents point to exists: links, files, and the tests that prove a contract."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,18 @@ def test_verbs_named_in_documents_are_in_the_makefile() -> None:
     texts = [(ROOT / name).read_text(encoding="utf-8") for name in _documents()]
     named = {verb for text in texts for verb in NAMED_VERB.findall(text)}
     assert named - verbs == set()
+
+
+def test_the_reference_of_the_command_line_is_current() -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "typer", "headrace.cli.main", "utils", "docs", "--name", "headrace"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert written.strip() == made.stdout.strip(), "run `make docs`"
 
 
 def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
