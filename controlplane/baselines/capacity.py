@@ -1,14 +1,13 @@
-"""Which accelerators are left, and a placement out of them that spans few nodes."""
+"""Which accelerators are left, and a choice out of them that spans few nodes."""
 
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from controlplane.domain.ids import AcceleratorId, NodeId
-from controlplane.domain.job import AcceleratorRequest, JobSpec, Topology
+from controlplane.domain.job import AcceleratorRequest, Topology
 from controlplane.domain.node import Accelerator
-from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.record import NodeRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
-from headrace.api.plan import ExecutionPlan
 
 Signature = tuple[object, ...]
 
@@ -47,6 +46,9 @@ def _large_enough(request: AcceleratorRequest, accelerators: list[Accelerator]) 
     )
 
 
+Chosen = list[tuple[NodeId, list[Accelerator]]]
+
+
 class Pool:
     """Accelerators of one type that are left, with the nodes sorted by how many they have left.
 
@@ -56,27 +58,41 @@ class Pool:
     def __init__(self) -> None:
         """Begins empty."""
         self.free: dict[NodeId, list[Accelerator]] = {}
+        self.whole: dict[NodeId, int] = {}
         self.total = 0
         self._by_count: list[dict[NodeId, None]] = [{}]
 
-    def add(self, node: NodeId, accelerators: list[Accelerator]) -> None:
-        """Puts a node's accelerators in."""
+    def add(self, node: NodeId, accelerators: list[Accelerator], whole: int) -> None:
+        """Puts a node's free accelerators in; it has ``whole``, held ones included."""
         self.free[node] = accelerators
+        self.whole[node] = whole
         self.total += len(accelerators)
-        while len(self._by_count) <= len(accelerators):
-            self._by_count.append({})
-        self._by_count[len(accelerators)][node] = None
+        self._bucket(len(accelerators))[node] = None
 
-    def remove(self, node: NodeId, gone: Collection[AcceleratorId]) -> None:
-        """Takes accelerators of a node out; those that are not there are passed over."""
-        before = self.free.get(node)
-        if before is None:
-            return
-        left = [a for a in before if a.id not in gone]
-        del self._by_count[len(before)][node]
-        self._by_count[len(left)][node] = None
+    def _bucket(self, count: int) -> dict[NodeId, None]:
+        while len(self._by_count) <= count:
+            self._by_count.append({})
+        return self._by_count[count]
+
+    def _replace(self, node: NodeId, left: list[Accelerator]) -> None:
+        before = self.free[node]
+        if len(before) != len(left):
+            del self._by_count[len(before)][node]
+            self._bucket(len(left))[node] = None
+            self.total += len(left) - len(before)
         self.free[node] = left
-        self.total -= len(before) - len(left)
+
+    def remove(self, node: NodeId, gone: Container[AcceleratorId]) -> list[Accelerator]:
+        """Takes accelerators of a node out; those that are not there are passed over."""
+        before = self.free.get(node, [])
+        removed = [a for a in before if a.id in gone]
+        if removed:
+            self._replace(node, [a for a in before if a.id not in gone])
+        return removed
+
+    def put_back(self, node: NodeId, accelerators: Sequence[Accelerator]) -> None:
+        """Gives back what ``remove`` took."""
+        self._replace(node, [*self.free[node], *accelerators])
 
     def most_full(self, count: int, allowed: Allowed) -> NodeId | None:
         """The node with the fewest left that still has ``count``."""
@@ -99,33 +115,78 @@ class Pool:
             return self.total
         return sum(len(self.free[node]) for node in allowed if node in self.free)
 
+    def most(self, allowed: Allowed, topology: Topology) -> int:
+        """Most accelerators that one job could get from what is left."""
+        if topology is Topology.SAME_NODE:
+            largest = next(self.emptiest_first(allowed), None)
+            return 0 if largest is None else len(self.free[largest])
+        return self.count(allowed)
 
-Chosen = list[tuple[NodeId, list[Accelerator]]]
+    def most_if_empty(self, allowed: Allowed, topology: Topology) -> int:
+        """Most accelerators that one job could get if nobody held any."""
+        counts = [n for node, n in self.whole.items() if allowed is None or node in allowed]
+        return max(counts, default=0) if topology is Topology.SAME_NODE else sum(counts)
+
+
+@dataclass(slots=True)
+class Holding:
+    """Accelerators that were taken out of a ``Capacity`` for one job; all of one type.
+
+    Attributes:
+        kind: Their type.
+        parts: The accelerators by node.
+    """
+
+    kind: str
+    parts: dict[NodeId, list[Accelerator]]
+
+    @property
+    def count(self) -> int:
+        """Accelerators held."""
+        return sum(map(len, self.parts.values()))
+
+    def slots(self) -> dict[Slot, None]:
+        """Each accelerator with its node; a set that keeps its order."""
+        return {(name, a.id): None for name, held in self.parts.items() for a in held}
+
+    def add(self, node: NodeId, accelerators: Sequence[Accelerator]) -> None:
+        """Joins more of a node to it."""
+        self.parts.setdefault(node, []).extend(accelerators)
 
 
 class Capacity:
-    """What is left of the cluster, by accelerator type; ``take`` and ``reserve`` use it up."""
+    """What is left of the cluster's usable, healthy accelerators, by type.
+
+    ``reserve``, ``extend`` and ``claim`` use it up, ``give_back`` undoes that.
+    """
 
     def __init__(self, snapshot: ClusterSnapshot, without: Container[Slot] = ()) -> None:
-        """All usable, healthy accelerators of the cluster except ``without``."""
+        """Everything that can be used except ``without``."""
         self._nodes = snapshot.nodes
         self._pools: dict[str, Pool] = {}
         self._allowed: dict[Signature, dict[str, Allowed]] = {}
+        self._most_if_empty: dict[tuple[Signature, Topology], int] = {}
         for name, node in snapshot.nodes.items():
             if node.usable:
                 self._add(name, node, without)
 
     def _add(self, name: NodeId, node: NodeRecord, without: Container[Slot]) -> None:
         by_type: dict[str, list[Accelerator]] = {}
+        healthy: dict[str, int] = {}
         for accelerator in node.node.accelerators:
-            if not accelerator.unhealthy:
-                left = by_type.setdefault(accelerator.type, [])
-                if (name, accelerator.id) not in without:
-                    left.append(accelerator)
-        for kind, accelerators in by_type.items():
-            self._pools.setdefault(kind, Pool()).add(name, accelerators)
+            if accelerator.unhealthy:
+                continue
+            kind = accelerator.type
+            healthy[kind] = healthy.get(kind, 0) + 1
+            if (name, accelerator.id) not in without:
+                by_type.setdefault(kind, []).append(accelerator)
+        for kind, whole in healthy.items():
+            pool = self._pools.get(kind)
+            if pool is None:
+                pool = self._pools[kind] = Pool()
+            pool.add(name, by_type.get(kind, []), whole)
 
-    def _allowed_nodes(self, request: AcceleratorRequest) -> dict[str, Allowed]:
+    def allowed_nodes(self, request: AcceleratorRequest) -> dict[str, Allowed]:
         """For each type that the request accepts, the nodes it may use; None for all."""
         key = signature(request)
         known = self._allowed.get(key)
@@ -133,9 +194,10 @@ class Capacity:
             known = {}
             for kind, pool in self._pools.items():
                 if request.type in ("", kind):
-                    fit = {name for name in pool.free if self._fits(request, name, kind)}
+                    # A dict and not a set: its order does not depend on the process.
+                    fit = {name: None for name in pool.free if self._fits(request, name, kind)}
                     if fit:
-                        known[kind] = None if len(fit) == len(pool.free) else fit
+                        known[kind] = None if len(fit) == len(pool.free) else fit.keys()
             self._allowed[key] = known
         return known
 
@@ -149,55 +211,143 @@ class Capacity:
 
     def most(self, request: AcceleratorRequest) -> int:
         """Most accelerators that the request could get at once from what is left."""
-        best = 0
-        for kind, allowed in self._allowed_nodes(request).items():
-            pool = self._pools[kind]
-            if request.topology is Topology.SAME_NODE:
-                largest = next(pool.emptiest_first(allowed), None)
-                best = max(best, 0 if largest is None else len(pool.free[largest]))
-            else:
-                best = max(best, pool.count(allowed))
-        return best
+        allowed = self.allowed_nodes(request).items()
+        return max(
+            (self._pools[k].most(nodes, request.topology) for k, nodes in allowed), default=0
+        )
 
-    def reserve(self, request: AcceleratorRequest, count: int) -> Chosen | None:
+    def most_if_empty(self, request: AcceleratorRequest) -> int:
+        """Most accelerators that the request could get at once if nobody held any."""
+        key = (signature(request), request.topology)
+        known = self._most_if_empty.get(key)
+        if known is None:
+            allowed = self.allowed_nodes(request).items()
+            known = max(
+                (self._pools[k].most_if_empty(nodes, request.topology) for k, nodes in allowed),
+                default=0,
+            )
+            self._most_if_empty[key] = known
+        return known
+
+    def total_left(self, request: AcceleratorRequest) -> int:
+        """Accelerators of one type that are left for the request, wherever they are."""
+        allowed = self.allowed_nodes(request).items()
+        return max((self._pools[kind].count(nodes) for kind, nodes in allowed), default=0)
+
+    def names(self, request: AcceleratorRequest) -> dict[NodeId, None]:
+        """Every node that the request could use, in order of registration within a type."""
+        found: dict[NodeId, None] = {}
+        for kind, allowed in self.allowed_nodes(request).items():
+            found.update(dict.fromkeys(self._pools[kind].free if allowed is None else allowed))
+        return found
+
+    def suits(self, request: AcceleratorRequest, slots: Iterable[Slot]) -> bool:
+        """Whether a job that asks for this could have been put where it is."""
+        held: dict[NodeId, set[AcceleratorId]] = {}
+        for name, accelerator_id in slots:
+            held.setdefault(name, set()).add(accelerator_id)
+        kinds = set()
+        for name, ids in held.items():
+            node = self._nodes.get(name)
+            if node is None or not admits(request, node):
+                return False
+            own = [a for a in node.node.accelerators if a.id in ids]
+            if not _large_enough(request, own):
+                return False
+            kinds |= {a.type for a in own}
+        if request.topology is Topology.SAME_NODE and len(held) > 1:
+            return False
+        return len(kinds) == 1 and request.type in ("", *kinds)
+
+    def reserve(self, request: AcceleratorRequest, count: int) -> Holding | None:
         """Uses up ``count`` accelerators for the request; None, and nothing used, if impossible.
 
         Prefers the type with the least left over, then few nodes: the fullest node that still
         holds the whole job, else the emptiest nodes first.
         """
-        best: Chosen | None = None
-        best_pool, spare = Pool(), 0
-        for kind, allowed in self._allowed_nodes(request).items():
+        best: tuple[int, str, Chosen] | None = None
+        for kind, allowed in self.allowed_nodes(request).items():
             pool = self._pools[kind]
+            if best is not None and pool.total >= best[0]:
+                continue
             chosen = _choose(pool, count, request.topology, allowed)
-            if chosen is not None and (best is None or pool.total < spare):
-                best, best_pool, spare = chosen, pool, pool.total
-        if best is not None:
-            for name, accelerators in best:
-                best_pool.remove(name, {a.id for a in accelerators})
-        return best
-
-    def take(self, spec: JobSpec, count: int) -> Placement | None:
-        """A placement of ``count`` accelerators, used up; None if impossible."""
-        chosen = self.reserve(spec.accelerators, count)
-        if chosen is None:
+            if chosen is not None:
+                best = (pool.total, kind, chosen)
+        if best is None:
             return None
-        return Placement(plan_for(spec, count), _units(spec, chosen))
+        holding = Holding(best[1], {})
+        self._move(holding, best[2])
+        return holding
 
-    def drop(self, slots: Iterable[Slot]) -> None:
-        """Uses up accelerators that somebody keeps."""
+    def extend(
+        self,
+        request: AcceleratorRequest,
+        holding: Holding,
+        more: int,
+        prefer: Container[Slot] = (),
+    ) -> bool:
+        """Adds ``more`` accelerators to a holding; False, and nothing used, if impossible.
+
+        Args:
+            request: Of the job that holds it.
+            holding: What it has so far.
+            more: How many to add.
+            prefer: Accelerators to take first where there is a choice.
+        """
+        pool = self._pools[holding.kind]
+        allowed = self.allowed_nodes(request).get(holding.kind, frozenset())
+        added = Holding(holding.kind, {})
+        for name in holding.parts:
+            if more and (allowed is None or name in allowed):
+                part = _preferred(name, pool.free.get(name, []), prefer)[:more]
+                self._move(added, [(name, part)])
+                more -= len(part)
+        if more:
+            # What it has on its own nodes is used up now, so these are other nodes.
+            rest = (
+                _choose(pool, more, request.topology, allowed)
+                if request.topology is Topology.ANY
+                else None
+            )
+            if rest is None:
+                self.give_back(added)
+                return False
+            self._move(added, rest)
+        for name, accelerators in added.parts.items():
+            holding.add(name, accelerators)
+        return True
+
+    def _move(self, holding: Holding, chosen: Chosen) -> None:
+        pool = self._pools[holding.kind]
+        for name, accelerators in chosen:
+            holding.add(name, pool.remove(name, {a.id for a in accelerators}))
+
+    def claim(self, slots: Iterable[Slot]) -> Holding | None:
+        """Uses up exactly these; None, and nothing used, unless all are left and of one type."""
         by_node: dict[NodeId, set[AcceleratorId]] = {}
         for name, accelerator_id in slots:
             by_node.setdefault(name, set()).add(accelerator_id)
-        for name, gone in by_node.items():
-            for pool in self._pools.values():
-                pool.remove(name, gone)
+        for kind, pool in self._pools.items():
+            holding = Holding(kind, {})
+            for name, wanted in by_node.items():
+                holding.add(name, pool.remove(name, wanted))
+            if holding.count == sum(map(len, by_node.values())):
+                return holding
+            self.give_back(holding)
+        return None
+
+    def give_back(self, holding: Holding) -> None:
+        """What the job held is left again."""
+        pool = self._pools[holding.kind]
+        for name, accelerators in holding.parts.items():
+            if accelerators:
+                pool.put_back(name, accelerators)
 
     def withhold(self, request: AcceleratorRequest) -> None:
         """Uses up everything on the nodes that the request could use."""
-        for kind, allowed in self._allowed_nodes(request).items():
+        for kind, allowed in self.allowed_nodes(request).items():
             pool = self._pools[kind]
-            for name in list(pool.free) if allowed is None else allowed:
+            for name in list(pool.free if allowed is None else allowed):
                 pool.remove(name, {a.id for a in pool.free[name]})
 
 
@@ -217,43 +367,7 @@ def _choose(pool: Pool, count: int, topology: Topology, allowed: Allowed) -> Cho
     return None
 
 
-def _units(spec: JobSpec, chosen: Chosen) -> tuple[LaunchUnit, ...]:
-    units: list[LaunchUnit] = []
-    rank = 0
-    for name, accelerators in chosen:
-        groups = [accelerators] if spec.unit_per_node else [[a] for a in accelerators]
-        for group in groups:
-            cores = sorted({core for a in group for core in a.cpu_cores})
-            units.append(
-                LaunchUnit(
-                    index=len(units),
-                    node=name,
-                    accelerators=tuple(a.id for a in group),
-                    first_rank=rank,
-                    cpu_cores=tuple(cores),
-                    host_memory_bytes=sum(a.host_memory_bytes for a in group),
-                )
-            )
-            rank += len(group)
-    return tuple(units)
-
-
-def plan_for(spec: JobSpec, count: int) -> ExecutionPlan:
-    """Data parallel over ``count`` ranks, accumulating as little as the micro-batch allows."""
-    if not spec.global_batch_size or not spec.micro_batch_size_max:
-        return ExecutionPlan(count)
-    per_rank = spec.global_batch_size // count
-    accumulation = -(-per_rank // spec.micro_batch_size_max)
-    while per_rank % accumulation:
-        accumulation += 1
-    return ExecutionPlan(count, accumulation)
-
-
-def sizes(spec: JobSpec) -> tuple[int, ...]:
-    """Numbers of accelerators the job can train on: equal shares of the global batch."""
-    request, batch = spec.accelerators, spec.global_batch_size
-    if request.minimum == request.maximum:
-        counts: Sequence[int] = (request.minimum,)
-    else:
-        counts = range(request.minimum, request.maximum + 1)
-    return tuple(n for n in counts if not batch or batch % n == 0)
+def _preferred(
+    node: NodeId, accelerators: list[Accelerator], prefer: Container[Slot]
+) -> list[Accelerator]:
+    return sorted(accelerators, key=lambda a: (node, a.id) not in prefer)

@@ -1,29 +1,54 @@
 """Elastic data parallel: every running job gets its share, changed on arrival and finish.
 
-As many jobs as fit with their minimum are admitted, in order. What is left is dealt out in
-rounds, one step of size to the job that holds least, until nobody can grow. A running job whose
-size comes out unchanged stays where it is.
+1. As many jobs as fit with their minimum are admitted, in order, running ones where they are.
+   What is left is dealt out in rounds, one step of size to the job that has least.
+2. The shares are laid out with as few changes as they allow: a job whose share is what it holds
+   stays, one that shrinks keeps a part of what it has. Only if somebody who was admitted finds no
+   place that way is everybody laid out as in the first step.
 
-Two rules keep a bad neighbour from disturbing others: a job that recovers from a failure comes
-after every job that does not, and a job that has not trained yet is not made to grow.
+What keeps the cluster calm: equals do not push each other out; where shares differ by one step,
+the larger one stays where it is; a job that has not trained yet is not restarted only to grow; and
+a job that recovers from a failure of its own comes after its equals, but keeps its share.
 """
 
-from controlplane.baselines.capacity import Capacity, sizes
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from controlplane.baselines.capacity import Capacity, Holding
+from controlplane.baselines.layout import placement_on, sizes
 from controlplane.baselines.order import (
     RUNNING,
+    Holders,
+    Question,
     Quotas,
     candidates,
     impossible,
-    largest_holders,
+    left_nodes,
+    outdated,
+    question,
     waits,
 )
 from controlplane.domain.ids import JobUid
+from controlplane.domain.job import ServiceClass, Topology
 from controlplane.domain.lifecycle import Stage
+from controlplane.domain.node import Contact
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
-from controlplane.domain.reason import Reason
+from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
+
+_ON_ITS_WAY = frozenset(
+    {
+        ReasonCode.SHRUNK_FOR_OTHERS,
+        ReasonCode.GROWN_INTO_FREE,
+        ReasonCode.MOVED_OFF_NODE,
+        ReasonCode.SPEC_CHANGED,
+        ReasonCode.WAITING_FOR_RELEASE,
+    }
+)
+"""Reasons of a job that holds nothing just now, but was given a place already."""
 
 
 def equal_share(snapshot: ClusterSnapshot) -> Decision:
@@ -31,140 +56,302 @@ def equal_share(snapshot: ClusterSnapshot) -> Decision:
     return _Round(snapshot).decide()
 
 
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """An admitted job.
+
+    Attributes:
+        record: The job.
+        rank: Its place in the order of admission.
+        own: The accelerators it runs on and may keep; empty if it has to be started anyway.
+        holding: What it is given.
+    """
+
+    record: JobRecord
+    rank: int
+    own: dict[Slot, None]
+    holding: Holding
+
+    @property
+    def uid(self) -> JobUid:
+        """The job's uid."""
+        return self.record.uid
+
+    @property
+    def share(self) -> int:
+        """How many accelerators it is given."""
+        return self.holding.count
+
+    def next_size(self) -> int | None:
+        """The next size above its share; None at its maximum."""
+        return next((n for n in sizes(self.record.job.spec) if n > self.share), None)
+
+    def turn(self) -> tuple[int, int, int]:
+        """Whose turn it is to grow: who has least; of those, who is not restarted for it."""
+        cost = 1 if not self.own else (0 if self.share < len(self.own) else 2)
+        return (self.share, cost, self.rank)
+
+    def placement(self) -> Placement:
+        """Where it should run; the very placement that it has if nothing changes."""
+        attempt = self.record.attempt
+        if self.own and attempt is not None:
+            given = self.holding.slots().keys()
+            # To restart a job that has not trained yet only to grow would waste its start. What
+            # it was given beyond what it has stays free for it.
+            if given == self.own.keys() or (not attempt.trained and given > self.own.keys()):
+                return attempt.placement
+        return placement_on(self.record.job.spec, self.holding.parts)
+
+
 class _Round:
     """One decision in the making."""
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self.snapshot = snapshot
-        self.whole = Capacity(snapshot)
         self.quotas = Quotas(snapshot)
-        self.shares: dict[JobUid, int] = {}
-        self.reasons: dict[JobUid, Reason] = {}
-
-    def decide(self) -> Decision:
-        records = candidates(self.snapshot)
-        records.sort(key=lambda record: record.stage is Stage.BACKING_OFF)
-        admitted = self._admit(records)
-        self._grow(admitted)
-        return Decision(self._place(admitted), self.reasons)
-
-    def _admit(self, records: list[JobRecord]) -> list[JobRecord]:
-        """Gives each job its minimum in turn, as far as accelerators and quotas go."""
-        admitted = []
-        trial = Capacity(self.snapshot, without=self._stray_slots())
-        holders = largest_holders(self.snapshot)
-        for record in records:
-            spec = record.job.spec
-            never = impossible(record, self.whole, self.quotas.known(spec.queue))
-            if never is not None:
-                self.reasons[record.uid] = never
-                continue
-            least = sizes(spec)[0]
-            if not self.quotas.allows(spec.queue, least):
-                self.reasons[record.uid] = self.quotas.exceeded(spec.queue, least)
-            elif trial.reserve(spec.accelerators, least) is None:
-                available = trial.most(spec.accelerators)
-                others = tuple(uid for uid in holders if uid != record.uid)
-                self.reasons[record.uid] = waits(least, available, others)
-            else:
-                self.quotas.use(spec.queue, least)
-                self.shares[record.uid] = least
-                self.reasons[record.uid] = RUNNING
-                admitted.append(record)
-        self.trial = trial
-        return admitted
-
-    def _stray_slots(self) -> set[Slot]:
-        return {
+        self.targets: dict[JobUid, Placement] = {}
+        self.taken = {
             (node.id, slot)
-            for node in self.snapshot.nodes.values()
+            for node in snapshot.nodes.values()
             for stray in node.strays
             for slot in stray.accelerators
         }
 
-    def _grow(self, admitted: list[JobRecord]) -> None:
-        """Deals out what is left: the smallest share that can grow grows by one step."""
-        growing = {record.uid: record for record in admitted if _may_grow(record)}
-        rank = {record.uid: position for position, record in enumerate(admitted)}
-        while growing:
-            uid = min(growing, key=lambda u: (self.shares[u], rank[u]))
-            if not self._step(growing[uid]):
-                del growing[uid]
+    def decide(self) -> Decision:
+        records = candidates(self.snapshot)
+        movable = [record for record in records if not self._fixed(record)]
+        movable.sort(key=_order)
+        reasons: dict[JobUid, Reason] = dict.fromkeys(self.targets, RUNNING)
+        admission = _Admission(self, sticky=True)
+        admission.run(movable)
+        if admission.scattered:
+            again = _Admission(self, sticky=False)
+            again.run(movable)
+            if again.seats.keys() > admission.seats.keys():
+                admission = again
+        reasons.update(admission.reasons)
+        seats = list(admission.seats.values())
+        _deal(seats, admission.paper, admission.quotas)
+        for seat in self._laid_out(seats) or seats:
+            self.targets[seat.uid] = seat.placement()
+        return Decision(self.targets, reasons)
 
-    def _step(self, record: JobRecord) -> bool:
-        spec, share = record.job.spec, self.shares[record.uid]
-        bigger = [n for n in sizes(spec) if n > share]
-        if not bigger:
-            return False
-        more = bigger[0] - share
-        if not _untrained_limit(record, bigger[0]):
-            return False
-        if (
-            not self.quotas.allows(spec.queue, more)
-            or self.trial.reserve(spec.accelerators, more) is None
-        ):
-            return False
-        self.quotas.use(spec.queue, more)
-        self.shares[record.uid] = bigger[0]
-        return True
-
-    def _place(self, admitted: list[JobRecord]) -> dict[JobUid, Placement]:
-        """Keeps what can stay, then places the rest, the largest first.
-
-        Shares were counted without regard to where; if the real placement of a share does not
-        come out (one node only, or mixed types), the next smaller size is tried.
+    def _fixed(self, record: JobRecord) -> bool:
+        """Keeps a running job where it is if nothing can be said about it now: one of its nodes
+        has not been heard of yet, or its queue was removed.
         """
-        targets: dict[JobUid, Placement] = {}
-        left = Capacity(self.snapshot, without=self._stray_slots())
-        moving = []
-        for record in admitted:
-            kept = self._kept(record)
-            if kept is not None:
-                targets[record.uid] = kept
-                left.drop(kept.slots())
-            else:
-                moving.append(record)
-        moving.sort(key=lambda record: -self.shares[record.uid])
-        for record in moving:
-            placement = self._placed(record, left)
-            if placement is not None:
-                targets[record.uid] = placement
-            else:
-                least = sizes(record.job.spec)[0]
-                most = left.most(record.job.spec.accelerators)
-                self.reasons[record.uid] = waits(least, most, largest_holders(self.snapshot))
-        return targets
-
-    def _kept(self, record: JobRecord) -> Placement | None:
         attempt = record.attempt
         if attempt is None or attempt.intent is not Intent.RUN:
-            return None
-        placement = attempt.placement
-        same = placement.accelerator_count == self.shares[record.uid]
-        usable = all(
-            node in self.snapshot.nodes and self.snapshot.nodes[node].usable
-            for node in placement.nodes
-        )
-        return placement if same and usable else None
+            return False
+        nodes = [self.snapshot.nodes.get(unit.node) for unit in attempt.placement.units]
+        silent = any(node is not None and node.contact is Contact.SILENT for node in nodes)
+        orphaned = not self.quotas.known(record.job.spec.queue)
+        if not (silent or orphaned) or left_nodes(record, self.snapshot):
+            return False
+        self.targets[record.uid] = attempt.placement
+        self.taken.update(attempt.placement.slots())
+        self.quotas.use(record.job.spec.queue, attempt.placement.accelerator_count)
+        return True
 
-    def _placed(self, record: JobRecord, left: Capacity) -> Placement | None:
-        spec, share = record.job.spec, self.shares[record.uid]
-        for count in sorted((n for n in sizes(spec) if n <= share), reverse=True):
-            placement = left.take(spec, count)
-            if placement is not None:
-                return placement
+    def own(self, record: JobRecord, capacity: Capacity) -> dict[Slot, None]:
+        """What a running job may keep."""
+        attempt = record.attempt
+        if attempt is None or attempt.intent is not Intent.RUN:
+            return {}
+        if left_nodes(record, self.snapshot) or outdated(record, capacity):
+            return {}
+        return dict.fromkeys(attempt.placement.slots())
+
+    def _laid_out(self, admitted: list[_Seat]) -> list[_Seat] | None:
+        """Finds a place for every share with few changes; None if that leaves somebody out."""
+        left = Capacity(self.snapshot, without=self.taken)
+        quotas = self.quotas.copy()
+        shares = {seat.uid: seat.share for seat in admitted}
+        seats: list[_Seat] = []
+        moving: list[_Seat] = []
+        for seat in admitted:
+            kept = left.claim(_part(seat.own, shares[seat.uid])) if seat.own else None
+            if kept is None:
+                moving.append(seat)
+            else:
+                seats.append(_Seat(seat.record, seat.rank, seat.own, kept))
+        moving.sort(key=lambda seat: -shares[seat.uid])
+        for seat in moving:
+            placed = _largest(seat.record, shares[seat.uid], left)
+            if placed is None:
+                return None
+            seats.append(_Seat(seat.record, seat.rank, {}, placed))
+        for seat in seats:
+            quotas.use(seat.record.job.spec.queue, seat.share)
+        _deal(seats, left, quotas, shares)
+        # What could not be laid out for one is there for another.
+        _deal(seats, left, quotas)
+        return seats
+
+
+class _Admission:
+    """Who gets its minimum. Sticky: running jobs keep theirs where they are, if they can."""
+
+    def __init__(self, round_: _Round, *, sticky: bool) -> None:
+        self.seats: dict[JobUid, _Seat] = {}
+        self.reasons: dict[JobUid, Reason] = {}
+        self.scattered = False
+        self.paper = Capacity(round_.snapshot, without=round_.taken)
+        self.quotas = round_.quotas.copy()
+        self._round = round_
+        self._sticky = sticky
+        self._holders = Holders(round_.snapshot, self.paper)
+        self._claims: dict[JobUid, Holding] = {}
+        self._order: list[JobRecord] = []
+        self._answers: dict[Question, Reason] = {}
+
+    def run(self, records: list[JobRecord]) -> None:
+        """Goes through all candidates in order."""
+        own = {r.uid: self._round.own(r, self.paper) for r in records if r.attempt is not None}
+        if self._sticky:
+            self._order = [record for record in records if own.get(record.uid)]
+            for record in self._order:
+                claim = self.paper.claim(_part(own[record.uid], sizes(record.job.spec)[0]))
+                if claim is not None:
+                    self._claims[record.uid] = claim
+        for rank, record in enumerate(records):
+            asked = question(record)
+            known = self._answers.get(asked)
+            if known is not None and record.attempt is None:
+                self.reasons[record.uid] = known
+                continue
+            holding = self._minimum(record)
+            if isinstance(holding, Reason):
+                self.reasons[record.uid] = holding
+                if record.attempt is None:
+                    # Only less is left for those who come later, so their answer is the same.
+                    self._answers[asked] = holding
+                continue
+            self.quotas.use(record.job.spec.queue, holding.count)
+            self.reasons[record.uid] = RUNNING
+            self.seats[record.uid] = _Seat(record, rank, own.get(record.uid, {}), holding)
+
+    def _minimum(self, record: JobRecord) -> Holding | Reason:
+        spec = record.job.spec
+        claim = self._claims.pop(record.uid, None)
+        why = None if claim is not None else impossible(record, self.paper, self.quotas)
+        if why is not None:
+            return why
+        least = sizes(spec)[0]
+        if not self.quotas.allows(spec.queue, least):
+            if claim is not None:
+                self.paper.give_back(claim)
+            return self.quotas.exceeded(spec.queue, least)
+        holding = claim or self.paper.reserve(spec.accelerators, least)
+        holding = holding or self._at_the_cost_of_later_ones(record, least)
+        if holding is not None:
+            return holding
+        available = self.paper.most(spec.accelerators)
+        if spec.accelerators.topology is Topology.SAME_NODE:
+            self.scattered |= self.paper.total_left(spec.accelerators) >= least
+        return waits(least, available, self._holders.of(record))
+
+    def _at_the_cost_of_later_ones(self, record: JobRecord, least: int) -> Holding | None:
+        """Takes what running jobs that come later in the order have, the last one's first."""
+        given_back: list[JobRecord] = []
+        for later in reversed(self._order):
+            claim = self._claims.pop(later.uid, None)
+            if claim is None:
+                continue
+            self.paper.give_back(claim)
+            given_back.append(later)
+            holding = self.paper.reserve(record.job.spec.accelerators, least)
+            if holding is not None:
+                return holding
+        for later in given_back:
+            attempt = later.attempt
+            assert attempt is not None
+            own = dict.fromkeys(attempt.placement.slots())
+            claim = self.paper.claim(_part(own, sizes(later.job.spec)[0]))
+            if claim is not None:
+                self._claims[later.uid] = claim
         return None
 
 
-def _may_grow(record: JobRecord) -> bool:
-    return len(sizes(record.job.spec)) > 1
+def _order(record: JobRecord) -> tuple[int, bool, int]:
+    spec = record.job.spec
+    return (-spec.priority, spec.service_class is not ServiceClass.GUARANTEED, _standing(record))
 
 
-def _untrained_limit(record: JobRecord, size: int) -> bool:
-    """Whether the job may be given ``size``: one that runs but has not trained yet may not be
-    stopped only to grow, or a chain of arrivals would restart it for ever.
+def _standing(record: JobRecord) -> int:
+    """Among equals: who runs, who was given a place or lost it without fault, who waits, who
+    failed.
     """
-    attempt = record.attempt
-    if attempt is None or attempt.intent is not Intent.RUN or attempt.trained:
-        return True
-    return size <= attempt.placement.accelerator_count
+    if record.attempt is not None:
+        return 0
+    if record.stage is Stage.BACKING_OFF:
+        return 3 if record.failures else 1
+    return 1 if record.reason is not None and record.reason.code in _ON_ITS_WAY else 2
+
+
+def _part(own: Mapping[Slot, None], count: int) -> list[Slot]:
+    """``count`` of a job's accelerators, from the nodes where it has most."""
+    if count >= len(own):
+        return list(own)
+    by_node: dict[str, list[Slot]] = {}
+    for slot in own:
+        by_node.setdefault(slot[0], []).append(slot)
+    parts = sorted(by_node.values(), key=lambda part: -len(part))
+    return [slot for part in parts for slot in part][:count]
+
+
+def _largest(record: JobRecord, share: int, left: Capacity) -> Holding | None:
+    """The job's share, or the next smaller size for which there is a place."""
+    spec = record.job.spec
+    fitting = (left.reserve(spec.accelerators, n) for n in reversed(sizes(spec)) if n <= share)
+    return next((holding for holding in fitting if holding is not None), None)
+
+
+def _deal(
+    seats: list[_Seat],
+    capacity: Capacity,
+    quotas: Quotas,
+    limits: Mapping[JobUid, int] | None = None,
+) -> None:
+    """Deals out what is left: who has least grows by one step, until nobody can.
+
+    Args:
+        seats: Who takes part.
+        capacity: What is left.
+        quotas: What the queues may still hold.
+        limits: Most that each may come to hold; None for no limit.
+    """
+    growing = [(seat.turn(), seat) for seat in seats if seat.next_size() is not None]
+    heapq.heapify(growing)
+    while growing:
+        _, seat = growing[0]
+        size = seat.next_size()
+        limit = None if limits is None else limits[seat.uid]
+        if size is None or (limit is not None and size > limit):
+            heapq.heappop(growing)
+        elif _grown(seat, size, capacity, quotas):
+            heapq.heapreplace(growing, (seat.turn(), seat))
+        else:
+            heapq.heappop(growing)
+
+
+def _grown(seat: _Seat, size: int, capacity: Capacity, quotas: Quotas) -> bool:
+    """Makes a share larger if accelerators and quota allow."""
+    spec, more = seat.record.job.spec, size - seat.share
+    request = spec.accelerators
+    if not quotas.allows(spec.queue, more):
+        return False
+    if not capacity.extend(request, seat.holding, more, prefer=seat.own):
+        if seat.own or request.topology is Topology.ANY:
+            return False
+        # It has to be started anyway, so it may as well begin on a larger node.
+        capacity.give_back(seat.holding)
+        elsewhere = capacity.reserve(request, size)
+        if elsewhere is None:
+            again = capacity.claim(seat.holding.slots())
+            assert again is not None
+            seat.holding = again
+            return False
+        seat.holding = elsewhere
+    quotas.use(spec.queue, more)
+    return True

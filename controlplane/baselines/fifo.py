@@ -1,19 +1,24 @@
 """First come, first served, with rigid gangs: a job gets all it can use, or waits.
 
-A job that waits is not overtaken by a later one that wants any of the same nodes. Jobs that can
-never run here, and jobs that recover from a failure, hold up nobody.
+A job that waits is not overtaken by a later one that wants any of the same nodes, or a share of
+the same quota. Jobs that can never run here, and jobs that recover from a failure, hold up nobody.
 """
 
-from controlplane.baselines.capacity import Capacity, Signature, signature, sizes
+from controlplane.baselines.capacity import Capacity, Signature, signature
+from controlplane.baselines.layout import placement_on, sizes
 from controlplane.baselines.order import (
     RUNNING,
+    Holders,
+    Question,
     Quotas,
     candidates,
     impossible,
-    largest_holders,
+    left_nodes,
+    outdated,
+    question,
     waits,
 )
-from controlplane.domain.ids import JobUid
+from controlplane.domain.ids import JobUid, NodeId, QueueName
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
 from controlplane.domain.reason import Reason, ReasonCode
@@ -31,80 +36,97 @@ class _Round:
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self.snapshot = snapshot
-        self.whole = Capacity(snapshot)
         self.left = Capacity(snapshot, without=snapshot.holders)
         self.quotas = Quotas(snapshot)
+        self.holders = Holders(snapshot, self.left)
         self.targets: dict[JobUid, Placement] = {}
         self.reasons: dict[JobUid, Reason] = {}
+        self.answers: dict[Question, Reason] = {}
+        self.kept_for: dict[NodeId, Reason] = {}
         self.blocked: dict[Signature, Reason] = {}
-        self.holders: tuple[JobUid, ...] | None = None
+        self.queue_blocked: dict[QueueName, Reason] = {}
 
     def decide(self) -> Decision:
         waiting = []
         for record in candidates(self.snapshot):
             if record.attempt is not None:
                 self._keep(record)
-            else:
+            elif self.snapshot.at >= record.backoff_until:
                 waiting.append(record)
+        reasons, answers = self.reasons, self.answers
         for record in waiting:
-            if self.snapshot.at >= record.backoff_until:
-                self._place(record)
+            asked = question(record)
+            known = answers.get(asked)
+            if known is None:
+                self._place(record, asked)
+            else:
+                reasons[record.uid] = known
         return Decision(self.targets, self.reasons)
 
     def _keep(self, record: JobRecord) -> None:
         assert record.attempt is not None
         placement = record.attempt.placement
         self.quotas.use(record.job.spec.queue, placement.accelerator_count)
-        if all(self.snapshot.nodes[n].usable for n in placement.nodes if n in self.snapshot.nodes):
+        leaves = left_nodes(record, self.snapshot)
+        if leaves:
+            text = f"{', '.join(leaves)} takes no work now"
+            self.reasons[record.uid] = Reason(ReasonCode.MOVED_OFF_NODE, text)
+        elif outdated(record, self.left):
+            text = "its spec does not allow any more where it runs"
+            self.reasons[record.uid] = Reason(ReasonCode.SPEC_CHANGED, text)
+        else:
             self.targets[record.uid] = placement
             self.reasons[record.uid] = RUNNING
-        else:
-            drained = ", ".join(
-                sorted(
-                    n
-                    for n in placement.nodes
-                    if n in self.snapshot.nodes and not self.snapshot.nodes[n].usable
-                )
-            )
-            self.reasons[record.uid] = Reason(
-                ReasonCode.MOVED_OFF_NODE, f"{drained} takes no work now"
-            )
 
-    def _place(self, record: JobRecord) -> None:
+    def _place(self, record: JobRecord, asked: Question) -> None:
+        """Gives the job all it can ever use here, whatever is free now, or a reason."""
         spec = record.job.spec
-        key = signature(spec.accelerators)
-        behind = self.blocked.get(key)
-        if behind is not None and self.quotas.known(spec.queue) and sizes(spec):
-            self.reasons[record.uid] = behind
-            return
-        never = impossible(record, self.whole, self.quotas.known(spec.queue))
+        never = impossible(record, self.left, self.quotas)
         if never is not None:
-            self.reasons[record.uid] = never
+            self.reasons[record.uid] = self.answers[asked] = never
             return
-        # Rigid: the most it can ever use here, whatever is free now.
-        most = self.whole.most(spec.accelerators)
-        wanted = max(n for n in sizes(spec) if n <= most)
+        behind = self.blocked.get(signature(spec.accelerators)) or self.queue_blocked.get(
+            spec.queue
+        )
+        if behind is not None:
+            self.reasons[record.uid] = self.answers[asked] = behind
+            return
+        most = self.left.most_if_empty(spec.accelerators)
+        quota = self.quotas.whole(spec.queue)
+        limit = most if quota is None else min(most, quota)
+        wanted = max(n for n in sizes(spec) if n <= limit)
         if not self.quotas.allows(spec.queue, wanted):
             self.reasons[record.uid] = self.quotas.exceeded(spec.queue, wanted)
+            self.queue_blocked[spec.queue] = _behind(
+                record, f"{wanted} accelerators of the quota of queue {spec.queue}"
+            )
             return
-        placement = self.left.take(spec, wanted)
-        if placement is not None:
-            self.targets[record.uid] = placement
-            self.reasons[record.uid] = RUNNING
-            self.quotas.use(spec.queue, wanted)
+        holding = self.left.reserve(spec.accelerators, wanted)
+        if holding is None:
+            self._block(record, wanted)
             return
-        self._block(record, key, wanted)
+        self.targets[record.uid] = placement_on(spec, holding.parts)
+        self.reasons[record.uid] = RUNNING
+        self.quotas.use(spec.queue, wanted)
 
-    def _block(self, record: JobRecord, key: Signature, wanted: int) -> None:
+    def _block(self, record: JobRecord, wanted: int) -> None:
         """The job waits, and keeps the nodes that it could use for itself."""
         request = record.job.spec.accelerators
-        if self.holders is None:
-            self.holders = largest_holders(self.snapshot)
-        self.reasons[record.uid] = waits(wanted, self.left.most(request), self.holders)
+        could_use = self.left.names(request)
+        kept = next((self.kept_for[n] for n in could_use if n in self.kept_for), None)
+        if kept is not None and self.left.most(request) == 0:
+            self.reasons[record.uid] = kept
+        else:
+            available = self.left.most(request)
+            self.reasons[record.uid] = waits(wanted, available, self.holders.of(record))
+        behind = _behind(record, f"{wanted} accelerators")
+        for node in could_use:
+            self.kept_for.setdefault(node, behind)
         self.left.withhold(request)
-        name = f"{record.job.namespace}/{record.job.name}"
-        self.blocked[key] = Reason(
-            ReasonCode.BEHIND_EARLIER_JOB,
-            f"{name} came first and waits for {wanted} accelerators",
-            holders=(record.uid,),
-        )
+        self.blocked[signature(request)] = behind
+
+
+def _behind(record: JobRecord, what: str) -> Reason:
+    name = f"{record.job.namespace}/{record.job.name}"
+    text = f"{name} came first and waits for {what}"
+    return Reason(ReasonCode.BEHIND_EARLIER_JOB, text, holders=(record.uid,))

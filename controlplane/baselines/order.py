@@ -1,49 +1,88 @@
 """Who goes first, and why the others wait: the sentences that both baselines share."""
 
 from collections import Counter
+from collections.abc import Container
+from copy import copy
 
-from controlplane.baselines.capacity import Capacity, sizes
-from controlplane.domain.ids import JobUid, QueueName
-from controlplane.domain.job import ServiceClass
+from controlplane.baselines.capacity import Capacity, Signature, signature
+from controlplane.baselines.layout import sizes
+from controlplane.domain.ids import JobUid, NodeId, QueueName
+from controlplane.domain.job import AcceleratorRequest, ServiceClass
 from controlplane.domain.lifecycle import FINISHED, Stage
+from controlplane.domain.node import Contact
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 
 RUNNING = Reason(ReasonCode.RUNNING)
 
+_OUT = FINISHED | {Stage.SUSPENDED}
+
+Question = tuple[AcceleratorRequest, int, QueueName]
+"""All that decides whether a waiting job fits; equal questions have equal answers."""
+
+
+def question(record: JobRecord) -> Question:
+    """What the job asks of the cluster."""
+    spec = record.job.spec
+    return (spec.accelerators, spec.global_batch_size, spec.queue)
+
 
 def candidates(snapshot: ClusterSnapshot) -> list[JobRecord]:
     """Jobs that could hold accelerators: higher priority first, guaranteed before best effort,
     then in order of submission.
     """
-    unfinished = [
-        record
-        for record in snapshot.jobs.values()
-        if record.stage not in FINISHED
-        and record.stage is not Stage.SUSPENDED
-        and not record.withdrawn
-        and not (record.job.spec.suspend and record.attempt is None)
-    ]
-    return sorted(
-        unfinished,
-        key=lambda record: (
-            -record.job.spec.priority,
-            record.job.spec.service_class is not ServiceClass.GUARANTEED,
-        ),
-    )
+    ranks: dict[tuple[int, bool], list[JobRecord]] = {}
+    for record in snapshot.jobs.values():
+        if record.stage in _OUT or record.withdrawn:
+            continue
+        spec = record.job.spec
+        if spec.suspend:
+            continue  # Its attempt, if it has one, is being stopped.
+        rank = (-spec.priority, spec.service_class is not ServiceClass.GUARANTEED)
+        group = ranks.get(rank)
+        if group is None:
+            group = ranks[rank] = []
+        group.append(record)
+    return [record for rank in sorted(ranks) for record in ranks[rank]]
 
 
-def impossible(record: JobRecord, capacity: Capacity, queue_known: bool) -> Reason | None:
+def left_nodes(record: JobRecord, snapshot: ClusterSnapshot) -> list[str]:
+    """Nodes that the job runs on and has to leave, because they were drained or lost.
+
+    A node that was not heard of since the control plane started is not among them: nothing is
+    known against it.
+    """
+    if record.attempt is None:
+        return []
+    leaving = set()
+    for unit in record.attempt.placement.units:
+        node = snapshot.nodes.get(unit.node)
+        if node is None or node.drained or node.contact is Contact.LOST:
+            leaving.add(unit.node)
+    return sorted(leaving)
+
+
+def outdated(record: JobRecord, capacity: Capacity) -> bool:
+    """Whether the job runs in a way that its spec, changed since, does not allow any more."""
+    if record.attempt is None or record.job.generation == 1:
+        return False
+    spec, placement = record.job.spec, record.attempt.placement
+    if placement.accelerator_count not in sizes(spec):
+        return True
+    return not capacity.suits(spec.accelerators, placement.slots())
+
+
+def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reason | None:
     """Why the job can never run in this cluster as it is; None if it could.
 
     Args:
         record: The job.
-        capacity: All usable accelerators, held or not.
-        queue_known: Whether its queue exists.
+        capacity: The cluster's accelerators.
+        quotas: The queues.
     """
     spec = record.job.spec
-    if not queue_known:
+    if not quotas.known(spec.queue):
         return Reason(
             ReasonCode.QUEUE_MISSING,
             f"queue {spec.queue} does not exist; `headrace queue set {spec.queue}` creates it",
@@ -55,7 +94,7 @@ def impossible(record: JobRecord, capacity: Capacity, queue_known: bool) -> Reas
             f"{spec.accelerators.maximum} divides the global batch of {spec.global_batch_size}"
         )
         return Reason(ReasonCode.BATCH_NOT_DIVISIBLE, text)
-    most = capacity.most(spec.accelerators)
+    most = capacity.most_if_empty(spec.accelerators)
     if most == 0:
         wanted = spec.accelerators.type or "accelerator"
         text = f"no usable node has an {wanted} that its selector, taints and sizes allow"
@@ -63,13 +102,34 @@ def impossible(record: JobRecord, capacity: Capacity, queue_known: bool) -> Reas
     if most < possible[0]:
         text = f"wants {possible[0]} accelerators, the usable nodes have {most} for it"
         return Reason(ReasonCode.EXCEEDS_CLUSTER, text, possible[0], most)
+    quota = quotas.whole(spec.queue)
+    if quota is not None and quota < possible[0]:
+        text = f"wants {possible[0]} accelerators, the whole quota of queue {spec.queue} is {quota}"
+        return Reason(ReasonCode.QUOTA_EXCEEDED, text, possible[0], quota)
     return None
 
 
-def largest_holders(snapshot: ClusterSnapshot, limit: int = 5) -> tuple[JobUid, ...]:
-    """The jobs that hold most accelerators, largest first."""
-    held = Counter(snapshot.holders.values())
-    return tuple(uid for uid, _ in sorted(held.items(), key=lambda i: (-i[1], i[0]))[:limit])
+class Holders:
+    """Who holds what a job misses; counted once for all jobs that can use the same nodes."""
+
+    def __init__(self, snapshot: ClusterSnapshot, capacity: Capacity) -> None:
+        """Counts nothing yet."""
+        self._snapshot = snapshot
+        self._capacity = capacity
+        self._known: dict[Signature, tuple[JobUid, ...]] = {}
+
+    def of(self, record: JobRecord) -> tuple[JobUid, ...]:
+        """The largest holders of accelerators that the job could use, itself left out."""
+        request = record.job.spec.accelerators
+        key = signature(request)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._largest(self._capacity.names(request))
+        return tuple(uid for uid in found if uid != record.uid)[:5]
+
+    def _largest(self, nodes: Container[NodeId]) -> tuple[JobUid, ...]:
+        held = Counter(uid for (node, _), uid in self._snapshot.holders.items() if node in nodes)
+        return tuple(uid for uid, _ in sorted(held.items(), key=lambda i: (-i[1], i[0]))[:6])
 
 
 def waits(wanted: int, available: int, holders: tuple[JobUid, ...]) -> Reason:
@@ -83,13 +143,24 @@ class Quotas:
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         """Starts with every queue's whole quota."""
-        self._left: dict[QueueName, int | None] = {
+        self._whole: dict[QueueName, int | None] = {
             name: queue.quota_accelerators for name, queue in snapshot.queues.items()
         }
+        self._left = dict(self._whole)
+
+    def copy(self) -> "Quotas":
+        """The same counts, to go on with separately."""
+        twin = copy(self)
+        twin._left = dict(self._left)
+        return twin
 
     def known(self, queue: QueueName) -> bool:
         """Whether there is such a queue."""
-        return queue in self._left
+        return queue in self._whole
+
+    def whole(self, queue: QueueName) -> int | None:
+        """The queue's whole quota; None for no limit."""
+        return self._whole.get(queue)
 
     def allows(self, queue: QueueName, count: int) -> bool:
         """Whether ``count`` more accelerators stay within the queue's quota."""

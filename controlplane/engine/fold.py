@@ -7,6 +7,7 @@ messages fall through.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 from controlplane.domain.action import (
@@ -50,6 +51,7 @@ from controlplane.domain.record import (
     JobRecord,
     NodeRecord,
     Outcome,
+    Progress,
     RunningUnit,
     UnitExit,
 )
@@ -301,7 +303,7 @@ def _progressed(draft: Draft, event: JobProgressed) -> None:
     if found is None:
         return
     record, attempt = found
-    if not attempt.trained and event.progress.loss is not None:
+    if not attempt.trained and _shows_a_step(event.progress):
         attempt = replace(attempt, trained=True, running_at=attempt.running_at or event.at)
     known, progress = record.progress, event.progress
     # A new attempt may begin at an older checkpoint; within one, what comes late is only older.
@@ -311,11 +313,22 @@ def _progressed(draft: Draft, event: JobProgressed) -> None:
         checkpoint_step=max(
             progress.checkpoint_step, known.checkpoint_step if found[1].trained else 0
         ),
-        loss=known.loss if late or progress.loss is None else progress.loss,
+        loss=progress.loss if not late and _finite(progress.loss) else known.loss,
         at=known.at if late else event.at,
     )
     stage = Stage.RUNNING if record.stage is Stage.STARTING else record.stage
     draft.move(record, stage, "it reported a step", attempt=attempt, progress=progress)
+
+
+def _shows_a_step(progress: Progress) -> bool:
+    """Whether a step was trained. A loss that is no number does not survive being stored, so it
+    must not count: what is folded from the log has to come out the same.
+    """
+    return progress.step_seconds > 0 or _finite(progress.loss)
+
+
+def _finite(loss: float | None) -> bool:
+    return loss is not None and isfinite(loss)
 
 
 def _unit_exited(draft: Draft, event: UnitExited) -> None:
