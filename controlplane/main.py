@@ -62,6 +62,8 @@ _TRY_AGAIN_SECONDS = 1.0
 _LOOK_SECONDS = 0.25
 _RENEW_SECONDS = LEASE_FRESH / 4 / seconds(1)
 _STOP_GRACE_SECONDS = 2.0
+_REST_FACTOR = 4.0
+_REST_MOST_SECONDS = 0.5
 _CHECKPOINT_AFTER_EVENTS = 1_000
 
 OK, BROKEN, REFUSED, TERM_LOST = 0, 1, 2, 3
@@ -99,16 +101,27 @@ class _PatientLog:
                 return number
 
 
-class _TimedEvents:
-    """Tells telemetry when a cycle begins."""
+class _PacedEvents:
+    """An event source that leaves the process time for its callers between two cycles.
 
-    def __init__(self, events: EventSource, telemetry: Telemetry) -> None:
+    Events wake the loop, and a burst of submissions would make it decide once for each of them.
+    So a cycle rests a few times as long as it took: the first event of a burst is answered at
+    once, the others together, and deciding never takes more than a fixed share of the time.
+    """
+
+    def __init__(self, events: EventSource, clock: WallClock, telemetry: Telemetry) -> None:
         self._events = events
+        self._clock = clock
         self._telemetry = telemetry
+        self._began_ns: int | None = None
 
     async def take(self, deadline: Instant) -> Sequence[SequencedEvent]:
-        """The source's events."""
+        """The source's events, after a rest."""
+        if self._began_ns is not None:
+            took = (self._clock.monotonic() - self._began_ns) / seconds(1)
+            await asyncio.sleep(min(_REST_MOST_SECONDS, _REST_FACTOR * took))
         batch = await self._events.take(deadline)
+        self._began_ns = self._clock.monotonic()
         self._telemetry.cycle_began()
         return batch
 
@@ -376,7 +389,7 @@ class ControlPlane:
         grace = seconds(reign.state.settings.recovery_grace_seconds)
         loop = Loop(
             clock=self._clock,
-            events=_TimedEvents(reign.tail, self._telemetry),
+            events=_PacedEvents(reign.tail, self._clock, self._telemetry),
             log=reign.log,
             actions=self._assignments,
             policies=BASELINES,

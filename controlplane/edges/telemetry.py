@@ -83,6 +83,7 @@ class Telemetry:
         self._stops: dict[JobUid, tuple[Instant, str]] = {}
         self._seen: ClusterState = ClusterState()
         self._labels: dict[Gauge, set[str]] = {}
+        self._refused_why: tuple[str, ...] = ()
         self._accelerator_seconds = _AcceleratorSeconds(monotonic)
         self.registry.register(self._accelerator_seconds)
         Info("headrace_build", "Version of the control plane.", registry=self.registry).info(
@@ -203,7 +204,10 @@ class Telemetry:
         assert outcome is not None
         if outcome.refused:
             self._refused.labels(report.state.settings.policy).inc()
-            log.error("policy refused", policy=report.state.settings.policy, why=outcome.refused)
+            if outcome.refused != self._refused_why:
+                name = report.state.settings.policy
+                log.error("policy refused", policy=name, why=outcome.refused)
+        self._refused_why = outcome.refused
         if outcome.changes_nothing:
             return
         decided = outcome.decided

@@ -224,7 +224,7 @@ class Decision(Protocol):
 def logged_decision(decision: Decision, names: Names) -> jobs_pb2.LoggedEvent:
     """What was decided about one job, for people."""
     action = decision.action
-    told = action_sentence(action) if action is not None else "stay"
+    told = action_sentence(action) if action is not None else "wait"
     return jobs_pb2.LoggedEvent(
         sequence=decision.sequence,
         at=timestamp(decision.at),
