@@ -57,18 +57,14 @@ def checked(
     """Every claim of the demo."""
     elastic, guest = expected.elastic, expected.guest
     label = {job.uid: job.label for job in history.jobs}
-    mine = losses.get(elastic, ())
+    first, second = label.get(elastic, "the first job"), label.get(guest, "the second job")
+    mine, theirs = losses.get(elastic, ()), losses.get(guest, ())
     return [
-        _sizes(history, expected, label.get(elastic, elastic), label.get(guest, guest)),
-        _reconfigurations(history, elastic, label.get(elastic, elastic)),
-        _steps(label.get(elastic, elastic), mine, _of(history, elastic), expected.elastic_steps),
-        _steps(
-            label.get(guest, guest),
-            losses.get(guest, ()),
-            _of(history, guest),
-            expected.guest_steps,
-        ),
-        _continuity(label.get(elastic, elastic), mine),
+        _sizes(history, expected, first, second),
+        _reconfigurations(history, elastic, first),
+        _steps(first, mine, _of(history, elastic), expected.elastic_steps),
+        _steps(second, theirs, _of(history, guest), expected.guest_steps),
+        _continuity(first, mine),
         _exclusive(history.blocks),
     ]
 
