@@ -1,0 +1,377 @@
+"""Whatever happens to a cluster, in whatever order it is heard of: no accelerator is held twice,
+gangs are whole, nothing is lost, the log folds to the same state, and in the end every job ends.
+"""
+
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from controlplane.domain.action import ForgetJob, StartAttempt
+from controlplane.domain.codec import dump, load
+from controlplane.domain.event import (
+    AcceleratorHealthChanged,
+    Event,
+    JobProgressed,
+    JobSubmitted,
+    JobUpdated,
+    JobWithdrawn,
+    NodeDrained,
+    NodeLost,
+)
+from controlplane.domain.ids import JobUid, Term
+from controlplane.domain.job import Topology
+from controlplane.domain.lifecycle import FINISHED, HOLDING, IDLE, Stage
+from controlplane.domain.reason import ReasonCode
+from controlplane.domain.record import Outcome, Progress
+from controlplane.engine.state import ClusterState
+from tests.builders import JobBuilder, World, a_job, a_node
+from tests.property.played_agents import PlayedAgent
+
+NEVER_HERE = {
+    ReasonCode.QUEUE_MISSING,
+    ReasonCode.NO_MATCHING_ACCELERATOR,
+    ReasonCode.EXCEEDS_CLUSTER,
+    ReasonCode.BATCH_NOT_DIVISIBLE,
+    ReasonCode.QUOTA_EXCEEDED,
+}
+KINDS = ("small", "large")
+FAILURES = st.sampled_from(
+    [ReasonCode.RANK_FAILED, ReasonCode.OUT_OF_MEMORY, ReasonCode.RAY_LOST, None]
+)
+
+
+@st.composite
+def job_specs(draw: st.DrawFn) -> JobBuilder:
+    job = a_job()
+    minimum = draw(st.integers(1, 4))
+    if draw(st.integers(0, 5)) == 0:
+        job = job.wanting(minimum).running_a_command()
+    else:
+        maximum = minimum + draw(st.integers(0, 6))
+        job = job.wanting(minimum, maximum).with_batch(draw(st.sampled_from([0, 4, 12, 60])), 0)
+    if draw(st.booleans()):
+        job = job.of_type(draw(st.sampled_from(KINDS)))
+    if draw(st.integers(0, 3)) == 0:
+        job = job.on_one_node()
+    if draw(st.integers(0, 3)) == 0:
+        job = job.with_priority(draw(st.integers(-1, 1)))
+    if draw(st.integers(0, 3)) == 0:
+        job = job.guaranteed()
+    if draw(st.integers(0, 3)) == 0:
+        job = job.in_queue(draw(st.sampled_from(["narrow", "missing"])))
+    job = job.suspended(draw(st.integers(0, 7)) == 0)
+    return job.retrying(draw(st.integers(0, 3)), 5, 20).training(draw(st.floats(0, 1)))
+
+
+class ClusterLife(RuleBasedStateMachine):
+    policy = "equal-share"
+
+    @initialize(nodes=st.lists(st.tuples(st.integers(1, 4), st.sampled_from(KINDS)), max_size=4))
+    def begin(self, nodes: list[tuple[int, str]]) -> None:
+        self.world = World(self.policy)
+        self.world.with_queue("narrow", quota=3)
+        self.agents = [
+            PlayedAgent(a_node(f"n{i}", count, kind))
+            for i, (count, kind) in enumerate([(2, "small"), *nodes])
+        ]
+        self.outbox: list[Event] = []
+        self.submitted: set[JobUid] = set()
+        self.may_go: set[JobUid] = set()
+        self.silent = False
+        for agent in self.agents:
+            self.world.tell(agent.introduces())
+
+    # -- people --------------------------------------------------------------------------
+
+    @rule(spec=job_specs())
+    def someone_submits(self, spec: JobBuilder) -> None:
+        name = f"j{len(self.submitted)}"
+        job = a_job(name).job
+        self.submitted.add(job.uid)
+        self.outbox.append(JobSubmitted(JobBuilder(job)._spec(**_spec_of(spec)).job))
+        if len(self.submitted) % 2:
+            self.world.tell(self.outbox[-1])  # and once more, late
+
+    def _some_job(self, data: st.DataObject) -> JobUid | None:
+        uids = list(self.world.state.jobs)
+        return data.draw(st.sampled_from(uids)) if uids else None
+
+    @rule(data=st.data(), spec=job_specs())
+    def someone_updates(self, data: st.DataObject, spec: JobBuilder) -> None:
+        uid = self._some_job(data)
+        if uid is not None:
+            known = self.world.state.jobs[uid].job
+            changed = JobBuilder(known)._spec(**_spec_of(spec)).generation(known.generation + 1)
+            self.world.tell(JobUpdated(changed.job))
+
+    @rule(data=st.data())
+    def someone_suspends_or_resumes(self, data: st.DataObject) -> None:
+        uid = self._some_job(data)
+        if uid is not None:
+            known = JobBuilder(self.world.state.jobs[uid].job)
+            toggled = known.suspended(not known.job.spec.suspend)
+            self.world.tell(JobUpdated(toggled.generation(known.job.generation + 1).job))
+
+    @rule(data=st.data(), purge=st.booleans())
+    def someone_withdraws(self, data: st.DataObject, purge: bool) -> None:
+        uid = self._some_job(data)
+        if uid is not None:
+            self.may_go.add(uid)
+            self.world.tell(JobWithdrawn(uid, purge))
+
+    @rule(data=st.data(), drained=st.booleans())
+    def someone_drains(self, data: st.DataObject, drained: bool) -> None:
+        agent = data.draw(st.sampled_from(self.agents))
+        self.world.tell(NodeDrained(agent.node.id, drained))
+
+    @rule(quota=st.sampled_from([None, 0, 1, 3, 6]))
+    def someone_changes_a_quota(self, quota: int | None) -> None:
+        self.world.with_queue("narrow", quota)
+
+    # -- hardware ------------------------------------------------------------------------
+
+    @rule(data=st.data())
+    def a_node_falls_silent_or_returns(self, data: st.DataObject) -> None:
+        agent = data.draw(st.sampled_from(self.agents))
+        if agent.reachable:
+            agent.reachable = False
+            self.world.tell(NodeLost(agent.node.id))
+        else:
+            self._returns(agent)
+
+    def _returns(self, agent: PlayedAgent) -> None:
+        agent.reachable = True
+        self.world.tell(agent.introduces())
+
+    @rule(data=st.data(), problem=st.sampled_from(["", "Xid 79"]))
+    def an_accelerator_changes(self, data: st.DataObject, problem: str) -> None:
+        agent = data.draw(st.sampled_from(self.agents))
+        slot = data.draw(st.sampled_from([a.id for a in agent.node.accelerators]))
+        agent.finds(slot, problem)
+        if agent.reachable:
+            self.world.tell(AcceleratorHealthChanged(agent.node.id, slot, problem))
+
+    @rule(data=st.data(), code=FAILURES)
+    def a_unit_fails(self, data: st.DataObject, code: ReasonCode | None) -> None:
+        running = [(agent, key) for agent in self.agents for key in agent.running]
+        if running:
+            agent, key = data.draw(st.sampled_from(running))
+            gone = agent.leave(key, Outcome.FAILED if code else Outcome.LOST, code)
+            if agent.reachable:
+                self.outbox.append(gone)
+
+    # -- agents --------------------------------------------------------------------------
+
+    @rule(data=st.data())
+    def an_agent_obeys(self, data: st.DataObject) -> None:
+        agent = data.draw(st.sampled_from(self.agents))
+        if agent.reachable:
+            self.outbox += agent.obey(self.world.state)
+
+    @rule(data=st.data())
+    def units_leave(self, data: st.DataObject) -> None:
+        agent = data.draw(st.sampled_from(self.agents))
+        said = agent.leaving()
+        if agent.reachable:
+            self.outbox += said
+
+    @precondition(lambda self: self.outbox)
+    @rule(data=st.data(), doubled=st.booleans())
+    def a_message_arrives(self, data: st.DataObject, doubled: bool) -> None:
+        index = data.draw(st.integers(0, len(self.outbox) - 1))
+        self.world.tell(self.outbox[index])
+        if not doubled:
+            del self.outbox[index]
+
+    @rule()
+    def all_messages_arrive(self) -> None:
+        self.world.tell(*self.outbox)
+        self.outbox = []
+
+    @rule(data=st.data(), step=st.integers(1, 50))
+    def a_job_trains(self, data: st.DataObject, step: int) -> None:
+        uid = self._some_job(data)
+        if uid is not None:
+            self._report(uid, step)
+
+    def _report(self, uid: JobUid, step: int) -> None:
+        attempt = self.world.state.jobs[uid].attempt
+        if attempt is not None and self._is_up(uid):
+            progress = Progress(step=step, loss=0.5, step_seconds=1.0)
+            self.world.tell(JobProgressed(uid, attempt.number, progress))
+
+    def _is_up(self, uid: JobUid) -> bool:
+        attempt = self.world.state.jobs[uid].attempt
+        if attempt is None:
+            return False
+        up = {key for agent in self.agents if agent.reachable for key in agent.running}
+        return all((uid, attempt.number, u.index) in up for u in attempt.placement.units)
+
+    @rule(data=st.data())
+    def a_job_finishes(self, data: st.DataObject) -> None:
+        uid = self._some_job(data)
+        if uid is not None:
+            self.outbox += self._finish(uid)
+
+    def _finish(self, uid: JobUid) -> list[Event]:
+        attempt = self.world.state.jobs[uid].attempt
+        if attempt is None or not self._is_up(uid):
+            return []
+        return [
+            agent.leave(key, Outcome.SUCCEEDED)
+            for agent in self.agents
+            for key in list(agent.running)
+            if key[:2] == (uid, attempt.number)
+        ]
+
+    # -- the control plane ---------------------------------------------------------------
+
+    @rule(passes=st.sampled_from([0, 1, 6, 130]), between=st.booleans())
+    def a_cycle_decides(self, passes: int, between: bool) -> None:
+        meanwhile: list[Event] = []
+        if between and self.outbox:
+            meanwhile = [self.outbox.pop()]
+        self._cycle(passes, *meanwhile)
+
+    def _cycle(self, passes: float, *meanwhile: Event) -> bool:
+        before = self.world.state
+        outcome = self.world.passes(passes).cycle(*meanwhile)
+        for action in outcome.decided.actions:
+            if isinstance(action, ForgetJob):
+                assert action.uid in self.may_go
+            if isinstance(action, StartAttempt):
+                self._check_gang(before, action)
+        for record in self.world.state.jobs.values():
+            if record.stage in IDLE and not meanwhile:
+                assert record.reason is not None, f"{record.uid} waits and is not told why"
+        return bool(outcome.decided.actions)
+
+    def _check_gang(self, before: ClusterState, start: StartAttempt) -> None:
+        request = before.jobs[start.uid].job.spec.accelerators
+        slots = list(start.placement.slots())
+        assert request.minimum <= len(slots) <= request.maximum
+        assert len(set(slots)) == len(slots)
+        if request.topology is Topology.SAME_NODE:
+            assert len(start.placement.nodes) == 1
+        kinds = {
+            a.type
+            for name in start.placement.nodes
+            for a in before.nodes[name].node.accelerators
+            if (name, a.id) in slots
+        }
+        assert len(kinds) == 1
+
+    @rule()
+    def the_control_plane_restarts(self) -> None:
+        replayed = self.world.replayed()
+        assert replayed.after_restart() == self.world.state.after_restart()
+        stored = dump(replayed, ClusterState)
+        assert load(stored, ClusterState) == replayed
+        assert dump(load(stored, ClusterState), ClusterState) == stored
+        self.world.state = replayed.after_restart()
+        self.world.term = Term(self.world.term + 1)
+        for agent in self.agents:
+            if agent.reachable:
+                self.world.tell(agent.introduces())
+
+    # -- what must always hold -----------------------------------------------------------
+
+    @invariant()
+    def accounts_add_up(self) -> None:
+        state = self.world.state
+        held = [
+            slot for node in state.nodes.values() for s in node.strays for slot in s.accelerators
+        ]
+        for record in state.jobs.values():
+            assert (record.attempt is not None) == (record.stage in HOLDING)
+            if record.attempt is not None:
+                for unit in record.attempt.placement.units:
+                    if record.attempt.holds(unit.index):
+                        held += unit.accelerators
+        assert len(held) == len(set(held)), "an accelerator is held twice"
+        assert len(held) == len(state.snapshot(self.world.now).holders)
+        known = {a.id for node in state.nodes.values() for a in node.node.accelerators}
+        assert set(held) <= known
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        arrived = {
+            item.event.job.uid for item in self.world.log if isinstance(item.event, JobSubmitted)
+        }
+        assert arrived - set(self.world.state.jobs) <= self.may_go
+
+    # -- the end -------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        self._everything_is_mended()
+        self._comes_to_rest()
+        for _ in range(60):
+            done = [event for uid in list(self.world.state.jobs) for event in self._finish(uid)]
+            self.world.tell(*done)
+            self._comes_to_rest()
+            if not done:
+                break
+        for record in self.world.state.jobs.values():
+            assert record.reason is not None
+            waits_rightly = record.stage is Stage.SUSPENDED or record.reason.code in NEVER_HERE
+            assert record.stage in FINISHED or waits_rightly, (record.stage, record.reason)
+        assert not any(agent.running for agent in self.agents)
+        assert not self.world.state.snapshot(self.world.now).holders
+        assert not self.world.state.purges
+
+    def _everything_is_mended(self) -> None:
+        self.world.tell(*self.outbox)
+        self.outbox = []
+        for agent in self.agents:
+            for accelerator in agent.node.accelerators:
+                agent.finds(accelerator.id, "")
+            self._returns(agent)
+            self.world.tell(NodeDrained(agent.node.id, drained=False))
+
+    def _comes_to_rest(self) -> None:
+        """With agents that behave and nothing else happening, deciding comes to an end."""
+        quiet = 0
+        for _ in range(60):
+            said = [event for agent in self.agents for event in agent.obey(self.world.state)]
+            said += [event for agent in self.agents for event in agent.leaving()]
+            self.world.tell(*said)
+            for uid in list(self.world.state.jobs):
+                self._report(uid, 60)
+            quiet = 0 if self._cycle(21) or said else quiet + 1
+            if quiet == 3:
+                return
+        raise AssertionError("jobs are ordered about for ever")
+
+
+def _spec_of(builder: JobBuilder) -> dict[str, object]:
+    spec = builder.job.spec
+    return {name: getattr(spec, name) for name in spec.__dataclass_fields__}
+
+
+class FifoLife(ClusterLife):
+    policy = "fifo"
+
+
+LIVES = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.mark.parametrize("machine", [ClusterLife, FifoLife])
+def test_a_cluster_lives(machine: type[ClusterLife]) -> None:
+    run_state_machine_as_test(machine, settings=LIVES)
