@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.domain.policy import PolicySettings
 from tests.architecture.source_tree import ROOT, definitions, repository_files, tree_of
 
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 NAMED_FILE = re.compile(r"`([\w.{},*/-]+\.(?:py|md|proto|toml|yaml|yml|lock))`")
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 NAMED_VERB = re.compile(r"(?:`|^)make ([a-z][a-z-]*)", re.MULTILINE)
+SETTING = re.compile(r"(\d+) s[^`(]*\(`(\w+_seconds)`\)")
 MAKE_TARGET = re.compile(r"^([a-z][a-z-]*):.*## ", re.MULTILINE)
 
 
@@ -83,6 +85,13 @@ def test_every_contract_names_tests_that_exist() -> None:
     text = (ROOT / "docs" / "contracts.md").read_text(encoding="utf-8")
     assert NAMED_TEST.search(text)
     assert missing_tests(text) == []
+
+
+def test_times_in_documents_are_the_defaults() -> None:
+    text = (ROOT / "docs" / "operations" / "failures.md").read_text(encoding="utf-8")
+    told = {name: float(number) for number, name in SETTING.findall(text)}
+    assert told
+    assert told == {name: getattr(PolicySettings(), name) for name in told}
 
 
 def test_verbs_named_in_documents_are_in_the_makefile() -> None:
