@@ -92,25 +92,35 @@ def simulate(context: typer.Context) -> None:
 
 
 @guarded
-def restore(context: typer.Context) -> None:
-    """Restore the store from a backup; takes `controlplane restore`'s own arguments.
+def restore(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="What `headrace backup` wrote.")],
+    database_url: Annotated[
+        str,
+        typer.Option(
+            help="Empty database to fill; the local cluster's own store if left out.",
+            show_default=False,
+        ),
+    ] = "",
+) -> None:
+    """Restore the store from a backup, while no control plane uses it."""
+    from headrace.cli import local_cluster
 
-    Without --database-url it is the local cluster's store, which must be down.
-    """
-    from headrace.cli.local_cluster import database_url, read_record
-
-    arguments = list(context.args)
-    if not any(each.startswith("--database-url") for each in arguments):
+    if not database_url:
         home = session_of(context).home
-        record = read_record(home)
+        record = local_cluster.read_record(home)
         if record is not None and record.supervised:
             raise CommandError(
                 ExitCode.REFUSED,
                 f"the cluster of {home} is running on that store; `headrace down` first",
             )
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        arguments += ["--database-url", database_url(home)]
-    raise typer.Exit(_server_program("controlplane", ["restore", *arguments]))
+        kept = local_cluster.set_store_aside(home)
+        if kept is not None:
+            note(f"the store that was there is kept as {kept}")
+        database_url = local_cluster.database_url(home)
+    arguments = ["restore", "--from", file, "--database-url", database_url]
+    raise typer.Exit(_server_program("controlplane", arguments))
 
 
 def _server_program(module: str, arguments: list[str]) -> int:
@@ -134,5 +144,5 @@ def register(app: typer.Typer) -> None:
         app.command(rich_help_panel=_PANEL)(command)
     app.command()(version)
     passing = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    for command in (simulate, restore):
-        app.command(rich_help_panel="Administration", context_settings=passing)(command)
+    app.command(rich_help_panel="Administration", context_settings=passing)(simulate)
+    app.command(rich_help_panel="Administration")(restore)

@@ -12,6 +12,7 @@ from headrace.cli.session import Session
 from headrace.client.client import Client
 
 _PERIOD_SECONDS = 1.0
+_LOOKED_BACK = 5000
 
 
 def events(
@@ -73,5 +74,8 @@ def as_document(event: jobs_pb2.LoggedEvent) -> dict[str, Any]:
 
 
 def latest(client: Client, uid: str, count: int) -> list[jobs_pb2.LoggedEvent]:
-    """The newest events of a job."""
-    return client.list_events(uid)[-count:]
+    """The newest events of a job, without its steps, of which there are too many."""
+    # A long log is not read from its beginning for a few lines of its end.
+    after = max(0, client.cluster().last_sequence - _LOOKED_BACK)
+    found = [each for each in client.list_events(uid, after) if each.kind != "JobProgressed"]
+    return found[-count:]

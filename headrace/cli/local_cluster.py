@@ -139,7 +139,9 @@ def lay_out(home: Path, wish: Wish, cluster: str) -> Layout:
         ray_folder = Path(tempfile.gettempdir()) / f"headrace-{name}"
     parts = [
         Part("ray", _ray_command(wish, ray_host, ray_ports, ray_folder), "Ray runtime started"),
-        Part("controlplane", _control_plane_command(home, grpc, metrics, dashboard), '"ready"'),
+        Part(
+            "controlplane", _control_plane_command(home, grpc, metrics, dashboard), '"ready": true'
+        ),
     ]
     nodes: dict[str, tuple[str, ...]] = {}
     shares = _shares(sorted(os.sched_getaffinity(0)), wish.nodes)
@@ -156,7 +158,7 @@ def lay_out(home: Path, wish: Wish, cluster: str) -> Layout:
             *("--control-plane", grpc, "--accelerators", offered, "--slots", str(wish.slots)),
             *("--cpu-cores", ",".join(map(str, shares[number]))),
         )
-        parts.append(Part(f"agent-{node}", command, '"ready"', ("ray", "controlplane")))
+        parts.append(Part(f"agent-{node}", command, '"ready": true', ("ray", "controlplane")))
     endpoints = {"grpc": grpc, "metrics": f"http://{metrics}/metrics", "ray": ray}
     if dashboard:
         endpoints["dashboard"] = dashboard
@@ -198,6 +200,8 @@ def _control_plane_command(home: Path, grpc: str, metrics: str, dashboard: str) 
     command = (
         *(sys.executable, "-m", "controlplane", "serve", "--listen", grpc),
         *("--metrics-listen", metrics, "--database-url", database_url(home)),
+        # The same name every time: one that is started again after a crash takes over at once.
+        *("--holder", "local"),
     )
     return (*command, "--dashboard-url", dashboard) if dashboard else command
 
@@ -205,6 +209,22 @@ def _control_plane_command(home: Path, grpc: str, metrics: str, dashboard: str) 
 def database_url(home: Path) -> str:
     """The local cluster's store."""
     return f"sqlite:///{home / 'headrace.db'}"
+
+
+def set_store_aside(home: Path) -> Path | None:
+    """Makes room for a store, and returns where the one that was there is kept."""
+    files = [home / f"headrace.db{suffix}" for suffix in ("", "-wal", "-shm")]
+    if not files[0].exists():
+        return None
+    number = 1
+    while (home / f"headrace.db.before-restore-{number}").exists():
+        number += 1
+    for file in files:
+        if file.exists():
+            # SQLite finds its write-ahead log by the database's name, so both get the new one.
+            suffix = file.name.removeprefix("headrace.db")
+            file.rename(home / f"headrace.db.before-restore-{number}{suffix}")
+    return home / f"headrace.db.before-restore-{number}"
 
 
 def _shares(things: list[T], count: int) -> list[list[T]]:

@@ -124,38 +124,54 @@ def _job_with_attempt(client: Client, uid: str, attempt: int) -> jobs_pb2.Job | 
 
 
 def _follow_attempt(client: Client, uid: str, attempt: int, unit: int, tail_lines: int) -> None:
-    """Writes the output of one attempt until it ends; asks again whenever the stream breaks."""
+    """Writes the output of one attempt until it ends; asks again whenever the stream breaks.
+
+    A stream also ends when the node's agent is away for a moment, so the end of a stream is the
+    end of the attempt only if the job says so.
+    """
     shown = b""
     waited = 0.0
+    notes: set[str] = set()
     while True:
         again = bool(shown)
-        stream = client.stream_logs(
-            uid,
-            attempt=attempt,
-            unit=unit,
-            tail_lines=-1 if again else tail_lines,
-            follow=True,
-        )
         try:
+            stream = client.stream_logs(
+                uid,
+                attempt=attempt,
+                unit=unit,
+                tail_lines=-1 if again else tail_lines,
+                follow=True,
+            )
             limit = _kept_bytes(client, uid, attempt, unit) if again else 0
-            for data in unseen(_data_of(stream), shown, limit):
+            for data in unseen(_data_of(stream, notes), shown, limit):
                 _write(data)
                 shown = (shown + data)[-_ANCHOR_BYTES:]
                 waited = 0.0
-            return
+            if not _goes_on(client, uid, attempt):
+                return
         except CallError as trouble:
-            ended = trouble.kind not in (Kind.UNREACHABLE, Kind.TIMED_OUT)
-            if ended or waited >= _PATIENCE_SECONDS:
+            if trouble.kind is Kind.NOT_FOUND:
+                return
+            passing = trouble.kind in (Kind.UNREACHABLE, Kind.TIMED_OUT)
+            if not passing or waited >= _PATIENCE_SECONDS:
                 raise
+            waited += _PAUSE_SECONDS
         time.sleep(_PAUSE_SECONDS)
-        waited += _PAUSE_SECONDS
 
 
-def _data_of(stream: Iterator[jobs_pb2.StreamLogsResponse]) -> Iterator[bytes]:
+def _goes_on(client: Client, uid: str, attempt: int) -> bool:
+    """Whether that attempt still holds accelerators, so that more output may come."""
+    status = client.get_job_by_uid(uid).status
+    return status.attempt == attempt and bool(status.units)
+
+
+def _data_of(stream: Iterator[jobs_pb2.StreamLogsResponse], told: set[str]) -> Iterator[bytes]:
+    """The data of a stream; each of its notes is told once."""
     for piece in stream:
         if piece.data:
             yield piece.data
-        if piece.note:
+        if piece.note and piece.note not in told:
+            told.add(piece.note)
             note(piece.note)
 
 

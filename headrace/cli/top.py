@@ -45,7 +45,7 @@ class Facts:
         cluster: Totals and state.
         jobs: Every job.
         nodes: Every node.
-        decisions: Newest events that carry a reason, oldest first.
+        decisions: Newest events of cycles that decided something, oldest first.
         now: Seconds since 1970.
     """
 
@@ -76,7 +76,7 @@ class Watcher:
             self._after = max(0, cluster.last_sequence - 500)
         for event in self._client.list_events(after_sequence=self._after):
             self._after = event.sequence
-            if event.reason.code:
+            if event.kind == "CycleDecided":
                 self._decisions.append(event)
         self._decisions = self._decisions[-_DECISIONS_KEPT:]
         return Facts(
@@ -114,11 +114,12 @@ def picture(facts: Facts, *, columns: int, colour: bool = False) -> list[str]:
     )
     if facts.decisions:
         lines += ["", "LAST DECISIONS"]
-        for event in facts.decisions[-_DECISIONS_SHOWN:]:
-            about = event.job_name or event.node or event.uid
-            told = event.message or views.reason(event.reason)
-            line = f"{age(facts.now - views.moment(event.at)):>4}  {about}: {told}"
-            lines.append(line)
+        names = {job.uid: job.name for job in facts.jobs}
+        decided = [each for event in facts.decisions for each in views.decisions(event)]
+        for each in decided[-_DECISIONS_SHOWN:]:
+            about = names.get(each.uid, each.uid)
+            told = ", because ".join(filter(None, (each.action, each.why)))
+            lines.append(f"{age(facts.now - each.at):>4}  {about}: {told}")
     return [line if "\x1b" in line else _cut(line, columns) for line in lines]
 
 

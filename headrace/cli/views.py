@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -191,6 +192,48 @@ def event_row(event: jobs_pb2.LoggedEvent, now: float) -> list[str]:
         event.job_name or event.node or event.uid,
         event.message or reason(event.reason),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One thing that a cycle decided: about which job, what was ordered if anything, and why."""
+
+    uid: str
+    action: str
+    why: str
+    at: float
+
+
+_VERBS = {
+    "StartAttempt": "start",
+    "StopAttempt": "checkpoint and stop",
+    "EndAttempt": "end",
+    "FailJob": "give up",
+    "ForgetJob": "forget",
+}
+
+
+def decisions(event: jobs_pb2.LoggedEvent) -> list[Decided]:
+    """What one event of the log decided; nothing for an event that is no decision."""
+    if event.kind != "CycleDecided" or not event.body_json:
+        return []
+    body: dict[str, Any] = json.loads(event.body_json)
+    at = moment(event.at)
+    ordered = [
+        Decided(each["uid"], _ordered(each), _why(each.get("reason") or {}), at)
+        for each in body.get("actions", ())
+    ]
+    return ordered + [Decided(uid, "", _why(why), at) for uid, why in body.get("reasons", ())]
+
+
+def _ordered(action: Mapping[str, Any]) -> str:
+    verb = _VERBS.get(action["kind"], action["kind"])
+    attempt = f" attempt {action['attempt']}" if "attempt" in action else ""
+    return f"{verb}{attempt}"
+
+
+def _why(told: Mapping[str, Any]) -> str:
+    return ": ".join(filter(None, (told.get("code", ""), told.get("message", ""))))
 
 
 def job_document(job: jobs_pb2.Job) -> dict[str, Any]:
