@@ -25,6 +25,7 @@ the unit is lost. Only one can, so a unit that was called lost cannot start late
 import json
 import math
 import os
+import tempfile
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -184,9 +185,12 @@ class ControlFolder:
 
 def claim(folder: Path, content: dict[str, Any]) -> bool:
     """Creates ``claim`` whole or not at all; False if there is one already."""
-    draft = folder / f"claim.{os.getpid()}"
-    draft.write_text(json.dumps(content))
+    handle, name = tempfile.mkstemp(prefix="claim.", dir=folder)
+    draft = Path(name)
     try:
+        os.fchmod(handle, 0o644)  # agent and Ray may be different users
+        with os.fdopen(handle, "w") as file:
+            file.write(json.dumps(content))
         os.link(draft, folder / "claim")
     except FileExistsError:
         return False

@@ -48,7 +48,7 @@ class Tls:
 
     ca: bytes
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,14 @@ class LaunchSettings:
     """How this node starts ranks.
 
     Attributes:
+        node: Name of the node, for people.
         module: Module that a rank runs.
         advertise_address: Where other nodes reach this one; unit 0 listens there.
         secrets_folder: Where secrets lie, as files ``name/key``; empty for none.
         run_as_uid: User that ranks run as; -1 for Ray's own.
     """
 
+    node: str = ""
     module: str = "headrace.workloads.launch"
     advertise_address: str = "127.0.0.1"
     secrets_folder: str = ""
@@ -50,6 +52,7 @@ def launch_json(
         "cpu_cores": list(unit.cpu_cores),
         "rendezvous": launch.rendezvous if unit.index else "",
         "bind_address": settings.advertise_address,
+        "node": settings.node,
     }
 
 

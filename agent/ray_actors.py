@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agent.unit_actor import UnitSupervisor
@@ -71,7 +72,14 @@ class RayNode:
             )
             .remote()
         )
-        return str(ray.get(actor.start.remote(dict(spec)), timeout=timeout_seconds))
+        try:
+            return str(ray.get(actor.start.remote(dict(spec)), timeout=timeout_seconds))
+        except RayTaskError as error:
+            return f"the supervisor failed: {error.cause!r}"
+        except RayActorError as error:
+            if "creation task" in str(error):
+                return f"the supervisor cannot be made on this node: {error}"
+            raise  # Ray, or the actor's process, went away
 
     def units(self) -> list[str]:
         """Names of this node's actors that are alive."""

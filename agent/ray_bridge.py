@@ -114,6 +114,13 @@ class RayBridge:
         writer.close()
         return True
 
+    def rejoin(self) -> None:
+        """Ends the present driver, so that the next joins whatever Ray there is then."""
+        self._joined.clear()
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
     async def _ask(self, request: dict[str, Any]) -> Any:
         process = self._process
         if process is None or process.stdin is None or not self.joined:

@@ -105,6 +105,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> AgentSett
             node=given.node,
             root=state,
             launch=LaunchSettings(
+                node=given.node,
                 module=given.launch_module,
                 advertise_address=given.advertise_address,
                 secrets_folder=environment.get("HEADRACE_SECRETS_DIR", ""),

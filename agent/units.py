@@ -35,6 +35,8 @@ JOBS_KEPT = 100
 """Jobs with folders of their own, beside those that have something running."""
 PURGE_RETRY_SECONDS = 60.0
 
+_ASK_AGAIN = Reason(ReasonCode.RAY_LOST, "Ray went away while the unit's actor was started")
+
 _log = structlog.get_logger(__name__)
 
 
@@ -74,6 +76,10 @@ class Ray(Protocol):
 
     async def head_answers(self) -> bool:
         """Whether Ray's head can be reached."""
+        ...
+
+    def rejoin(self) -> None:
+        """Joins Ray anew: this one is not to be trusted."""
         ...
 
 
@@ -116,6 +122,7 @@ class Units:
         self.accelerators = dict(accelerators)
         self.assignment: Assignment | None = None
         self.steps_total: dict[str, int] = {}
+        self.purges_failed = 0
         self._journal = journal
         self._outbox = outbox
         self._ray = ray
@@ -311,39 +318,44 @@ class Units:
 
     async def _bring_up(self, key: UnitKey, spec: dict[str, object]) -> None:
         unit = self._tracked[key]
-        problem: Reason | None = None
         try:
-            problem = await self._ask_ray(key, unit, spec)
+            problem = await self._wait_for_ray(unit) or await self._start_actor(key, spec)
+            if problem is _ASK_AGAIN:
+                # Should what is there of the first try come up all the same, the claim lets only
+                # one of both start the rank.
+                problem = await self._wait_for_ray(unit)
+                if problem is None and unit.folder.observe().phase is Phase.UNCLAIMED:
+                    await self._kill_actor(launching.actor_name(self.settings.node, key))
+                    problem = await self._start_actor(key, spec)
         finally:
             unit.busy = False
         if problem is not None and unit.folder.fence():
             # Nobody can start it any more, so it is safe to say that it does not run.
-            outcome_ = Outcome.NEVER_STARTED if unit.end_since is not None else Outcome.FAILED
+            outcome_ = Outcome.NEVER_STARTED if _local(unit).leaving else Outcome.FAILED
             self._gone(key, unit, UnitEnd(outcome_, reason=problem))
         self._look(key, unit, unit.folder.observe())
 
-    async def _ask_ray(
-        self, key: UnitKey, unit: _Tracked, spec: dict[str, object]
-    ) -> Reason | None:
-        """Why the unit does not run; None if its supervisor has taken it on."""
+    async def _wait_for_ray(self, unit: _Tracked) -> Reason | None:
+        """Why there is no use in waiting longer; None if Ray is there."""
         patience = time.monotonic() + self.settings.ray_patience_seconds
         while not await self._ray.wait_joined(0.5):
             if _local(unit).leaving:
-                unit.end_since = unit.end_since or time.monotonic()
                 return Reason(ReasonCode.RAY_LOST, "it was told to leave before Ray was there")
             if time.monotonic() > patience:
                 message = "Ray does not answer on this node, so nothing can be started"
                 return Reason(ReasonCode.RAY_LOST, message)
+        return None
+
+    async def _start_actor(self, key: UnitKey, spec: dict[str, object]) -> Reason | None:
+        """Why the unit does not run; None if its supervisor has taken it on."""
+        name = launching.actor_name(self.settings.node, key)
         try:
-            refused = await self._ray.start_unit(
-                launching.actor_name(self.settings.node, key), dict(spec)
-            )
-        except RayAwayError as error:
-            return Reason(ReasonCode.RAY_LOST, str(error))
-        except RayAnswerError as error:
-            lost = not await self._ray.head_answers()
-            code = ReasonCode.RAY_LOST if lost else ReasonCode.START_REFUSED
-            return Reason(code, f"Ray could not start the unit's actor: {error}")
+            refused = await self._ray.start_unit(name, dict(spec))
+        except (RayAwayError, RayAnswerError) as error:
+            # Most likely Ray went away, perhaps for another to come in its place.
+            _log.warning("ray_did_not_start_actor", unit=str(key), error=str(error))
+            self._ray.rejoin()
+            return _ASK_AGAIN
         return Reason(ReasonCode.START_REFUSED, refused) if refused else None
 
     # Watching.
@@ -430,6 +442,8 @@ class Units:
         ray_lost = seen.raylet is None or not seen.raylet.alive
         if not ray_lost:
             ray_lost = not await self._ray.head_answers()
+        if ray_lost:
+            self._ray.rejoin()
         self._gone(
             key,
             unit,
@@ -466,6 +480,7 @@ class Units:
         if not store or await self._purged(store, key.uid):
             self._journal.purge(key.uid)
         else:
+            self.purges_failed += 1
             await asyncio.sleep(PURGE_RETRY_SECONDS)
         self._purging.discard(key.uid)
         self.reconcile()

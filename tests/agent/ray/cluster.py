@@ -56,7 +56,7 @@ class LocalRay:
 
     def __init__(self) -> None:
         # Unix sockets below it must stay under 108 characters.
-        self.folder = Path(tempfile.mkdtemp(prefix="hr-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="agt-", dir="/tmp"))
         self.port = _free_port(RAY_IP)
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("RAY_")},

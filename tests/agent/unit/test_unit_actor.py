@@ -1,0 +1,175 @@
+"""The supervisor and its rank as real processes, without Ray."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agent import control_folder, unit_actor
+from agent.control_folder import ControlFolder, Phase
+from agent.desired import UnitKey
+from agent.unit_actor import StartRefusedError, UnitSpec, UnitSupervisor, child_environment
+from tests.agent.ray.cluster import gone, until
+
+KEY = UnitKey("job", 1, 0)
+TINY = str(Path(unit_actor.__file__).parents[1] / "tests" / "agent" / "ray")
+SUPERVISOR = """
+import json, sys, threading
+from agent.unit_actor import UnitSupervisor
+print(json.dumps(UnitSupervisor().start(json.loads(sys.stdin.readline()))), flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ControlFolder:
+    return ControlFolder(tmp_path, KEY)
+
+
+def prepared(folder: ControlFolder, *wishes: str, steps: int = 1_000_000) -> UnitSpec:
+    spec = {"command": {"program": list(wishes)}, "training": {"steps": steps}}
+    folder.prepare(
+        {"unit": 0, "attempt": 1, "bind_address": "127.0.0.1", "manifest": {"spec": spec}}
+    )
+    return UnitSpec(str(folder.path), "tiny_child", (("PYTHONPATH", TINY),))
+
+
+def supervisor(spec: UnitSpec) -> subprocess.Popen[str]:
+    """A supervisor in a process of its own, as in Ray."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(spec.to_json()) + "\n")
+    process.stdin.flush()
+    return process
+
+
+def dismissed(process: subprocess.Popen[str]) -> str:
+    said, _ = process.communicate("\n", timeout=60)
+    return said
+
+
+pytestmark = pytest.mark.process
+
+
+def test_a_rank_is_seen_through_to_its_end(folder: ControlFolder) -> None:
+    assert folder.observe().phase is Phase.UNCLAIMED
+    process = supervisor(prepared(folder, steps=3))
+    until("it has ended", lambda: folder.observe().phase is Phase.ENDED)
+    assert dismissed(process).strip() == '""'
+    assert folder.observe().ended == {"exit_code": 0}
+    lines, offset = folder.progress_since(0)
+    assert [line.step for line in lines] == [1, 2, 3]
+    assert folder.progress_since(offset) == ([], offset)
+    assert b"leaving as Succeeded" in (folder.path / "output.log").read_bytes()
+
+
+def test_a_rank_dies_with_its_supervisor(folder: ControlFolder) -> None:
+    process = supervisor(prepared(folder))
+    until("it runs", lambda: folder.rendezvous())
+    seen = folder.observe()
+    assert seen.phase is Phase.RUNNING
+    assert seen.rank is not None
+    process.kill()
+    process.communicate()
+    until("the rank is dead", lambda: seen.rank and not seen.rank.alive)
+    assert folder.observe().phase is Phase.VANISHED
+
+
+def test_a_unit_is_started_at_most_once(folder: ControlFolder) -> None:
+    spec = prepared(folder, steps=1)
+    processes = [supervisor(spec) for _ in range(3)]
+    until("it has ended", lambda: folder.observe().phase is Phase.ENDED)
+    said = sorted(dismissed(process).strip() for process in processes)
+    assert said[0] == '""'
+    assert all("at most once" in text for text in said[1:])
+    assert len((folder.path / "starts").read_text().splitlines()) == 1
+
+
+def test_a_fenced_unit_does_not_start(folder: ControlFolder) -> None:
+    spec = prepared(folder)
+    assert folder.fence()
+    assert "at most once" in dismissed(supervisor(spec))
+    assert folder.observe().phase is Phase.FENCED
+    assert not (folder.path / "starts").exists()
+
+
+def test_children_that_left_the_session_go_too(folder: ControlFolder) -> None:
+    process = supervisor(prepared(folder, "grandchild", steps=1))
+    until("it has ended", lambda: folder.observe().phase is Phase.ENDED)
+    pid = int((folder.path / "grandchild").read_text())
+    assert not psutil.pid_exists(pid) or gone(psutil.Process(pid))
+    dismissed(process)
+
+
+def test_a_thread_that_may_end_cannot_start_a_rank(folder: ControlFolder) -> None:
+    """The death signal comes when the forking thread ends, so it must be the main one."""
+    raised: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            UnitSupervisor().start(prepared(folder).to_json())
+        except RuntimeError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    assert len(raised) == 1
+    assert folder.observe().phase is Phase.UNCLAIMED
+
+
+def test_a_module_that_is_not_there_is_a_failed_rank(folder: ControlFolder) -> None:
+    prepared(folder)
+    process = supervisor(UnitSpec(str(folder.path), "no_such_module"))
+    until("it has ended", lambda: folder.observe().phase is Phase.ENDED)
+    dismissed(process)
+    assert folder.observe().ended == {"exit_code": 1}
+    assert b"no_such_module" in (folder.path / "output.log").read_bytes()
+
+
+def test_only_one_claim_wins(tmp_path: Path) -> None:
+    won: list[int] = []
+    barrier = threading.Barrier(8)
+
+    def compete(number: int) -> None:
+        barrier.wait()
+        if control_folder.claim(tmp_path, {"by": number}):
+            won.append(number)
+
+    threads = [threading.Thread(target=compete, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert control_folder.read_json(tmp_path / "claim") == {"by": won[0]}
+    assert [path.name for path in tmp_path.iterdir()] == ["claim"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["RAY_ADDRESS", "HEADRACE_SECRETS_DIR", "KUBERNETES_SERVICE_HOST", "AGENT_TOKEN", "HF_API_KEY"],
+)
+def test_what_is_not_for_children_stays_here(name: str) -> None:
+    inherited = {name: "x", "PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0"}
+    made = child_environment(UnitSpec("/folder", "module"), inherited)
+    assert made == {"PATH": "/bin", "HEADRACE_CONTROL_DIR": "/folder"}
+    # What the manifest asks for by name is the user's own.
+    wished = UnitSpec("/folder", "module", environment=((name, "mine"),))
+    assert child_environment(wished, inherited)[name] == "mine"
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "", "a\n"])
+def test_secrets_cannot_reach_other_files(tmp_path: Path, name: str) -> None:
+    spec = UnitSpec("/f", "m", secrets=(("X", name, "key"),), secrets_folder=str(tmp_path))
+    with pytest.raises(StartRefusedError):
+        child_environment(spec, {})
