@@ -10,6 +10,8 @@ _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_FULL = 5, 6, 13
 _SQLITE_PRIMARY_CODE = 0xFF
 _POSTGRES_FULL = ("53100", "53200")
 _POSTGRES_LOCKED = ("55P03", "40P01", "57014", "25P03")
+_POSTGRES_READ_ONLY = "25006"
+"""The server follows another one for now, e.g. in the middle of a failover."""
 _POSTGRES_REFUSED = ("28", "3D", "42")
 """Classes of errors that trying again does not cure: authorization, no such database, rights."""
 
@@ -86,7 +88,8 @@ def as_store_error(error: SQLAlchemyError, where: str) -> StoreError:
         return _locked(where, said)
     if state.startswith(_POSTGRES_REFUSED):
         return StoreError(f"{where} refused: {said}")
-    if isinstance(error, OperationalError | InterfaceError) or _is_connection_gone(error):
+    is_away = isinstance(error, OperationalError | InterfaceError) or _is_connection_gone(error)
+    if is_away or state == _POSTGRES_READ_ONLY:
         return StoreUnavailableError(f"{where} cannot be used now: {said}")
     return StoreError(f"{where} refused: {said}")
 

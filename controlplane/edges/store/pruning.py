@@ -2,7 +2,8 @@
 
 What is left after pruning, whatever the cluster does: the last ``checkpoints`` states; the events
 since the oldest of those; behind it at most ``events`` more, none older than ``age``; the last
-``decisions`` rows of decisions; the losses of jobs that are in the state.
+``decisions`` rows of decisions; the losses of jobs that are in the state. A database file does
+not shrink by that, but what was freed is used before the file grows.
 """
 
 from collections.abc import Callable, Collection

@@ -63,6 +63,9 @@ class PostgresServer:
             "autovacuum": "off",
             "max_parallel_workers_per_gather": "0",
             "max_connections": "40",
+            # These tests kill processes, not the machine: what was written survives that, and a
+            # busy disk does not slow the whole run down.
+            "fsync": "off",
         }
         options = [part for item in settings.items() for part in ("-c", "=".join(item))]
         # It ends with its starter, also when that one is killed.

@@ -203,6 +203,16 @@ def test_one_bad_event_fails_alone(url: str) -> None:
     asyncio.run(scenario())
 
 
+def test_what_is_no_text_fails_where_it_is_appended(url: str) -> None:
+    async def scenario() -> None:
+        async with running(url) as world:
+            with pytest.raises(ValueError, match="surrogate"):
+                await world.writer.append(started("\ud800"))
+            assert await world.writer.append(started("b")) == 1
+
+    asyncio.run(scenario())
+
+
 def test_closing_commits_what_waits_and_refuses_more(url: str) -> None:
     async def scenario() -> None:
         async with running(url) as world:
