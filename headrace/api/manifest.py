@@ -8,6 +8,7 @@ Everything is bounded and described, because a CRD needs both. Unknown fields ar
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -89,7 +90,7 @@ class Metadata(_Part):
     """Where the name is unique."""
     uid: Uid | None = None
     """Minted once by the owner of the object; the same name after a delete is a new uid."""
-    generation: Annotated[int, Field(ge=1)] | None = None
+    generation: Annotated[int, Field(ge=1, le=2**53)] | None = None
     """Counts the changes of the spec from 1; minted by the owner."""
     creation_timestamp: Timestamp | None = None
     """When the object was first accepted; written by the owner."""
@@ -562,6 +563,12 @@ def canonical_json(job: TrainingJob) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+@cache
+def _schema() -> dict[str, Any]:
+    """Made once: it takes longer than a thousand validations."""
+    return json_schema()
+
+
 def json_schema() -> dict[str, Any]:
     """The schema as JSON Schema, with ``$defs``; CRDs are made from it."""
     return TrainingJob.model_json_schema(by_alias=True)
@@ -575,4 +582,4 @@ def parse(document: object) -> TrainingJob | tuple[Problem, ...]:
     try:
         return TrainingJob.model_validate(document)
     except ValidationError as error:
-        return problems_in(error, json_schema())
+        return problems_in(error, _schema())

@@ -18,6 +18,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 _MOST_BYTES = 4 * 2**20
 _MOST_NODES = 200_000
 _DEEPEST = 64
+_COLLECTIONS = frozenset({"tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"})
 
 Keys = tuple[str | int, ...]
 
@@ -141,6 +142,8 @@ def _plain(loader: _Loader, node: yaml.Node, path: Keys, lines: dict[Keys, int])
             return loader.construct_object(node)
         except ValueError as error:
             raise _UnreadableError(line, path, f"cannot be read: {error}") from error
+    if node.tag not in _COLLECTIONS:
+        raise _UnreadableError(line, path, f"has the tag {node.tag}, which is not read")
     if isinstance(node, yaml.SequenceNode):
         entries: list[object] = []
         for index, child in enumerate(node.value):

@@ -1,0 +1,363 @@
+"""Every rule of the manifest: what is accepted, what is refused, and in which words."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.api.manifest import (
+    TrainingJob,
+    canonical_json,
+    json_schema,
+    parse,
+)
+from headrace.api.manifest_fields import quantity_bytes
+from headrace.api.refusal import Problem, field_paths
+from headrace.api.runtime import Runtime, refusals
+
+GPT: dict[str, Any] = {
+    "apiVersion": "headrace.dev/v1alpha1",
+    "kind": "TrainingJob",
+    "metadata": {"name": "gpt"},
+    "spec": {
+        "accelerators": {"minimum": 2, "maximum": 4},
+        "model": {"name": "gpt"},
+        "data": {"source": "python-stdlib"},
+        "training": {"globalBatchSize": 16, "steps": 100},
+        "checkpoint": {"store": "/checkpoints"},
+    },
+}
+COMMAND: dict[str, Any] = {
+    "apiVersion": "headrace.dev/v1alpha1",
+    "kind": "TrainingJob",
+    "metadata": {"name": "own"},
+    "spec": {"accelerators": {"minimum": 2}, "command": {"program": ["python", "train.py"]}},
+}
+ABSENT = object()
+
+
+def changed(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy with one field set, or removed if ``value`` is ABSENT."""
+    document = copy.deepcopy(base)
+    *parents, last = path.split(".")
+    part = document
+    for key in parents:
+        part = part.setdefault(key, {})
+    if value is ABSENT:
+        del part[last]
+    else:
+        part[last] = value
+    return document
+
+
+def the_job(document: dict[str, Any]) -> TrainingJob:
+    found = parse(document)
+    assert isinstance(found, TrainingJob), found
+    return found
+
+
+def the_problem(document: object) -> Problem:
+    found = parse(document)
+    assert isinstance(found, tuple), "it was accepted"
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_defaults_are_filled_in() -> None:
+    job = the_job(GPT)
+    assert (job.metadata.namespace, job.spec.queue, job.spec.suspend) == (
+        "default",
+        "default",
+        False,
+    )
+    assert (job.spec.retries.max, job.spec.checkpoint and job.spec.checkpoint.keep) == (3, 3)
+    assert the_job(COMMAND).spec.accelerators.most == 2
+
+
+REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
+    # One field at a time.
+    (GPT, "apiVersion", "v1", "wanted 'headrace.dev/v1alpha1', got \"v1\""),
+    (GPT, "kind", "Job", "wanted 'TrainingJob'"),
+    (GPT, "kind", ABSENT, "is required"),
+    (GPT, "metadata.name", "Capital", "wanted text that matches"),
+    (GPT, "metadata.name", "a" * 64, "wanted at most 63 characters"),
+    (GPT, "metadata.name", "ends-in-newline\n", "wanted text that matches"),
+    (GPT, "metadata.labels", {f"l{n}": "" for n in range(65)}, "wanted at most 64 entries"),
+    (GPT, "metadata.generation", 0, "wanted at least 1"),
+    (GPT, "spec.priority", 2**31, "wanted less than 2147483648"),
+    (GPT, "spec.suspend", "yes", "wanted true or false"),
+    (GPT, "spec.serviceClass", "Garanteed", "wanted 'Guaranteed' or 'BestEffort'"),
+    (GPT, "spec.accelerators.minimum", "2", "wanted a whole number"),
+    (GPT, "spec.accelerators.minimum", True, "wanted a whole number"),
+    (GPT, "spec.accelerators.minimum", 0, "wanted at least 1"),
+    (GPT, "spec.accelerators.topology", "Rack", "wanted 'Any' or 'SameNode'"),
+    (GPT, "spec.accelerators.hostMemoryBytesEach", "16GB", "16Gi"),
+    (GPT, "spec.accelerators.hostMemoryBytesEach", "9999Pi", "wanted at most"),
+    (GPT, "spec.accelerators.tolerations", [{"value": "x"}], "is required"),
+    (GPT, "spec.model.preset", "huge", "wanted 'tiny'"),
+    (GPT, "spec.training.learningRate", float("inf"), "wanted a finite number"),
+    (GPT, "spec.training.learningRate", 0, "wanted more than 0"),
+    (GPT, "spec.training.precision", "fp8", "wanted 'fp32'"),
+    (GPT, "spec.training.steps", ABSENT, "is required: Optimizer steps"),
+    (GPT, "spec.deadlineSeconds", 0, "wanted at least 1"),
+    (GPT, "spec.env", [{"name": "A B", "value": ""}], "wanted text that matches"),
+    (GPT, "spec.phase", "Running", "is not a field here"),
+    (COMMAND, "spec.command.program", [], "wanted at least 1 entries"),
+    # Rules across fields.
+    (GPT, "spec.accelerators.maximum", 1, "wanted at least the minimum of 2"),
+    (GPT, "spec.model", ABSENT, "exactly one of model and command, got neither"),
+    (GPT, "spec.command", {"program": ["x"]}, "exactly one of model and command, got both"),
+    (GPT, "spec.data", ABSENT, "is required with the built-in model gpt"),
+    (GPT, "spec.training", ABSENT, "is required with the built-in model gpt"),
+    (GPT, "spec.checkpoint", ABSENT, "is required with the built-in model gpt"),
+    (GPT, "spec.data.source", "digits", "gpt learns from python-stdlib"),
+    (GPT, "spec.model.name", "vit", "vit learns from digits"),
+    (GPT, "spec.model.config", {"patchSize": 2}, "only vit has patches"),
+    (GPT, "spec.model.config", {"width": 128, "heads": 3}, "wanted a divisor of the width 128"),
+    (GPT, "spec.training.warmupSteps", 101, "wanted at most 100"),
+    (GPT, "spec.training.globalBatchSize", 1, "a sample for each of at least 2"),
+    (GPT, "spec.retries", {"backoffSeconds": 9, "backoffMaxSeconds": 8}, "wanted at least backoff"),
+    (GPT, "spec.env", [{"name": "A"}], "exactly one of value and valueFrom"),
+    (GPT, "spec.env", [{"name": "RANK", "value": "0"}], "is set by Headrace"),
+    (GPT, "spec.env", [{"name": "HEADRACE_X", "value": "0"}], "is set by Headrace"),
+    (GPT, "spec.env", [{"name": "A", "value": ""}] * 2, "wanted every name once, got A"),
+    (GPT, "spec.volumes", [{"name": "v", "mountPath": "/v"}], "wanted exactly one of hostPath"),
+    (COMMAND, "spec.training", {"globalBatchSize": 1, "steps": 1}, "belongs to a built-in model"),
+    (COMMAND, "spec.data", {"source": "digits"}, "belongs to a built-in model"),
+    (COMMAND, "spec.accelerators.maximum", 4, "a command runs at one size"),
+]
+
+
+@pytest.mark.parametrize(("base", "path", "value", "words"), REFUSED)
+def test_each_rule_refuses_with_its_words(
+    base: dict[str, Any], path: str, value: Any, words: str
+) -> None:
+    assert words in str(the_problem(changed(base, path, value)))
+
+
+def test_a_rigid_job_needs_a_batch_that_divides() -> None:
+    rigid = changed(GPT, "spec.accelerators", {"minimum": 3})
+    assert "wanted a multiple of the 3 accelerators" in str(the_problem(rigid))
+    assert the_job(changed(GPT, "spec.accelerators", {"minimum": 3, "maximum": 4}))
+
+
+def test_a_vit_has_no_sequence() -> None:
+    vit = changed(changed(GPT, "spec.model.name", "vit"), "spec.data.source", "digits")
+    assert the_job(vit)
+    problem = the_problem(changed(vit, "spec.data.sequenceLength", 8))
+    assert problem.field == "spec.data.sequenceLength"
+
+
+@pytest.mark.parametrize(
+    ("path", "nearest"),
+    [
+        ("spec.acelerators", "accelerators"),
+        ("spec.service_class", "serviceClass"),
+        ("spec.training.learning-rate", "learningRate"),
+        ("spec.globalBatchSize", "spec.training.globalBatchSize"),
+        ("spec.model.config.layer", "layers"),
+        ("spec.zzz", ""),
+    ],
+)
+def test_the_nearest_right_name_is_told(path: str, nearest: str) -> None:
+    problem = the_problem(changed(GPT, path, 1))
+    assert (problem.field, problem.nearest) == (path, nearest)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    document = changed(changed(GPT, "spec.trainin", {}), "spec.model.name", "bert")
+    found = parse(document)
+    assert isinstance(found, tuple)
+    assert {each.field for each in found} == {"spec.trainin", "spec.model.name"}
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 3])
+def test_what_is_no_mapping_is_refused(document: object) -> None:
+    assert "wanted a mapping with apiVersion and kind" in the_problem(document).message
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("512Mi", 512 * 2**20),
+        ("1.5Gi", 3 * 2**29),
+        ("16G", 16 * 10**9),
+        ("1000", 1000),
+        ("0.1k", 100),
+    ],
+)
+def test_quantities_are_bytes(text: str, number: int) -> None:
+    assert quantity_bytes(text) == number
+    job = the_job(changed(GPT, "spec.accelerators.hostMemoryBytesEach", text))
+    assert job.spec.accelerators.host_memory_bytes_each == number
+
+
+@given(st.integers(min_value=0, max_value=2**50))
+def test_a_quantity_in_kibibytes_loses_no_byte(number: int) -> None:
+    assert quantity_bytes(f"{number}Ki") == number * 1024
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+SPECS = st.fixed_dictionaries(
+    {
+        "model": st.just({"name": "gpt"}),
+        "data": st.just({"source": "python-stdlib"}),
+        "training": st.fixed_dictionaries(
+            {
+                "globalBatchSize": st.integers(8, 512),
+                "steps": st.integers(1, 10**6),
+                "learningRate": st.floats(1e-6, 1, allow_nan=False),
+            }
+        ),
+        "checkpoint": st.fixed_dictionaries(
+            {"store": TEXTS.filter(bool)}, optional={"everySeconds": st.integers(1, 10**6)}
+        ),
+        "accelerators": st.fixed_dictionaries(
+            {"minimum": st.integers(1, 4), "maximum": st.integers(5, 8)}
+        ),
+    },
+    optional={
+        "priority": st.integers(-(2**31), 2**31 - 1),
+        "suspend": st.booleans(),
+        "env": st.lists(st.builds(lambda value: {"name": "A", "value": value}, TEXTS), max_size=1),
+        "ttlSecondsAfterFinish": st.integers(0, 10**6),
+        "serviceClass": st.sampled_from(["Guaranteed", "BestEffort"]),
+    },
+)
+
+
+@given(SPECS)
+def test_canonical_json_means_the_same_and_is_stable(spec: dict[str, Any]) -> None:
+    job = the_job({**GPT, "spec": spec})
+    text = canonical_json(job)
+    again = TrainingJob.model_validate_json(text)
+    assert again == job
+    assert canonical_json(again) == text
+    assert json.loads(text)["metadata"]["namespace"] == "default"
+
+
+def test_canonical_json_leaves_out_what_the_owner_mints() -> None:
+    minted = changed(changed(GPT, "metadata.uid", "u-1"), "metadata.generation", 3)
+    minted["status"] = {"plan": "dp2"}
+    assert canonical_json(the_job(minted)) == canonical_json(the_job(GPT))
+
+
+# What this runtime cannot honour.
+
+
+@pytest.mark.parametrize(
+    ("document", "field", "words"),
+    [
+        (
+            changed(GPT, "spec.managedBy", "kueue.x-k8s.io/multikueue"),
+            "spec.managedBy",
+            "runs this job",
+        ),
+        (
+            changed(COMMAND, "spec.command.image", "me/train:1"),
+            "spec.command.image",
+            "no containers",
+        ),
+        (changed(COMMAND, "spec.checkpoint.store", "/c"), "spec.checkpoint", "program of yours"),
+        (
+            changed(GPT, "spec.training.precision", "fp16"),
+            "spec.training.precision",
+            "loss scaling",
+        ),
+        (
+            changed(
+                GPT,
+                "spec.volumes",
+                [{"name": "v", "mountPath": "/v", "persistentVolumeClaim": {"claimName": "c"}}],
+            ),
+            "spec.volumes[0]",
+            "mounts nothing",
+        ),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_with_a_reason(
+    document: dict[str, Any], field: str, words: str
+) -> None:
+    (problem,) = refusals(the_job(document))
+    assert problem.field == field
+    assert words in problem.message
+
+
+def test_what_can_be_honoured_is_not_refused() -> None:
+    same_path = [{"name": "v", "mountPath": "/v", "hostPath": {"path": "/v"}}]
+    secret = [{"name": "T", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}]
+    for document in (
+        changed(GPT, "spec.managedBy", "headrace.dev/control-plane"),
+        changed(GPT, "spec.volumes", same_path),
+        changed(GPT, "spec.env", secret),
+        COMMAND,
+    ):
+        assert refusals(the_job(document)) == ()
+    job = the_job(changed(GPT, "spec.env", secret))
+    assert refusals(job, Runtime("elsewhere", secrets=False))[0].field == "spec.env[0].valueFrom"
+
+
+# The schema, as CRDs need it.
+
+
+def parts() -> list[tuple[str, dict[str, Any]]]:
+    """Every object of the schema, by name."""
+    schema = json_schema()
+    return [("TrainingJob", schema), *schema["$defs"].items()]
+
+
+def fields() -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (f"{name}.{field}", found)
+        for name, part in parts()
+        for field, found in part.get("properties", {}).items()
+    ]
+
+
+def leaves(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schema's own leaves, without what it refers to."""
+    below = [*schema.get("anyOf", []), *filter(None, [schema.get("items")])]
+    if isinstance(schema.get("additionalProperties"), dict):
+        below.append(schema["additionalProperties"])
+    return [schema, *(leaf for each in below for leaf in leaves(each))]
+
+
+def test_every_field_is_described() -> None:
+    # A field that says the same as the part it refers to leaves the words to that.
+    definitions = json_schema()["$defs"]
+    silent = [
+        name
+        for name, field in fields()
+        if not field.get("description")
+        and not definitions[field.get("$ref", "/?").rsplit("/", 1)[-1]].get("description")
+    ]
+    assert silent == []
+
+
+def test_everything_is_bounded() -> None:
+    unbounded = [
+        name
+        for name, field in fields()
+        for leaf in leaves(field)
+        if "x-kubernetes-int-or-string" not in field
+        and (
+            (leaf.get("type") == "string" and not {"maxLength", "enum", "const"} & leaf.keys())
+            or (leaf.get("type") == "array" and "maxItems" not in leaf)
+            or (leaf.get("type") == "object" and "maxProperties" not in leaf and "$ref" not in leaf)
+            or (leaf.get("type") == "integer" and not {"maximum", "exclusiveMaximum"} & leaf.keys())
+        )
+    ]
+    assert unbounded == []
+
+
+def test_objects_are_closed_and_there_is_no_phase() -> None:
+    assert all(
+        part.get("additionalProperties") is False for _, part in parts() if "properties" in part
+    )
+    assert not [path for path in field_paths(json_schema()) if path.endswith("phase")]
+    durations = [path for path in field_paths(json_schema()) if "seconds" in path.lower()]
+    assert durations
+    assert all(path.endswith(("Seconds", "SecondsAfterFinish")) for path in durations)
