@@ -1,0 +1,188 @@
+"""How attempts end: whose fault it was, what it costs, and when the job is tried again."""
+
+import pytest
+
+from controlplane.baselines import BASELINES
+from controlplane.domain.clock import seconds
+from controlplane.domain.event import AcceleratorHealthChanged, NodeLost
+from controlplane.domain.ids import NodeId
+from controlplane.domain.lifecycle import Stage
+from controlplane.domain.reason import ReasonCode
+from controlplane.domain.record import Intent, Outcome
+from tests.builders import World, a_cluster, a_job, started
+
+EITHER_POLICY = pytest.mark.parametrize("policy", sorted(BASELINES))
+
+
+def a_running_pair() -> World:
+    return a_cluster().with_nodes(2, 1).submit(a_job().wanting(2).retrying(2, 5, 8)).settle()
+
+
+def test_one_failed_rank_ends_the_gang() -> None:
+    world = a_running_pair()
+    world.exits("job", Outcome.FAILED, reason=ReasonCode.OUT_OF_MEMORY, units=[1])
+    assert world.attempt("job").intent is Intent.END
+    assert world.stage("job") is Stage.RUNNING
+    world.exits("job", Outcome.LOST)
+    assert world.stage("job") is Stage.BACKING_OFF
+    assert world.why("job").message == "said OutOfMemory"
+
+
+def test_back_off_doubles_up_to_its_limit_and_then_the_job_fails_with_the_last_lines() -> None:
+    world = a_running_pair()
+    waits = []
+    for _ in range(2):
+        world.fails("job")
+        waits.append((world.job("job").backoff_until - world.now) / seconds(1))
+        assert not started(world.passes(waits[-1] - 1).cycle().decided.actions)
+        world.passes(1).settle()
+    assert waits == [5, 8]
+    world.fails("job")
+    assert world.stage("job") is Stage.FAILED
+    assert world.code("job") is ReasonCode.RETRIES_EXHAUSTED
+    assert "said RankFailed" in world.why("job").message
+    assert world.job("job").failures == 3
+
+
+@pytest.mark.parametrize("code", [ReasonCode.NODE_LOST, ReasonCode.RAY_LOST, ReasonCode.FENCED])
+def test_what_is_not_its_fault_costs_no_retry_but_backs_off(code: ReasonCode) -> None:
+    world = a_running_pair()
+    for _ in range(4):
+        world.fails("job", code)
+        assert world.stage("job") is Stage.BACKING_OFF
+        world.passes(8).settle()
+    assert world.job("job").failures == 0
+
+
+def test_a_node_that_died_is_the_cause_even_if_its_neighbours_ranks_failed_first() -> None:
+    world = a_running_pair()
+    lost = world.attempt("job").placement.units[1].node
+    world.exits("job", Outcome.FAILED, reason=ReasonCode.RANK_FAILED, units=[0])
+    world.passes(15).tell(NodeLost(lost))
+    assert world.code("job") is ReasonCode.NODE_LOST
+    assert world.job("job").failures == 0
+
+
+def test_a_start_that_no_agent_made_backs_off_instead_of_spinning() -> None:
+    world = a_cluster().with_nodes(1, 1).submit(a_job())
+    world.cycle()
+    world.exits("job", Outcome.NEVER_STARTED)
+    assert world.stage("job") is Stage.BACKING_OFF
+    assert world.code("job") is ReasonCode.START_REFUSED
+    assert world.job("job").failures == 1
+
+
+def test_a_rank_that_fails_while_it_stops_costs_no_retry_and_is_told() -> None:
+    world = a_cluster().with_nodes(1, 2).submit(a_job("a").wanting(1, 2)).settle()
+    world.submit(a_job("b")).cycle()
+    world.exits("a", Outcome.FAILED, reason=ReasonCode.OUT_OF_MEMORY, units=[0])
+    assert world.attempt("a").intent is Intent.END
+    world.exits("a", Outcome.LOST)
+    assert world.stage("a") is Stage.QUEUED
+    assert world.code("a") is ReasonCode.SHRUNK_FOR_OTHERS
+    assert "said OutOfMemory" in world.why("a").message
+    assert (world.job("a").failures, world.job("a").reconfigurations) == (0, 1)
+
+
+def test_ranks_that_were_stopped_by_someone_else_start_again() -> None:
+    world = a_running_pair().exits("job", Outcome.STOPPED)
+    assert world.stage("job") is Stage.QUEUED
+    world.settle()
+    assert world.stage("job") is Stage.RUNNING
+    assert (world.job("job").failures, world.job("job").reconfigurations) == (0, 0)
+
+
+def test_a_job_that_finishes_while_it_is_asked_to_stop_has_succeeded() -> None:
+    world = a_cluster().with_nodes(1, 2).submit(a_job("a").wanting(1, 2)).settle()
+    world.submit(a_job("b")).cycle()
+    assert world.attempt("a").intent is Intent.STOP
+    world.exits("a", Outcome.SUCCEEDED)
+    assert world.stage("a") is Stage.SUCCEEDED
+
+
+def test_an_unhealthy_accelerator_ends_the_attempt_and_gets_no_other() -> None:
+    world = a_cluster().with_nodes(1, 2).submit(a_job()).settle()
+    (slot,) = world.attempt("job").placement.units[0].accelerators
+    world.tell(AcceleratorHealthChanged(NodeId("n1"), slot, "Xid 79")).cycle()
+    assert world.attempt("job").intent is Intent.END
+    world.exits("job", Outcome.LOST).passes(6).settle()
+    assert world.attempt("job").placement.units[0].accelerators != (slot,)
+    assert world.job("job").failures == 0
+
+
+def test_a_stop_that_takes_too_long_becomes_an_end_and_is_no_failure() -> None:
+    world = a_cluster().with_settings(stop_grace_seconds=30)
+    world.with_nodes(1, 2).submit(a_job("a").wanting(1, 2)).settle()
+    world.submit(a_job("b")).cycle()
+    world.passes(29).cycle()
+    assert world.attempt("a").intent is Intent.STOP
+    world.passes(1).cycle()
+    assert world.attempt("a").intent is Intent.END
+    world.exits("a", Outcome.LOST)
+    assert (world.stage("a"), world.job("a").failures) == (Stage.QUEUED, 0)
+
+
+def test_an_attempt_that_reports_no_step_in_time_counts_as_failed() -> None:
+    world = a_cluster().with_settings(start_grace_seconds=60).with_nodes(1, 1).submit(a_job())
+    world.cycle()
+    world.all_up("job").passes(59).cycle()
+    assert world.attempt("job").intent is Intent.RUN
+    world.passes(1).cycle()
+    assert world.attempt("job").intent is Intent.END
+    world.exits("job", Outcome.FAILED, reason=ReasonCode.RANK_FAILED)
+    assert world.code("job") is ReasonCode.START_REFUSED
+    assert world.job("job").failures == 1
+
+
+def test_a_users_command_reports_no_steps_and_may_take_its_time() -> None:
+    world = a_cluster().with_settings(start_grace_seconds=60).with_nodes(1, 2)
+    world.submit(a_job().wanting(2).running_a_command()).settle()
+    assert not world.passes(3600).cycle().decided.actions
+    assert world.stage("job") is Stage.RUNNING
+
+
+def test_units_that_outlive_the_others_of_a_finished_gang_are_ended() -> None:
+    world = a_cluster().with_settings(stop_grace_seconds=30).with_nodes(2, 1)
+    world.submit(a_job().wanting(2)).settle().exits("job", units=[0])
+    world.passes(29).cycle()
+    assert world.attempt("job").intent is Intent.RUN
+    world.passes(1).cycle()
+    assert world.attempt("job").intent is Intent.END
+    world.exits("job", Outcome.LOST)
+    assert world.code("job") is ReasonCode.RANK_LOST
+    assert world.stage("job") is Stage.BACKING_OFF
+
+
+@EITHER_POLICY
+def test_a_job_that_always_fails_does_not_hold_up_another(policy: str) -> None:
+    world = a_cluster(policy).with_nodes(1, 2).submit(a_job("bad").wanting(2)).settle()
+    world.submit(a_job("good").wanting(2)).fails("bad")
+    world.settle()
+    assert world.stage("good") is Stage.RUNNING
+    world.passes(6).settle()
+    assert world.stage("good") is Stage.RUNNING
+    assert world.code("bad") is ReasonCode.WAITING_FOR_ACCELERATORS
+    world.exits("good").settle()
+    assert world.stage("bad") is Stage.RUNNING
+
+
+@pytest.mark.parametrize("slots", [3, 4, 5])
+def test_a_job_that_always_fails_does_not_make_its_neighbour_shrink_and_grow(slots: int) -> None:
+    world = a_cluster().with_nodes(1, slots).submit(a_job("good").wanting(1, slots)).settle()
+    world.submit(a_job("bad").wanting(1, slots).retrying(5)).settle()
+    attempts = world.attempt("good").number
+    for _ in range(5):
+        world.fails("bad").settle().passes(301).settle()
+    assert world.attempt("good").number == attempts
+    world.fails("bad").settle()
+    assert world.stage("bad") is Stage.FAILED
+    assert world.held("good") == slots
+    assert world.attempt("good").number == attempts + 1
+
+
+def test_time_held_counts_each_accelerator_until_its_own_release() -> None:
+    world = a_running_pair()
+    world.passes(10).exits("job", units=[0]).passes(5).exits("job")
+    record = world.job("job")
+    assert record.held_ns == seconds(15)
+    assert record.held_accelerator_ns == seconds(25)
