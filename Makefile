@@ -57,8 +57,8 @@ demo: setup ## a cluster, two jobs, two reconfigurations and a report, in 4 minu
 bench: setup ## the benchmarks, as ratios measured side by side
 	$(RUN) python -m benchmarks
 
-docs: setup ## write docs/cli.md, and check that what the documents point to exists
-	$(RUN) typer headrace.cli.main utils docs --name headrace --output docs/cli.md
+docs: setup ## write docs/cli.md and docs/manifest.md, and check what the documents point to
+	$(RUN) python -m headrace.cli.reference docs
 	$(RUN) pytest -q tests/architecture/test_documents.py
 
 clean: ## remove what the verbs above made, except .venv

@@ -1,0 +1,191 @@
+"""Writes docs/cli.md and docs/manifest.md from the commands and the schema themselves.
+
+``python -m headrace.cli.reference docs`` writes them; a test proves that they are current.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+import typer.main
+
+from headrace.api.manifest import json_schema
+from headrace.api.runtime import PROCESSES
+from headrace.cli.exit_codes import MEANINGS
+
+_NOTE = "<!-- Written by `make docs` from the sources. Do not edit. -->"
+
+
+def cli_reference() -> str:
+    """The commands as Markdown."""
+    from headrace.cli.main import app
+
+    root = typer.main.get_command(app)
+    lines = ["# The `headrace` command", "", _NOTE, "", *_CLI_INTRODUCTION.splitlines(), ""]
+    lines += ["## Exit status", "", "| status | meaning |", "|---|---|"]
+    lines += [f"| {int(code)} | {meaning} |" for code, meaning in MEANINGS.items()]
+    lines += ["", "## Options of every command", "", *_options(root), ""]
+    lines += list(_commands(root, "headrace"))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+_CLI_INTRODUCTION = """\
+Results go to standard output, everything else to standard error. Tables fit the terminal (80
+columns where there is none); `-o wide` is as wide as it needs to be, `-o json`, `-o yaml` and
+`-o name` are for programs. Colour is used only on a terminal, and not if `NO_COLOR` is set.
+
+The control plane is named by `--server`, else by `$HEADRACE_SERVER`, else by `context.json` in
+`$HEADRACE_HOME` (default `~/.headrace`), which `headrace up` writes. `headrace
+--install-completion` installs completion for your shell.
+
+`logs -f`, `get -w` and `apply --wait` go on over a restart of the control plane; `logs -f` also
+follows a job into its next attempt."""
+
+
+def _commands(group: Any, path: str) -> Iterator[str]:
+    for name, command in group.commands.items():
+        if command.hidden:
+            continue
+        here = f"{path} {name}"
+        if hasattr(command, "commands"):
+            yield from _commands(command, here)
+            continue
+        arguments = [each for each in command.params if each.param_type_name == "argument"]
+        usage = " ".join([here, "[OPTIONS]", *(_usage(each) for each in arguments)])
+        yield from (f"## `{here}`", "", f"    {usage}", "")
+        yield from (*" ".join((command.help or "").split()).replace(". ", ".\n").splitlines(), "")
+        yield from (f"- `{_usage(each)}`: {each.help}" for each in arguments if each.help)
+        yield from _options(command)
+        yield ""
+
+
+def _usage(argument: Any) -> str:
+    name = (argument.metavar or argument.name).upper().strip("[].")
+    name += "..." if argument.nargs == -1 else ""
+    return name if argument.required else f"[{name}]"
+
+
+def _options(command: Any) -> Iterator[str]:
+    for each in command.params:
+        if each.param_type_name != "option":
+            continue
+        flags = ", ".join(f"`{flag}`" for flag in (*each.opts, *each.secondary_opts))
+        default = each.default
+        shown = default not in (None, "", False, ()) and not callable(default)
+        told = f" (default: {getattr(default, 'value', default)})" if shown else ""
+        yield f"- {flags}: {each.help}{told}"
+
+
+def manifest_reference() -> str:
+    """The manifest's fields as Markdown."""
+    schema = json_schema()
+    lines = [
+        "# The `TrainingJob` manifest",
+        "",
+        _NOTE,
+        "",
+        *_MANIFEST_INTRODUCTION.splitlines(),
+        "",
+    ]
+    lines += ["## Fields", "", "| field | kind | |", "|---|---|---|"]
+    lines += [_row(*each) for each in _fields(schema, schema, "")]
+    return "\n".join(lines) + "\n"
+
+
+_MANIFEST_INTRODUCTION = f"""\
+A manifest is written as it is for `kubectl apply`, in YAML or JSON, several to a file if you like.
+Unknown fields are refused with file, line and the nearest right name. A field that the runtime
+cannot honour is refused with the reason, never ignored: {PROCESSES.name} starts no containers and
+mounts no volumes.
+
+What Kubernetes or Headrace writes (`uid`, `generation`, `status`) may stay in a manifest that is
+applied again; a `uid` must then be the job's present one.
+
+Relative checkpoint stores are meant from `$HEADRACE_HOME` of the local cluster, the one folder
+that all of its nodes share. Relative data and working directories are meant from the manifest's
+own folder. For a cluster elsewhere, relative paths are refused.
+
+Secrets are referred to and never written down: on a cluster of plain processes `secretKeyRef` names
+the file `name/key` below the agent's `$HEADRACE_SECRETS_DIR` (`secrets/` in the home of a local
+cluster), which is read when a rank starts."""
+
+
+def _fields(
+    part: Mapping[str, Any], schema: Mapping[str, Any], prefix: str
+) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any], bool]]:
+    """Every field: its path, itself, what it refers to, and whether it is required."""
+    for name, field in part.get("properties", {}).items():
+        meant = _meant(field, schema)
+        path = f"{prefix}{name}"
+        yield path, field, meant, name in part.get("required", ())
+        if meant.get("type") == "array":
+            yield from _fields(_meant(meant["items"], schema), schema, f"{path}[].")
+        else:
+            yield from _fields(meant, schema, f"{path}.")
+
+
+def _meant(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The field without the detour over references and optional branches."""
+    if "$ref" in field:
+        return _meant(schema["$defs"][field["$ref"].rsplit("/", 1)[-1]], schema)
+    if "anyOf" in field and "x-kubernetes-int-or-string" not in field:
+        return _meant(next(each for each in field["anyOf"] if each.get("type") != "null"), schema)
+    return field
+
+
+def _row(path: str, field: Mapping[str, Any], meant: Mapping[str, Any], required: bool) -> str:
+    described = field.get("description") or meant.get("description", "")
+    default = field.get("default")
+    if required:
+        described = f"**Required.** {described}"
+    elif default not in (None, "", (), [], {}) and not isinstance(default, dict):
+        described = (
+            f"{described} Default: `{str(default).lower() if default is False else default}`."
+        )
+    return f"| `{path}` | {_kind(meant)} | {described} |"
+
+
+def _kind(meant: Mapping[str, Any]) -> str:
+    """What a value looks like, with its bounds."""
+    if "const" in meant:
+        return f"`{meant['const']}`"
+    if "enum" in meant:
+        return " or ".join(f"`{each}`" for each in meant["enum"])
+    if "x-kubernetes-int-or-string" in meant:
+        return "bytes or quantity"
+    match meant.get("type"):
+        case "integer" | "number":
+            word = "whole number" if meant["type"] == "integer" else "number"
+            return ", ".join([word, *_bounds(meant)])
+        case "string":
+            return f"text, at most {meant['maxLength']}" if "maxLength" in meant else "text"
+        case "array":
+            return f"list, at most {meant['maxItems']}"
+        case "object" if meant.get("additionalProperties") or "patternProperties" in meant:
+            return f"map of text, at most {meant['maxProperties']}"
+        case "boolean":
+            return "`true` or `false`"
+    return "mapping"
+
+
+def _bounds(meant: Mapping[str, Any]) -> Iterator[str]:
+    for key, word in (
+        ("minimum", "at least"),
+        ("exclusiveMinimum", "above"),
+        ("maximum", "at most"),
+        ("exclusiveMaximum", "below"),
+    ):
+        if key in meant:
+            yield f"{word} {meant[key]}"
+
+
+def write(folder: Path) -> None:
+    """Writes both documents."""
+    (folder / "cli.md").write_text(cli_reference(), encoding="utf-8")
+    (folder / "manifest.md").write_text(manifest_reference(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
