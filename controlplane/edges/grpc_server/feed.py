@@ -125,8 +125,12 @@ class StateFeed:
         self._tell(changes)
 
     def replace(self, state: ClusterState) -> None:
-        """Starts over from a state that was restored; watchers hear of every job again."""
+        """Starts over from a state that was restored. What changed before it is for the log to
+        tell.
+        """
         self.publish(state, state.last_sequence)
+        self._floor = self.version
+        self._gone.clear()
 
     def _tell(self, changes: Changes) -> None:
         if changes.jobs or changes.gone:

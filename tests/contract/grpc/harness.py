@@ -121,6 +121,16 @@ class Api:
         job: jobs_pb2.Job = (await self.jobs.GetJob(request)).job
         return job
 
+    async def until_step(self, uid: str, step: int) -> jobs_pb2.Job:
+        """The job, once it runs and has reported that step."""
+
+        async def there() -> jobs_pb2.Job | None:
+            job = await self.job(uid)
+            runs = job.status.stage == "Running"
+            return job if runs and job.status.progress.step >= step else None
+
+        return await eventually(there)
+
     async def until_stage(self, uid: str, stage: str) -> jobs_pb2.Job:
         """The job, once it is there."""
 
@@ -192,9 +202,7 @@ class Agent:
 
     def watch(self) -> Any:
         """The stream of the node's assignments."""
-        return self.api.nodes.WatchAssignments(
-            nodes_pb2.WatchAssignmentsRequest(node=self.node)
-        )
+        return self.api.nodes.WatchAssignments(nodes_pb2.WatchAssignmentsRequest(node=self.node))
 
     async def assigned(
         self, holds: Callable[[nodes_pb2.WatchAssignmentsResponse], bool]

@@ -213,9 +213,7 @@ def test_a_manifest_read_back_is_only_for_its_own_uid(tmp_path: Path) -> None:
             text = json.dumps(read_back)
             same = await api.jobs.SubmitJob(jobs_pb2.SubmitJobRequest(manifest_json=text))
             await api.jobs.WithdrawJob(jobs_pb2.WithdrawJobRequest(uid=first.uid))
-            error = await refusal(
-                api.jobs.SubmitJob(jobs_pb2.SubmitJobRequest(manifest_json=text))
-            )
+            error = await refusal(api.jobs.SubmitJob(jobs_pb2.SubmitJobRequest(manifest_json=text)))
         assert same.result == "unchanged"
         assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert first.uid in error.details()
@@ -262,9 +260,7 @@ def test_objects_of_kubernetes_are_read_only_for_people(tmp_path: Path) -> None:
             taken = await refusal(
                 api.jobs.SubmitJob(an_operators_request("k8s-2", 1, "mine"), metadata=OPERATOR)
             )
-            await api.jobs.WithdrawJob(
-                jobs_pb2.WithdrawJobRequest(uid="k8s-1"), metadata=OPERATOR
-            )
+            await api.jobs.WithdrawJob(jobs_pb2.WithdrawJobRequest(uid="k8s-1"), metadata=OPERATOR)
         assert changed.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert "kubectl apply" in changed.details()
         assert withdrawn.code() is grpc.StatusCode.FAILED_PRECONDITION

@@ -1,0 +1,324 @@
+"""AdminService: nodes, queues, policy, explain, snapshot and backup; and the metrics page."""
+
+import asyncio
+import json
+import urllib.request
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+from controlplane.domain import codec
+from controlplane.domain.clock import Instant
+from controlplane.edges.store.backup import restore
+from controlplane.engine.state import ClusterState
+from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
+from tests.contract.grpc.harness import (
+    Agent,
+    Api,
+    an_api,
+    eventually,
+    launches,
+    refusal,
+    run,
+    violations,
+)
+
+
+async def the_node(api: Api) -> admin_pb2.NodeStatus:
+    return (await api.admin.ListNodes(admin_pb2.ListNodesRequest())).nodes[0]  # type: ignore[no-any-return]
+
+
+def test_the_cluster_at_a_glance(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path, dashboard_url="http://127.0.0.1:8265") as api:
+            created = await api.submit()
+            agent = Agent(api)
+            await agent.register()
+            await agent.assigned(launches)
+            await api.until_stage(created.uid, "Starting")
+            cluster = await api.admin.GetCluster(admin_pb2.GetClusterRequest())
+            node = await the_node(api)
+        assert (cluster.state, cluster.term, cluster.policy) == ("deciding", 1, "equal-share")
+        assert (cluster.accelerators_total, cluster.accelerators_held) == (2, 2)
+        assert cluster.dashboard_url == "http://127.0.0.1:8265"
+        assert cluster.version
+        assert cluster.now.seconds > 0
+        assert dict(node.holders) == {"slot-0": created.uid, "slot-1": created.uid}
+        assert node.contact == "Online"
+
+    run(test())
+
+
+def test_a_node_is_drained_and_taken_back_and_removed_only_when_lost(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            agent = Agent(api)
+            await agent.register()
+
+            async def known() -> bool:
+                return bool((await api.admin.ListNodes(admin_pb2.ListNodesRequest())).nodes)
+
+            await eventually(known)
+            drain, node = api.admin.DrainNode, agent.node
+            await drain(admin_pb2.DrainNodeRequest(node=node, drained=True))
+            assert (await the_node(api)).drained
+            await drain(admin_pb2.DrainNodeRequest(node=node, drained=False))
+            assert not (await the_node(api)).drained
+            unknown = await refusal(drain(admin_pb2.DrainNodeRequest(node="node-z")))
+            online = await refusal(api.admin.RemoveNode(admin_pb2.RemoveNodeRequest(node=node)))
+            await api.admin.SetPolicy(
+                admin_pb2.SetPolicyRequest(settings={"node_grace_seconds": "1"})
+            )
+
+            async def lost() -> bool:
+                return (await the_node(api)).contact == "Lost"
+
+            await eventually(lost)
+            await api.admin.RemoveNode(admin_pb2.RemoveNodeRequest(node=node))
+            left = (await api.admin.ListNodes(admin_pb2.ListNodesRequest())).nodes
+        assert unknown.code() is grpc.StatusCode.NOT_FOUND
+        assert "node-a" in unknown.details()
+        assert online.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert not left
+
+    run(test())
+
+
+def test_queues_are_made_changed_listed_and_removed(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            put = api.admin.PutQueue
+            queue = common_pb2.Queue(name="research", quota_accelerators=4)
+            made = await put(admin_pb2.PutQueueRequest(queue=queue))
+            queue.ClearField("quota_accelerators")
+            changed = await put(admin_pb2.PutQueueRequest(queue=queue))
+            job = await api.submit(queue="research")
+            delete = api.admin.DeleteQueue
+            used = await refusal(delete(admin_pb2.DeleteQueueRequest(name="research")))
+            listed = (await api.admin.ListQueues(admin_pb2.ListQueuesRequest())).queues
+            await api.jobs.WithdrawJob(jobs_pb2.WithdrawJobRequest(uid=job.uid))
+
+            async def forgotten() -> bool:
+                return not (await api.jobs.ListJobs(jobs_pb2.ListJobsRequest())).jobs
+
+            await eventually(forgotten)
+            await delete(admin_pb2.DeleteQueueRequest(name="research"))
+            left = (await api.admin.ListQueues(admin_pb2.ListQueuesRequest())).queues
+            default = await refusal(delete(admin_pb2.DeleteQueueRequest(name="default")))
+            unknown = await refusal(delete(admin_pb2.DeleteQueueRequest(name="nothing")))
+            bad = common_pb2.Queue(name="No Queue", quota_accelerators=-1)
+            wrong = await refusal(put(admin_pb2.PutQueueRequest(queue=bad)))
+        assert made.queue.quota_accelerators == 4
+        assert not changed.queue.HasField("quota_accelerators")
+        assert {q.name for q in listed} == {"default", "research"}
+        assert "train" in used.details()
+        assert [q.name for q in left] == ["default"]
+        assert default.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert unknown.code() is grpc.StatusCode.NOT_FOUND
+        assert set(violations(wrong)) == {"queue.name", "queue.quota_accelerators"}
+
+    run(test())
+
+
+def test_policy_settings_are_checked_by_name_type_and_range(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            change = api.admin.SetPolicy
+            answer = await change(
+                admin_pb2.SetPolicyRequest(
+                    settings={"policy": '"fifo"', "stop_grace_seconds": "60"}
+                )
+            )
+            error = await refusal(
+                change(
+                    admin_pb2.SetPolicyRequest(
+                        settings={
+                            "node_grace_second": "5",
+                            "period_seconds": "-1",
+                            "stop_grace_seconds": '"long"',
+                            "policy": '"fifi"',
+                            "start_grace_seconds": "true",
+                        }
+                    )
+                )
+            )
+            got = await api.admin.GetPolicy(admin_pb2.GetPolicyRequest())
+        assert json.loads(answer.settings["policy"]) == "fifo"
+        assert json.loads(answer.settings["stop_grace_seconds"]) == 60.0
+        found = violations(error)
+        assert "did you mean node_grace_seconds?" in found["settings[node_grace_second]"]
+        assert "0.05 to 3600" in found["settings[period_seconds]"]
+        assert "number" in found["settings[stop_grace_seconds]"]
+        assert "did you mean fifo?" in found["settings[policy]"]
+        assert "settings[start_grace_seconds]" in found
+        assert got.settings == answer.settings
+        assert {"fifo", "equal-share"} <= set(got.policies)
+
+    run(test())
+
+
+def test_explain_says_who_holds_what_a_job_lacks(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            await api.admin.SetPolicy(admin_pb2.SetPolicyRequest(settings={"policy": "fifo"}))
+            holder = await api.submit("holder")
+            agent = Agent(api)
+            await agent.register()
+            await agent.assigned(launches)
+            waiting = await api.submit(
+                "waiting",
+                accelerators={"minimum": 2},
+                training={"globalBatchSize": 8, "steps": 100},
+            )
+
+            async def explained() -> admin_pb2.ExplainResponse | None:
+                answer = await api.admin.Explain(admin_pb2.ExplainRequest(uid=waiting.uid))
+                return answer if answer.holders else None
+
+            told = await eventually(explained)
+            decided = await api.admin.Explain(admin_pb2.ExplainRequest(uid=holder.uid))
+            unknown = await refusal(api.admin.Explain(admin_pb2.ExplainRequest(uid="x")))
+        assert (told.stage, told.position) == ("Queued", 1)
+        assert told.reason.wanted - told.reason.available > 0
+        assert [(h.name, h.uid, h.accelerators) for h in told.holders] == [
+            ("holder", holder.uid, 2)
+        ]
+        assert decided.decisions[-1].action == "start attempt 1 with dp2 on node-a"
+        assert decided.position == 0
+        assert unknown.code() is grpc.StatusCode.NOT_FOUND
+
+    run(test())
+
+
+def test_a_snapshot_is_the_state_without_secrets(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            created = await api.submit(
+                env=[{"name": "API_KEY", "value": "hunter2"}],
+                checkpoint={"store": "s3://key:hunter3@bucket/x"},
+            )
+            await Agent(api).register()
+            await api.job(created.uid)
+            pieces: list[bytes] = []
+
+            async def complete() -> bool:
+                call = api.admin.ExportSnapshot(admin_pb2.ExportSnapshotRequest())
+                pieces[:] = [piece.data async for piece in call]
+                return created.uid.encode() in b"".join(pieces)
+
+            await eventually(complete)
+        text = b"".join(pieces).decode()
+        state = codec.load(text, ClusterState)
+        assert "hunter" not in text
+        assert "API_KEY" in text
+        assert list(state.jobs) == [created.uid]
+
+    run(test())
+
+
+def test_a_backup_made_while_jobs_run_is_restored(tmp_path: Path) -> None:
+    async def test() -> str:
+        async with an_api(tmp_path) as api:
+            created = await api.submit()
+            agent = Agent(api)
+            await agent.register()
+            launch = (await agent.assigned(launches)).launches[0]
+            await agent.started(launch)
+            await agent.progressed(launch, 5, 2.0)
+            await api.until_step(created.uid, 5)
+            call = api.admin.Backup(admin_pb2.BackupRequest())
+            (tmp_path / "backup").write_bytes(b"".join([p.data async for p in call]))
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        restore(
+            [(tmp_path / "backup").read_bytes()], f"sqlite:///{copy / 'headrace.db'}", Instant(1)
+        )
+        async with an_api(copy) as api:
+            job = await api.job(created.uid)
+            losses = await api.jobs.GetLosses(jobs_pb2.GetLossesRequest(uid=created.uid))
+            cluster = await api.admin.GetCluster(admin_pb2.GetClusterRequest())
+        assert job.status.progress.step == 5
+        assert [p.step for p in losses.points] == [5]
+        assert cluster.term > 1
+        assert cluster.state == "recovering"
+        return created.uid  # type: ignore[no-any-return]
+
+    run(test())
+
+
+def test_health_and_reflection_answer(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            stub = health_pb2_grpc.HealthStub(api.channel)
+
+            async def serving() -> bool:
+                for service in ("", "headrace.v1alpha1.JobService"):
+                    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
+                    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+                        return False
+                return True
+
+            assert await eventually(serving)
+
+            def names() -> set[str]:
+                with grpc.insecure_channel(api.plane.address) as channel:
+                    return set(ProtoReflectionDescriptorDatabase(channel).get_services())
+
+            found = await asyncio.to_thread(names)
+        assert {
+            "headrace.v1alpha1.JobService",
+            "headrace.v1alpha1.NodeService",
+            "headrace.v1alpha1.AdminService",
+            "grpc.health.v1.Health",
+        } <= found
+
+    run(test())
+
+
+def test_the_metrics_page_tells_what_happened(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            created = await api.submit()
+            agent = Agent(api)
+            await agent.register()
+            launch = (await agent.assigned(launches)).launches[0]
+            await agent.started(launch)
+            await agent.progressed(launch, 5, 2.0)
+            await api.until_step(created.uid, 5)
+            await api.submit("second")
+
+            def page() -> str:
+                with urllib.request.urlopen(
+                    f"http://{api.plane.metrics_address}/metrics"
+                ) as answer:
+                    text: str = answer.read().decode()
+                    return text
+
+            async def complete() -> str | None:
+                text = await asyncio.to_thread(page)
+                return text if 'headrace_decisions_total{reason="ShrunkFor' in text else None
+
+            text = await eventually(complete)
+        for line in (
+            'headrace_build_info{version="',
+            "headrace_term 1.0",
+            'headrace_pending_jobs{queue="default"} ',
+            'headrace_running_jobs{queue="default"} 1.0',
+            'headrace_queue_resource_usage{queue="default"} 2.0',
+            'headrace_admission_wait_time_seconds_count{queue="default"} 1.0',
+            "headrace_admission_attempt_duration_seconds_count",
+            'headrace_events_appended_total{kind="JobSubmitted"} ',
+            'headrace_decisions_total{reason="Started"} 1.0',
+            'headrace_evicted_jobs_total{reason="ShrunkForOthers"} 1.0',
+            'headrace_accelerator_seconds_total{queue="default",state="running"}',
+            'headrace_grpc_server_handling_seconds_count{grpc_code="OK",grpc_method="SubmitJob"}',
+        ):
+            assert line in text
+        assert created.uid not in text
+        assert "node-a" not in text
+
+    run(test())

@@ -1,0 +1,310 @@
+"""NodeService: registration, numbered assignments, reports, silence, and terms."""
+
+import asyncio
+from pathlib import Path
+
+import grpc
+
+from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2, nodes_pb2
+from tests.contract.grpc.harness import (
+    Agent,
+    an_api,
+    eventually,
+    launches,
+    refusal,
+    refused_stream,
+    run,
+    violations,
+)
+
+
+def test_a_job_runs_from_submission_to_success(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            created = await api.submit()
+            agent = Agent(api)
+            registered = await agent.register()
+            assignment = await agent.assigned(launches)
+            launch = assignment.launches[0]
+            await agent.started(launch)
+            met = await agent.assigned(
+                lambda a: bool(a.launches) and bool(a.launches[0].rendezvous)
+            )
+            await agent.progressed(launch, 7, 2.5)
+            running = await api.until_step(created.uid, 7)
+            await agent.exited(launch, "Succeeded", 100)
+            done = await api.until_stage(created.uid, "Succeeded")
+            empty = await agent.assigned(lambda a: not a.launches)
+        assert registered.heartbeat_seconds == 5.0
+        assert (launch.plan, launch.ranks_total, launch.units_total) == ("dp2", 2, 2)
+        assert [unit.cpu_cores[:] for unit in launch.units] == [[0], [1]]
+        assert met.launches[0].rendezvous == "127.0.0.1:4000"
+        assert empty.number > met.number > assignment.number >= 1
+        assert {assignment.term, met.term, empty.term} == {1}
+        assert running.status.progress.step == 7
+        told = {c.type: c.status for c in running.status.conditions}
+        assert told == {
+            "Admitted": "True",
+            "Scheduled": "True",
+            "Running": "True",
+            "Reconfiguring": "False",
+            "Succeeded": "False",
+            "Failed": "False",
+            "Suspended": "False",
+        }
+        told = {c.type: c.status for c in done.status.conditions}
+        assert (told["Succeeded"], told["Running"], told["Admitted"]) == ("True", "False", "False")
+
+    run(test())
+
+
+def test_numbers_grow_by_one_with_every_change_and_not_without(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            agent, other = Agent(api), Agent(api, "node-b")
+            await agent.register()
+            await other.register()
+            numbers = []
+            stream = agent.watch()
+            first = await stream.read()
+            numbers.append(first.number)
+            # A rigid job for one node: the other node's number must not move.
+            created = await api.submit(
+                accelerators={"minimum": 2, "topology": "SameNode"},
+            )
+            placed = (await api.until_stage(created.uid, "Starting")).status.units[0].node
+            mine = agent if placed == "node-a" else other
+            launch = (await mine.assigned(launches)).launches[0]
+            await mine.started(launch)
+            await mine.progressed(launch, 1, 1.0)
+            await mine.progressed(launch, 2, 0.9)
+            stream.cancel()
+            idle = other if mine is agent else agent
+            await idle.register()
+            unchanged = await idle.assigned(lambda a: True)
+            busy = await mine.assigned(lambda a: bool(a.launches[0].rendezvous))
+            await mine.exited(launch, "Succeeded", 100)
+            ended = await mine.assigned(lambda a: not a.launches)
+        assert numbers == [1]
+        assert unchanged.number == 1
+        assert ended.number == busy.number + 1
+
+    run(test())
+
+
+def test_a_report_twice_changes_nothing_and_an_empty_one_is_no_event(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            created = await api.submit()
+            agent = Agent(api)
+            await agent.register()
+            launch = (await agent.assigned(launches)).launches[0]
+            await agent.started(launch)
+            await agent.progressed(launch, 3, 1.0)
+            before = await api.until_step(created.uid, 3)
+            for _ in range(3):
+                answer = await agent.report()
+                assert not answer.register_again
+            events = await api.jobs.ListEvents(jobs_pb2.ListEventsRequest(page_size=1000))
+            await agent.started(launch)
+            await agent.exited(launch, "Succeeded", 100)
+            await agent.exited(launch, "Succeeded", 100)
+            after = await api.until_stage(created.uid, "Succeeded")
+        assert events.events[-1].kind in ("JobProgressed", "CycleDecided")
+        assert before.status.attempt == after.status.attempt == 1
+        assert after.status.failures == 0
+
+    run(test())
+
+
+def test_a_node_that_is_not_known_must_register_first(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            agent = Agent(api)
+            answer = await agent.report()
+            error = await refused_stream(agent.watch())
+        assert answer.register_again
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+    run(test())
+
+
+def test_wrong_fields_of_a_registration_are_all_named(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            slot = nodes_pb2.Accelerator(id="slot 0", type="", memory_bytes=-1)
+            node = nodes_pb2.Node(name="Node_A", accelerators=[slot, slot])
+            running = [nodes_pb2.RunningUnit(uid="", attempt=0, unit=-1)]
+            error = await refusal(
+                api.nodes.RegisterNode(nodes_pb2.RegisterNodeRequest(node=node, running=running))
+            )
+            agent = Agent(api)
+            await agent.register()
+            report = await refusal(
+                agent.report(
+                    started=[nodes_pb2.UnitStarted(uid="u", attempt=0)],
+                    exited=[nodes_pb2.UnitExited(uid="u", attempt=1, unit=-2, outcome="")],
+                    rendezvous=[nodes_pb2.RendezvousBound(uid="u", attempt=1, address="x")],
+                )
+            )
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert {
+            "node.name",
+            "node.accelerators",
+            "node.accelerators[0].id",
+            "node.accelerators[1].type",
+            "node.accelerators[0].memory_bytes",
+            "running[0].uid",
+            "running[0].attempt",
+            "running[0].unit",
+        } <= set(violations(error))
+        assert {
+            "started[0].attempt",
+            "exited[0].unit",
+            "exited[0].outcome",
+            "rendezvous[0].address",
+        } <= set(violations(report))
+
+    run(test())
+
+
+def test_what_a_newer_agent_says_is_taken_as_the_nearest_known(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            created = await api.submit(retries={"max": 0, "backoffSeconds": 0})
+            agent = Agent(api, slots=1)
+            await agent.register()
+            launch = (await agent.assigned(launches)).launches[0]
+            await agent.report(
+                exited=[
+                    nodes_pb2.UnitExited(
+                        uid=launch.uid,
+                        attempt=launch.attempt,
+                        outcome="Evaporated",
+                        reason=common_pb2.Reason(code="Entropy", message="it is gone"),
+                    )
+                ]
+            )
+            failed = await api.until_stage(created.uid, "Failed")
+        assert "Entropy" in failed.status.reason.message
+
+    run(test())
+
+
+def test_a_silent_node_is_lost_and_its_agent_must_register_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            await api.admin.SetPolicy(
+                admin_pb2.SetPolicyRequest(settings={"node_grace_seconds": "1"})
+            )
+            created = await api.submit(retries={"max": 5, "backoffSeconds": 0})
+            agent = Agent(api)
+            await agent.register()
+            launch = (await agent.assigned(launches)).launches[0]
+            await agent.started(launch)
+
+            async def lost() -> bool:
+                nodes = (await api.admin.ListNodes(admin_pb2.ListNodesRequest())).nodes
+                return [node.contact for node in nodes] == ["Lost"]
+
+            await eventually(lost)
+            answer = await agent.report()
+            waiting = await api.job(created.uid)
+            await agent.register(
+                running=[
+                    nodes_pb2.RunningUnit(
+                        uid=launch.uid,
+                        attempt=launch.attempt,
+                        unit=unit.index,
+                        accelerators=unit.accelerators,
+                    )
+                    for unit in launch.units
+                ]
+            )
+            # What runs there is of a fenced attempt now: it shall end before anything else starts.
+            fenced = await agent.assigned(
+                lambda a: any(x.intent == nodes_pb2.Launch.INTENT_END for x in a.launches)
+            )
+        assert answer.register_again
+        assert waiting.status.stage != "Running"
+        assert {each.uid for each in fenced.launches} == {created.uid}
+
+    run(test())
+
+
+def test_a_second_agent_of_a_node_takes_the_stream_over(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            agent = Agent(api)
+            await agent.register()
+            stream = agent.watch()
+            await anext(aiter(stream))
+            await agent.register()
+            error = await refused_stream(stream)
+            again = agent.watch()
+            assert (await again.read()).number == 1
+            again.cancel()
+        assert error.code() is grpc.StatusCode.ABORTED
+
+    run(test())
+
+
+def test_the_term_rises_above_what_an_agent_has_obeyed(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            created = await api.submit()
+            agent = Agent(api)
+            error = await refusal(agent.register(highest_term=41))
+
+            async def registered() -> bool:
+                try:
+                    await agent.register(highest_term=41)
+                except grpc.aio.AioRpcError as again:
+                    assert again.code() is grpc.StatusCode.UNAVAILABLE
+                    return False
+                return True
+
+            await eventually(registered)
+            assignment = await agent.assigned(launches)
+            job = await api.job(created.uid)
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert agent.term == assignment.term == 42
+        assert job.status.attempt == 1
+
+    run(test())
+
+
+def test_an_unhealthy_accelerator_gets_no_work(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            agent = Agent(api)
+            await agent.register()
+            await agent.report(
+                health=[nodes_pb2.AcceleratorHealth(accelerator="slot-0", problem="Xid 79")]
+            )
+
+            async def quarantined() -> bool:
+                nodes = (await api.admin.ListNodes(admin_pb2.ListNodesRequest())).nodes
+                return nodes[0].node.accelerators[0].unhealthy == "Xid 79"
+
+            await eventually(quarantined)
+            await api.submit()
+            launch = (await agent.assigned(launches)).launches[0]
+        assert [list(unit.accelerators) for unit in launch.units] == [["slot-1"]]
+
+    run(test())
+
+
+def test_many_agents_are_told_at_once(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            agents = [Agent(api, f"node-{number}", slots=1) for number in range(12)]
+            await asyncio.gather(*(agent.register() for agent in agents))
+            await api.submit(
+                accelerators={"minimum": 12}, training={"globalBatchSize": 12, "steps": 5}
+            )
+            assigned = await asyncio.gather(*(agent.assigned(launches) for agent in agents))
+        ranks = sorted(a.launches[0].units[0].first_rank for a in assigned)
+        assert ranks == list(range(12))
+
+    run(test())
