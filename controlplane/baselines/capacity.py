@@ -1,7 +1,9 @@
 """Which accelerators are left, and a choice out of them that spans few nodes."""
 
+from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from controlplane.domain.ids import AcceleratorId, NodeId
 from controlplane.domain.job import AcceleratorRequest, Topology
@@ -160,31 +162,31 @@ class Capacity:
     ``reserve``, ``extend`` and ``claim`` use it up, ``give_back`` undoes that.
     """
 
-    def __init__(self, snapshot: ClusterSnapshot, without: Container[Slot] = ()) -> None:
+    def __init__(self, snapshot: ClusterSnapshot, without: Collection[Slot] = ()) -> None:
         """Everything that can be used except ``without``."""
         self._nodes = snapshot.nodes
         self._pools: dict[str, Pool] = {}
         self._allowed: dict[Signature, dict[str, Allowed]] = {}
         self._most_if_empty: dict[tuple[Signature, Topology], int] = {}
+        gone = Counter(map(itemgetter(0), without))
         for name, node in snapshot.nodes.items():
             if node.usable:
-                self._add(name, node, without)
+                self._add(name, node, without, gone[name])
 
-    def _add(self, name: NodeId, node: NodeRecord, without: Container[Slot]) -> None:
-        by_type: dict[str, list[Accelerator]] = {}
-        healthy: dict[str, int] = {}
-        for accelerator in node.node.accelerators:
-            if accelerator.unhealthy:
-                continue
-            kind = accelerator.type
-            healthy[kind] = healthy.get(kind, 0) + 1
-            if (name, accelerator.id) not in without:
-                by_type.setdefault(kind, []).append(accelerator)
-        for kind, whole in healthy.items():
+    def _add(self, name: NodeId, node: NodeRecord, without: Collection[Slot], gone: int) -> None:
+        every = node.node.accelerators
+        healthy = [a for a in every if not a.unhealthy]
+        kinds = dict.fromkeys([a.type for a in healthy])
+        for kind in kinds:
+            own = healthy if len(kinds) == 1 else [a for a in healthy if a.type == kind]
+            if gone >= len(every):
+                free = []
+            else:
+                free = [a for a in own if (name, a.id) not in without] if gone else own
             pool = self._pools.get(kind)
             if pool is None:
                 pool = self._pools[kind] = Pool()
-            pool.add(name, by_type.get(kind, []), whole)
+            pool.add(name, free, len(own))
 
     def allowed_nodes(self, request: AcceleratorRequest) -> dict[str, Allowed]:
         """For each type that the request accepts, the nodes it may use; None for all."""

@@ -19,12 +19,13 @@ from controlplane.baselines.capacity import Capacity, Holding
 from controlplane.baselines.layout import placement_on, sizes
 from controlplane.baselines.order import (
     RUNNING,
+    Answers,
     Holders,
-    Question,
     Quotas,
     candidates,
     impossible,
     left_nodes,
+    nodes_to_leave,
     outdated,
     question,
     waits,
@@ -108,6 +109,8 @@ class _Round:
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self.snapshot = snapshot
+        self.away = nodes_to_leave(snapshot)
+        self.silent = {n.id for n in snapshot.nodes.values() if n.contact is Contact.SILENT}
         self.quotas = Quotas(snapshot)
         self.targets: dict[JobUid, Placement] = {}
         self.taken = {
@@ -143,10 +146,10 @@ class _Round:
         attempt = record.attempt
         if attempt is None or attempt.intent is not Intent.RUN:
             return False
-        nodes = [self.snapshot.nodes.get(unit.node) for unit in attempt.placement.units]
-        silent = any(node is not None and node.contact is Contact.SILENT for node in nodes)
+        units = attempt.placement.units
+        silent = bool(self.silent) and any(unit.node in self.silent for unit in units)
         orphaned = not self.quotas.known(record.job.spec.queue)
-        if not (silent or orphaned) or left_nodes(record, self.snapshot):
+        if not (silent or orphaned) or left_nodes(record, self.away):
             return False
         self.targets[record.uid] = attempt.placement
         self.taken.update(attempt.placement.slots())
@@ -158,7 +161,7 @@ class _Round:
         attempt = record.attempt
         if attempt is None or attempt.intent is not Intent.RUN:
             return {}
-        if left_nodes(record, self.snapshot) or outdated(record, capacity):
+        if left_nodes(record, self.away) or outdated(record, capacity):
             return {}
         return dict.fromkeys(attempt.placement.slots())
 
@@ -203,7 +206,7 @@ class _Admission:
         self._holders = Holders(round_.snapshot, self.paper)
         self._claims: dict[JobUid, Holding] = {}
         self._order: list[JobRecord] = []
-        self._answers: dict[Question, Reason] = {}
+        self._answers = Answers()
 
     def run(self, records: list[JobRecord]) -> None:
         """Goes through all candidates in order."""
@@ -216,8 +219,8 @@ class _Admission:
                     self._claims[record.uid] = claim
         for rank, record in enumerate(records):
             asked = question(record)
-            known = self._answers.get(asked)
-            if known is not None and record.attempt is None:
+            known = self._answers.take(asked) if record.attempt is None else None
+            if known is not None:
                 self.reasons[record.uid] = known
                 continue
             holding = self._minimum(record)
@@ -225,7 +228,8 @@ class _Admission:
                 self.reasons[record.uid] = holding
                 if record.attempt is None:
                     # Only less is left for those who come later, so their answer is the same.
-                    self._answers[asked] = holding
+                    lasting = holding.code is not ReasonCode.WAITING_FOR_ACCELERATORS
+                    self._answers.give(asked, holding, lasting=lasting)
                 continue
             self.quotas.use(record.job.spec.queue, holding.count)
             self.reasons[record.uid] = RUNNING

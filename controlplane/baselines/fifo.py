@@ -8,12 +8,14 @@ from controlplane.baselines.capacity import Capacity, Signature, signature
 from controlplane.baselines.layout import placement_on, sizes
 from controlplane.baselines.order import (
     RUNNING,
+    Answers,
     Holders,
     Question,
     Quotas,
     candidates,
     impossible,
     left_nodes,
+    nodes_to_leave,
     outdated,
     question,
     waits,
@@ -41,7 +43,8 @@ class _Round:
         self.holders = Holders(snapshot, self.left)
         self.targets: dict[JobUid, Placement] = {}
         self.reasons: dict[JobUid, Reason] = {}
-        self.answers: dict[Question, Reason] = {}
+        self.answers = Answers()
+        self.away = nodes_to_leave(snapshot)
         self.kept_for: dict[NodeId, Reason] = {}
         self.blocked: dict[Signature, Reason] = {}
         self.queue_blocked: dict[QueueName, Reason] = {}
@@ -53,21 +56,20 @@ class _Round:
                 self._keep(record)
             elif self.snapshot.at >= record.backoff_until:
                 waiting.append(record)
-        reasons, answers = self.reasons, self.answers
         for record in waiting:
             asked = question(record)
-            known = answers.get(asked)
+            known = self.answers.take(asked)
             if known is None:
                 self._place(record, asked)
             else:
-                reasons[record.uid] = known
+                self.reasons[record.uid] = known
         return Decision(self.targets, self.reasons)
 
     def _keep(self, record: JobRecord) -> None:
         assert record.attempt is not None
         placement = record.attempt.placement
         self.quotas.use(record.job.spec.queue, placement.accelerator_count)
-        leaves = left_nodes(record, self.snapshot)
+        leaves = left_nodes(record, self.away)
         if leaves:
             text = f"{', '.join(leaves)} takes no work now"
             self.reasons[record.uid] = Reason(ReasonCode.MOVED_OFF_NODE, text)
@@ -83,13 +85,15 @@ class _Round:
         spec = record.job.spec
         never = impossible(record, self.left, self.quotas)
         if never is not None:
-            self.reasons[record.uid] = self.answers[asked] = never
+            self.reasons[record.uid] = never
+            self.answers.give(asked, never, lasting=True)
             return
         behind = self.blocked.get(signature(spec.accelerators)) or self.queue_blocked.get(
             spec.queue
         )
         if behind is not None:
-            self.reasons[record.uid] = self.answers[asked] = behind
+            self.reasons[record.uid] = behind
+            self.answers.give(asked, behind, lasting=False)
             return
         most = self.left.most_if_empty(spec.accelerators)
         quota = self.quotas.whole(spec.queue)

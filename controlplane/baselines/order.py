@@ -16,6 +16,9 @@ from controlplane.domain.snapshot import ClusterSnapshot
 
 RUNNING = Reason(ReasonCode.RUNNING)
 
+TOLD_PRECISELY = 20
+"""So many jobs that ask the same are told what they miss; see ``Answers``."""
+
 _OUT = FINISHED | {Stage.SUSPENDED}
 
 Question = tuple[AcceleratorRequest, int, QueueName]
@@ -47,20 +50,22 @@ def candidates(snapshot: ClusterSnapshot) -> list[JobRecord]:
     return [record for rank in sorted(ranks) for record in ranks[rank]]
 
 
-def left_nodes(record: JobRecord, snapshot: ClusterSnapshot) -> list[str]:
-    """Nodes that the job runs on and has to leave, because they were drained or lost.
+def nodes_to_leave(snapshot: ClusterSnapshot) -> frozenset[NodeId]:
+    """Nodes that must not run anything now, because they were drained or lost.
 
     A node that was not heard of since the control plane started is not among them: nothing is
     known against it.
     """
-    if record.attempt is None:
+    return frozenset(
+        node.id for node in snapshot.nodes.values() if node.drained or node.contact is Contact.LOST
+    )
+
+
+def left_nodes(record: JobRecord, away: frozenset[NodeId]) -> list[NodeId]:
+    """Those of ``away`` that the job runs on."""
+    if not away or record.attempt is None:
         return []
-    leaving = set()
-    for unit in record.attempt.placement.units:
-        node = snapshot.nodes.get(unit.node)
-        if node is None or node.drained or node.contact is Contact.LOST:
-            leaving.add(unit.node)
-    return sorted(leaving)
+    return sorted({unit.node for unit in record.attempt.placement.units} & away)
 
 
 def outdated(record: JobRecord, capacity: Capacity) -> bool:
@@ -130,6 +135,38 @@ class Holders:
     def _largest(self, nodes: Container[NodeId]) -> tuple[JobUid, ...]:
         held = Counter(uid for (node, _), uid in self._snapshot.holders.items() if node in nodes)
         return tuple(uid for uid, _ in sorted(held.items(), key=lambda i: (-i[1], i[0]))[:6])
+
+
+class Answers:
+    """What was answered to a question, for those who ask the same later in the order.
+
+    The first ones are told precisely what they miss and who holds it. Those far behind are told
+    only that others come first: their reasons would all change whenever somebody starts, and a
+    queue of thousands would fill the log with it.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was asked yet."""
+        self._known: dict[Question, list[Reason]] = {}
+
+    def give(self, asked: Question, reason: Reason, *, lasting: bool) -> None:
+        """Notes an answer; a lasting one does not change with who runs just now."""
+        if lasting:
+            self._known[asked] = [reason]
+        else:
+            behind = Reason(
+                ReasonCode.BEHIND_EARLIER_JOB,
+                "earlier jobs wait for the same accelerators",
+                wanted=max(1, asked[0].minimum),
+            )
+            self._known[asked] = [behind, *[reason] * TOLD_PRECISELY]
+
+    def take(self, asked: Question) -> Reason | None:
+        """The answer for the next one who asks; None if nobody asked before."""
+        known = self._known.get(asked)
+        if known is None:
+            return None
+        return known.pop() if len(known) > 1 else known[0]
 
 
 def waits(wanted: int, available: int, holders: tuple[JobUid, ...]) -> Reason:

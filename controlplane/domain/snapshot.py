@@ -39,8 +39,10 @@ class ClusterSnapshot:
             attempt = record.attempt
             if attempt is None:
                 continue
-            released = {known.unit for known in attempt.exits}
+            released = {known.unit for known in attempt.exits} if attempt.exits else ()
             for unit in attempt.placement.units:
                 if unit.index not in released:
-                    held.update({(unit.node, slot): uid for slot in unit.accelerators})
+                    node_id = unit.node
+                    for slot in unit.accelerators:
+                        held[node_id, slot] = uid
         return held

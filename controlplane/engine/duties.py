@@ -23,9 +23,19 @@ def duties(state: ClusterState, now: Instant) -> Iterator[Action]:
     """What has to be ordered now: withdrawals, time limits, suspensions, unhealthy hardware."""
     unhealthy = _unhealthy(state)
     for record in state.jobs.values():
+        if _only_waits(record):
+            continue
         action = _duty(record, now, state.settings, unhealthy)
         if action is not None:
             yield action
+
+
+def _only_waits(record: JobRecord) -> bool:
+    """Whether no duty can apply: most jobs of a long queue, so they are told apart quickly."""
+    if record.attempt is not None or record.withdrawn or record.finished_at is not None:
+        return False
+    spec = record.job.spec
+    return not spec.deadline_seconds and not spec.max_run_seconds
 
 
 def _unhealthy(state: ClusterState) -> Unhealthy:
@@ -156,6 +166,8 @@ def next_due(state: ClusterState, now: Instant) -> Instant:
     due = _NEVER
     settings = state.settings
     for record in state.jobs.values():
+        if not record.backoff_until and _only_waits(record):
+            continue
         for moment in _moments(record, settings):
             if now < moment < due:
                 due = moment
