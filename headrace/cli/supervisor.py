@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -60,12 +61,31 @@ class _Watched:
     restart_at: float | None = None
 
 
+def reap_all() -> None:
+    """Collects ended children, also those that their own parents left behind."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+
+
 @dataclass(slots=True)
 class Supervisor:
-    """Starts, watches and ends the parts of one cluster."""
+    """Starts, watches and ends the parts of one cluster.
+
+    Attributes:
+        layout: What to start.
+        record: What was started; kept in the home, too.
+        reap: Collects ended children; where this process has others, only its own.
+        stopping: Whether somebody asked to stop.
+    """
 
     layout: Layout
     record: Record
+    reap: Callable[[], None] = reap_all
     stopping: bool = False
     _watched: dict[str, _Watched] = field(default_factory=dict)
 
@@ -90,7 +110,7 @@ class Supervisor:
         except OSError as error:
             failure = f"the cluster could not be started: {error}"
         self._note(replace(self.record, state="stopping"))
-        left = tear_down(self.record, self.layout.home, reap=_reap)
+        left = tear_down(self.record, self.layout.home, reap=self.reap)
         if left:
             failure += f"\nstill alive: {', '.join(str(one.pid) for one in left)}"
         self._note(
@@ -193,7 +213,7 @@ class Supervisor:
             StoppedError: Somebody asked to stop.
         """
         time.sleep(_POLL_SECONDS)
-        _reap()
+        self.reap()
         if self.stopping:
             raise StoppedError
 
@@ -210,17 +230,6 @@ def _bound(log: Path) -> None:
         keep = last_lines(log, count=1000)
         log.with_suffix(".log.1").write_text("\n".join(keep) + "\n")
         os.truncate(log, 0)
-
-
-def _reap() -> None:
-    """Collects ended children, also those that their own parents left behind."""
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,245 @@
+"""The local cluster's keeper with real, small processes in place of Ray and the agents."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from headrace.cli.exit_codes import CommandError
+from headrace.cli.local_cluster import (
+    Layout,
+    Part,
+    Record,
+    Wish,
+    lay_out,
+    read_record,
+    set_store_aside,
+    survivors,
+    write_record,
+)
+from headrace.cli.processes import Process, marked, process
+from headrace.cli.supervisor import Supervisor
+from headrace.cli.up import down
+from headrace.client.context import read
+
+pytestmark = pytest.mark.process
+
+READY = "print('ready', flush=True); import signal; signal.pause()"
+STUBBORN = (
+    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "import subprocess, sys\n"
+    "subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'], "
+    "start_new_session=True)\n" + READY
+)
+
+
+def a_part(name: str, program: str = READY, needs: tuple[str, ...] = ()) -> Part:
+    return Part(name, (sys.executable, "-c", program), "ready", needs)
+
+
+def a_layout(home: Path, *parts: Part) -> Layout:
+    real = lay_out(home, Wish(), f"cluster-of-{home.name}")
+    return replace(real, parts=parts, nodes={})
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        threading.Event().wait(0.02)
+
+
+class Kept:
+    """A supervisor that runs in a thread of the test."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        record = Record(layout.id, "starting", ray_folder=str(layout.ray_folder))
+        self.supervisor = Supervisor(layout, record, reap=self._reap)
+        self.status: int | None = None
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        self.status = self.supervisor.run()
+
+    def _reap(self) -> None:
+        """Only its own children: the test session has others."""
+        for part in self.supervisor.record.parts:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(part.process.pid, os.WNOHANG)
+
+    @property
+    def record(self) -> Record:
+        found = read_record(self.layout.home)
+        return found if found is not None else Record("", "none")
+
+    def pid(self, name: str) -> Process:
+        return next(part.process for part in self.record.parts if part.name == name)
+
+    def end(self) -> int | None:
+        self.supervisor.stopping = True
+        self.thread.join()
+        return self.status
+
+
+@pytest.fixture
+def keep() -> Iterator[Callable[[Layout], Kept]]:
+    running: list[Kept] = []
+
+    def start(layout: Layout) -> Kept:
+        running.append(Kept(layout))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.end()
+
+
+def test_parts_start_in_order_are_restarted_and_end_whole(
+    tmp_path: Path, keep: Callable[[Layout], Kept]
+) -> None:
+    cluster = keep(a_layout(tmp_path, a_part("ray"), a_part("agent-x", STUBBORN, needs=("ray",))))
+    until(lambda: cluster.record.state == "ready")
+    context = read(tmp_path)
+    assert context is not None
+    assert context.local
+    # Killed, it comes back under another pid, and that is recorded.
+    before = cluster.pid("ray")
+    before.signal(signal.SIGKILL)
+    until(
+        lambda: any(p.name == "ray" and p.restarts == 1 and p.ready for p in cluster.record.parts)
+    )
+    assert cluster.pid("ray") != before
+    assert len(survivors(cluster.record, tmp_path)) == 3
+    # What ignores SIGTERM, and what it started in a session of its own, ends all the same.
+    assert cluster.end() == 0
+    assert cluster.record.state == "stopped"
+    assert survivors(replace(cluster.record, id=cluster.layout.id), tmp_path) == []
+    assert read(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("print('no such port'); raise SystemExit(3)", "no such port"),
+        ("raise SystemExit(3)", "wrote nothing"),
+    ],
+)
+def test_a_failed_start_tells_the_last_lines_and_leaves_nothing(
+    tmp_path: Path, keep: Callable[[Layout], Kept], program: str, words: str
+) -> None:
+    cluster = keep(a_layout(tmp_path, a_part("ray"), a_part("controlplane", program)))
+    cluster.thread.join()
+    assert cluster.status == 1
+    assert cluster.record.state == "failed"
+    assert "controlplane ended while it was starting" in cluster.record.message
+    assert words in cluster.record.message
+    assert marked(cluster.layout.marks) == []
+
+
+def test_a_command_that_is_not_there_fails_the_start(
+    tmp_path: Path, keep: Callable[[Layout], Kept]
+) -> None:
+    missing = Part("ray", (str(tmp_path / "no-such-program"),), "ready")
+    cluster = keep(a_layout(tmp_path, a_part("controlplane"), missing))
+    cluster.thread.join()
+    assert cluster.status == 1
+    assert "no-such-program" in cluster.record.message
+    assert marked(cluster.layout.marks) == []
+
+
+def test_down_ends_one_home_and_not_the_other(
+    tmp_path: Path, keep: Callable[[Layout], Kept]
+) -> None:
+    one, two = (keep(a_layout(tmp_path / name, a_part("ray"))) for name in ("one", "two"))
+    until(lambda: one.record.state == two.record.state == "ready")
+    assert one.end() == 0
+    assert marked(one.layout.marks) == []
+    assert two.pid("ray").alive
+    assert two.end() == 0
+
+
+def test_down_ends_what_a_lost_supervisor_left_but_no_process_that_got_its_pid(
+    tmp_path: Path,
+) -> None:
+    layout = a_layout(tmp_path)
+    stranger = subprocess.Popen([sys.executable, "-c", READY], stdout=subprocess.DEVNULL)
+    left = subprocess.Popen(
+        [sys.executable, "-c", READY],
+        env={**os.environ, **layout.environment},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    known = process(stranger.pid)
+    assert known is not None
+    # The record names the stranger's pid with another start: the pid was used again.
+    reused = Process(known.pid, known.start_ticks - 1)
+    write_record(tmp_path, Record(layout.id, "ready", supervisor=reused))
+    until(lambda: len(marked(layout.marks)) == 1)
+    try:
+        down(tmp_path)
+        assert left.wait(timeout=60) == -signal.SIGTERM
+        assert stranger.poll() is None
+    finally:
+        for each in (stranger, left):
+            each.kill()
+            each.wait()
+
+
+def test_down_says_so_where_nothing_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    down(tmp_path)
+    assert "no cluster was started" in capsys.readouterr().err
+
+
+def test_two_homes_share_no_port_and_no_address(tmp_path: Path) -> None:
+    one, two = (lay_out(tmp_path / name, Wish(nodes=3), name) for name in ("one", "two"))
+    assert set(one.endpoints.values()).isdisjoint(two.endpoints.values())
+    assert [part.name for part in one.parts] == [
+        "ray", "controlplane", "agent-node-a", "agent-node-b", "agent-node-c",
+    ]  # fmt: skip
+    assert one.endpoints["ray"].startswith("127.")
+    folders = {flags[flags.index("--state-dir") + 1] for flags in one.nodes.values()}
+    assert len(folders) == 3
+
+
+def test_gpus_are_dealt_to_the_nodes(tmp_path: Path) -> None:
+    layout = lay_out(tmp_path, Wish(nodes=2, gpus=("GPU-1", "GPU-2", "GPU-3")), "c")
+    offered = [
+        part.command[part.command.index("--accelerators") + 1]
+        for part in layout.parts
+        if part.name.startswith("agent-")
+    ]
+    assert offered == ["GPU-1,GPU-2", "GPU-3"]
+
+
+def test_a_store_is_kept_when_another_takes_its_place(tmp_path: Path) -> None:
+    assert set_store_aside(tmp_path) is None
+    for number in (1, 2):
+        (tmp_path / "headrace.db").write_text("store")
+        (tmp_path / "headrace.db-wal").write_text("log")
+        kept = set_store_aside(tmp_path)
+        assert kept == tmp_path / f"headrace.db.before-restore-{number}"
+        assert Path(f"{kept}-wal").read_text() == "log"
+    assert not list(tmp_path.glob("headrace.db"))
+
+
+def test_what_is_not_installed_is_said_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.cli import up as work
+
+    monkeypatch.setattr(work, "_NEEDED", ("no_such_package_of_headrace",))
+    with pytest.raises(CommandError, match="no_such_package_of_headrace"):
+        work.up(tmp_path, Wish(), foreground=False)
+    assert read_record(tmp_path) is None

@@ -1,0 +1,58 @@
+"""Tables fit, whatever is in them."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.cli.tables import ELLIPSIS, STAGE_COLOURS, Column, age, bar, laid_out
+
+COLUMNS = (
+    Column("NAME", gives_way=1),
+    Column("STATE", colours=STAGE_COLOURS),
+    Column("ACC", right=True),
+    Column("REASON", gives_way=2),
+)
+CELLS = st.text(st.characters(categories=["L", "N", "P", "Zs", "Cc"]), max_size=120)
+ROWS = st.lists(
+    st.tuples(CELLS, st.sampled_from(["Running", "BackingOff"]), st.just("65536"), CELLS),
+    max_size=6,
+)
+
+
+@given(ROWS)
+def test_a_table_is_never_wider_than_the_terminal(rows: list[tuple[str, ...]]) -> None:
+    lines = laid_out(COLUMNS, rows, width=80)
+    assert len(lines) == len(rows) + 1
+    assert max(map(len, lines)) <= 80
+
+
+@given(ROWS)
+def test_colour_changes_nothing_but_colour(rows: list[tuple[str, ...]]) -> None:
+    plain = laid_out(COLUMNS, rows, width=80)
+    coloured = laid_out(COLUMNS, rows, width=80, colour=True)
+    for code in {*STAGE_COLOURS.values(), "0"}:
+        coloured = [line.replace(f"\x1b[{code}m", "") for line in coloured]
+    assert coloured == plain
+
+
+def test_long_texts_give_way_before_names_do() -> None:
+    rows = [("a-name-of-thirty-characters-xyz", "Running", "4", "because " * 20)]
+    _, line = laid_out(COLUMNS, rows, width=80)
+    assert line.startswith("a-name-of-thirty-characters-xyz  Running")
+    assert line.endswith(ELLIPSIS)
+
+
+def test_without_a_width_nothing_is_cut() -> None:
+    _, line = laid_out(COLUMNS, [("n", "Running", "4", "because " * 40)], width=None)
+    assert ELLIPSIS not in line
+
+
+def test_an_empty_cell_is_a_dash_and_a_line_break_stays_in_its_row() -> None:
+    lines = laid_out(COLUMNS, [("", "Running", "4", "one\ntwo")], width=80)
+    assert lines[1].split() == ["-", "Running", "4", "one", "two"]
+
+
+def test_ages_and_bars() -> None:
+    assert [age(each) for each in (-1, 59, 119, 120, 7200, 200_000)] == [
+        "0s", "59s", "119s", "2m", "2h", "2d",
+    ]  # fmt: skip
+    assert (bar(0, 4), bar(0.5, 4), bar(7, 4)) == ("░░░░", "██░░", "████")
