@@ -42,6 +42,7 @@ class ReasonCode(StrEnum):
     RANK_LOST = "RankLost"
     START_REFUSED = "StartRefused"
     STORE_NOT_SHARED = "CheckpointStoreNotShared"
+    CHECKPOINT_FAILED = "CheckpointFailed"
     NODE_LOST = "NodeLost"
     RAY_LOST = "RayLost"
     ACCELERATOR_UNHEALTHY = "AcceleratorUnhealthy"

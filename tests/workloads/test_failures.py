@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,7 +125,7 @@ def test_a_plan_for_another_number_of_ranks_is_refused(agent: Agent, store: Path
     ],
 )
 def test_what_cannot_be_trained_says_why(
-    agent: Agent, store: Path, change: dict[str, object], sentence: str
+    agent: Agent, store: Path, change: dict[str, Any], sentence: str
 ) -> None:
     run = agent.start(a_manifest(store, **change))
     (found,) = run.exits()

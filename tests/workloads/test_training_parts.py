@@ -1,5 +1,6 @@
 """The parts of the trainer: data, order, models, optimiser, and other sizes of them."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def test_the_standard_library_is_real_text_with_a_fingerprint() -> None:
 
 
 def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WorkloadError, match="there is no .*nothing on this one"):
+    with pytest.raises(WorkloadError, match=r"there is no .*nothing on this one"):
         open_samples(str(tmp_path / "nothing"), 64)
 
 
@@ -147,17 +148,17 @@ def test_the_update_is_that_of_torch() -> None:
         {"params": [p for p in theirs.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=0.01, betas=(BETA1, BETA2))
-    inputs = torch.arange(64).view(2, 32)
+    generator = torch.Generator().manual_seed(1)
+    wanted = dict(theirs.named_parameters())
     for _ in range(5):
-        flat.gradients.zero_()
-        adamw.zero_grad()
-        flat.model.loss_sum(inputs, inputs + 1).backward()  # type: ignore[operator]
-        theirs.loss_sum(inputs, inputs + 1).backward()  # type: ignore[operator]
+        flat.gradients.normal_(generator=generator)
+        for name, ours in flat.model.named_parameters():
+            assert ours.grad is not None
+            wanted[name].grad = ours.grad.clone()
         flat.update(0.01, 0.1)
         adamw.step()
-    wanted = dict(theirs.named_parameters())
     for name, ours in flat.model.named_parameters():
-        assert torch.allclose(ours, wanted[name], atol=1e-5), name
+        assert torch.allclose(ours, wanted[name], atol=1e-6), name
 
 
 @pytest.mark.parametrize("kind", ["path", "memory-url"])
@@ -196,7 +197,9 @@ def test_torch_itself_reads_the_state_by_its_own_names(tmp_path: Path) -> None:
     moments = {name: value for name, value in states.items() if name.startswith("state.")}
     assert moments
     wanted: dict[str, Any] = {"model": weights, "optimizer": moments}
-    dcp.load(wanted, checkpoint_id=tmp_path / "saved", no_dist=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is no process group is as wanted
+        dcp.load(wanted, checkpoint_id=tmp_path / "saved", no_dist=True)
     ours = flat.state_dict()
     for name, value in wanted["optimizer"].items():
         assert torch.equal(value, ours[f"optimizer.{name}"]), name

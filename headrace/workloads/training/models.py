@@ -54,7 +54,7 @@ _FIELDS = {
     "heads": "heads",
     "patchSize": "patch_size",
 }
-_SPREAD = 0.02
+_EMBEDDING_SPREAD = 0.1
 
 
 def sizes_of(spec: TrainingSpec) -> Sizes:
@@ -135,10 +135,14 @@ def _initialise(model: nn.Module, seed: int, layers: int) -> None:
             is_gain = "norm" in name and name.endswith("weight")
             parameter.fill_(1.0 if is_gain else 0.0)
             continue
-        # What is added to the residual stream starts smaller, as in GPT-2.
-        into_stream = name.endswith(("narrow.weight", "out.weight"))
-        spread = _SPREAD / (2 * layers) ** 0.5 if into_stream else _SPREAD
-        if name == "patches.weight":
+        spread = _EMBEDDING_SPREAD
+        if name.rpartition(".")[0] not in ("tokens", "positions"):
             spread = parameter.shape[1] ** -0.5
-        generator = torch.Generator().manual_seed((seed << 32) ^ zlib.crc32(name.encode()))
+        if name == "head.weight":
+            spread *= 0.1  # so that training begins with even guesses
+        if name.endswith(("narrow.weight", "out.weight")):
+            # What is added to the residual stream starts smaller, as in GPT-2.
+            spread /= (2 * layers) ** 0.5
+        # The generator looks at 32 bits of its seed, so the two are hashed and not put together.
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
         parameter.normal_(0.0, spread, generator=generator)

@@ -5,6 +5,7 @@ endless sequence of epochs; a rank takes its contiguous part of them and cuts it
 micro-batches.
 """
 
+import zlib
 from itertools import pairwise
 
 import torch
@@ -36,7 +37,9 @@ class SampleOrder:
 
     def _of_epoch(self, epoch: int) -> Tensor:
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+            # The generator looks at 32 bits of its seed, so the two are hashed to that.
+            seed = zlib.crc32(f"{self._seed}/{epoch}".encode())
+            generator = torch.Generator().manual_seed(seed)
             self._permutation = torch.randperm(self._samples, generator=generator)
             self._epoch = epoch
         return self._permutation
