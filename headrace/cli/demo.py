@@ -314,7 +314,9 @@ class PlainLines:
             if event.sequence not in self._told:
                 self._told.add(event.sequence)
                 about = event.job_name or event.node
-                lines.append(f"{about}: {event.message or event.reason.message}")
+                told = event.message or event.reason.message
+                # A decision names its jobs itself.
+                lines.append(told if told.startswith("decided") else f"{about}: {told}")
         for job in facts.jobs:
             state = (job.status.stage, job.status.plan, held(job))
             if self._states.get(job.uid) != state:

@@ -369,17 +369,23 @@ def thinned(points: Sequence[LossFact], buckets: int) -> list[LossFact]:
     return kept
 
 
-def running_mean(points: Sequence[LossFact], window: int) -> list[LossFact]:
-    """Each loss replaced by the mean of the ``window`` around it.
+def smoothed(points: Sequence[LossFact], window: int) -> list[LossFact]:
+    """Each loss replaced by the value there of a line fitted to the ``window`` around it.
 
-    Towards the ends the window shrinks on both sides alike, so a slope does not bend there.
+    At the ends the window is cut off on one side. A mean would bend there and a line does not, so
+    the curves on both sides of a mark can be compared.
     """
     sums = [0.0, *itertools.accumulate(point.loss for point in points)]
+    moments = [0.0, *itertools.accumulate(place * one.loss for place, one in enumerate(points))]
     found = []
     for place, point in enumerate(points):
-        half = min(window // 2, place, len(points) - 1 - place)
-        mean = (sums[place + half + 1] - sums[place - half]) / (2 * half + 1)
-        found.append(LossFact(point.step, mean, point.attempt, point.at_ns))
+        low, high = max(0, place - window // 2), min(len(points), place + window // 2 + 1)
+        count, centre = high - low, (low + high - 1) / 2
+        total = sums[high] - sums[low]
+        spread = count * (count * count - 1) / 12
+        slope = (moments[high] - moments[low] - centre * total) / spread if spread else 0.0
+        value = total / count + slope * (place - centre)
+        found.append(LossFact(point.step, value, point.attempt, point.at_ns))
     return found
 
 
@@ -409,7 +415,7 @@ class Scale:
     def share(self, loss: float) -> float:
         """0 at the lower edge, 1 at the upper one."""
         if self.logarithmic:
-            return math.log(loss / self.low) / math.log(self.high / self.low)
+            return math.log(max(loss, self.low) / self.low) / math.log(self.high / self.low)
         return (loss - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
@@ -452,8 +458,8 @@ def loss_chart(series: LossSeries, label: str, colour: int, buckets: int) -> str
     curves = [_curve(group, scale, x, "again", buckets // 4 + 1) for group in _runs(again)]
     curves.append(_curve(counted, scale, x, f"raw l{colour}", buckets))
     if window > 1:
-        # Attempts apart: a mean across a mark would hide the very jump that one looks for.
-        means = (running_mean(group, window) for group in _runs(counted))
+        # Attempts apart: a curve across a mark would hide the very jump that one looks for.
+        means = (smoothed(group, window) for group in _runs(counted))
         curves.extend(_curve(mean, scale, x, f"mean l{colour}", buckets // 2 + 1) for mean in means)
     left = [
         f'<text class="tick" x="46" y="{y(mark) + 4:.1f}" text-anchor="end">{mark:.4g}</text>'
@@ -482,7 +488,7 @@ def _caption(series: LossSeries, scale: Scale, window: int) -> str:
     last = series.counted[-1]
     parts = [f"Step {last.step}: loss {last.loss:.4g}."]
     if window > 1:
-        parts.append(f"Thin: each step; thick: mean of {window} steps around it.")
+        parts.append(f"Thin: each step; thick: smoothed over {window} steps.")
     if series.superseded:
         parts.append(f"Dashed: {len(series.superseded)} steps that were done again after a retry.")
     broken = sum(not math.isfinite(point.loss) for point in series.counted)

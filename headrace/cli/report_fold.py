@@ -30,6 +30,8 @@ _WAITS = frozenset(
     }
 )
 
+_SAID = {"RunningAsPlanned": "runs as planned", "Suspended": "is suspended"}
+
 
 def history_of(facts: ReportFacts) -> model.History:
     """The history that the facts tell."""
@@ -60,6 +62,12 @@ def sentence(reason: Mapping[str, Any] | None) -> str:
     if not reason:
         return ""
     return str(reason.get("message") or in_words(str(reason.get("code", ""))))
+
+
+def why_stopped(reason: Mapping[str, Any] | None) -> str:
+    """The sentence of a planned stop, the code first: ``dp4 -> dp2`` alone is no why."""
+    told, code = sentence(reason), in_words(str((reason or {}).get("code", "")))
+    return told if told == code or not code else f"{code}: {told}"
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:
@@ -238,15 +246,18 @@ class _Folding:
             uid = str(action["uid"])
             ordered.add(uid)
             what = self._act(order, at, action)
-            self.told[uid] = why = sentence(action.get("reason"))
+            stops = action["kind"] == "StopAttempt"
+            self.told[uid] = sentence(action.get("reason"))
+            why = why_stopped(action.get("reason")) if stops else self.told[uid]
             self.say(at, uid, what, why, decided=True)
         for uid, reason in body.get("reasons", ()):
             why = sentence(reason)
             if uid in ordered or self.told.get(uid) == why:
                 continue
             self.told[uid] = why
-            what = "waits" if reason.get("code") in _WAITS else in_words(str(reason.get("code")))
-            self.say(at, uid, what, why if why != what else "", decided=True)
+            code = str(reason.get("code"))
+            what = "waits" if code in _WAITS else _SAID.get(code, in_words(code))
+            self.say(at, uid, what, why if why != in_words(code) else "", decided=True)
 
     def _act(self, order: int, at: int, action: Mapping[str, Any]) -> str:
         """Takes one action in and says it as a predicate."""
@@ -261,7 +272,7 @@ class _Folding:
         attempt = self.attempts.get((uid, number))
         if kind == "StopAttempt" and attempt:
             if attempt.span.stop_ns is None:
-                why = sentence(action.get("reason"))
+                why = why_stopped(action.get("reason"))
                 attempt.span = replace(attempt.span, stop_ns=at, stop_why=why)
             return f"checkpoints and stops attempt {number} ({attempt.span.plan})"
         return f"ends attempt {number}" if kind == "EndAttempt" else f"stops attempt {number}"

@@ -246,7 +246,7 @@ def _line(line: Line, history: History, look: Look) -> str:
 
 def _nodes(nodes: Iterable[NodeFact]) -> str:
     rows = []
-    for node in nodes:
+    for node in sorted(nodes, key=lambda one: one.name):
         slots = ", ".join(
             f"{slot.id} ({slot.unhealthy})" if slot.unhealthy else slot.id
             for slot in node.accelerators

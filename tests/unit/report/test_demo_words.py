@@ -33,10 +33,10 @@ def test_lines_tell_changes_once_and_progress_now_and_then() -> None:
     starting.status.plan = running.status.plan = "dp4"
     running.status.progress.loss = 3.14159
     assert lines.new(facts(100, starting)) == ["    0 s  gpt is Starting dp4 on 4 accelerators"]
-    assert lines.new(facts(101, starting, decisions=(7,))) == ["    1 s  gpt: decided: number 7"]
+    assert lines.new(facts(101, starting, decisions=(7,))) == ["    1 s  decided: number 7"]
     assert lines.new(facts(102, starting, decisions=(7,))) == []
     assert lines.new(facts(111, running, decisions=(7, 8))) == [
-        "   11 s  gpt: decided: number 8",
+        "   11 s  decided: number 8",
         "   11 s  gpt is Running dp4 on 4 accelerators",
         "   11 s  gpt step 30 of 500, loss 3.142",
     ]

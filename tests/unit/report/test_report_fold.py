@@ -40,7 +40,10 @@ def test_a_reconfiguration_costs_from_the_decision_to_the_next_first_step() -> N
         ("dp4", "dp2-ga2", True, at(38.1), at(47.2) - at(38.1)),
         ("dp2-ga2", "dp4", True, at(71.1), at(87) - at(71.1)),
     ]
-    assert history.transitions[0].why == "vit arrived: each of 2 jobs gets 2 of 4 accelerators"
+    assert (
+        history.transitions[0].why
+        == "shrunk for others: vit arrived: each of 2 jobs gets 2 of 4 accelerators"
+    )
     assert [one.stopped_at_steps for one in history.attempts[:2]] == [(120,), (180,)]
 
 

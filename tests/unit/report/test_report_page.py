@@ -14,8 +14,8 @@ from headrace.cli.report_charts import (
     clock_text,
     grouped,
     loss_chart,
-    running_mean,
     seconds_text,
+    smoothed,
     thinned,
     time_ticks,
     timeline,
@@ -167,9 +167,12 @@ def test_a_jump_between_attempts_is_not_smoothed_away() -> None:
     assert len(levels) == 2
 
 
-def test_the_mean_follows_a_slope_to_its_ends() -> None:
+def test_smoothing_follows_a_slope_to_its_ends_and_evens_out_noise() -> None:
     slope = [LossFact(step, 10.0 - step, 1) for step in range(9)]
-    assert [round(one.loss, 9) for one in running_mean(slope, 5)] == [one.loss for one in slope]
+    assert [round(one.loss, 9) for one in smoothed(slope, 5)] == [one.loss for one in slope]
+    zigzag = [LossFact(step, float(step % 2), 1) for step in range(40)]
+    assert all(abs(one.loss - 0.5) < 0.25 for one in smoothed(zigzag, 11))
+    assert [one.loss for one in smoothed(slope[:1], 5)] == [10.0]
 
 
 def test_losses_over_a_large_ratio_are_logarithmic_and_others_not() -> None:
