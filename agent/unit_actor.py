@@ -104,7 +104,7 @@ class UnitSupervisor:
         oom_kills = _cgroup_oom_kills()
         try:
             child = _spawn(spec, child_environment(spec, os.environ))
-        except (StartRefusedError, OSError) as error:
+        except StartRefusedError as error:
             _say_ended(folder, {"refused": str(error)})
             return ""
         started = processes.process(child.pid)
@@ -162,16 +162,23 @@ def _spawn(spec: UnitSpec, environment: dict[str, str]) -> subprocess.Popen[byte
             )
         _give_to(Path(spec.folder), spec.run_as_uid)
         other_user = {"user": spec.run_as_uid, "group": spec.run_as_uid, "extra_groups": []}
-    return subprocess.Popen(
-        [*shim, sys.executable, "-m", spec.module],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=spec.folder,
-        env=environment,
-        start_new_session=True,
-        **other_user,
-    )
+    try:
+        return subprocess.Popen(
+            [*shim, sys.executable, "-m", spec.module],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=spec.folder,
+            env=environment,
+            start_new_session=True,
+            **other_user,
+        )
+    except OSError as error:
+        who = f" as user {spec.run_as_uid}" if other_user else ""
+        raise StartRefusedError(
+            f"{sys.executable} cannot be started{who} in {spec.folder}: {error.strerror}"
+            + ("; that user needs access to both, or leave --run-as-uid out" if who else "")
+        ) from None
 
 
 def _give_to(folder: Path, uid: int) -> None:

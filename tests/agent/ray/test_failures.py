@@ -1,13 +1,10 @@
 """What may die, dies here: ranks, actors, agents, the control plane, Ray."""
 
-import os
 import signal
-from pathlib import Path
 
 import psutil
 import pytest
 
-from headrace.api.generated import nodes_pb2
 from tests.agent.ray.cluster import (
     STOP,
     AgentProcess,
@@ -164,26 +161,3 @@ def test_without_its_head_ray_is_lost_and_comes_back(
     ray.start()
     until("the next attempt trains", lambda: training.times_started("job", attempt=2), 300)
     assert training.times_started("job") == 1
-
-
-def test_the_rank_runs_as_another_user_where_that_is_asked_for(
-    agent: AgentProcess, control_plane: ListeningControlPlane, tmp_path: Path
-) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can start processes of another user")
-    nobody = 65534
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    agent.start("--run-as-uid", str(nobody))
-    control_plane.assign("node-a", 1, a_launch("job", slots=(A,)))
-    until("it trains", lambda: control_plane.losses("job"))
-    rank = agent.rank("job")
-    assert rank is not None
-    assert rank.uids().real == nobody
-    actor = agent.supervisor("job")
-    assert actor is not None
-    # The death signal must have survived the change of user.
-    actor.send_signal(signal.SIGKILL)
-    until("the rank is gone too", lambda: gone(rank))
-    until("the end is reported", lambda: control_plane.exits("job"))
-    assert isinstance(control_plane.exits("job")[0], nodes_pb2.UnitExited)

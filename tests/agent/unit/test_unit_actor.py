@@ -1,9 +1,11 @@
 """The supervisor and its rank as real processes, without Ray."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,9 +19,13 @@ from tests.agent.ray.cluster import gone, until
 
 KEY = UnitKey("job", 1, 0)
 TINY = str(Path(unit_actor.__file__).parents[1] / "tests" / "agent" / "ray")
+NOBODY = 65534
+SYSTEM_PYTHON = Path("/usr/bin/python3")
+"""An interpreter that every user may run; the one of the tests may lie in root's own folder."""
 SUPERVISOR = """
-import json, sys, threading
+import json, sys
 from agent.unit_actor import UnitSupervisor
+sys.executable = sys.argv[1]
 print(json.dumps(UnitSupervisor().start(json.loads(sys.stdin.readline()))), flush=True)
 sys.stdin.readline()
 """
@@ -38,10 +44,10 @@ def prepared(folder: ControlFolder, *wishes: str, steps: int = 1_000_000) -> Uni
     return UnitSpec(str(folder.path), "tiny_child", (("PYTHONPATH", TINY),))
 
 
-def supervisor(spec: UnitSpec) -> subprocess.Popen[str]:
+def supervisor(spec: UnitSpec, python: str = sys.executable) -> subprocess.Popen[str]:
     """A supervisor in a process of its own, as in Ray."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR],
+        [sys.executable, "-c", SUPERVISOR, python],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -82,6 +88,37 @@ def test_a_rank_dies_with_its_supervisor(folder: ControlFolder) -> None:
     process.communicate()
     until("the rank is dead", lambda: seen.rank and not seen.rank.alive)
     assert folder.observe().phase is Phase.VANISHED
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of another user")
+@pytest.mark.skipif(not SYSTEM_PYTHON.exists(), reason="needs a Python that every user may run")
+def test_a_rank_of_another_user_dies_with_its_supervisor_too(folder: ControlFolder) -> None:
+    """A change of user clears the death signal, so it must be asked for after it."""
+    for parent in (folder.path.parents[2], *folder.path.parents[3:5]):
+        parent.chmod(parent.stat().st_mode | 0o011)
+    process = supervisor(replace(prepared(folder), run_as_uid=NOBODY), str(SYSTEM_PYTHON))
+    until("it runs", lambda: folder.rendezvous())
+    rank = folder.observe().rank
+    assert rank is not None
+    assert psutil.Process(rank.pid).uids().real == NOBODY
+    process.kill()
+    process.communicate()
+    until("the rank is dead", lambda: not rank.alive)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of another user")
+def test_a_user_without_access_is_refused_with_what_would_help(
+    folder: ControlFolder, tmp_path: Path
+) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o700)
+    (locked / "python").symlink_to(sys.executable)
+    process = supervisor(replace(prepared(folder), run_as_uid=NOBODY), str(locked / "python"))
+    until("it is refused", lambda: folder.observe().phase is Phase.ENDED)
+    dismissed(process)
+    ended = folder.observe().ended
+    assert ended is not None
+    assert "leave --run-as-uid out" in ended["refused"]
 
 
 def test_a_unit_is_started_at_most_once(folder: ControlFolder) -> None:
