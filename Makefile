@@ -55,7 +55,10 @@ demo: setup ## a cluster, two jobs, two reconfigurations and a report, in 4 minu
 	$(RUN) headrace demo
 
 bench: setup ## the benchmarks, as ratios measured side by side
-	$(RUN) python -m benchmarks
+	@for script in benchmarks/[a-z]*.py; do \
+	  echo "== $$script"; \
+	  $(RUN) python "$$script" || exit 1; \
+	done
 
 docs: setup ## write docs/cli.md and docs/manifest.md, and check what the documents point to
 	$(RUN) python -m headrace.cli.reference docs
