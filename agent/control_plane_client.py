@@ -100,9 +100,12 @@ class ControlPlaneClient:
                     await self._converse(stub, registered.heartbeat_seconds or 3.0)
             except RegisterAgainError:
                 _log.info("registering_again")
-                continue
+                back_off = FIRST_BACK_OFF_SECONDS
             except grpc.aio.AioRpcError as error:
                 _log.warning("control_plane_away", code=error.code().name, details=error.details())
+            except OSError as error:
+                # Nothing can be remembered, so nothing may be obeyed or called acknowledged.
+                _log.error("state_folder_unusable", error=str(error))
             await asyncio.sleep(back_off)
             back_off = min(back_off * 2, MOST_BACK_OFF_SECONDS)
 

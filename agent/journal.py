@@ -4,6 +4,7 @@ JSON lines, each synced before anything acts on it. A last line torn by a crash 
 on, so it is cut off. The file is rewritten when it has grown to several times what it says.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -24,7 +25,7 @@ class Journal:
         self._forget_all()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._read()
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
 
     def _forget_all(self) -> None:
         self._highest = (0, 0)
@@ -85,13 +86,22 @@ class Journal:
         self._file.close()
 
     def _append(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        end = self._path.stat().st_size
+        try:
+            self._write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        except OSError:
+            # A full disk may have taken half a line, and the next one must not follow it.
+            os.truncate(self._path, end)
+            raise
         self._fold(entry)
         self._lines += 1
         if self._lines > COMPACT_AFTER_LINES and self._lines > 4 * sum(1 for _ in self._entries()):
             self.compact()
+
+    def _write(self, line: bytes) -> None:
+        if self._file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, "only a part could be written", str(self._path))
+        os.fsync(self._file.fileno())
 
     def _fold(self, entry: dict[str, Any]) -> None:
         self._memory = None
@@ -161,7 +171,7 @@ class Journal:
         self._file.close()
         self._forget_all()
         self._read()
-        self._file = self._path.open("ab")
+        self._file = self._path.open("ab", buffering=0)
 
 
 class JournalDamagedError(Exception):

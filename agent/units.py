@@ -146,7 +146,8 @@ class Units:
     def latest_attempt(self, uid: str) -> int:
         """Highest attempt of a job with a folder here; 0 if there is none."""
         with contextlib.suppress(OSError):
-            return max((int(p.name) for p in (self.folder / uid).iterdir()), default=0)
+            names = [path.name for path in (self.folder / uid).iterdir()]
+            return max((int(name) for name in names if name.isdigit()), default=0)
         return 0
 
     # What the control plane says.

@@ -1,5 +1,7 @@
 """What an agent remembers survives its death at any byte."""
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,25 @@ def test_damage_in_the_middle_is_not_ignored(path: Path) -> None:
     path.write_bytes(b"".join(lines))
     with pytest.raises(JournalDamagedError, match="start a rank twice"):
         Journal(path)
+
+
+def test_a_full_disk_leaves_no_half_line(path: Path) -> None:
+    journal = Journal(path)
+    journal.start(FIRST, ("a",))
+    # A soft limit on the size of files stands in for the disk: half of the next line fits.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, before[1]))
+        with pytest.raises(OSError, match=r"File too large|only a part"):
+            journal.start(SECOND, ("a",))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert SECOND not in journal.memory.started
+    journal.start(SECOND, ("a",))
+    journal.close()
+    assert reopened(path).unreleased() == {FIRST: ("a",), SECOND: ("a",)}
 
 
 def test_it_stays_small_and_keeps_what_counts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
