@@ -71,7 +71,8 @@ def a_request(name: str = "train", **spec: Any) -> jobs_pb2.SubmitJobRequest:
 def violations(error: grpc.aio.AioRpcError) -> dict[str, str]:
     """Fields that an error names, with what is wrong."""
     found: dict[str, str] = {}
-    for key, value in error.trailing_metadata() or ():
+    metadata: Any = error.trailing_metadata() or ()
+    for key, value in metadata:
         if key == "grpc-status-details-bin":
             status = status_pb2.Status.FromString(value)
             for detail in status.details:
@@ -167,9 +168,11 @@ def settings(folder: Path, tls: Tls | None = None, **changes: Any) -> ServeSetti
 @asynccontextmanager
 async def an_api(folder: Path, **changes: Any) -> AsyncIterator[Api]:
     """A control plane that decides, and its services."""
-    async with running(settings(folder, **changes)) as plane:
-        async with grpc.aio.insecure_channel(plane.address) as channel:
-            yield over(plane, channel)
+    async with (
+        running(settings(folder, **changes)) as plane,
+        grpc.aio.insecure_channel(plane.address) as channel,
+    ):
+        yield over(plane, channel)
 
 
 class Agent:

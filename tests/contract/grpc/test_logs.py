@@ -88,8 +88,7 @@ def test_output_goes_from_the_agent_to_its_reader(tmp_path: Path) -> None:
                 got: list[jobs_pb2.StreamLogsResponse] = []
 
                 async def read() -> None:
-                    async for piece in call:
-                        got.append(piece)
+                    got.extend([piece async for piece in call])
 
                 task = asyncio.create_task(read())
                 request = await output.asked(before)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -105,7 +106,7 @@ def test_every_wrong_field_is_named_with_what_came(tmp_path: Path) -> None:
 
 def test_what_cannot_be_honoured_is_refused_with_a_reason(tmp_path: Path) -> None:
     async def test() -> None:
-        spec = {
+        spec: dict[str, Any] = {
             "model": None,
             "command": {"program": ["torchrun", "train.py"], "image": "ghcr.io/x"},
             "data": None,
@@ -216,7 +217,7 @@ def test_a_manifest_read_back_is_only_for_its_own_uid(tmp_path: Path) -> None:
             error = await refusal(api.jobs.SubmitJob(jobs_pb2.SubmitJobRequest(manifest_json=text)))
         assert same.result == "unchanged"
         assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-        assert first.uid in error.details()
+        assert first.uid in (error.details() or "")
 
     run(test())
 
@@ -262,9 +263,9 @@ def test_objects_of_kubernetes_are_read_only_for_people(tmp_path: Path) -> None:
             )
             await api.jobs.WithdrawJob(jobs_pb2.WithdrawJobRequest(uid="k8s-1"), metadata=OPERATOR)
         assert changed.code() is grpc.StatusCode.FAILED_PRECONDITION
-        assert "kubectl apply" in changed.details()
+        assert "kubectl apply" in (changed.details() or "")
         assert withdrawn.code() is grpc.StatusCode.FAILED_PRECONDITION
-        assert "kubectl delete trainingjob train -n default" in withdrawn.details()
+        assert "kubectl delete trainingjob train -n default" in (withdrawn.details() or "")
         assert taken.code() is grpc.StatusCode.ALREADY_EXISTS
 
     run(test())
