@@ -141,12 +141,3 @@ def download(session: Session, what: str, target: str) -> None:
         finally:
             scratch.unlink(missing_ok=True)
     say(f"{path}: {written} bytes")
-
-
-def report(session: Session, target: str) -> None:
-    """Writes the HTML report."""
-    from headrace.cli.report import write_report
-
-    with session.client() as client:
-        write_report(client, Path(target))
-    say(target)

@@ -128,23 +128,10 @@ def backup(
     admin.download(session_of(context), "backup", file)
 
 
-@guarded
-def report(
-    context: typer.Context,
-    output: Annotated[
-        str, typer.Option("--output", "-o", help="File to write.")
-    ] = "headrace-report.html",
-) -> None:
-    """Write one HTML page: who held which accelerator, and how the losses went."""
-    from headrace.cli import admin
-
-    admin.report(session_of(context), output)
-
-
 def register(app: typer.Typer) -> None:
     """Adds these commands."""
     app.add_typer(queue, name="queue", rich_help_panel=_PANEL)
     app.add_typer(policy, name="policy", rich_help_panel=_PANEL)
-    for command in (drain, uncordon, snapshot, backup, report):
+    for command in (drain, uncordon, snapshot, backup):
         app.command(rich_help_panel=_PANEL)(command)
     app.command("remove-node", rich_help_panel=_PANEL)(remove_node)

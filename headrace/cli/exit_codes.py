@@ -15,6 +15,7 @@ class ExitCode(IntEnum):
     JOB_FAILED = 6
     TIMED_OUT = 7
     INTERRUPTED = 130
+    BROKEN_PIPE = 141
 
 
 MEANINGS = {
@@ -27,6 +28,7 @@ MEANINGS = {
     ExitCode.JOB_FAILED: "a job that was waited for failed",
     ExitCode.TIMED_OUT: "what was waited for did not happen in time",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
+    ExitCode.BROKEN_PIPE: "whoever read the output went away",
 }
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_BROKEN_PIPE = 141
 _BY_KIND = {
     "NotFound": ExitCode.NOT_FOUND,
     "Refused": ExitCode.REFUSED,
@@ -72,7 +71,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError:
             # The reader went away, for example `head`. Python must not complain at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(_BROKEN_PIPE) from None
+            raise typer.Exit(ExitCode.BROKEN_PIPE) from None
         except Exception as error:
             code = _exit_status(error)
             if code is None:
