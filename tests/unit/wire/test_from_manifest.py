@@ -1,0 +1,138 @@
+"""Manifests become jobs, and a later manifest is compared with the earlier one."""
+
+import json
+from typing import Any
+
+import pytest
+
+from controlplane.domain.ids import JobUid
+from controlplane.domain.job import Owner, ServiceClass, Topology
+from controlplane.wire.from_manifest import (
+    immutable_changes,
+    job_from_manifest,
+    only_differs_in,
+    parse_manifest,
+)
+from controlplane.wire.violations import InvalidMessageError
+
+
+def a_manifest(**spec: Any) -> str:
+    return json.dumps(
+        {
+            "apiVersion": "headrace.dev/v1alpha1",
+            "kind": "TrainingJob",
+            "metadata": {"name": "train", "namespace": "team"},
+            "spec": {
+                "model": {"name": "gpt"},
+                "data": {"source": "python-stdlib"},
+                "training": {"globalBatchSize": 32, "steps": 500, "microBatchSizeMax": 4},
+                "checkpoint": {"store": "/c"},
+                **spec,
+            },
+        }
+    )
+
+
+def canonical(**spec: Any) -> str:
+    job = job_from_manifest(parse_manifest(a_manifest(**spec)), uid=JobUid("u"))
+    return job.spec.manifest_json
+
+
+def test_every_field_that_deciding_needs_is_taken_over() -> None:
+    text = a_manifest(
+        queue="research",
+        priority=7,
+        serviceClass="Guaranteed",
+        suspend=True,
+        accelerators={
+            "minimum": 2,
+            "maximum": 8,
+            "type": "cpu",
+            "selector": {"zone": "b", "disk": "fast"},
+            "topology": "SameNode",
+            "tolerations": [{"key": "spot"}],
+            "cpuCoresEach": 3,
+            "hostMemoryBytesEach": "2Gi",
+        },
+        retries={"max": 1, "backoffSeconds": 2, "backoffMaxSeconds": 9},
+        deadlineSeconds=100,
+        maxRunSeconds=50,
+        ttlSecondsAfterFinish=0,
+    )
+    job = job_from_manifest(
+        parse_manifest(text),
+        uid=JobUid("u"),
+        generation=3,
+        owner=Owner.KUBERNETES,
+        submitter="alice",
+    )
+    spec, wanted = job.spec, job.spec.accelerators
+    assert (job.uid, job.namespace, job.name, job.generation) == ("u", "team", "train", 3)
+    assert (job.owner, job.submitter) == (Owner.KUBERNETES, "alice")
+    assert (spec.queue, spec.priority, spec.suspend) == ("research", 7, True)
+    assert spec.service_class is ServiceClass.GUARANTEED
+    assert (wanted.minimum, wanted.maximum, wanted.type) == (2, 8, "cpu")
+    assert wanted.selector == (("disk", "fast"), ("zone", "b"))
+    assert wanted.topology is Topology.SAME_NODE
+    assert [t.key for t in wanted.tolerations] == ["spot"]
+    assert (wanted.cpu_cores_each, wanted.host_memory_bytes_each) == (3, 2 * 2**30)
+    assert (spec.elastic, spec.global_batch_size, spec.micro_batch_size_max) == (True, 32, 4)
+    assert spec.steps == 500
+    assert (spec.max_retries, spec.backoff_seconds, spec.backoff_max_seconds) == (1, 2, 9)
+    assert (spec.deadline_seconds, spec.max_run_seconds) == (100, 50)
+    assert spec.ttl_seconds_after_finish == 0
+
+
+def test_what_is_left_out_has_no_limit() -> None:
+    spec = job_from_manifest(parse_manifest(a_manifest()), uid=JobUid("u")).spec
+    assert (spec.accelerators.minimum, spec.accelerators.maximum) == (1, 1)
+    assert (spec.deadline_seconds, spec.max_run_seconds) == (0, 0)
+    assert spec.ttl_seconds_after_finish == -1
+
+
+def test_two_spellings_of_one_wish_are_the_same_text() -> None:
+    assert canonical() == canonical(priority=0, env=[], suspend=False)
+    assert canonical() != canonical(priority=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"model": {"name": "gpt", "preset": "small"}}, "spec.model"),
+        ({"data": {"source": "/text"}}, "spec.data"),
+        (
+            {"training": {"globalBatchSize": 64, "steps": 500}},
+            "spec.training.globalBatchSize",
+        ),
+        (
+            {"training": {"globalBatchSize": 32, "steps": 500, "seed": 1}},
+            "spec.training.seed",
+        ),
+        ({"checkpoint": {"store": "/d"}}, "spec.checkpoint.store"),
+    ],
+)
+def test_a_field_for_life_is_named_when_it_changes(change: dict[str, Any], field: str) -> None:
+    found = immutable_changes(canonical(), canonical(**change))
+    assert [violation.field for violation in found] == [field]
+    assert "cannot change from" in found[0].problem
+
+
+def test_other_fields_may_change() -> None:
+    changed = canonical(
+        priority=3,
+        accelerators={"minimum": 1, "maximum": 4},
+        training={"globalBatchSize": 32, "steps": 900, "learningRate": 0.1},
+        checkpoint={"store": "/c", "everySteps": 5},
+    )
+    assert immutable_changes(canonical(), changed) == []
+
+
+def test_a_finished_job_may_change_only_what_comes_after() -> None:
+    after = frozenset({"ttlSecondsAfterFinish"})
+    assert only_differs_in(canonical(), canonical(ttlSecondsAfterFinish=5), after)
+    assert not only_differs_in(canonical(), canonical(priority=5), after)
+
+
+def test_text_that_is_no_json_is_told_so() -> None:
+    with pytest.raises(InvalidMessageError, match="manifest_json: wanted a manifest in JSON"):
+        parse_manifest("{")

@@ -1,0 +1,217 @@
+"""Conditions, sentences and redaction: what people are told."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from controlplane.domain.action import FailJob, ForgetJob, StartAttempt, StopAttempt
+from controlplane.domain.clock import SECOND, Duration, Instant
+from controlplane.domain.event import (
+    AcceleratorHealthChanged,
+    CycleDecided,
+    Event,
+    JobProgressed,
+    JobSubmitted,
+    JobUpdated,
+    JobWithdrawn,
+    NodeDrained,
+    NodeLost,
+    NodeRegistered,
+    NodeRemoved,
+    PolicyChanged,
+    QueueChanged,
+    QueueRemoved,
+    RendezvousBound,
+    UnitExited,
+    UnitStarted,
+)
+from controlplane.domain.ids import (
+    AcceleratorId,
+    Attempt,
+    JobUid,
+    NodeId,
+    QueueName,
+    SequenceNumber,
+    Term,
+)
+from controlplane.domain.job import AcceleratorRequest, Job, JobSpec
+from controlplane.domain.lifecycle import Stage
+from controlplane.domain.node import Accelerator, Node
+from controlplane.domain.placement import LaunchUnit, Placement
+from controlplane.domain.policy import PolicySettings
+from controlplane.domain.queue import Queue
+from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.record import (
+    AttemptRecord,
+    Intent,
+    JobRecord,
+    Outcome,
+    Progress,
+    UnitExit,
+)
+from controlplane.wire import redact
+from controlplane.wire.sentences import logged_event
+from controlplane.wire.status import conditions, held_seconds, job_to_wire
+from headrace.api.plan import ExecutionPlan
+
+NODE = NodeId("node-a")
+PLACEMENT = Placement(
+    ExecutionPlan(2),
+    (
+        LaunchUnit(0, NODE, (AcceleratorId("s0"),), 0),
+        LaunchUnit(1, NODE, (AcceleratorId("s1"),), 1),
+    ),
+)
+JOB = Job(
+    JobUid("u"),
+    "team",
+    "train",
+    4,
+    JobSpec(QueueName("default"), AcceleratorRequest(1, 2), steps=9),
+)
+RUNNING = JobRecord(
+    JOB,
+    Stage.RUNNING,
+    attempt=AttemptRecord(
+        Attempt(1),
+        4,
+        PLACEMENT,
+        Instant(10 * SECOND),
+        units_up=frozenset({0, 1}),
+        running_at=Instant(12 * SECOND),
+    ),
+)
+
+
+def true_conditions(record: JobRecord) -> set[str]:
+    return {c.type for c in conditions(record) if c.status == "True"}
+
+
+def stopping(code: ReasonCode) -> JobRecord:
+    assert RUNNING.attempt is not None
+    reason = Reason(code, "why")
+    attempt = replace(RUNNING.attempt, intent=Intent.STOP, intent_reason=reason)
+    return replace(RUNNING, stage=Stage.STOPPING, attempt=attempt, reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("record", "holds"),
+    [
+        (JobRecord(JOB), set()),
+        (JobRecord(JOB, Stage.SUSPENDED), {"Suspended"}),
+        (RUNNING, {"Admitted", "Scheduled", "Running"}),
+        (
+            stopping(ReasonCode.SHRUNK_FOR_OTHERS),
+            {"Admitted", "Scheduled", "Running", "Reconfiguring"},
+        ),
+        (stopping(ReasonCode.PREEMPTED), {"Admitted", "Scheduled", "Running"}),
+        (JobRecord(JOB, Stage.BACKING_OFF), set()),
+        (JobRecord(JOB, Stage.SUCCEEDED, finished_at=Instant(9)), {"Succeeded"}),
+        (JobRecord(JOB, Stage.FAILED, finished_at=Instant(9)), {"Failed"}),
+    ],
+)
+def test_conditions_say_what_is_true_now(record: JobRecord, holds: set[str]) -> None:
+    assert true_conditions(record) == holds
+    for condition in conditions(record):
+        assert condition.reason in {code.value for code in ReasonCode}
+        assert condition.observed_generation == 4
+
+
+def test_a_job_on_an_unheard_node_runs_or_not() -> None:
+    told = {c.type: c for c in conditions(RUNNING, [NODE])}
+    assert told["Running"].status == "Unknown"
+    assert told["Running"].reason == ReasonCode.RECOVERING.value
+    assert "node-a" in told["Running"].message
+
+
+def test_accelerator_seconds_count_each_unit_until_its_release() -> None:
+    assert RUNNING.attempt is not None
+    exits = (UnitExit(0, Outcome.SUCCEEDED, at=Instant(15 * SECOND)),)
+    record = replace(
+        RUNNING, attempt=replace(RUNNING.attempt, exits=exits), held_ns=Duration(3 * SECOND)
+    )
+    assert held_seconds(record, Instant(20 * SECOND)) == 3 + 5 + 10
+
+
+def test_a_job_carries_its_manifest_and_plan() -> None:
+    wire = job_to_wire(RUNNING, Instant(20 * SECOND))
+    assert (wire.status.plan, wire.status.stage) == ("dp2", "Running")
+    assert [unit.node for unit in wire.status.units] == ["node-a", "node-a"]
+    assert wire.status.progress.steps_total == 9
+    assert not wire.status.HasField("end")
+
+
+START = StartAttempt(JobUid("u"), Attempt(1), PLACEMENT, Reason(ReasonCode.STARTED, "free"))
+EVENTS: list[tuple[Event, str]] = [
+    (JobSubmitted(JOB), "generation 4 in queue default, wants 1 to 2 accelerators"),
+    (JobUpdated(JOB), "updated"),
+    (JobWithdrawn(JobUid("u"), purge=True), "together with its checkpoints"),
+    (NodeRegistered(Node(NODE, (Accelerator(AcceleratorId("s"), "cpu"),))), "1 accelerators (cpu)"),
+    (NodeLost(NODE), "node-a was silent"),
+    (NodeDrained(NODE, drained=True), "is drained"),
+    (NodeDrained(NODE, drained=False), "takes work again"),
+    (NodeRemoved(NODE), "was removed"),
+    (AcceleratorHealthChanged(NODE, AcceleratorId("s"), "Xid 79"), "unhealthy: Xid 79"),
+    (AcceleratorHealthChanged(NODE, AcceleratorId("s"), ""), "healthy again"),
+    (RendezvousBound(JobUid("u"), Attempt(1), "h:1"), "meets at h:1"),
+    (UnitStarted(JobUid("u"), Attempt(1), 0), "unit 0 of attempt 1 is up"),
+    (JobProgressed(JobUid("u"), Attempt(1), Progress(5, loss=1.25)), "step 5, loss 1.25"),
+    (
+        UnitExited(
+            JobUid("u"),
+            Attempt(1),
+            UnitExit(1, Outcome.FAILED, reason=Reason(ReasonCode.RANK_FAILED, "boom")),
+            NODE,
+        ),
+        "failed on node-a: boom",
+    ),
+    (QueueChanged(Queue(QueueName("q"), 3)), "a quota of 3"),
+    (QueueRemoved(QueueName("q")), "queue q was removed"),
+    (PolicyChanged(PolicySettings()), "equal-share decides"),
+    (CycleDecided(Term(1), SequenceNumber(1), (START,)), "start attempt 1 with dp2 on node-a"),
+    (
+        CycleDecided(
+            Term(1),
+            SequenceNumber(1),
+            (
+                StopAttempt(JobUid("u"), Attempt(1), Reason(ReasonCode.PREEMPTED)),
+                FailJob(JobUid("v"), Reason(ReasonCode.DEADLINE_EXCEEDED)),
+                ForgetJob(JobUid("w"), purge=True),
+            ),
+        ),
+        "stop attempt 1 at a checkpoint; v: give the job up; w: forget the job and remove",
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "told"), EVENTS)
+def test_every_event_is_one_sentence(event: Event, told: str) -> None:
+    wire = logged_event(SequenceNumber(7), event, lambda uid: f"name-{uid}")
+    assert told in wire.message.replace("name-", "")
+    assert (wire.sequence, wire.kind) == (7, event.kind)
+    assert json.loads(wire.body_json)["kind"] == event.kind
+
+
+def test_no_kind_of_event_is_forgotten_here() -> None:
+    kinds = {kind.__name__ for kind in Event.__origin__.__args__}  # type: ignore[attr-defined]
+    assert {event.kind for event, _ in EVENTS} == kinds
+
+
+def test_values_of_variables_and_credentials_are_taken_out_and_references_stay() -> None:
+    manifest = {
+        "spec": {
+            "env": [
+                {"name": "A", "value": "hunter2"},
+                {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+            ],
+            "checkpoint": {"store": "s3://key:hunter2@bucket/x"},
+        }
+    }
+    job = replace(JOB, spec=replace(JOB.spec, manifest_json=json.dumps(manifest)))
+    told = logged_event(SequenceNumber(1), JobSubmitted(job), str).body_json
+    plain = redact.manifest(json.dumps(manifest))
+    for text in (told, plain):
+        assert "hunter2" not in text
+        assert "secretKeyRef" in text
+        assert "bucket/x" in text
