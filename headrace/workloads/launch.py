@@ -12,6 +12,7 @@ from typing import Any
 from headrace.workloads import rendezvous as meeting
 from headrace.workloads.control import Chronicle, ControlFolder, Launch, StopSignal
 from headrace.workloads.ending import ended
+from headrace.workloads.network import address_towards, use_interface_of
 from headrace.workloads.refusal import (
     RANK_FAILED,
     START_REFUSED,
@@ -75,6 +76,11 @@ def _work(
         from headrace.workloads.command import run_command
 
         return run_command(launch, spec["command"], met, stop, chronicle)
+
+    if launch.unit == 0:
+        use_interface_of(launch.bind_address)
+    else:
+        use_interface_of(address_towards(*meeting.split_address(launch.rendezvous)))
 
     from headrace.api.plan import ExecutionPlan
     from headrace.workloads.training.run import Rank, Seat

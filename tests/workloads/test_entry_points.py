@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from headrace.api.manifest import TrainingJob, parse
 from headrace.api.runtime import refusals
 from headrace.workloads.checkpoints import JobCheckpoints
+from headrace.workloads.network import interface_of
 from headrace.workloads.storage import LocalStorage
 from tests.workloads.attempts import DEADLINE_SECONDS, a_manifest
 
@@ -83,3 +85,9 @@ def test_the_examples_are_jobs_that_this_runtime_honours(name: str) -> None:
     job = parse(yaml.safe_load((ROOT / "examples" / f"{name}.yaml").read_text()))
     assert isinstance(job, TrainingJob), job
     assert refusals(job) == ()
+
+
+def test_the_interface_of_an_address_is_found() -> None:
+    assert interface_of("127.0.0.1") == interface_of("127.0.0.12")
+    assert interface_of("127.0.0.1") in {name for _, name in socket.if_nameindex()}
+    assert interface_of("192.0.2.1") is None  # reserved for documentation: nobody has it
