@@ -46,8 +46,8 @@ IMPURE_IN_SIMULATOR = (
 )
 # Neither stored data nor the wire may carry what runs code when it is read.
 UNSAFE = (r"(marshal|pickle|shelve)(\..*)?", r"builtins\.(eval|exec)", r"yaml\.(load|unsafe_load)")
-# A test waits for a condition, and fakes the type of a port.
-NOT_IN_TESTS = (r"time\.sleep", r"unittest\.mock(\..*)?")
+# A test fakes the type of a port.
+NOT_IN_TESTS = (r"unittest\.mock(\..*)?",)
 
 
 def banned_uses(tree: ast.Module, banned: tuple[str, ...]) -> list[str]:
@@ -108,8 +108,30 @@ def test_nothing_reads_what_could_run_code() -> None:
     assert _banned_in(python_files(*PACKAGES, "protos"), UNSAFE) == []
 
 
-def test_tests_wait_for_conditions_and_use_no_mocks() -> None:
+def naps(tree: ast.Module) -> list[str]:
+    """Sleeps that do not stand between two looks at something."""
+    looking = {
+        line
+        for loop in ast.walk(tree)
+        if isinstance(loop, ast.While)
+        for line in range(loop.lineno, (loop.end_lineno or loop.lineno) + 1)
+    }
+    slept = banned_uses(tree, (r"time\.sleep",))
+    return [use for use in slept if int(use.partition(":")[0]) not in looking]
+
+
+def test_tests_use_no_mocks() -> None:
     assert _banned_in(python_files("tests"), NOT_IN_TESTS) == []
+
+
+def test_tests_wait_for_conditions() -> None:
+    found = [f"{name}:{nap}" for name in python_files("tests") for nap in naps(tree_of(name))]
+    assert found == []
+
+
+def test_a_nap_is_noticed_and_a_pause_between_two_looks_is_not() -> None:
+    assert naps(ast.parse("from time import sleep\nstart()\nsleep(1)\nassert done()"))
+    assert not naps(ast.parse("import time\nwhile not done():\n    time.sleep(0.1)"))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +152,6 @@ def test_tests_wait_for_conditions_and_use_no_mocks() -> None:
         ("import time as t\nt.sleep(1)", IMPURE_IN_SIMULATOR),
         ("import pickle", UNSAFE),
         ("import yaml\nyaml.load(x)", UNSAFE),
-        ("from time import sleep\nsleep(1)", NOT_IN_TESTS),
         ("from unittest import mock", NOT_IN_TESTS),
     ],
 )
