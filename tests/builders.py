@@ -341,11 +341,12 @@ class World:
         """Well-behaved agents follow until a cycle orders nothing."""
         for _ in range(cycles):
             outcome = self.cycle()
+            told = len(self.log)
             self.stopped_ones_leave()
             for uid, record in list(self.state.jobs.items()):
                 if record.stage is Stage.STARTING:
                     self.runs(uid)
-            if not outcome.decided.actions:
+            if not outcome.decided.actions and len(self.log) == told:
                 return self
         raise AssertionError(f"it does not come to rest: {outcome.decided.actions}")
 

@@ -13,7 +13,7 @@ a job that recovers from a failure of its own comes after its equals, but keeps 
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane.baselines.capacity import Capacity, Holding
 from controlplane.baselines.layout import placement_on, sizes
@@ -64,14 +64,18 @@ class _Seat:
     Attributes:
         record: The job.
         rank: Its place in the order of admission.
-        own: The accelerators it runs on and may keep; empty if it has to be started anyway.
+        at: Where it runs or is about to run, and may stay; None if it has to find a place.
         holding: What it is given.
     """
 
     record: JobRecord
     rank: int
-    own: dict[Slot, None]
+    at: Placement | None
     holding: Holding
+    own: dict[Slot, None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.own = dict.fromkeys(self.at.slots()) if self.at is not None else {}
 
     @property
     def uid(self) -> JobUid:
@@ -94,13 +98,13 @@ class _Seat:
 
     def placement(self) -> Placement:
         """Where it should run; the very placement that it has if nothing changes."""
-        attempt = self.record.attempt
-        if self.own and attempt is not None:
-            given = self.holding.slots().keys()
+        if self.at is not None:
+            attempt, given = self.record.attempt, self.holding.slots().keys()
+            trained = attempt is not None and attempt.trained
             # To restart a job that has not trained yet only to grow would waste its start. What
             # it was given beyond what it has stays free for it.
-            if given == self.own.keys() or (not attempt.trained and given > self.own.keys()):
-                return attempt.placement
+            if given == self.own.keys() or (not trained and given > self.own.keys()):
+                return self.at
         return placement_on(self.record.job.spec, self.holding.parts)
 
 
@@ -149,21 +153,23 @@ class _Round:
         units = attempt.placement.units
         silent = bool(self.silent) and any(unit.node in self.silent for unit in units)
         orphaned = not self.quotas.known(record.job.spec.queue)
-        if not (silent or orphaned) or left_nodes(record, self.away):
+        if not (silent or orphaned) or left_nodes(attempt.placement, self.away):
             return False
         self.targets[record.uid] = attempt.placement
         self.taken.update(attempt.placement.slots())
         self.quotas.use(record.job.spec.queue, attempt.placement.accelerator_count)
         return True
 
-    def own(self, record: JobRecord, capacity: Capacity) -> dict[Slot, None]:
-        """What a running job may keep."""
+    def at(self, record: JobRecord, capacity: Capacity) -> Placement | None:
+        """Where a job runs, or was meant to run next: what it may keep."""
         attempt = record.attempt
-        if attempt is None or attempt.intent is not Intent.RUN:
-            return {}
-        if left_nodes(record, self.away) or outdated(record, capacity):
-            return {}
-        return dict.fromkeys(attempt.placement.slots())
+        if attempt is None:
+            placement = record.next_placement
+        else:
+            placement = attempt.placement if attempt.intent is Intent.RUN else attempt.then
+        if placement is None or left_nodes(placement, self.away):
+            return None
+        return None if outdated(record, placement, capacity) else placement
 
     def _laid_out(self, admitted: list[_Seat]) -> list[_Seat] | None:
         """Finds a place for every share with few changes; None if that leaves somebody out."""
@@ -177,13 +183,13 @@ class _Round:
             if kept is None:
                 moving.append(seat)
             else:
-                seats.append(_Seat(seat.record, seat.rank, seat.own, kept))
+                seats.append(_Seat(seat.record, seat.rank, seat.at, kept))
         moving.sort(key=lambda seat: -shares[seat.uid])
         for seat in moving:
             placed = _largest(seat.record, shares[seat.uid], left)
             if placed is None:
                 return None
-            seats.append(_Seat(seat.record, seat.rank, {}, placed))
+            seats.append(_Seat(seat.record, seat.rank, None, placed))
         for seat in seats:
             quotas.use(seat.record.job.spec.queue, seat.share)
         _deal(seats, left, quotas, shares)
@@ -204,19 +210,20 @@ class _Admission:
         self._round = round_
         self._sticky = sticky
         self._holders = Holders(round_.snapshot, self.paper)
+        self._at: dict[JobUid, Placement] = {}
         self._claims: dict[JobUid, Holding] = {}
         self._order: list[JobRecord] = []
         self._answers = Answers()
 
     def run(self, records: list[JobRecord]) -> None:
         """Goes through all candidates in order."""
-        own = {r.uid: self._round.own(r, self.paper) for r in records if r.attempt is not None}
-        if self._sticky:
-            self._order = [record for record in records if own.get(record.uid)]
-            for record in self._order:
-                claim = self.paper.claim(_part(own[record.uid], sizes(record.job.spec)[0]))
-                if claim is not None:
-                    self._claims[record.uid] = claim
+        for record in records:
+            at = self._round.at(record, self.paper)
+            if at is not None:
+                self._at[record.uid] = at
+                self._order.append(record)
+        for record in self._order if self._sticky else ():
+            self._claim(record)
         for rank, record in enumerate(records):
             asked = question(record)
             known = self._answers.take(asked) if record.attempt is None else None
@@ -233,7 +240,14 @@ class _Admission:
                 continue
             self.quotas.use(record.job.spec.queue, holding.count)
             self.reasons[record.uid] = RUNNING
-            self.seats[record.uid] = _Seat(record, rank, own.get(record.uid, {}), holding)
+            self.seats[record.uid] = _Seat(record, rank, self._at.get(record.uid), holding)
+
+    def _claim(self, record: JobRecord) -> None:
+        """Sets the job's minimum aside where it is, if it is left there."""
+        own = dict.fromkeys(self._at[record.uid].slots())
+        claim = self.paper.claim(_part(own, sizes(record.job.spec)[0]))
+        if claim is not None:
+            self._claims[record.uid] = claim
 
     def _minimum(self, record: JobRecord) -> Holding | Reason:
         spec = record.job.spec
@@ -268,12 +282,7 @@ class _Admission:
             if holding is not None:
                 return holding
         for later in given_back:
-            attempt = later.attempt
-            assert attempt is not None
-            own = dict.fromkeys(attempt.placement.slots())
-            claim = self.paper.claim(_part(own, sizes(later.job.spec)[0]))
-            if claim is not None:
-                self._claims[later.uid] = claim
+            self._claim(later)
         return None
 
 
@@ -346,9 +355,9 @@ def _grown(seat: _Seat, size: int, capacity: Capacity, quotas: Quotas) -> bool:
     if not quotas.allows(spec.queue, more):
         return False
     if not capacity.extend(request, seat.holding, more, prefer=seat.own):
-        if seat.own or request.topology is Topology.ANY:
+        if seat.own:
             return False
-        # It has to be started anyway, so it may as well begin on a larger node.
+        # It has to be started anyway, so it may as well begin on a larger node, or another type.
         capacity.give_back(seat.holding)
         elsewhere = capacity.reserve(request, size)
         if elsewhere is None:

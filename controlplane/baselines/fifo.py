@@ -69,11 +69,11 @@ class _Round:
         assert record.attempt is not None
         placement = record.attempt.placement
         self.quotas.use(record.job.spec.queue, placement.accelerator_count)
-        leaves = left_nodes(record, self.away)
+        leaves = left_nodes(placement, self.away)
         if leaves:
             text = f"{', '.join(leaves)} takes no work now"
             self.reasons[record.uid] = Reason(ReasonCode.MOVED_OFF_NODE, text)
-        elif outdated(record, self.left):
+        elif outdated(record, placement, self.left):
             text = "its spec does not allow any more where it runs"
             self.reasons[record.uid] = Reason(ReasonCode.SPEC_CHANGED, text)
         else:

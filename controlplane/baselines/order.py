@@ -10,6 +10,7 @@ from controlplane.domain.ids import JobUid, NodeId, QueueName
 from controlplane.domain.job import AcceleratorRequest, ServiceClass
 from controlplane.domain.lifecycle import FINISHED, Stage
 from controlplane.domain.node import Contact
+from controlplane.domain.placement import Placement
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
@@ -61,18 +62,16 @@ def nodes_to_leave(snapshot: ClusterSnapshot) -> frozenset[NodeId]:
     )
 
 
-def left_nodes(record: JobRecord, away: frozenset[NodeId]) -> list[NodeId]:
-    """Those of ``away`` that the job runs on."""
-    if not away or record.attempt is None:
-        return []
-    return sorted({unit.node for unit in record.attempt.placement.units} & away)
+def left_nodes(placement: Placement, away: frozenset[NodeId]) -> list[NodeId]:
+    """Those of ``away`` that the placement is on."""
+    return sorted({unit.node for unit in placement.units} & away) if away else []
 
 
-def outdated(record: JobRecord, capacity: Capacity) -> bool:
-    """Whether the job runs in a way that its spec, changed since, does not allow any more."""
-    if record.attempt is None or record.job.generation == 1:
+def outdated(record: JobRecord, placement: Placement, capacity: Capacity) -> bool:
+    """Whether the job's spec, if it was changed since, does not allow this placement any more."""
+    if record.job.generation == 1:
         return False
-    spec, placement = record.job.spec, record.attempt.placement
+    spec = record.job.spec
     if placement.accelerator_count not in sizes(spec):
         return True
     return not capacity.suits(spec.accelerators, placement.slots())

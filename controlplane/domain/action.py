@@ -23,11 +23,15 @@ class StartAttempt:
 
 @dataclass(frozen=True, slots=True)
 class StopAttempt:
-    """Let the attempt checkpoint at a step that its ranks agree on, and exit."""
+    """Let the attempt checkpoint at a step that its ranks agree on, and exit.
+
+    ``then`` is where the job shall run next, as seen when this was decided; None for nowhere yet.
+    """
 
     uid: JobUid
     attempt: Attempt
     reason: Reason
+    then: Placement | None = None
     kind: Literal["StopAttempt"] = "StopAttempt"
 
 

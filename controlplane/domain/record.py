@@ -69,6 +69,7 @@ class AttemptRecord:
         trained: Whether it has reported a step of its own.
         running_at: When its first step was reported; None before.
         manifest_json: The manifest that it runs, if the job's own was replaced since; else empty.
+        then: Where the job shall run next, if that was why it was stopped.
     """
 
     number: Attempt
@@ -84,6 +85,7 @@ class AttemptRecord:
     trained: bool = False
     running_at: Instant | None = None
     manifest_json: str = ""
+    then: Placement | None = None
 
     def holds(self, unit: int) -> bool:
         """Whether that unit's accelerators are not released yet."""
@@ -128,6 +130,8 @@ class JobRecord:
         withdrawn: Whether it shall go; ``purge`` also removes its checkpoints.
         finished_at: When it succeeded or failed.
         first_started_at: When it first got accelerators.
+        next_placement: Where it was meant to run next when its last attempt ended. Not a promise:
+            it lets a policy decide the same while jobs are on their way as when they have arrived.
     """
 
     job: Job
@@ -145,6 +149,7 @@ class JobRecord:
     purge: bool = False
     finished_at: Instant | None = None
     first_started_at: Instant | None = None
+    next_placement: Placement | None = None
 
     @property
     def uid(self) -> JobUid:

@@ -51,7 +51,7 @@ def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant) -> JobRecor
     if outcomes <= {Outcome.STOPPED, Outcome.SUCCEEDED}:
         # Someone outside asked the ranks to stop (SIGTERM). They saved; nothing failed.
         return _idle(record)
-    return _after_failure(record, cause_of(attempt), at)
+    return _after_failure(replace(record, next_placement=attempt.placement), cause_of(attempt), at)
 
 
 def _after_planned_stop(record: JobRecord, attempt: AttemptRecord, wish: Reason) -> JobRecord:
@@ -66,6 +66,7 @@ def _after_planned_stop(record: JobRecord, attempt: AttemptRecord, wish: Reason)
     return replace(
         _idle(record),
         reason=wish,
+        next_placement=attempt.placement if wish.code is ReasonCode.SPEC_CHANGED else attempt.then,
         reconfigurations=record.reconfigurations + (1 if changed else 0),
     )
 

@@ -172,7 +172,7 @@ def _steer(
             orders.reasons[record.uid] = why
         return
     changed = _why_changed(attempt.placement, target, why)
-    orders.actions.append(StopAttempt(record.uid, attempt.number, changed))
+    orders.actions.append(StopAttempt(record.uid, attempt.number, changed, then=target))
 
 
 def _why_changed(before: Placement, then: Placement | None, why: Reason | None) -> Reason:

@@ -406,6 +406,7 @@ def _ordered(draft: Draft, action: Action, at: Instant) -> None:
                 attempts_made=action.attempt,
                 first_started_at=record.first_started_at or at,
                 reason=action.reason,
+                next_placement=None,
                 attempt=AttemptRecord(
                     action.attempt, record.job.generation, action.placement, started_at=at
                 ),
@@ -415,7 +416,10 @@ def _ordered(draft: Draft, action: Action, at: Instant) -> None:
             found = draft.current(action.uid, action.attempt)
             if found is None or found[1].intent is Intent.END:
                 return
-            attempt = replace(found[1], intent=intent, intent_reason=action.reason, intent_at=at)
+            then = action.then if isinstance(action, StopAttempt) else found[1].then
+            attempt = replace(
+                found[1], intent=intent, intent_reason=action.reason, intent_at=at, then=then
+            )
             draft.move(
                 record,
                 Stage.STOPPING,

@@ -14,7 +14,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from controlplane.domain.action import ForgetJob, StartAttempt
+from controlplane.domain.action import Action, ForgetJob, StartAttempt
 from controlplane.domain.codec import dump, load
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
@@ -260,7 +260,7 @@ class ClusterLife(RuleBasedStateMachine):
             meanwhile = [self.outbox.pop()]
         self._cycle(passes, *meanwhile)
 
-    def _cycle(self, passes: float, *meanwhile: Event) -> bool:
+    def _cycle(self, passes: float, *meanwhile: Event) -> tuple[Action, ...]:
         before = self.world.state
         outcome = self.world.passes(passes).cycle(*meanwhile)
         for action in outcome.decided.actions:
@@ -271,7 +271,7 @@ class ClusterLife(RuleBasedStateMachine):
         for record in self.world.state.jobs.values():
             if record.stage in IDLE and not meanwhile:
                 assert record.reason is not None, f"{record.uid} waits and is not told why"
-        return bool(outcome.decided.actions)
+        return outcome.decided.actions
 
     def _check_gang(self, before: ClusterState, start: StartAttempt) -> None:
         request = before.jobs[start.uid].job.spec.accelerators
@@ -360,16 +360,19 @@ class ClusterLife(RuleBasedStateMachine):
     def _comes_to_rest(self) -> None:
         """With agents that behave and nothing else happening, deciding comes to an end."""
         quiet = 0
+        ordered: list[str] = []
         for _ in range(60):
             said = [event for agent in self.agents for event in agent.obey(self.world.state)]
             said += [event for agent in self.agents for event in agent.leaving()]
             self.world.tell(*said)
             for uid in list(self.world.state.jobs):
                 self._report(uid, 60)
-            quiet = 0 if self._cycle(21) or said else quiet + 1
+            acted = self._cycle(21)
+            ordered += [str(action) for action in acted]
+            quiet = 0 if acted or said else quiet + 1
             if quiet == 3:
                 return
-        raise AssertionError("jobs are ordered about for ever")
+        raise AssertionError("jobs are ordered about for ever:\n" + "\n".join(ordered[-8:]))
 
 
 def _spec_of(builder: JobBuilder) -> dict[str, object]:

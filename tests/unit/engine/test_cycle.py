@@ -1,0 +1,205 @@
+"""One cycle: what is ordered, what is said, and what a broken policy can do (nothing)."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from controlplane.baselines import BASELINES
+from controlplane.baselines.equal_share import equal_share
+from controlplane.domain.event import JobSubmitted
+from controlplane.domain.ids import JobUid
+from controlplane.domain.lifecycle import Stage
+from controlplane.domain.placement import Placement
+from controlplane.domain.policy import Decision
+from controlplane.domain.reason import ReasonCode
+from controlplane.domain.record import Intent
+from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.engine.cycle import run_cycle
+from tests.builders import World, a_cluster, a_job, a_node, started
+
+EITHER_POLICY = pytest.mark.parametrize("policy", sorted(BASELINES))
+
+
+@EITHER_POLICY
+def test_who_waits_is_told_the_deficit_and_who_holds_it_and_only_once(policy: str) -> None:
+    world = a_cluster(policy).with_nodes(1, 4).submit(a_job("big").wanting(3)).settle()
+    world.submit(a_job("next").wanting(2))
+    outcome = world.cycle()
+    assert [uid for uid, _ in outcome.decided.reasons] == ["next"]
+    why = world.why("next")
+    assert (why.code, why.wanted, why.available, why.deficit, why.holders) == (
+        ReasonCode.WAITING_FOR_ACCELERATORS,
+        2,
+        1,
+        1,
+        ("big",),
+    )
+    assert world.passes(30).cycle().changes_nothing
+
+
+@EITHER_POLICY
+@pytest.mark.parametrize(
+    ("job", "code"),
+    [
+        (a_job("odd").wanting(9), ReasonCode.EXCEEDS_CLUSTER),
+        (a_job("odd").wanting(3).on_one_node(), ReasonCode.EXCEEDS_CLUSTER),
+        (a_job("odd").of_type("h100"), ReasonCode.NO_MATCHING_ACCELERATOR),
+        (a_job("odd").selecting(zone="moon"), ReasonCode.NO_MATCHING_ACCELERATOR),
+        (a_job("odd").needing(cores=64), ReasonCode.NO_MATCHING_ACCELERATOR),
+        (a_job("odd").wanting(3, 4).with_batch(7), ReasonCode.BATCH_NOT_DIVISIBLE),
+        (a_job("odd").in_queue("nowhere"), ReasonCode.QUEUE_MISSING),
+        (a_job("odd").wanting(3).in_queue("tiny"), ReasonCode.QUOTA_EXCEEDED),
+    ],
+)
+def test_a_job_that_cannot_run_is_told_so_in_that_cycle_and_blocks_nobody(
+    policy: str, job: object, code: ReasonCode
+) -> None:
+    world = a_cluster(policy).with_nodes(2, 2).with_queue("tiny", quota=1)
+    world.submit(job, a_job("plain"))  # type: ignore[arg-type]
+    world.cycle()
+    assert world.code("odd") is code
+    assert world.stage("plain") is Stage.STARTING
+
+
+@EITHER_POLICY
+def test_gangs_start_whole_or_not_at_all(policy: str) -> None:
+    world = a_cluster(policy).with_nodes(1, 2).submit(a_job().wanting(3))
+    assert not started(world.cycle().decided.actions)
+    world.with_node(a_node("n2", 1))
+    assert started(world.cycle().decided.actions) == {"job": 3}
+
+
+@EITHER_POLICY
+def test_types_are_never_mixed(policy: str) -> None:
+    world = a_cluster(policy).with_node(a_node("n1", 2, "old"), a_node("n2", 3, "new"))
+    world.submit(a_job().wanting(1, 5)).settle()
+    assert world.nodes_of("job") == {"n2"}
+
+
+@EITHER_POLICY
+def test_a_command_gets_one_unit_a_node(policy: str) -> None:
+    world = a_cluster(policy).with_nodes(2, 4).submit(a_job().wanting(8).running_a_command())
+    world.settle()
+    units = world.attempt("job").placement.units
+    assert [(unit.node, len(unit.accelerators), unit.first_rank) for unit in units] == [
+        ("n1", 4, 0),
+        ("n2", 4, 4),
+    ]
+    assert world.stage("job") is Stage.RUNNING
+
+
+@EITHER_POLICY
+def test_sizes_divide_the_batch_and_micro_batches_stay_small(policy: str) -> None:
+    world = a_cluster(policy).with_nodes(1, 5).submit(a_job().wanting(1, 5).with_batch(24, 4))
+    world.settle()
+    plan = world.attempt("job").placement.plan
+    assert (world.held("job"), plan.accumulation_steps) == (4, 2)
+
+
+@EITHER_POLICY
+def test_taints_keep_jobs_off_unless_tolerated(policy: str) -> None:
+    world = a_cluster(policy).with_node(a_node("n1", 1, taints=["spot"]))
+    world.submit(a_job("shy"), a_job("bold").tolerating("spot"))
+    assert started(world.cycle().decided.actions) == {"bold": 1}
+
+
+@EITHER_POLICY
+def test_priority_then_guarantee_then_age_decide_who_goes_first(policy: str) -> None:
+    world = a_cluster(policy).with_nodes(1, 1)
+    world.submit(a_job("old"), a_job("sure").guaranteed(), a_job("high").with_priority(2))
+    order = []
+    for _ in range(3):
+        (uid,) = started(world.cycle().decided.actions)
+        order.append(uid)
+        world.runs(uid).exits(uid)
+    assert order == ["high", "sure", "old"]
+
+
+@EITHER_POLICY
+def test_a_quota_is_kept_even_while_its_holders_are_only_about_to_leave(policy: str) -> None:
+    world = a_cluster(policy).with_nodes(1, 8).with_queue("q", quota=4)
+    world.submit(a_job("a").in_queue("q").wanting(1, 4)).settle()
+    world.submit(a_job("b").in_queue("q").wanting(1, 4))
+    for _ in range(3):
+        world.cycle()
+        assert world.held("a") + world.held("b") <= 4
+    world.settle()
+    assert world.held("a") + world.held("b") == 4
+
+
+def raises(snapshot: ClusterSnapshot) -> Decision:
+    raise ZeroDivisionError("no share of nothing")
+
+
+def returns_nonsense(snapshot: ClusterSnapshot) -> object:
+    return None
+
+
+def promises_the_moon(snapshot: ClusterSnapshot) -> object:
+    return Decision(dict.fromkeys(snapshot.jobs, "everything"), {})  # type: ignore[arg-type]
+
+
+def gives_one_accelerator_to_two(snapshot: ClusterSnapshot) -> Decision:
+    decision = equal_share(snapshot)
+    free = decision.targets[JobUid("a")]
+    return replace(decision, targets={**decision.targets, JobUid("b"): free})
+
+
+def starts_a_gang_of_nobody(snapshot: ClusterSnapshot) -> Decision:
+    decision = equal_share(snapshot)
+    part = {u: Placement(p.plan, ()) for u, p in decision.targets.items() if u == "a"}
+    return replace(decision, targets={**decision.targets, **part})
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        raises,
+        returns_nonsense,
+        promises_the_moon,
+        gives_one_accelerator_to_two,
+        starts_a_gang_of_nobody,
+    ],
+)
+def test_a_broken_policy_leaves_jobs_running_and_says_so(policy: Callable[..., object]) -> None:
+    world = a_cluster().with_nodes(1, 4).submit(a_job("runs")).settle()
+    before = world.attempt("runs")
+    world.under(policy)
+    world.submit(a_job("a"), a_job("b"), a_job("s").suspended())
+    outcome = world.cycle(usable=False)
+    assert outcome.refused
+    assert outcome.decided.actions == ()
+    assert world.attempt("runs") == before
+    assert world.code("a") is ReasonCode.POLICY_REFUSED
+    assert world.job("s").reason is None
+    assert world.cycle(usable=False).changes_nothing
+
+
+def test_duties_are_done_under_a_broken_policy_too() -> None:
+    world = a_cluster().with_nodes(1, 2).submit(a_job("gone"), a_job("new").training(1)).settle()
+    world.under(raises).withdraw("gone").update(a_job("new").training(2))
+    world.cycle(usable=False)
+    assert world.attempt("gone").intent is Intent.END
+    assert world.attempt("new").intent is Intent.STOP
+
+
+def test_an_unknown_policy_is_named_with_those_that_there_are() -> None:
+    world = a_cluster("round-robin").with_nodes(1, 1).submit(a_job())
+    world.cycle(usable=False)
+    assert world.why("job").message.endswith("'round-robin'; there are equal-share, fifo")
+
+
+def test_a_cycle_is_a_function_of_its_arguments() -> None:
+    world = a_cluster().with_nodes(2, 3).submit(*(a_job(f"j{i}").wanting(1, 4) for i in range(4)))
+    once, twice = (run_cycle(world.state, world.now, BASELINES, world.term) for _ in range(2))
+    assert once == twice
+
+
+def test_a_job_that_arrives_while_a_decision_is_logged_is_seen_by_the_next() -> None:
+    world: World = a_cluster().with_nodes(1, 2).submit(a_job("a"))
+    outcome = world.cycle(JobSubmitted(a_job("b").job))
+    assert started(outcome.decided.actions) == {"a": 1}
+    assert world.replayed() == world.state
+    assert started(world.cycle().decided.actions) == {"b": 1}
+    assert world.replayed() == world.state
