@@ -36,6 +36,7 @@ IMPURE = (
     r"time(\..*)?",
     r"uuid(\..*)?",
 )
+READS_TIME = (r"time\..+", r"datetime\..*(now|utcnow|today)")
 # The simulator is repeatable too, but may write reports and draw from a generator with a seed.
 IMPURE_IN_SIMULATOR = (
     r"datetime\..*(now|utcnow|today)",
@@ -100,6 +101,11 @@ def test_deciding_asks_nobody_for_time_chance_or_names() -> None:
     assert _banned_in(python_files(*PURE), IMPURE) == []
 
 
+def test_one_file_of_the_control_plane_reads_the_time() -> None:
+    files = [f for f in python_files("controlplane") if f != "controlplane/edges/wall_clock.py"]
+    assert _banned_in(files, READS_TIME) == []
+
+
 def test_the_simulator_draws_only_from_its_seed() -> None:
     assert _banned_in(python_files("simulator"), IMPURE_IN_SIMULATOR) == []
 
@@ -147,6 +153,7 @@ def test_a_nap_is_noticed_and_a_pause_between_two_looks_is_not() -> None:
         ("print('here')", IMPURE),
         ("def f(x): return open(x)", IMPURE),
         ("sorted(jobs, key=hash)", IMPURE),
+        ("from time import time_ns\ntime_ns()", READS_TIME),
         ("import random\nrandom.shuffle([1])", IMPURE_IN_SIMULATOR),
         ("import random\nf = random.random", IMPURE_IN_SIMULATOR),
         ("import time as t\nt.sleep(1)", IMPURE_IN_SIMULATOR),
