@@ -7,6 +7,7 @@ when someone else has taken the lease; then this process goes, and says so.
 
 import asyncio
 import contextlib
+import gc
 import json
 import signal
 import sys
@@ -62,7 +63,8 @@ _TRY_AGAIN_SECONDS = 1.0
 _LOOK_SECONDS = 0.25
 _RENEW_SECONDS = LEASE_FRESH / 4 / seconds(1)
 _STOP_GRACE_SECONDS = 2.0
-_REST_FACTOR = 4.0
+_REST_FACTOR = 9.0
+_COLLECT_AFTER = (20_000, 20, 20)
 _REST_MOST_SECONDS = 0.5
 _CHECKPOINT_AFTER_EVENTS = 1_000
 
@@ -542,4 +544,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(settings, RestoreSettings):
         return _restore(settings)
     set_up_logs(as_json=settings.log_format == "json", level=settings.log_level)
+    # A state of many thousand records lives long; looking through it for cycles often is in vain.
+    gc.set_threshold(*_COLLECT_AFTER)
     return asyncio.run(serve(settings))

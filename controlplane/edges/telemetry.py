@@ -73,6 +73,31 @@ class _AcceleratorSeconds(Collector):
         yield family
 
 
+class _Tally:
+    """Jobs and accelerators by queue, kept up with each job that changes: a cluster has many
+    jobs, and a cycle changes few.
+    """
+
+    def __init__(self) -> None:
+        self.pending: Counter[str] = Counter()
+        self.running: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.held: Counter[tuple[str, str]] = Counter()
+
+    def count(self, record: JobRecord, sign: int) -> None:
+        """Adds (1) or takes back (-1) what one job contributes."""
+        queue, attempt = record.job.spec.queue, record.attempt
+        if record.stage in HOLDING and attempt is not None:
+            self.running[queue] += sign
+            for unit in attempt.placement.units:
+                if attempt.holds(unit.index):
+                    self.held[queue, record.stage.value.lower()] += sign * len(unit.accelerators)
+        elif record.stage in (Stage.QUEUED, Stage.BACKING_OFF) and not record.withdrawn:
+            self.pending[queue] += sign
+            if record.reason is not None:
+                self.reasons[record.reason.code.value] += sign
+
+
 class Telemetry:
     """Every metric of the control plane, in a registry of its own."""
 
@@ -84,6 +109,7 @@ class Telemetry:
         self._seen: ClusterState = ClusterState()
         self._labels: dict[Gauge, set[str]] = {}
         self._refused_why: tuple[str, ...] = ()
+        self._tally = _Tally()
         self._accelerator_seconds = _AcceleratorSeconds(monotonic)
         self.registry.register(self._accelerator_seconds)
         Info("headrace_build", "Version of the control plane.", registry=self.registry).info(
@@ -193,9 +219,14 @@ class Telemetry:
         for uid, record in state.jobs.items():
             earlier = before.jobs.get(uid)
             if earlier is not record:
+                if earlier is not None:
+                    self._tally.count(earlier, -1)
+                self._tally.count(record, 1)
                 self._follow(earlier, record)
-        for uid in before.jobs.keys() - state.jobs.keys():
-            self._stops.pop(uid, None)
+        if any(uid not in state.jobs for uid in before.jobs):
+            for uid in before.jobs.keys() - state.jobs.keys():
+                self._tally.count(before.jobs[uid], -1)
+                self._stops.pop(uid, None)
         if state is not before:
             self._measure(state)
 
@@ -260,28 +291,18 @@ class Telemetry:
                 del self._stops[after.uid]
 
     def _measure(self, state: ClusterState) -> None:
-        pending: Counter[str] = Counter(dict.fromkeys(state.queues, 0))
-        running: Counter[str] = Counter(dict.fromkeys(state.queues, 0))
-        usage: Counter[str] = Counter(dict.fromkeys(state.queues, 0))
-        reasons: Counter[str] = Counter()
-        held: Counter[tuple[str, str]] = Counter()
-        for record in state.jobs.values():
-            queue = record.job.spec.queue
-            if record.stage in HOLDING and record.attempt is not None:
-                running[queue] += 1
-                for unit in record.attempt.placement.units:
-                    if record.attempt.holds(unit.index):
-                        usage[queue] += len(unit.accelerators)
-                        held[queue, record.stage.value.lower()] += len(unit.accelerators)
-            elif record.stage in (Stage.QUEUED, Stage.BACKING_OFF) and not record.withdrawn:
-                pending[queue] += 1
-                if record.reason is not None:
-                    reasons[record.reason.code.value] += 1
+        """Sets the gauges from the tally."""
+        tally = self._tally
+        queues = {str(name): 0 for name in state.queues}
+        held = Counter({key: count for key, count in tally.held.items() if count})
         self._add_unheld(state, held)
         self._accelerator_seconds.set(held)
+        usage: Counter[str] = Counter()
         by_state: Counter[str] = Counter()
-        for (_, name), count in held.items():
+        for (queue, name), count in held.items():
             by_state[name] += count
+            if queue:
+                usage[queue] += count
         quotas = {
             queue.name: queue.quota_accelerators
             for queue in state.queues.values()
@@ -289,10 +310,10 @@ class Telemetry:
         }
         contacts = Counter({contact.value: 0 for contact in Contact})
         contacts.update(node.contact.value for node in state.nodes.values())
-        self._set(self._pending, pending)
-        self._set(self._running, running)
-        self._set(self._usage, usage)
-        self._set(self._unadmitted, reasons)
+        self._set(self._pending, queues | +tally.pending)
+        self._set(self._running, queues | +tally.running)
+        self._set(self._usage, queues | +usage)
+        self._set(self._unadmitted, +tally.reasons)
         self._set(self._accelerators, by_state)
         self._set(self._quota, quotas)
         self._set(self._nodes, contacts)
