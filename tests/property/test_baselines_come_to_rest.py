@@ -1,0 +1,92 @@
+"""A policy asked again about its own result changes nothing: no job is moved to and fro."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from controlplane.baselines import BASELINES
+from controlplane.domain.lifecycle import FINISHED, Stage
+from controlplane.domain.reason import ReasonCode
+from tests.builders import JobBuilder, World, a_cluster, a_job, a_node
+
+WORLDS = settings(
+    max_examples=250,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+NODES = st.lists(st.tuples(st.integers(1, 4), st.sampled_from("xxy")), min_size=1, max_size=4)
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> JobBuilder:
+    least = draw(st.sampled_from([1, 1, 2, 3]))
+    job = a_job().wanting(least, least + draw(st.integers(0, 5)))
+    job = job.with_batch(draw(st.sampled_from([0, 12, 60])))
+    if draw(st.integers(0, 6)) == 0:
+        job = job.wanting(least).running_a_command()
+    if draw(st.booleans()):
+        job = job.on_one_node()
+    if draw(st.integers(0, 2)) == 0:
+        job = job.of_type(draw(st.sampled_from("xy")))
+    if draw(st.integers(0, 2)) == 0:
+        job = job.in_queue("narrow")
+    return job.with_priority(draw(st.sampled_from([-1, 0, 0, 1])))
+
+
+HAPPENINGS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["submit", "submit", "submit", "finish", "fail", "drain", "quota", "pause"]
+        ),
+        jobs(),
+        st.integers(0, 100),
+    ),
+    min_size=2,
+    max_size=14,
+)
+
+
+def happens(world: World, what: str, job: JobBuilder, luck: int) -> None:
+    """One of the things that change who should hold what."""
+    live = [uid for uid, r in world.state.jobs.items() if r.stage not in FINISHED]
+    running = [uid for uid in live if world.stage(uid) is Stage.RUNNING]
+    if what == "submit":
+        name = f"j{len(world.state.jobs)}"
+        spec = job.job.spec
+        world.submit(JobBuilder(a_job(name).job)._spec(**{n: getattr(spec, n) for n in _NAMES}))
+    elif what == "drain":
+        names = list(world.state.nodes)
+        world.drain(names[luck % len(names)], drained=luck % 2 == 0)
+    elif what == "quota":
+        world.with_queue("narrow", luck % 6)
+    elif what == "pause" and live:
+        known = JobBuilder(world.job(live[luck % len(live)]).job)
+        world.update(known.suspended(not known.job.spec.suspend))
+    elif what == "finish" and running:
+        world.exits(running[luck % len(running)])
+    elif what == "fail" and running:
+        code = [ReasonCode.RANK_FAILED, ReasonCode.RAY_LOST][luck % 2]
+        world.fails(running[luck % len(running)], code)
+
+
+_NAMES = tuple(a_job().job.spec.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("policy", sorted(BASELINES))
+@WORLDS
+@given(nodes=NODES, story=HAPPENINGS)
+def test_after_any_story_the_cluster_comes_to_rest(
+    policy: str, nodes: list[tuple[int, str]], story: list[tuple[str, JobBuilder, int]]
+) -> None:
+    world = a_cluster(policy).with_queue("narrow", quota=3)
+    world.with_node(*(a_node(f"n{i}", count, kind) for i, (count, kind) in enumerate(nodes)))
+    for what, job, luck in story:
+        happens(world, what, job, luck)
+        if luck % 3:
+            world.passes(10).settle(30)
+        else:
+            world.cycle()
+    world.passes(400).settle(40)
+    assert world.passes(5).cycle().changes_nothing
+    assert world.replayed() == world.state
