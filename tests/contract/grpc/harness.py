@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from controlplane.config import ServeSettings, Tls
 from controlplane.main import ControlPlane, running
 from headrace.api.generated import (
+    admin_pb2,
     admin_pb2_grpc,
     common_pb2,
     jobs_pb2,
@@ -111,6 +112,11 @@ class Api:
     nodes: Any
     admin: Any
 
+    async def be_patient(self) -> None:
+        """Nodes that a test plays may be silent for longer than real ones, on a slow machine."""
+        graces = {"node_grace_seconds": "600", "recovery_grace_seconds": "600"}
+        await self.admin.SetPolicy(admin_pb2.SetPolicyRequest(settings=graces))
+
     async def submit(self, name: str = "train", **spec: Any) -> jobs_pb2.SubmitJobResponse:
         """Submits a job."""
         answer: jobs_pb2.SubmitJobResponse = await self.jobs.SubmitJob(a_request(name, **spec))
@@ -172,7 +178,9 @@ async def an_api(folder: Path, **changes: Any) -> AsyncIterator[Api]:
         running(settings(folder, **changes)) as plane,
         grpc.aio.insecure_channel(plane.address) as channel,
     ):
-        yield over(plane, channel)
+        api = over(plane, channel)
+        await api.be_patient()
+        yield api
 
 
 class Agent:

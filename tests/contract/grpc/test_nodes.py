@@ -35,7 +35,7 @@ def test_a_job_runs_from_submission_to_success(tmp_path: Path) -> None:
             await agent.exited(launch, "Succeeded", 100)
             done = await api.until_stage(created.uid, "Succeeded")
             empty = await agent.assigned(lambda a: not a.launches)
-        assert registered.heartbeat_seconds == 5.0
+        assert registered.heartbeat_seconds == 200.0
         assert (launch.plan, launch.ranks_total, launch.units_total) == ("dp2", 2, 2)
         assert [unit.cpu_cores[:] for unit in launch.units] == [[0], [1]]
         assert met.launches[0].rendezvous == "127.0.0.1:4000"

@@ -104,6 +104,7 @@ def test_what_was_acknowledged_survives_kill_9_and_is_adopted(tmp_path: Path) ->
             grpc.aio.insecure_channel(child.told["grpc"]) as channel,
         ):
             api = over(None, channel)  # type: ignore[arg-type]
+            await api.be_patient()
             created = await api.submit()
             agent = Agent(api)
             await agent.register()
