@@ -180,9 +180,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     args = parser.parse_args()
     print(f"one cycle, {args.jobs} jobs on {args.nodes} nodes of {ACCELERATORS_A_NODE}, in ms")
-    print(
-        f"{'policy':<12} {'cluster':<14} {'wall p50':>9} {'wall p99':>9} {'cpu p50':>9} {'cpu p99':>9}"
-    )
+    columns = "".join(f" {name:>9}" for name in ("wall p50", "wall p99", "cpu p50", "cpu p99"))
+    print(f"{'policy':<12} {'cluster':<14}{columns}")
     for policy in ("fifo", "equal-share"):
         cluster = Cluster(policy, args.jobs, args.nodes)
         cluster.settle()
