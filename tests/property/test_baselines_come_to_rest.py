@@ -73,6 +73,8 @@ def happens(world: World, what: str, job: JobBuilder, luck: int) -> None:
 _NAMES = tuple(a_job().job.spec.__dataclass_fields__)
 
 
+# Passing takes seconds; a failure is first made smaller, which takes minutes and is worth it.
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("policy", sorted(BASELINES))
 @WORLDS
 @given(nodes=NODES, story=HAPPENINGS)

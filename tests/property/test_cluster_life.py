@@ -393,6 +393,8 @@ LIVES = settings(
 )
 
 
+# Passing takes seconds; a failure is first made smaller, which takes minutes and is worth it.
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("machine", [ClusterLife, FifoLife])
 def test_a_cluster_lives(machine: type[ClusterLife]) -> None:
     run_state_machine_as_test(machine, settings=LIVES)
