@@ -49,7 +49,7 @@ def manifest(name: str, store: Path, **spec: Any) -> dict[str, Any]:
 def command(name: str, store: Path, *program: str, **spec: Any) -> dict[str, Any]:
     """A rigid job that runs a program of the user's own."""
     described = manifest(name, store, **spec)
-    for part in ("model", "data", "training"):
+    for part in ("model", "data", "training", "checkpoint"):
         del described["spec"][part]
     described["spec"]["accelerators"] = {"minimum": 1, "maximum": 1}
     described["spec"]["command"] = {"program": list(program)}
