@@ -107,11 +107,25 @@ def loss(job: jobs_pb2.Job) -> str:
 
 
 def eta(job: jobs_pb2.Job, now: float) -> str:
-    """The remaining time as an interval; ``-`` while none can be said."""
-    if not job.status.HasField("end") or job.status.finished_at.seconds:
+    """The remaining time: an interval where there is an estimate with a coverage.
+
+    Without one, ``~`` marks what is left at the pace of the last steps, which promises nothing;
+    ``-`` where not even a pace is known.
+    """
+    if job.status.finished_at.seconds:
         return "-"
+    if not job.status.HasField("end"):
+        return _at_this_pace(job)
     low, high = (age(max(0.0, end - now)) for end in (job.status.end.low, job.status.end.high))
     return low if low == high else f"{low}-{high}"
+
+
+def _at_this_pace(job: jobs_pb2.Job) -> str:
+    progress = job.status.progress
+    left = progress.steps_total - progress.step
+    if job.status.stage != "Running" or progress.step_seconds <= 0 or left <= 0:
+        return "-"
+    return f"~{age(left * progress.step_seconds)}"
 
 
 def state(job: jobs_pb2.Job) -> str:
