@@ -96,6 +96,7 @@ def spec_of(manifest: TrainingJob) -> JobSpec:
         priority=spec.priority,
         service_class=ServiceClass(spec.service_class),
         elastic=spec.command is None,
+        unit_per_node=spec.command is not None,
         global_batch_size=training.global_batch_size if training else 0,
         micro_batch_size_max=(training.micro_batch_size_max or 0) if training else 0,
         steps=training.steps if training else 0,

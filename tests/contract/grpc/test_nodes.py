@@ -58,6 +58,21 @@ def test_a_job_runs_from_submission_to_success(tmp_path: Path) -> None:
     run(test())
 
 
+def test_a_command_is_started_once_on_a_node_with_all_its_accelerators(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            agent = Agent(api)
+            await agent.register()
+            program = {"command": {"program": ["torchrun", "train.py"]}}
+            built_in: dict[str, None] = dict.fromkeys(["model", "data", "training", "checkpoint"])
+            await api.submit(**built_in, **program, accelerators={"minimum": 2})
+            launch = (await agent.assigned(launches)).launches[0]
+        assert [list(unit.accelerators) for unit in launch.units] == [["slot-0", "slot-1"]]
+        assert (launch.units_total, launch.ranks_total) == (1, 2)
+
+    run(test())
+
+
 def test_numbers_grow_by_one_with_every_change_and_not_without(tmp_path: Path) -> None:
     async def test() -> None:
         async with an_api(tmp_path) as api:
@@ -284,7 +299,7 @@ def test_an_unhealthy_accelerator_gets_no_work(tmp_path: Path) -> None:
 
             async def quarantined() -> bool:
                 nodes = (await api.admin.ListNodes(admin_pb2.ListNodesRequest())).nodes
-                return bool(nodes[0].node.accelerators[0].unhealthy == "Xid 79")
+                return any(node.node.accelerators[0].unhealthy == "Xid 79" for node in nodes)
 
             await eventually(quarantined)
             await api.submit()

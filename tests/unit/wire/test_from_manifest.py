@@ -90,6 +90,23 @@ def test_what_is_left_out_has_no_limit() -> None:
     assert spec.ttl_seconds_after_finish == -1
 
 
+def test_a_command_takes_one_unit_a_node_and_one_size() -> None:
+    """``torchrun`` starts its own ranks: it must not be started once for each accelerator."""
+    text = json.dumps(
+        {
+            **json.loads(a_manifest()),
+            "spec": {
+                "command": {"program": ["torchrun", "train.py"]},
+                "accelerators": {"minimum": 4},
+            },
+        }
+    )
+    command = job_from_manifest(parse_manifest(text), uid=JobUid("u")).spec
+    assert (command.unit_per_node, command.elastic) == (True, False)
+    built_in = job_from_manifest(parse_manifest(a_manifest()), uid=JobUid("u")).spec
+    assert (built_in.unit_per_node, built_in.elastic) == (False, True)
+
+
 def test_two_spellings_of_one_wish_are_the_same_text() -> None:
     assert canonical() == canonical(priority=0, env=[], suspend=False)
     assert canonical() != canonical(priority=1)
