@@ -6,6 +6,7 @@ says which segment holds it, and a reader notices by itself what was dropped.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -31,7 +32,7 @@ class OutputWriter:
         self._tail_segments = tail_segments
         self._index = 0
         self._room = segment_bytes
-        self._file: BinaryIO = segment_path(folder, 0).open("wb", buffering=0)
+        self._file = self._opened()
 
     def write(self, chunk: bytes) -> None:
         """Appends; a full disk loses output but never the job."""
@@ -40,23 +41,31 @@ class OutputWriter:
                 self._next_segment()
             piece, chunk = chunk[: self._room], chunk[self._room :]
             self._room -= len(piece)
-            try:
-                self._file.write(piece)
-            except OSError:
-                continue
+            if self._file is not None:
+                with suppress(OSError):
+                    self._file.write(piece)
 
     def close(self) -> None:
         """Ends the output."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _opened(self) -> BinaryIO | None:
+        """The present segment; None where it cannot be made, and then its output is lost."""
+        try:
+            return segment_path(self._folder, self._index).open("wb", buffering=0)
+        except OSError:
+            return None
 
     def _next_segment(self) -> None:
-        self._file.close()
+        self.close()
         self._index += 1
         self._room = self._segment_bytes
-        self._file = segment_path(self._folder, self._index).open("wb", buffering=0)
+        self._file = self._opened()
         dropped = self._index - self._tail_segments
         if dropped > 0:
-            segment_path(self._folder, dropped).unlink(missing_ok=True)
+            with suppress(OSError):
+                segment_path(self._folder, dropped).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +111,15 @@ class OutputReader:
 
     def pieces(self, most_bytes: int = 64 * 1024) -> Iterator[Piece]:
         """All that is there and was not read yet."""
+        dropped = 0
         while True:
             segments = self._segments()
             wanted = self._position // self._segment_bytes
             there = [index for index in segments if index >= wanted]
             if not there:
                 return
-            dropped = 0
             if there[0] != wanted:
-                dropped = there[0] * self._segment_bytes - self._position
-                self._position += dropped
+                dropped += self._go_to(there[0])
             inside = self._position - there[0] * self._segment_bytes
             try:
                 with segment_path(self._folder, there[0]).open("rb") as file:
@@ -119,10 +127,20 @@ class OutputReader:
                     data = file.read(min(most_bytes, self._segment_bytes - inside))
             except FileNotFoundError:
                 continue
+            if not data and len(there) > 1:
+                # The disk was full while it was written, so it ends before its time.
+                dropped += self._go_to(there[1])
+                continue
             if not data:
                 return
             self._position += len(data)
             yield Piece(data, dropped)
+            dropped = 0
+
+    def _go_to(self, segment: int) -> int:
+        """Moves on to the beginning of a segment; returns the bytes in between."""
+        before, self._position = self._position, segment * self._segment_bytes
+        return self._position - before
 
     def _segments(self) -> list[int]:
         found = [0] if segment_path(self._folder, 0).exists() else []

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ SECRET_PART = re.compile(r"[A-Za-z0-9._-]+")
 
 LINGER_SECONDS = 5.0
 """How long output is read after the rank exited, should something still hold the pipe."""
+
+PATIENCE_SECONDS = 60.0
+"""How long a full disk may keep this process from saying how the rank ended."""
 
 
 class StartRefusedError(Exception):
@@ -108,10 +112,16 @@ class UnitSupervisor:
             _say_ended(folder, {"refused": str(error)})
             return ""
         started = processes.process(child.pid)
-        control_folder.write_atomically(
-            folder / "process.json",
-            json.dumps(control_folder.process_json(started)),
-        )
+        try:
+            control_folder.write_atomically(
+                folder / "process.json",
+                json.dumps(control_folder.process_json(started)),
+            )
+        except OSError as error:
+            # Nobody could watch it, and nothing that it does could be told.
+            processes.kill_unit(folder, child.pid)
+            _say_ended(folder, {"refused": f"{folder} cannot be written: {error}"})
+            return ""
         threading.Thread(
             target=_attend, args=(child, folder, oom_kills), name="attend", daemon=True
         ).start()
@@ -208,8 +218,22 @@ def _pump(source: IO[bytes], writer: output_log.OutputWriter) -> None:
 
 
 def _say_ended(folder: Path, ended: dict[str, Any]) -> None:
-    """Writes ``ended.json``, durable: the accelerators' release hangs on it."""
-    control_folder.write_atomically(folder / "ended.json", json.dumps(ended))
+    """Writes ``ended.json``: the accelerators' release hangs on it.
+
+    A full disk is waited for. After that this process ends itself, which the agent sees as well:
+    how the rank ended is lost then, but not what it held.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            control_folder.write_atomically(folder / "ended.json", json.dumps(ended))
+        except OSError as error:
+            if time.monotonic() > deadline:
+                sys.stderr.write(f"the end of {folder} could not be told: {error}\n")
+                os._exit(1)
+            time.sleep(0.5)
+        else:
+            return
 
 
 def _cgroup_oom_kills() -> int:

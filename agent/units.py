@@ -49,6 +49,8 @@ class UnitSettings:
         root: Folder of this node's state.
         launch: How ranks are started.
         end_grace_seconds: Between SIGTERM and SIGKILL.
+        supervisor_grace_seconds: After that, until a supervisor that does not tell the end of its
+            rank is killed too.
         ray_patience_seconds: How long a start waits for Ray before it counts as failed.
     """
 
@@ -56,6 +58,7 @@ class UnitSettings:
     root: Path
     launch: LaunchSettings = field(default_factory=LaunchSettings)
     end_grace_seconds: float = 10.0
+    supervisor_grace_seconds: float = 20.0
     ray_patience_seconds: float = 60.0
 
 
@@ -376,9 +379,10 @@ class Units:
                     ),
                 )
             case Phase.STARTING:
-                pass
+                self._end_supervisor_in_time(key, unit, seen)
             case Phase.RUNNING:
                 self._look_at_running(key, unit, seen)
+                self._end_supervisor_in_time(key, unit, seen)
             case Phase.ENDED:
                 self._read_progress(key, unit)
                 assert seen.ended is not None
@@ -421,6 +425,14 @@ class Units:
             unit.killed = True
             session = seen.rank.pid if seen.rank is not None else 0
             self._spawn(_in_thread(processes.kill_unit, unit.folder.path, session))
+
+    def _end_supervisor_in_time(self, key: UnitKey, unit: _Tracked, seen: Observation) -> None:
+        """One that hangs would keep its accelerators for ever."""
+        grace = self.settings.end_grace_seconds + self.settings.supervisor_grace_seconds
+        late = unit.end_since is not None and time.monotonic() > unit.end_since + grace
+        if late and seen.supervisor is not None:
+            _log.error("supervisor_hangs", unit=str(key), pid=seen.supervisor.pid)
+            seen.supervisor.signal(signal.SIGKILL)
 
     def _read_progress(self, key: UnitKey, unit: _Tracked) -> None:
         lines, offset = unit.folder.progress_since(unit.offset)

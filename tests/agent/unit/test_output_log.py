@@ -77,3 +77,21 @@ def test_last_lines_are_short_text(tmp_path: Path) -> None:
     assert lines[0] == "line 981"
     assert lines[-1].startswith("café")
     assert last_lines(tmp_path / "nowhere") == ""
+
+
+def test_a_full_disk_loses_output_and_no_more(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "output.1.log"
+    in_the_way.mkdir()
+    written(tmp_path, b"0123456789", b"abcdefghij", b"ABCDE").close()
+    in_the_way.rmdir()
+    pieces = list(OutputReader(tmp_path, 10).pieces())
+    assert [piece.data for piece in pieces] == [b"0123456789", b"ABCDE"]
+    assert pieces[1].dropped == 10
+
+
+def test_a_segment_that_ends_before_its_time_holds_up_no_reader(tmp_path: Path) -> None:
+    for name, content in (("output", b"0123456789"), ("output.1", b"abcd"), ("output.2", b"ABCDE")):
+        (tmp_path / f"{name}.log").write_bytes(content)
+    pieces = list(OutputReader(tmp_path, 10).pieces())
+    assert [piece.data for piece in pieces] == [b"0123456789", b"abcd", b"ABCDE"]
+    assert [piece.dropped for piece in pieces] == [0, 0, 6]

@@ -14,6 +14,7 @@ import pytest
 from agent import control_folder, unit_actor
 from agent.control_folder import ControlFolder, Phase
 from agent.desired import UnitKey
+from agent.processes import of_control_folder
 from agent.unit_actor import StartRefusedError, UnitSpec, UnitSupervisor, child_environment
 from tests.agent.ray.cluster import gone, until
 
@@ -171,6 +172,34 @@ def test_a_module_that_is_not_there_is_a_failed_rank(folder: ControlFolder) -> N
     dismissed(process)
     assert folder.observe().ended == {"exit_code": 1}
     assert b"no_such_module" in (folder.path / "output.log").read_bytes()
+
+
+def test_an_end_that_cannot_be_written_yet_is_told_later(folder: ControlFolder) -> None:
+    """As on a full disk: no output is kept, and the end waits until there is room."""
+    spec = prepared(folder, steps=3)
+    for name in ("output.log", "ended.json"):
+        (folder.path / name).mkdir()
+    process = supervisor(spec)
+    until("the rank is done", folder.exit_statement)
+    seen = folder.observe()
+    assert seen.phase is Phase.RUNNING
+    until("the rank is gone", lambda: seen.rank and not seen.rank.alive)
+    (folder.path / "ended.json").rmdir()
+    until("it has ended", lambda: folder.observe().phase is Phase.ENDED)
+    assert folder.observe().ended == {"exit_code": 0}
+    dismissed(process)
+
+
+def test_a_rank_that_nobody_could_watch_does_not_run(folder: ControlFolder) -> None:
+    spec = prepared(folder)
+    (folder.path / "process.json").mkdir()
+    process = supervisor(spec)
+    until("it has ended", lambda: folder.observe().phase is Phase.ENDED)
+    ended = folder.observe().ended
+    assert ended is not None
+    assert "cannot be written" in ended["refused"]
+    dismissed(process)
+    assert not list(of_control_folder(folder.path))
 
 
 def test_only_one_claim_wins(tmp_path: Path) -> None:

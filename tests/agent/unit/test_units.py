@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from agent.control_folder import claim, process_json
 from agent.desired import Assignment, UnitKey, WantedLaunch, WantedUnit
 from agent.journal import Journal
 from agent.launching import LaunchSettings
 from agent.outbox import Outbox
+from agent.processes import process
 from agent.ray_bridge import RayAnswerError
 from agent.units import Units, UnitSettings, clear_old_folders
 from controlplane.domain.ids import AcceleratorId
@@ -98,6 +100,7 @@ class World:
             self.root,
             LaunchSettings(module="tiny_child"),
             end_grace_seconds=1.0,
+            supervisor_grace_seconds=1.0,
             ray_patience_seconds=self.patience_seconds,
         )
         slot = Accelerator(AcceleratorId("a"), "cpu")
@@ -282,6 +285,36 @@ def test_leaving_can_end_all_units(world: World) -> None:
         assert world.outcome() == (Outcome.FAILED, None)
 
     played(story)
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_supervisor_that_hangs_does_not_keep_its_accelerators(
+    world: World, has_begun: bool
+) -> None:
+    hanging = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.readline()"], stdin=-1)
+    journal = Journal(world.root / "journal.jsonl")
+    journal.start(KEY, ("a",))
+    journal.close()
+    folder = world.root / "units" / "job" / "1" / "0"
+    folder.mkdir(parents=True)
+    me = process_json(process(hanging.pid))
+    claim(folder, {"by": "supervisor", "supervisor": me, "raylet": process_json(process(1))})
+    if has_begun:
+        (folder / "process.json").write_text(json.dumps({"pid": hanging.pid, "start_ticks": 1}))
+
+    async def story() -> None:
+        units = world.units()
+        assert list(units.running()) == [KEY]
+        units.obey(Assignment(1, 1, (launch(intent=Intent.END),)))
+        await ticking(units, "it is gone", world.outcome)
+        assert world.outcome() == (Outcome.LOST, None)
+        await units.close(end_units=False)
+
+    try:
+        played(story)
+    finally:
+        hanging.kill()
+        hanging.communicate()
 
 
 def test_old_folders_go_and_those_not_told_stay(tmp_path: Path) -> None:
