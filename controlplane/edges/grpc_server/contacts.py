@@ -69,7 +69,7 @@ class Contacts:
             tick_ns = max(_TICK_LEAST_NS, min(_TICK_MOST_NS, grace_ns / _TICKS_A_GRACE))
             await asyncio.sleep(tick_ns / SECOND)
             for node in self.tick(round(tick_ns)):
-                await self._lose(node)
+                await self.lose(node)
 
     def tick(self, expected_ns: int) -> list[NodeId]:
         """Counts the silence since the last tick and returns who is overdue.
@@ -98,7 +98,8 @@ class Contacts:
                 overdue.append(name)
         return overdue
 
-    async def _lose(self, node: NodeId) -> None:
+    async def lose(self, node: NodeId) -> None:
+        """Declares the node lost; if that cannot be recorded now, it stays overdue."""
         # First, so that whatever the agent says from here on is answered with "register again".
         self._online.discard(node)
         self._losing.add(node)
@@ -108,5 +109,7 @@ class Contacts:
             log.warning("a lost node could not be recorded yet", node=node, why=str(error))
             return
         log.warning("node lost", node=node)
+        # Its agent may have registered meanwhile, by an event before this one, which undid it.
+        self._online.discard(node)
         self._losing.discard(node)
         self._silent_ns.pop(node, None)

@@ -1,12 +1,13 @@
 """Silence is counted while this process was awake, and never by a clock that can be set."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from controlplane.domain.clock import SECOND, Instant
-from controlplane.domain.event import NodeRegistered
+from controlplane.domain.event import Event, NodeLost, NodeRegistered
 from controlplane.domain.ids import NodeId, SequenceNumber
 from controlplane.domain.node import Node
 from controlplane.edges.grpc_server.contacts import Contacts
@@ -16,6 +17,18 @@ from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.state import ClusterState, SequencedEvent
 
 A, B = NodeId("node-a"), NodeId("node-b")
+
+
+class SlowLog:
+    """An event log that makes nothing durable until a test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Event, asyncio.Future[SequenceNumber]]] = []
+
+    def append(self, event: Event) -> "asyncio.Future[SequenceNumber]":
+        durable = asyncio.get_running_loop().create_future()
+        self.asked.append((event, durable))
+        return durable
 
 
 class Stopwatch:
@@ -80,6 +93,29 @@ def test_nodes_from_before_a_restart_have_the_recovery_grace(
         if overdue:
             seen.append((second, overdue))
     assert seen == [(21, [B])]
+
+
+def test_who_registers_while_it_is_being_lost_has_to_register_again(watch: Stopwatch) -> None:
+    """Both events are on their way at once, and the loss may be the later one."""
+    registered = SequencedEvent(SequenceNumber(1), NodeRegistered(Node(A, ())))
+    feed = StateFeed(ClusterState.empty().fold([registered]))
+    door = Door(WallClock(), feed)
+    contacts = Contacts(feed, door, watch)
+
+    async def story() -> None:
+        log = SlowLog()
+        door.open(log)
+        losing = asyncio.create_task(contacts.lose(A))
+        await asyncio.sleep(0)
+        lost, durable = log.asked[0]
+        assert isinstance(lost, NodeLost)
+        contacts.registered(A)
+        assert contacts.knows(A)
+        durable.set_result(SequenceNumber(3))
+        await losing
+        assert not contacts.knows(A)
+
+    asyncio.run(story())
 
 
 def test_a_jump_of_the_machines_clock_moves_ours_by_next_to_nothing(
