@@ -127,6 +127,9 @@ class Client:
     ) -> Iterator[jobs_pb2.WatchJobsResponse]:
         """Present jobs, then every change; goes on where it was when the control plane returns.
 
+        Where it was may be forgotten by then (a restored store, a long absence). It begins anew
+        then, and tells of jobs that went meanwhile as if it had seen them go.
+
         Args:
             selector: Which jobs.
             outage_seconds: Longest outage that is waited for.
@@ -135,15 +138,24 @@ class Client:
             CallError: The control plane stayed away, or refused.
         """
         version, waited, pause = 0, 0.0, _FIRST_PAUSE_SECONDS
+        told, unseen = dict[str, jobs_pb2.Job](), dict[str, jobs_pb2.Job]()
         while True:
             request = jobs_pb2.WatchJobsRequest(selector=selector, after_version=version)
             try:
                 for message in self._stream(self.jobs.WatchJobs, request):
                     version = max(version, message.version)
                     waited, pause = 0.0, _FIRST_PAUSE_SECONDS
+                    if message.kind == jobs_pb2.WatchJobsResponse.KIND_SYNCED:
+                        for uid in unseen:
+                            yield _gone(told.pop(uid), message.version)
+                        unseen = {}
+                    unseen.pop(message.job.uid, None)
+                    _note_presence(told, message)
                     yield message
             except CallError as trouble:
-                if trouble.kind is not Kind.UNREACHABLE or waited >= outage_seconds:
+                if trouble.kind is Kind.OUTDATED and version:
+                    version, unseen = 0, dict(told)
+                elif trouble.kind is not Kind.UNREACHABLE or waited >= outage_seconds:
                     raise
             self._pause(pause)
             waited += pause
@@ -242,6 +254,20 @@ class Client:
         """A consistent copy of the store, in pieces."""
         for piece in self._stream(self.admin.Backup, admin_pb2.BackupRequest()):
             yield piece.data
+
+
+def _note_presence(told: dict[str, jobs_pb2.Job], message: jobs_pb2.WatchJobsResponse) -> None:
+    """Keeps in mind which jobs a watch has told as present, by their names alone."""
+    job = message.job
+    if message.kind == jobs_pb2.WatchJobsResponse.KIND_PRESENT:
+        told[job.uid] = jobs_pb2.Job(uid=job.uid, namespace=job.namespace, name=job.name)
+    elif message.kind == jobs_pb2.WatchJobsResponse.KIND_GONE:
+        told.pop(job.uid, None)
+
+
+def _gone(job: jobs_pb2.Job, version: int) -> jobs_pb2.WatchJobsResponse:
+    gone = jobs_pb2.WatchJobsResponse.KIND_GONE
+    return jobs_pb2.WatchJobsResponse(kind=gone, job=job, version=version)
 
 
 def _channel(context: Context) -> grpc.Channel:

@@ -13,6 +13,8 @@ class Kind(StrEnum):
 
     NOT_FOUND = "NotFound"
     REFUSED = "Refused"
+    OUTDATED = "Outdated"
+    """What was asked for is from before, or after, all that the control plane remembers."""
     UNREACHABLE = "Unreachable"
     TIMED_OUT = "TimedOut"
     FAILED = "Failed"
@@ -25,7 +27,7 @@ _KINDS = {
     grpc.StatusCode.ALREADY_EXISTS: Kind.REFUSED,
     grpc.StatusCode.PERMISSION_DENIED: Kind.REFUSED,
     grpc.StatusCode.UNAUTHENTICATED: Kind.REFUSED,
-    grpc.StatusCode.OUT_OF_RANGE: Kind.REFUSED,
+    grpc.StatusCode.OUT_OF_RANGE: Kind.OUTDATED,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Kind.REFUSED,
     grpc.StatusCode.UNAVAILABLE: Kind.UNREACHABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: Kind.TIMED_OUT,

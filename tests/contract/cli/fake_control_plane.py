@@ -51,6 +51,8 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         output: What a rank has written, by (attempt, unit): pieces, each sent as one message.
         log_breaks: How often a followed log stream is cut after its first piece.
         unavailable: How many unary calls are answered with UNAVAILABLE first.
+        oldest: Oldest version that a watch can be resumed from.
+        watch_breaks: How many watches end with UNAVAILABLE once they have told what is there.
         refuse: A sentence with which every change is refused for want of rights.
     """
 
@@ -64,6 +66,8 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         self.asked: list[tuple[str, Any]] = []
         self.log_breaks = 0
         self.unavailable = 0
+        self.oldest = 0
+        self.watch_breaks = 0
         self.refuse = ""
         self._changed = threading.Condition()
         self._version = 1
@@ -175,6 +179,8 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
 
     def WatchJobs(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
         self.asked.append(("WatchJobs", request))
+        if 0 < request.after_version < self.oldest:
+            context.abort(grpc.StatusCode.OUT_OF_RANGE, "watch again from version 0")
         with self._changed:
             told = len(self._log)
             present, version = self._selected(request.selector), self._version
@@ -182,6 +188,9 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
             for job in present:
                 yield Watch(kind=Watch.KIND_PRESENT, job=job, version=version)
         yield Watch(kind=Watch.KIND_SYNCED, version=version)
+        if self.watch_breaks:
+            self.watch_breaks -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
         wanted = request.selector.uid
         while not self._ending and context.is_active():
             with self._changed:

@@ -276,6 +276,33 @@ def test_a_watch_goes_on_over_an_outage_and_gives_up_after_its_patience(
     assert stages == ["Queued", "Running"]
 
 
+def test_a_watch_whose_past_is_forgotten_begins_anew_and_tells_who_went(
+    plane: FakeControlPlane,
+) -> None:
+    plane.put("goes", "Running")
+    plane.put("stays", "Queued")
+    plane.watch_breaks = 1
+    kinds = jobs_pb2.WatchJobsResponse
+    told: list[tuple[int, str, str]] = []
+    with Client(Context(plane.address), pause=lambda _: None) as client:
+        for message in client.watch_jobs():
+            told.append((message.kind, message.job.name, message.job.status.stage))
+            if [kind for kind, _, _ in told].count(kinds.KIND_SYNCED) == 2:
+                break
+            if message.kind == kinds.KIND_SYNCED:
+                plane.forget("uid-goes")
+                plane.put("stays", "Running")
+                plane.oldest = 10**6
+    assert told == [
+        (kinds.KIND_PRESENT, "goes", "Running"),
+        (kinds.KIND_PRESENT, "stays", "Queued"),
+        (kinds.KIND_SYNCED, "", ""),
+        (kinds.KIND_PRESENT, "stays", "Running"),
+        (kinds.KIND_GONE, "goes", ""),
+        (kinds.KIND_SYNCED, "", ""),
+    ]
+
+
 def test_get_watch_prints_each_change_as_a_row(
     headrace: Headrace, plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
