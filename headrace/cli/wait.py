@@ -4,13 +4,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.api.generated import jobs_pb2
 from headrace.cli import views
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.output import has_colour, is_terminal, note
 from headrace.client.client import Client
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FINISHED = frozenset({"Succeeded", "Failed"})
 
@@ -109,17 +112,19 @@ class _Bars:
     def show(self, job: jobs_pb2.Job) -> None:
         """Moves the job's bar."""
         now = job.status.progress
-        bars = self._progress
-        if job.uid not in self._tasks:
-            self._tasks[job.uid] = bars.add_task(job.name, total=None)
-        bars.update(
-            self._tasks[job.uid],
-            total=now.steps_total or None,
-            completed=now.step,
-            stage=job.status.stage,
-            plan=job.status.plan or "-",
-            loss=views.loss(job),
-        )
+        # A new task is drawn at once, so it must have all that its columns show from the start.
+        shown = {
+            "total": now.steps_total or None,
+            "completed": now.step,
+            "steps": views.progress(job),
+            "stage": job.status.stage,
+            "plan": job.status.plan or "-",
+            "loss": views.loss(job),
+        }
+        if job.uid in self._tasks:
+            self._progress.update(self._tasks[job.uid], **shown)
+        else:
+            self._tasks[job.uid] = self._progress.add_task(job.name, **shown)
 
 
 @contextmanager
@@ -128,13 +133,21 @@ def _display() -> Iterator[_Lines | _Bars]:
         yield _Lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
 
     console = Console(stderr=True, no_color=not has_colour(sys.stderr), highlight=False)
+    with bars(console) as shown:
+        yield shown
+
+
+@contextmanager
+def bars(console: "Console") -> Iterator[_Bars]:
+    """A live bar for each job that is shown, on a terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn
+
     with Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed}/{task.total}", markup=False),
+        BarColumn(bar_width=16),
+        TextColumn("{task.fields[steps]}", markup=False),
         TextColumn(
             "{task.fields[stage]} {task.fields[plan]} loss {task.fields[loss]}", markup=False
         ),
