@@ -289,6 +289,7 @@ class World:
         *,
         reason: ReasonCode | None = None,
         units: Sequence[int] | None = None,
+        step: int = 0,
     ) -> "World":
         """The units that still hold something (or just these) exit so."""
         attempt = self.attempt(name)
@@ -296,7 +297,7 @@ class World:
         leaving = [u for u in attempt.placement.units if attempt.holds(u.index)]
         for unit in leaving:
             if units is None or unit.index in units:
-                end = UnitExit(unit.index, outcome, reason=why)
+                end = UnitExit(unit.index, outcome, step, why)
                 self.tell(UnitExited(JobUid(name), attempt.number, end, unit.node))
         return self
 

@@ -39,7 +39,7 @@ class UnitExit:
     Attributes:
         unit: Index of the unit.
         outcome: How it ended.
-        step: Optimizer step it had reached, if it said so.
+        step: Optimizer step it had reached, if it said so; saved, if it succeeded or was stopped.
         reason: Why, for anything but success; the message holds the unit's last lines.
         at: When the control plane heard of it.
     """

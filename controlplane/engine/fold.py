@@ -363,12 +363,19 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
             intent_reason=attempt.intent_reason or exit_.reason,
             intent_at=exit_.at,
         )
-    record = replace(record, attempt=attempt)
+    record = replace(record, attempt=attempt, progress=_with_last_step(record.progress, exit_))
     if len(attempt.exits) == len(attempt.placement.units):
         ended = conclude(record, attempt, exit_.at)
         check(record.stage, ended.stage, f"{uid}: attempt {number} ended")
         record = ended
     draft.jobs[uid] = record
+
+
+def _with_last_step(known: Progress, end: UnitExit) -> Progress:
+    """A rank that ended well tells the step that it saved last, whatever progress was told."""
+    if end.outcome not in (Outcome.SUCCEEDED, Outcome.STOPPED) or end.step <= known.checkpoint_step:
+        return known
+    return replace(known, step=max(known.step, end.step), checkpoint_step=end.step, at=end.at)
 
 
 def _queue_changed(draft: Draft, event: QueueChanged) -> None:

@@ -54,6 +54,24 @@ def test_what_is_not_its_fault_costs_no_retry_but_backs_off(code: ReasonCode) ->
     assert world.job("job").failures == 0
 
 
+@pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.STOPPED])
+def test_the_last_step_is_known_though_no_progress_told_of_it(outcome: Outcome) -> None:
+    world = a_running_pair().trains("job", 97, checkpoint_step=50)
+    world.exits("job", outcome, step=100)
+    progress = world.job("job").progress
+    assert (progress.step, progress.checkpoint_step, progress.loss) == (100, 100, 1.0)
+    if outcome is Outcome.SUCCEEDED:
+        assert world.why("job").message == "finished at step 100"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.LOST])
+def test_a_step_that_was_not_saved_is_not_called_so(outcome: Outcome) -> None:
+    world = a_running_pair().trains("job", 97, checkpoint_step=50)
+    world.exits("job", outcome, step=100)
+    progress = world.job("job").progress
+    assert (progress.step, progress.checkpoint_step) == (97, 50)
+
+
 def test_a_node_that_died_is_the_cause_even_if_its_neighbours_ranks_failed_first() -> None:
     world = a_running_pair()
     lost = world.attempt("job").placement.units[1].node
