@@ -196,17 +196,22 @@ def _why_changed(before: Placement, then: Placement | None, why: Reason | None) 
 class _Released:
     """Whether what a start needs is free in fact: its accelerators, and its queue's quota.
 
-    A job that is only about to shrink still holds what it holds, of both.
+    A job that is only about to shrink still holds what it holds, of both. And ranks of an earlier
+    attempt that came back with their node must be gone before the next attempt begins.
     """
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self._snapshot = snapshot
         self._in_queues: Counter[QueueName] | None = None
+        self._strays = {s.uid: n.id for n in snapshot.nodes.values() for s in n.strays}
 
     def awaits(self, record: JobRecord, target: Placement) -> Reason | None:
         """Why the target must wait for others to let go; None if it can start."""
         held = self._snapshot.holders
         wanted = target.accelerator_count
+        if record.uid in self._strays:
+            text = f"ranks of an earlier attempt are being ended on {self._strays[record.uid]}"
+            return Reason(ReasonCode.WAITING_FOR_RELEASE, text, wanted, 0, (record.uid,))
         taken = [slot for slot in target.slots() if slot in held]
         if taken:
             holders = tuple(dict.fromkeys(held[slot] for slot in taken))[:5]

@@ -22,6 +22,7 @@ def violations(snapshot: ClusterSnapshot, actions: tuple[Action, ...]) -> Iterat
     yield from _one_order_a_job(actions)
     starts = [action for action in actions if isinstance(action, StartAttempt)]
     yield from _no_accelerator_twice(snapshot, starts)
+    yield from _no_older_attempt_alive(snapshot, starts)
     for action in actions:
         record = snapshot.jobs.get(action.uid)
         if record is None:
@@ -58,6 +59,14 @@ def _no_accelerator_twice(snapshot: ClusterSnapshot, starts: list[StartAttempt])
                 if slot in used:
                     yield f"{accelerator_id} of {unit.node} is held by {used[slot]}"
                 used[slot] = start.uid
+
+
+def _no_older_attempt_alive(snapshot: ClusterSnapshot, starts: list[StartAttempt]) -> Iterator[str]:
+    starting = {start.uid for start in starts}
+    for node in snapshot.nodes.values() if starting else ():
+        for stray in node.strays:
+            if stray.uid in starting:
+                yield f"{stray.uid} would start while its attempt {stray.attempt} is on {node.id}"
 
 
 def _condition_of_slots(

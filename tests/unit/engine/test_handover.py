@@ -3,7 +3,7 @@
 import pytest
 
 from controlplane.baselines import BASELINES
-from controlplane.domain.action import StopAttempt
+from controlplane.domain.action import StartAttempt, StopAttempt
 from controlplane.domain.event import (
     JobProgressed,
     NodeRemoved,
@@ -15,6 +15,7 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent, Outcome, Progress, RunningUnit, UnitExit
 from controlplane.engine.assignment import launches_for
+from controlplane.engine.invariants import violations
 from tests.builders import World, a_cluster, a_job, a_node, a_unit, started
 
 EITHER_POLICY = pytest.mark.parametrize("policy", sorted(BASELINES))
@@ -94,12 +95,18 @@ def test_a_stray_of_an_unknown_job_is_kept_until_its_end_is_ordered(policy: str)
     assert started(world.cycle().decided.actions) == {"job": 1}
 
 
+def goes(world: World, stray: RunningUnit, node: str) -> World:
+    exited = UnitExit(stray.unit, Outcome.LOST)
+    return world.tell(UnitExited(stray.uid, stray.attempt, exited, NodeId(node)))
+
+
 def test_a_job_that_is_submitted_to_a_restored_store_goes_on_above_the_attempts_agents_saw() -> (
     None
 ):
     ghost = RunningUnit(JobUid("job"), Attempt(7), 0, (a_node("n1", 2).accelerators[0].id,))
     world = a_cluster().register(a_node("n1", 2), ghost).submit(a_job())
     world.cycle()
+    goes(world, ghost, "n1").cycle()
     assert world.attempt("job").number == 8
 
 
@@ -108,7 +115,26 @@ def test_a_known_job_learns_of_higher_attempts_than_the_store_remembers() -> Non
     unit = RunningUnit(JobUid("job"), Attempt(4), 0, (a_node("n1", 2).accelerators[0].id,))
     world.register(a_node("n1", 2), unit)
     world.cycle()
+    goes(world, unit, "n1").cycle()
     assert world.attempt("job").number == 5
+
+
+@EITHER_POLICY
+def test_no_attempt_begins_while_ranks_of_an_older_one_live_anywhere(policy: str) -> None:
+    """Two attempts at once could write the same files, whatever accelerators are free."""
+    world = a_cluster(policy).with_nodes(2, 1).submit(a_job()).settle()
+    (home,) = world.nodes_of("job")
+    old, elsewhere = a_unit(world, "job"), world.attempt("job").placement
+    world.lose(home).passes(6).register(a_node(home, 1), old)
+    assert not started(world.cycle().decided.actions)
+    assert world.code("job") is ReasonCode.WAITING_FOR_RELEASE
+    assert f"being ended on {home}" in world.why("job").message
+    assert [launch.intent for launch in launches_for(world.state, NodeId(home))] == [Intent.END]
+    order = StartAttempt(old.uid, Attempt(2), elsewhere, world.why("job"))
+    broken = violations(world.state.snapshot(world.now), (order,))
+    assert f"job would start while its attempt 1 is on {home}" in list(broken)
+    goes(world, old, home)
+    assert started(world.cycle().decided.actions) == {"job": 1}
 
 
 @EITHER_POLICY
