@@ -1,8 +1,9 @@
 """The one door into a store that runs: commits events in groups and tells when they are durable.
 
 Appends come from an asyncio loop and are committed by a thread of the writer's own, so that a
-slow disk does not stop the loop. While one group is being committed the next one gathers; it is
-as large as the load makes it, and nothing waits for a group to fill. Every transaction checks
+slow disk does not stop the loop. While one group is being committed the next one gathers on the
+loop's side, so that the two threads meet once a group; it is as large as the load makes it, and
+nothing waits for a group to fill. Every transaction checks
 that the lease still has this writer's term. So there is one writer, and it may number events
 itself.
 
@@ -12,21 +13,22 @@ acknowledged.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+import sqlite3
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Thread
 from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, delete, insert
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from controlplane.domain.clock import Instant
 from controlplane.domain.codec import dump
 from controlplane.domain.event import CycleDecided, Event, JobProgressed
 from controlplane.domain.ids import JobUid, SequenceNumber, Term
-from controlplane.edges.store import lease, pruning
+from controlplane.edges.store import lease, pruning, sqlite_inserts
 from controlplane.edges.store.database import for_writing, where
 from controlplane.edges.store.errors import (
     StoreClosedError,
@@ -76,6 +78,31 @@ class _Errand:
     done: "asyncio.Future[Any]"
 
 
+def _parts(asked: list[_Append | _Errand]) -> Iterator[list[_Append] | _Errand]:
+    """The same in its order, with neighbouring appends in groups."""
+    group: list[_Append] = []
+    for each in asked:
+        if isinstance(each, _Append):
+            group.append(each)
+        if group and (isinstance(each, _Errand) or len(group) == MOST_IN_A_GROUP):
+            yield group
+            group = []
+        if isinstance(each, _Errand):
+            yield each
+    if group:
+        yield group
+
+
+def _number(group: list[_Append], first: int) -> list[Row]:
+    """Numbers the group's rows from ``first``; the rows of decisions among them."""
+    decisions: list[Row] = []
+    for sequence, append in enumerate(group, first):
+        append.row["seq"] = sequence
+        if isinstance(append.event, CycleDecided):
+            decisions.extend(decision_rows(sequence, append.event))
+    return decisions
+
+
 class GroupCommitWriter:
     """Appends events under one term, for one asyncio loop.
 
@@ -89,7 +116,11 @@ class GroupCommitWriter:
         self._engine = for_writing(engine)
         self._tail = tail
         self._loop = asyncio.get_running_loop()
-        self._asked: SimpleQueue[_Append | _Errand | None] = SimpleQueue()
+        self._gathered: list[_Append | _Errand] = []
+        self._handed_over = 0
+        self._will_hand_over = False
+        self._asked: SimpleQueue[list[_Append | _Errand] | None] = SimpleQueue()
+        self._is_sqlite = engine.dialect.name == "sqlite"
         self._upsert_losses = upsert_losses(engine.dialect)
         self._connection: Connection | None = None
         self._last: int | None = None
@@ -174,6 +205,7 @@ class GroupCommitWriter:
         """Commits what was appended before, then ends the thread."""
         if not self._closed:
             self._closed = True
+            self._hand_over()
             self._asked.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -185,41 +217,42 @@ class GroupCommitWriter:
         elif self._lost is not None:
             what.done.set_exception(self._lost)
         else:
-            self._asked.put(what)
+            self._gathered.append(what)
+            if not self._handed_over and not self._will_hand_over:
+                # Together with what else is asked in this round of the loop.
+                self._will_hand_over = True
+                self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Gives the thread all that has gathered."""
+        self._will_hand_over = False
+        if self._gathered:
+            gathered, self._gathered = self._gathered, []
+            self._handed_over += len(gathered)
+            self._asked.put(gathered)
+
+    def _done_with(self, count: int) -> None:
+        """So many are answered; when all are, the thread can have the next ones."""
+        self._handed_over -= count
+        if not self._handed_over:
+            self._hand_over()
 
     # Below: on the writer's thread.
 
     def _work(self) -> None:
         try:
-            open_for_more = True
-            while open_for_more:
-                group, errand, open_for_more = self._next()
-                if group:
-                    self._commit(group)
-                if errand is not None:
-                    self._carry_out(errand)
+            while (asked := self._asked.get()) is not None:
+                for part in _parts(asked):
+                    if isinstance(part, _Errand):
+                        self._carry_out(part)
+                    else:
+                        self._commit(part)
         finally:
             self._disconnect()
 
-    def _next(self) -> tuple[list[_Append], _Errand | None, bool]:
-        """Waits for something to do; then all appends up to an errand or the end."""
-        group: list[_Append] = []
-        with suppress(Empty):
-            asked = self._asked.get()
-            while True:
-                if asked is None:
-                    return group, None, False
-                if isinstance(asked, _Errand):
-                    return group, asked, True
-                group.append(asked)
-                if len(group) == MOST_IN_A_GROUP:
-                    break
-                asked = self._asked.get_nowait()
-        return group, None, True
-
     def _commit(self, group: list[_Append]) -> None:
         try:
-            first = self._transact(lambda connection: self._insert(connection, group))
+            first = self._append_at_once(group)
         except (StoreUnavailableError, TermLostError) as error:
             self._tell(self._failed, group, error)
         except Exception as error:
@@ -242,18 +275,26 @@ class GroupCommitWriter:
 
     def _transact(self, body: Callable[[Connection], Any]) -> Any:
         """Runs ``body`` in one fenced transaction; returns when it is durable."""
+
+        def fenced(connection: Connection) -> Any:
+            with connection.begin():
+                lease.fence(connection, self.term)
+                if self._last is None:
+                    self._last = last_sequence(connection)
+                if self._in_doubt:
+                    self._remove_unacknowledged(connection)
+                return body(connection)
+
+        return self._guarded(fenced)
+
+    def _guarded(self, act: Callable[[Connection], Any]) -> Any:
+        """Runs ``act``, which begins and commits by itself; knows what its failure means."""
         if self._lost is not None:
             raise self._lost
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
-            with self._connection.begin():
-                lease.fence(self._connection, self.term)
-                if self._last is None:
-                    self._last = last_sequence(self._connection)
-                if self._in_doubt:
-                    self._remove_unacknowledged(self._connection)
-                result = body(self._connection)
+            result = act(self._connection)
         except TermLostError as error:
             self._lost = error
             raise
@@ -286,15 +327,30 @@ class GroupCommitWriter:
         connection.execute(delete(EVENTS).where(EVENTS.c.seq > self._last))
         connection.execute(delete(DECISIONS).where(DECISIONS.c.seq > self._last))
 
+    def _append_at_once(self, group: list[_Append]) -> int:
+        """Commits the group's rows; returns the first number."""
+        plain = self._is_sqlite and not any(append.losses for append in group)
+        if not plain or self._last is None or self._in_doubt:
+            return cast("int", self._transact(lambda connection: self._insert(connection, group)))
+        first = self._last + 1
+        decisions = _number(group, first)
+
+        def hurried(connection: Connection) -> None:
+            driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+            try:
+                sqlite_inserts.append(driver, self.term, [a.row for a in group], decisions)
+            except sqlite3.Error as error:
+                raise DBAPIError.instance("INSERT", None, error, sqlite3.Error) from error
+
+        self._guarded(hurried)
+        return first
+
     def _insert(self, connection: Connection, group: list[_Append]) -> int:
         """Inserts the group's rows; returns the first number."""
         first = cast("int", self._last) + 1
+        decisions = _number(group, first)
         losses: dict[tuple[str, int], Row] = {}
-        decisions: list[Row] = []
-        for sequence, append in enumerate(group, first):
-            append.row["seq"] = sequence
-            if isinstance(append.event, CycleDecided):
-                decisions.extend(decision_rows(sequence, append.event))
+        for append in group:
             for row in append.losses:
                 # PostgreSQL refuses to write one row twice in a statement.
                 before = losses.setdefault((row["uid"], row["step"]), row)
@@ -323,12 +379,15 @@ class GroupCommitWriter:
         for sequence, append in enumerate(group, first):
             if not append.done.done():
                 append.done.set_result(SequenceNumber(sequence))
+        self._done_with(len(group))
 
     def _failed(self, group: list[_Append] | list[_Errand], error: Exception) -> None:
         for asked in group:
             if not asked.done.done():
                 asked.done.set_exception(error)
+        self._done_with(len(group))
 
     def _answer(self, errand: _Errand, result: Any) -> None:
         if not errand.done.done():
             errand.done.set_result(result)
+        self._done_with(1)

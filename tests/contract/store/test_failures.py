@@ -9,12 +9,14 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, text
 
 from controlplane.domain.clock import Instant
 from controlplane.domain.ids import JobUid
+from controlplane.edges.store import sqlite_inserts
 from controlplane.edges.store.database import connect, for_writing
 from controlplane.edges.store.errors import (
     StoreError,
@@ -124,7 +126,14 @@ def test_a_commit_whose_answer_is_lost_is_taken_back(
                 broken = engine.dialect.loaded_dbapi.OperationalError
                 raise broken("the connection broke")
 
+            hurry = sqlite_inserts.append
+
+            def hurry_and_break(*what: Any) -> None:
+                hurry(*what)
+                raise sqlite3.OperationalError("the connection broke")
+
             monkeypatch.setattr(engine.dialect, "do_commit", commit_and_break)
+            monkeypatch.setattr(sqlite_inserts, "append", hurry_and_break)
             lost = [
                 world.writer.append(started("lost", 1)),
                 world.writer.append(decided(world.term, 1)),
