@@ -197,6 +197,12 @@ class Submission:
             raise not_found("job with uid", uid, "`headrace get -o wide` shows uids")
         if who.role not in (Role.ADMIN, Role.OPERATOR):
             raise denied(f"only admins and operators may end strays, {who.identity} is neither")
+        if strays and purge:
+            raise precondition(
+                f"nobody knows where {uid} keeps its checkpoints, for its manifest is not known "
+                "here; end it without purge, then remove them with `python -m "
+                f"headrace.workloads.checkpoints purge --store STORE --uid {uid}`"
+            )
         await self._door.append_and_fold(JobWithdrawn(uid, purge, self._door.now()))
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -63,9 +64,9 @@ def test_a_command_is_started_once_on_a_node_with_all_its_accelerators(tmp_path:
         async with an_api(tmp_path) as api:
             agent = Agent(api)
             await agent.register()
-            program = {"command": {"program": ["torchrun", "train.py"]}}
-            built_in: dict[str, None] = dict.fromkeys(["model", "data", "training", "checkpoint"])
-            await api.submit(**built_in, **program, accelerators={"minimum": 2})
+            spec: dict[str, Any] = dict.fromkeys(["model", "data", "training", "checkpoint"])
+            spec["command"] = {"program": ["torchrun", "train.py"]}
+            await api.submit(**spec, accelerators={"minimum": 2})
             launch = (await agent.assigned(launches)).launches[0]
         assert [list(unit.accelerators) for unit in launch.units] == [["slot-0", "slot-1"]]
         assert (launch.units_total, launch.ranks_total) == (1, 2)
@@ -243,6 +244,30 @@ def test_a_silent_node_is_lost_and_its_agent_must_register_again(tmp_path: Path)
         assert answer.register_again
         assert waiting.status.stage != "Running"
         assert {each.uid for each in fenced.launches} == {created.uid}
+
+    run(test())
+
+
+def test_checkpoints_of_an_unknown_job_are_not_promised_to_go(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            agent = Agent(api)
+            ghost = nodes_pb2.RunningUnit(uid="ghost", attempt=3, unit=0, accelerators=["slot-0"])
+            await agent.register(running=[ghost])
+
+            async def seen() -> bool:
+                nodes = (await api.admin.ListNodes(admin_pb2.ListNodesRequest())).nodes
+                return any(node.strays for node in nodes)
+
+            await eventually(seen)
+            purging = await refusal(
+                api.jobs.WithdrawJob(jobs_pb2.WithdrawJobRequest(uid="ghost", purge=True))
+            )
+            await api.jobs.WithdrawJob(jobs_pb2.WithdrawJobRequest(uid="ghost"))
+            ending = await agent.assigned(launches)
+        assert purging.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "checkpoints purge --store STORE --uid ghost" in (purging.details() or "")
+        assert [launch.intent for launch in ending.launches] == [nodes_pb2.Launch.INTENT_END]
 
     run(test())
 
