@@ -118,7 +118,7 @@ class Callers:
     async def close(self) -> None:
         """Ends the connections."""
         for channel in self._channels:
-            await channel.close()
+            await channel.close(None)
 
 
 async def _side_by_side(
@@ -158,7 +158,7 @@ def _commit_ms(folder: Path) -> float:
 
 
 def _median(slices: Sequence[Slice], what: str) -> float:
-    return statistics.median(getattr(each, what) for each in slices)
+    return statistics.median(float(getattr(each, what)) for each in slices)
 
 
 def _measure(clients: int, told: argparse.Namespace) -> bool:
