@@ -59,12 +59,15 @@ class Part:
         command: Its command line.
         ready_text: Text in its output that says that it is ready.
         needs: Parts that must be ready before it is started.
+        start_tries: How often it may be started before its end counts as a failed start. Ray gives
+            up by itself after 30 s, which a busy machine needs for its processes alone.
     """
 
     name: str
     command: tuple[str, ...]
     ready_text: str
     needs: tuple[str, ...] = ()
+    start_tries: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,12 @@ def lay_out(home: Path, wish: Wish, cluster: str) -> Layout:
         name = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
         ray_folder = Path(tempfile.gettempdir()) / f"headrace-{name}"
     parts = [
-        Part("ray", _ray_command(wish, ray_host, ray_ports, ray_folder), "Ray runtime started"),
+        Part(
+            "ray",
+            _ray_command(wish, ray_host, ray_ports, ray_folder),
+            "Ray runtime started",
+            start_tries=3,
+        ),
         Part(
             "controlplane", _control_plane_command(home, grpc, metrics, dashboard), '"ready": true'
         ),

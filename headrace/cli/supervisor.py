@@ -127,25 +127,26 @@ class Supervisor:
     def _start(self) -> None:
         """Starts every part as soon as those that it needs are ready."""
         waiting = list(self.layout.parts)
-        deadline = time.monotonic() + _READY_SECONDS
         while waiting or not all(each.running.ready for each in self._watched.values()):
             ready = {name for name, each in self._watched.items() if each.running.ready}
             for part in [part for part in waiting if ready.issuperset(part.needs)]:
                 waiting.remove(part)
                 self._launch(part, restarts=0)
-            self._check_start(deadline)
+            self._check_start()
             self._pause()
 
-    def _check_start(self, deadline: float) -> None:
-        for each in self._watched.values():
+    def _check_start(self) -> None:
+        for each in list(self._watched.values()):
             if each.running.ready:
                 continue
             if self._says_ready(each):
                 each.running = replace(each.running, ready=True)
                 self._note(self.record.with_part(each.running))
             elif not each.running.process.alive:
-                raise StartFailedError(_obituary(each, "ended while it was starting"))
-            elif time.monotonic() > deadline:
+                if each.running.restarts + 1 >= each.part.start_tries:
+                    raise StartFailedError(_obituary(each, "ended while it was starting"))
+                self._launch(each.part, restarts=each.running.restarts + 1)
+            elif time.monotonic() > each.started_at + _READY_SECONDS:
                 raise StartFailedError(_obituary(each, f"was not ready after {_READY_SECONDS:g} s"))
 
     def _says_ready(self, each: _Watched) -> bool:

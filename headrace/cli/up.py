@@ -31,7 +31,7 @@ from headrace.cli.tables import Column, age
 from headrace.cli.teardown import tear_down
 
 _POLL_SECONDS = 0.2
-_START_SECONDS = 180.0
+_START_SECONDS = 400.0
 _DOWN_SECONDS = 150.0
 _REGISTER_SECONDS = 60.0
 _NEEDED = ("controlplane", "agent", "ray", "torch")

@@ -146,6 +146,24 @@ def test_a_failed_start_tells_the_last_lines_and_leaves_nothing(
     assert marked(cluster.layout.marks) == []
 
 
+@pytest.mark.parametrize(("tries", "state"), [(2, "failed"), (3, "ready")])
+def test_a_part_may_be_started_as_often_as_it_says(
+    tmp_path: Path, keep: Callable[[Layout], Kept], tries: int, state: str
+) -> None:
+    """The program gives up twice before it comes up, as Ray does on a busy machine."""
+    counted = (
+        f"from pathlib import Path; seen = Path({str(tmp_path / 'seen')!r})\n"
+        "seen.open('a').write('x')\n"
+        "if len(seen.read_text()) < 3: raise SystemExit(1)\n" + READY
+    )
+    slow = replace(a_part("ray", counted), start_tries=tries)
+    cluster = keep(a_layout(tmp_path, slow))
+    until(lambda: cluster.record.state == state)
+    assert (tmp_path / "seen").read_text() == "x" * tries
+    cluster.end()
+    assert marked(cluster.layout.marks) == []
+
+
 def test_a_command_that_is_not_there_fails_the_start(
     tmp_path: Path, keep: Callable[[Layout], Kept]
 ) -> None:
