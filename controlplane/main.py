@@ -118,8 +118,10 @@ class _PacedEvents:
         self._began_ns: int | None = None
 
     async def take(self, deadline: Instant) -> Sequence[SequencedEvent]:
-        """The source's events, after a rest."""
-        if self._began_ns is not None:
+        """The source's events, after a rest; the first ones at once, whatever there is."""
+        if self._began_ns is None:
+            deadline = self._clock.now()
+        else:
             took = (self._clock.monotonic() - self._began_ns) / seconds(1)
             await asyncio.sleep(min(_REST_MOST_SECONDS, _REST_FACTOR * took))
         batch = await self._events.take(deadline)
