@@ -54,9 +54,9 @@ class CallError(Exception):
 
     def __str__(self) -> str:
         told = super().__str__()
-        return "\n".join(
-            (told, *(f"  {each.field}: {each.description}" for each in self.violations))
-        )
+        lines = (f"{each.field}: {each.description}" for each in self.violations)
+        # A server that names one field says so in its sentence already.
+        return "\n".join((told, *(f"  {line}" for line in lines if line not in told)))
 
 
 def explained(error: grpc.RpcError, server: str) -> CallError:

@@ -78,7 +78,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             (r for r in self._directory.all() if _matches(r, selector, namespace)), None
         )
         if record is None:
-            raise not_found("job", f"{namespace}/{selector.name}", "`headrace get` lists all")
+            raise not_found("job", f"{namespace}/{selector.name}", "`headrace get jobs` lists all")
         return jobs_pb2.GetJobResponse(job=self._told(record))
 
     async def ListJobs(  # noqa: N802
