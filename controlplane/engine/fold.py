@@ -5,7 +5,7 @@ messages fall through.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -75,6 +75,26 @@ class Draft:
     attempts_seen: dict[JobUid, Attempt]
     unwanted: dict[JobUid, None]
     purges: dict[JobUid, tuple[NodeId, Attempt, str]]
+    _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
+
+    def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
+        """Units that were placed on a node; some may have ended since.
+
+        All nodes are looked through at once: when many are lost together, one after the other
+        would take longer than anyone waits.
+        """
+        if self._placed is None:
+            self._placed = {}
+            for record in self.jobs.values():
+                if (attempt := record.attempt) is not None:
+                    for unit in attempt.placement.units:
+                        held = self._placed.setdefault(unit.node, [])
+                        held.append((record.uid, attempt.number, unit.index))
+        return self._placed.get(node, ())
+
+    def starts(self) -> None:
+        """Attempts are about to begin, so what was placed has to be looked through again."""
+        self._placed = None
 
     def move(self, record: JobRecord, stage: Stage, why: str, **changes: Any) -> None:
         """Puts a changed job back, if the lifecycle table knows the step."""
@@ -223,18 +243,8 @@ def _node_lost(draft: Draft, event: NodeLost) -> None:
     )
     _hand_over_purges(draft, event.node)
     reason = Reason(ReasonCode.NODE_LOST, f"node {event.node} was silent for longer than allowed")
-    for record in list(draft.jobs.values()):
-        attempt = record.attempt
-        if attempt is None:
-            continue
-        for unit in attempt.placement.units:
-            if unit.node == event.node:
-                _release(
-                    draft,
-                    record.uid,
-                    attempt.number,
-                    UnitExit(unit.index, Outcome.LOST, 0, reason, event.at),
-                )
+    for uid, number, index in draft.units_on(event.node):
+        _release(draft, uid, number, UnitExit(index, Outcome.LOST, 0, reason, event.at))
 
 
 def _hand_over_purges(draft: Draft, lost: NodeId) -> None:
@@ -406,6 +416,7 @@ def _ordered(draft: Draft, action: Action, at: Instant) -> None:
         return
     match action:
         case StartAttempt():
+            draft.starts()
             draft.move(
                 record,
                 Stage.STARTING,
