@@ -109,7 +109,34 @@ own folder. For a cluster elsewhere, relative paths are refused.
 
 Secrets are referred to and never written down: on a cluster of plain processes `secretKeyRef` names
 the file `name/key` below the agent's `$HEADRACE_SECRETS_DIR` (`secrets/` in the home of a local
-cluster), which is read when a rank starts."""
+cluster), which is read when a rank starts.
+
+## A program of your own
+
+`spec.command.program` is started once on every node of the job, without a shell, in place of a
+built-in model. It gets what `torchrun` reads, so that no argument needs to repeat it:
+
+```yaml
+spec:
+  accelerators:
+    minimum: 2
+    topology: SameNode # without it the two may be on two nodes, and the program runs on both
+  command:
+    program: [torchrun, train.py, --epochs, "3"]
+    workingDirectory: .
+```
+
+| variable | meaning |
+|---|---|
+| `MASTER_ADDR`, `MASTER_PORT` | where the ranks meet |
+| `NNODES`, `NODE_RANK` | nodes of this attempt, and the number of this one |
+| `NPROC_PER_NODE`, `LOCAL_WORLD_SIZE` | accelerators on this node |
+| `WORLD_SIZE`, `RANK` | accelerators of the job, and the number of the first one here |
+| `PET_...` | `MASTER_ADDR` to `NPROC_PER_NODE` again, under the names that `torchrun` reads |
+
+`$(NODE_RANK)` in an argument is replaced by the variable's value, as in Kubernetes; `$NODE_RANK` is
+not, because there is no shell. A program is told to stop by SIGTERM. Headrace does not
+know its checkpoints: it must save and find them itself, for an attempt begins at its beginning."""
 
 
 def _fields(

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def run_command(
     """Run the program to its end; a stop reaches it as SIGTERM."""
     address = _program_address(launch, met)
     met.agree({"program": list(command["program"])})
-    environment = {**os.environ, **variables(launch, *address)}
+    environment = with_own_programs({**os.environ, **variables(launch, *address)})
     program = [expanded(part, environment) for part in command["program"]]
     folder = command.get("workingDirectory")
     if folder and not Path(folder).is_dir():
@@ -101,6 +102,18 @@ def variables(launch: Launch, host: str, port: int) -> dict[str, str]:
         "LOCAL_RANK": "0",
         "LOCAL_WORLD_SIZE": processes,
     }
+
+
+def with_own_programs(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment with the folder of this Python at the end of PATH.
+
+    ``torchrun`` is found there however the agent was started, and nothing of the user's is hidden.
+    """
+    own = str(Path(sys.executable).parent)
+    path = environment.get("PATH") or os.defpath
+    if own in path.split(os.pathsep):
+        return dict(environment)
+    return {**environment, "PATH": f"{path}{os.pathsep}{own}"}
 
 
 def expanded(text: str, environment: Mapping[str, str]) -> str:

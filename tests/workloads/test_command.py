@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace.workloads.command import expanded
+from headrace.workloads.command import expanded, with_own_programs
 from tests.workloads.attempts import Agent, alive, until
 
 TELLS = """
@@ -102,3 +102,10 @@ def test_variables_are_expanded_as_in_kubernetes() -> None:
     assert expanded("a:$(PORT)/$(PORT)", known) == "a:29500/29500"
     assert expanded("$(UNKNOWN) $PORT", known) == "$(UNKNOWN) $PORT"
     assert expanded("$$(PORT)", known) == "$(PORT)"
+
+
+def test_torchrun_is_found_although_nobody_activated_the_environment() -> None:
+    own = str(Path(sys.executable).parent)
+    assert with_own_programs({"PATH": "/bin"})["PATH"] == f"/bin:{own}"
+    assert with_own_programs({"PATH": f"{own}:/bin"})["PATH"] == f"{own}:/bin"
+    assert with_own_programs({})["PATH"].endswith(f":{own}")
