@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.cli.demo_checks import Check, Expected, checked
 from headrace.cli.demo_story import ENOUGH_STEPS, DemoFailedError, Scene, Story, held
 from headrace.cli.exit_codes import CommandError, ExitCode
-from headrace.cli.output import Format, has_colour, is_terminal, note, say
+from headrace.cli.output import Format, has_colour, is_terminal, note, say, typed
 from headrace.cli.report import write_report
 from headrace.cli.report_fold import history_of
 from headrace.cli.report_model import History
@@ -384,13 +384,15 @@ def _verdict(check: Check, *, colour: bool) -> str:
 def _last_words(options: Options, home: Path, seconds: float) -> None:
     say(f"the demo took {seconds:.0f} s")
     say("what to type next:")
+    name = typed()
     if options.keep:
         say(f"  export HEADRACE_HOME={home}   # the demo's cluster is still running")
-        say("  headrace top                     # watch it")
-        say("  headrace describe job gpt")
-        say("  headrace down                    # end it and nothing else")
+        steps = {"top": "watch it", "describe job gpt": "tell all about one job"}
     else:
-        say("  headrace up                      # a cluster like this one that keeps running")
-        say("  headrace apply -f examples/      # both jobs again")
-        say("  headrace top                     # watch them")
-        say("  headrace down                    # end it and nothing else")
+        steps = {
+            "up": "a cluster like this one that keeps running",
+            "apply -f examples/": "both jobs again",
+            "top": "watch them",
+        }
+    for step, meaning in {**steps, "down": "end it and nothing else"}.items():
+        say(f"  {name} {step:<20}  # {meaning}")

@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import IO, Any
 
 from headrace.cli.tables import Column, laid_out
@@ -31,6 +32,19 @@ def note(text: str) -> None:
     """One line for the person in front of it; not part of the result."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def typed(environment: Mapping[str, str] = os.environ) -> str:
+    """What to type for ``headrace``: the way in which this one was started.
+
+    ``uv run`` puts the environment's folder on PATH for its child only, so the bare name that
+    works in here does not work for the person who reads it.
+    """
+    if "UV_RUN_RECURSION_DEPTH" not in environment:
+        return "headrace"
+    if shutil.which("uv", path=environment.get("PATH")):
+        return "uv run headrace"
+    return os.path.relpath(Path(sys.executable).parent / "headrace")
 
 
 def is_terminal(stream: IO[str]) -> bool:

@@ -76,10 +76,17 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             code = _exit_status(error)
             if code is None:
                 raise
-            note(f"headrace: {error}")
+            note(f"headrace: {_sentence(error)}")
             raise typer.Exit(code) from None
 
     return run
+
+
+def _sentence(error: Exception) -> str:
+    """The error's words; of a file, its name and what is wrong with it, without numbers."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _exit_status(error: Exception) -> int | None:

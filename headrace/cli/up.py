@@ -25,7 +25,7 @@ from headrace.cli.local_cluster import (
     survivors,
     write_record,
 )
-from headrace.cli.output import Format, document, note, say, table
+from headrace.cli.output import Format, document, note, say, table, typed
 from headrace.cli.processes import Process, wait_gone
 from headrace.cli.tables import Column, age
 from headrace.cli.teardown import tear_down
@@ -59,7 +59,7 @@ def up(home: Path, wish: Wish, *, foreground: bool) -> None:
             f"a local cluster needs {', '.join(missing)}, not installed here; install Headrace's "
             "server side with its agent: pip install 'headrace-server[agent]'",
         )
-    with _alone(home):
+    with _usable(home), _alone(home):
         record = read_record(home)
         if record is not None and record.supervised:
             note(f"headrace: the cluster of {home} is running already")
@@ -168,7 +168,8 @@ def _summary(home: Path, record: Record) -> None:
     say(f"  {'logs:':<15} {home / 'logs'}")
     say(f"  {'nodes:':<15} {', '.join(record.nodes)}")
     say()
-    say("Next: headrace apply -f examples/   then: headrace top   end it: headrace down")
+    name = typed()
+    say(f"Next: {name} apply -f examples/   then: {name} top   end it: {name} down")
 
 
 def _stay(home: Path) -> None:
@@ -306,6 +307,20 @@ def _row(name: str, state: str, process: Process, restarts: int, log: Path) -> l
         f"{process.resident_bytes // 2**20} MiB" if alive else "-",
         str(log),
     ]
+
+
+@contextmanager
+def _usable(home: Path) -> Iterator[None]:
+    """Tells of a home that cannot be written which folder it is and what names another."""
+    try:
+        yield
+    except OSError as error:
+        at = f" ({error.filename})" if error.filename else ""
+        raise CommandError(
+            ExitCode.FAILED,
+            f"the cluster's folder {home} cannot be used: {error.strerror or error}{at}; wanted a "
+            "folder that can be written to, with room; $HEADRACE_HOME names another",
+        ) from error
 
 
 @contextmanager
