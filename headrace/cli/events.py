@@ -23,10 +23,11 @@ def events(
     with session.client(patience_seconds=patience) as client:
         uid = find_job(client, name, namespace).uid if name else ""
         heading = True
+        seen: list[int] = []
         while True:
             found = client.list_events(uid, after)
             if found:
-                _show(found, output, heading=heading, several=watch)
+                _show(found, output, heading=heading, several=watch, seen=seen)
                 heading = False
                 after = found[-1].sequence
             if not watch:
@@ -37,7 +38,12 @@ def events(
 
 
 def _show(
-    found: list[jobs_pb2.LoggedEvent], output: Format, *, heading: bool, several: bool
+    found: list[jobs_pb2.LoggedEvent],
+    output: Format,
+    *,
+    heading: bool,
+    several: bool,
+    seen: list[int],
 ) -> None:
     match output:
         case Format.NAME:
@@ -52,7 +58,8 @@ def _show(
             document(views.listed([as_document(event) for event in found], "Event"), output)
         case _:
             rows = [views.event_row(event, time.time()) for event in found]
-            table(views.EVENT_COLUMNS, rows, wide=output is Format.WIDE, heading=heading)
+            wide = output is Format.WIDE
+            table(views.EVENT_COLUMNS, rows, wide=wide, heading=heading, seen=seen)
 
 
 def as_document(event: jobs_pb2.LoggedEvent) -> dict[str, Any]:

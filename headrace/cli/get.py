@@ -8,7 +8,7 @@ from typing import Any
 from headrace.api.generated import jobs_pb2
 from headrace.cli import views
 from headrace.cli.exit_codes import CommandError, ExitCode
-from headrace.cli.output import Format, document, note, say, table
+from headrace.cli.output import Format, document, note, note_outage, say, table
 from headrace.cli.session import Session
 from headrace.client.client import Client
 
@@ -81,9 +81,14 @@ def get_jobs(session: Session, scope: Scope, output: Format) -> None:
 
 
 def print_jobs(
-    jobs: list[jobs_pb2.Job], scope: Scope, output: Format, *, heading: bool = True
+    jobs: list[jobs_pb2.Job],
+    scope: Scope,
+    output: Format,
+    *,
+    heading: bool = True,
+    seen: list[int] | None = None,
 ) -> None:
-    """Prints jobs in a format."""
+    """Prints jobs in a format; ``seen`` keeps rows that come later under those above."""
     match output:
         case Format.NAME:
             for job in jobs:
@@ -100,7 +105,7 @@ def print_jobs(
                 views.job_row(job, time.time(), wide=wide, named=_named(job, scope)) for job in jobs
             ]
             columns = views.WIDE_JOB_COLUMNS if wide else views.JOB_COLUMNS
-            table(columns, rows, wide=wide, heading=heading)
+            table(columns, rows, wide=wide, heading=heading, seen=seen)
 
 
 def _named(job: jobs_pb2.Job, scope: Scope) -> str:
@@ -112,28 +117,29 @@ def watch_jobs(session: Session, scope: Scope, output: Format) -> None:
     with session.client() as client:
         present: list[jobs_pb2.Job] = []
         synced = False
-        for message in client.watch_jobs(scope.selector()):
+        seen: list[int] = []
+        for message in client.watch_jobs(scope.selector(), on_outage=note_outage):
             if message.kind == jobs_pb2.WatchJobsResponse.KIND_SYNCED:
                 if not synced:
-                    print_jobs(present, scope, output)
+                    print_jobs(present, scope, output, seen=seen)
                 synced = True
             elif not scope.covers(message.job):
                 continue
             elif message.kind == jobs_pb2.WatchJobsResponse.KIND_GONE:
                 note(f"job/{_named(message.job, scope)} is gone")
             elif synced:
-                _print_change(message.job, scope, output)
+                _print_change(message.job, scope, output, seen)
             else:
                 present.append(message.job)
 
 
-def _print_change(job: jobs_pb2.Job, scope: Scope, output: Format) -> None:
+def _print_change(job: jobs_pb2.Job, scope: Scope, output: Format, seen: list[int]) -> None:
     if output in (Format.JSON, Format.YAML):
         if output is Format.YAML:
             say("---")
         document(views.job_document(job), output)
     else:
-        print_jobs([job], scope, output, heading=False)
+        print_jobs([job], scope, output, heading=False, seen=seen)
 
 
 @dataclass(frozen=True, slots=True)

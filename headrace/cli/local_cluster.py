@@ -103,12 +103,14 @@ def marks(cluster: str, home: Path) -> dict[str, str]:
     return {CLUSTER_VARIABLE: cluster, CONTROL_DIR_VARIABLE: f"{home / 'nodes'}/"}
 
 
-def free_ports(count: int, host: str) -> list[int]:
-    """Ports that nobody listens on now."""
+def free_ports(count: int, host: str, chance: random.Random | None = None) -> list[int]:
+    """Ports that nobody listens on now, in the order of ``chance``."""
     found: list[int] = []
-    candidates = random.sample(_PORTS, len(_PORTS))
+    candidates = (chance or random.Random()).sample(_PORTS, len(_PORTS))
     for port in candidates:
         with socket.socket() as probe:
+            # As servers bind: what ended a moment ago does not hold its port, who listens does.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
             except OSError:
@@ -133,7 +135,9 @@ def lay_out(home: Path, wish: Wish, cluster: str) -> Layout:
     """The cluster's parts for a wish; picks free ports, starts nothing."""
     ray_host = ray_address(home)
     ray_ports = free_ports(9, "0.0.0.0")  # noqa: S104 - Ray binds some of them everywhere
-    grpc, metrics = (f"127.0.0.1:{port}" for port in free_ports(2, "127.0.0.1"))
+    # The same home has the same addresses again, if they are free: who watches it finds it again.
+    own = random.Random(os.fsencode(home))
+    grpc, metrics = (f"127.0.0.1:{port}" for port in free_ports(2, "127.0.0.1", own))
     ray = f"{ray_host}:{ray_ports[0]}"
     dashboard = f"http://127.0.0.1:{ray_ports[1]}" if wish.dashboard else ""
     ray_folder = home / "ray"

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from headrace.api.generated import jobs_pb2
+from headrace.cli import views
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.get import find_job
-from headrace.cli.output import note
+from headrace.cli.output import note, note_outage
 from headrace.cli.session import Session
 from headrace.cli.wait import FINISHED
 from headrace.client.client import Client
@@ -48,6 +49,7 @@ def logs(session: Session, name: str, namespace: str, wanted: Wanted) -> None:
                     ExitCode.FAILED,
                     f"{name} has not started yet, so there is no output; -f waits for it",
                 )
+            told = False
             for piece in client.stream_logs(
                 job.uid,
                 attempt=wanted.attempt,
@@ -58,8 +60,18 @@ def logs(session: Session, name: str, namespace: str, wanted: Wanted) -> None:
                 _write(piece.data)
                 if piece.note:
                     note(piece.note)
+                told = told or bool(piece.data or piece.note)
+            if not told:
+                note(_nothing(job, wanted))
             return
         _follow(client, job.uid, wanted)
+
+
+def _nothing(job: jobs_pb2.Job, wanted: Wanted) -> str:
+    """Why there may be no output."""
+    attempt = wanted.attempt or job.status.attempt
+    status = f"{job.status.stage}: {views.reason(job.status.reason)}"
+    return f"rank {wanted.rank} of attempt {attempt} wrote nothing; the job is {status}"
 
 
 def unit_of(job: jobs_pb2.Job, rank: int) -> int:
@@ -111,7 +123,7 @@ def _unit_if_there(job: jobs_pb2.Job, rank: int) -> int:
 
 def _job_with_attempt(client: Client, uid: str, attempt: int) -> jobs_pb2.Job | None:
     """The job once it has started that attempt; None if it ended or went before that."""
-    for message in client.watch_jobs(jobs_pb2.JobSelector(uid=uid)):
+    for message in client.watch_jobs(jobs_pb2.JobSelector(uid=uid), on_outage=note_outage):
         if message.kind == jobs_pb2.WatchJobsResponse.KIND_GONE:
             return None
         if message.kind == jobs_pb2.WatchJobsResponse.KIND_SYNCED:

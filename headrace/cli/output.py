@@ -34,6 +34,11 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def note_outage(_trouble: object) -> None:
+    """Says why nothing moves, to a person who watches."""
+    note("the control plane does not answer; trying again ...")
+
+
 def typed(environment: Mapping[str, str] = os.environ) -> str:
     """What to type for ``headrace``: the way in which this one was started.
 
@@ -72,14 +77,19 @@ def table(
     *,
     wide: bool = False,
     heading: bool = True,
+    seen: list[int] | None = None,
 ) -> None:
-    """A table that fits the terminal; a wide one is as wide as it needs to be."""
+    """A table that fits the terminal; a wide one is as wide as it needs to be.
+
+    ``seen`` is what ``laid_out`` keeps of the rows above, where more rows come later.
+    """
     lines = laid_out(
         columns,
         rows,
         width=None if wide else width(),
         colour=has_colour(sys.stdout),
         heading=heading,
+        seen=seen,
     )
     for line in lines:
         say(line)

@@ -5,6 +5,7 @@ When a row is too wide, columns give way in the order that they say: long texts 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 _GAP = "  "
 _NARROWEST = 6
@@ -49,6 +50,7 @@ def laid_out(
     width: int | None,
     colour: bool = False,
     heading: bool = True,
+    seen: list[int] | None = None,
 ) -> list[str]:
     """The lines of a table.
 
@@ -58,11 +60,15 @@ def laid_out(
         width: Columns of the terminal; None does not limit.
         colour: Whether cells may be coloured.
         heading: Whether the titles come first.
+        seen: Widths of the rows that were shown above, so that these stand under them; widened
+            by these.
     """
     shown = [[" ".join(cell.split()) or "-" for cell in row] for row in rows]
     titles = [[column.title for column in columns]] if heading else []
     everything = titles + shown
     widths = [max((len(row[at]) for row in everything), default=0) for at in range(len(columns))]
+    if seen is not None:
+        seen[:] = widths = [max(pair) for pair in zip_longest(widths, seen, fillvalue=0)]
     if width is not None:
         widths = _fitted(columns, widths, width)
     return [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.api.generated import jobs_pb2
 from headrace.cli import views
 from headrace.cli.exit_codes import CommandError, ExitCode
-from headrace.cli.output import has_colour, is_terminal, note
+from headrace.cli.output import has_colour, is_terminal, note, note_outage
 from headrace.client.client import Client
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def wait_for(client: Client, uids: list[str], timeout_seconds: float) -> None:
 def changes(client: Client, late: threading.Event) -> Iterator[jobs_pb2.WatchJobsResponse]:
     """Changes of jobs until time is up; then the connection is closed and the watch breaks off."""
     try:
-        yield from client.watch_jobs()
+        yield from client.watch_jobs(on_outage=note_outage)
     except Exception:
         if not late.is_set():
             raise

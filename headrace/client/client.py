@@ -123,7 +123,11 @@ class Client:
                 return jobs
 
     def watch_jobs(
-        self, selector: jobs_pb2.JobSelector | None = None, *, outage_seconds: float = 300.0
+        self,
+        selector: jobs_pb2.JobSelector | None = None,
+        *,
+        outage_seconds: float = 300.0,
+        on_outage: Callable[[CallError], None] = lambda _: None,
     ) -> Iterator[jobs_pb2.WatchJobsResponse]:
         """Present jobs, then every change; goes on where it was when the control plane returns.
 
@@ -133,18 +137,19 @@ class Client:
         Args:
             selector: Which jobs.
             outage_seconds: Longest outage that is waited for.
+            on_outage: Told once of each outage that is more than a blink.
 
         Raises:
             CallError: The control plane stayed away, or refused.
         """
-        version, waited, pause = 0, 0.0, _FIRST_PAUSE_SECONDS
+        version, waited, pause, silent = 0, 0.0, _FIRST_PAUSE_SECONDS, False
         told, unseen = dict[str, jobs_pb2.Job](), dict[str, jobs_pb2.Job]()
         while True:
             request = jobs_pb2.WatchJobsRequest(selector=selector, after_version=version)
             try:
                 for message in self._stream(self.jobs.WatchJobs, request):
                     version = max(version, message.version)
-                    waited, pause = 0.0, _FIRST_PAUSE_SECONDS
+                    waited, pause, silent = 0.0, _FIRST_PAUSE_SECONDS, False
                     if message.kind == jobs_pb2.WatchJobsResponse.KIND_SYNCED:
                         for uid in unseen:
                             yield _gone(told.pop(uid), message.version)
@@ -157,6 +162,9 @@ class Client:
                     version, unseen = 0, dict(told)
                 elif trouble.kind is not Kind.UNREACHABLE or waited >= outage_seconds:
                     raise
+                elif waited and not silent:
+                    silent = True
+                    on_outage(trouble)
             self._pause(pause)
             waited += pause
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

@@ -50,6 +50,7 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
     Attributes:
         output: What a rank has written, by (attempt, unit): pieces, each sent as one message.
         log_breaks: How often a followed log stream is cut after its first piece.
+        tells_the_end: Whether a log stream closes with a note.
         unavailable: How many unary calls are answered with UNAVAILABLE first.
         oldest: Oldest version that a watch can be resumed from.
         watch_breaks: How many watches end with UNAVAILABLE once they have told what is there.
@@ -65,6 +66,7 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         self.output: dict[tuple[int, int], list[bytes]] = {}
         self.asked: list[tuple[str, Any]] = []
         self.log_breaks = 0
+        self.tells_the_end = True
         self.unavailable = 0
         self.oldest = 0
         self.watch_breaks = 0
@@ -209,7 +211,8 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
             if request.follow and number == 0 and self.log_breaks:
                 self.log_breaks -= 1
                 context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
-        yield jobs_pb2.StreamLogsResponse(note=f"attempt {attempt} has ended")
+        if self.tells_the_end:
+            yield jobs_pb2.StreamLogsResponse(note=f"attempt {attempt} has ended")
 
     def ListEvents(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("ListEvents", request, context)

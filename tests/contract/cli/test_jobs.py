@@ -258,9 +258,10 @@ def test_a_watch_goes_on_over_an_outage_and_gives_up_after_its_patience(
 ) -> None:
     plane.put("a", "Queued")
     stages: list[str] = []
+    outages: list[CallError] = []
 
     def watch(client: Client) -> None:
-        for message in client.watch_jobs(outage_seconds=5.0):
+        for message in client.watch_jobs(outage_seconds=5.0, on_outage=outages.append):
             if message.kind == jobs_pb2.WatchJobsResponse.KIND_SYNCED:
                 plane.put("a", "Running")
                 continue
@@ -274,6 +275,7 @@ def test_a_watch_goes_on_over_an_outage_and_gives_up_after_its_patience(
     ):
         watch(client)
     assert stages == ["Queued", "Running"]
+    assert len(outages) == 1, "told once, not at every try"
 
 
 def test_a_watch_whose_past_is_forgotten_begins_anew_and_tells_who_went(
@@ -426,6 +428,16 @@ def test_logs_print_what_was_kept(headrace: Headrace, plane: FakeControlPlane) -
     plane.output[1, 1] = [b"step 1\n", b"step 2\n"]
     assert headrace("logs", "a", "--rank", "1").stdout == "step 1\nstep 2\n"
     assert headrace("logs", "a", "--rank", "2").exit_code == ExitCode.NOT_FOUND
+
+
+def test_logs_without_a_line_say_how_the_job_stands(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    plane.put("a", "BackingOff", attempt=1)
+    plane.tells_the_end = False
+    told = headrace("logs", "a")
+    assert not told.stdout
+    assert "rank 0 of attempt 1 wrote nothing; the job is BackingOff" in told.stderr
 
 
 def test_logs_follow_over_an_outage_without_losing_or_repeating_a_line(

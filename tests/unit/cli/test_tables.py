@@ -46,6 +46,14 @@ def test_without_a_width_nothing_is_cut() -> None:
     assert ELLIPSIS not in line
 
 
+def test_rows_that_come_later_stand_under_those_above() -> None:
+    seen: list[int] = []
+    above = laid_out(COLUMNS, [("a-long-name", "Running", "4", "-")], width=80, seen=seen)
+    (below,) = laid_out(COLUMNS, [("b", "Queued", "0", "why")], width=80, heading=False, seen=seen)
+    assert below.index("Queued") == above[1].index("Running") == above[0].index("STATE")
+    assert below.index("why") == above[0].index("REASON")
+
+
 def test_an_empty_cell_is_a_dash_and_a_line_break_stays_in_its_row() -> None:
     lines = laid_out(COLUMNS, [("", "Running", "4", "one\ntwo")], width=80)
     assert lines[1].split() == ["-", "Running", "4", "one", "two"]
