@@ -140,6 +140,7 @@ class _Reign:
     tail: EventTail
     log: _PatientLog
     replayed: int
+    restored: bool
     recovering: bool
 
 
@@ -339,14 +340,15 @@ class ControlPlane:
         self._clock.not_before(await asyncio.to_thread(store.last_instant))
         at_least = Term(self._obeyed + 1)
         term = await asyncio.to_thread(store.acquire_term, holder, self._clock.now(), at_least)
+        restored = await asyncio.to_thread(store.is_fresh_backup)
         checkpoint, events = await asyncio.to_thread(store.load, ClusterState)
         state = checkpoint if checkpoint is not None else ClusterState.empty()
         state = (await asyncio.to_thread(state.fold, events)).after_restart()
         tail = EventTail(self._clock)
         writer = store.start_writer(term, tail)
         decisions = _PatientLog(StoredDecisions(writer))
-        recovering = bool(state.silent_nodes)
-        return _Reign(term, state, writer, tail, decisions, len(events), recovering)
+        recovering = restored or bool(state.silent_nodes)
+        return _Reign(term, state, writer, tail, decisions, len(events), restored, recovering)
 
     def _begin(self, reign: _Reign) -> None:
         assert self._store is not None
@@ -399,6 +401,7 @@ class ControlPlane:
             policies=BASELINES,
             term=reign.term,
             hold_until=after(self._clock.now(), grace) if reign.recovering else Instant(0),
+            expects_strangers=reign.restored,
             observe=lambda report: self._observe(reign, report),
         )
         work: list[Coroutine[Any, Any, Any]] = [

@@ -77,7 +77,7 @@ def run_cycle(
 def hold_back(state: ClusterState, now: Instant, term: Term) -> Outcome:
     """What is said while nothing may be ordered yet: jobs that no cycle has seen learn why."""
     snapshot = state.snapshot(now)
-    silent = ", ".join(state.silent_nodes[:5])
+    silent = ", ".join(state.silent_nodes[:5]) or "nodes that its store does not know"
     reason = Reason(
         ReasonCode.RECOVERING, f"the control plane has just started and waits to hear of {silent}"
     )

@@ -44,6 +44,8 @@ class Loop:
         term: Reign in which this loop decides.
         hold_until: After a restart, no decision before this instant unless every node that was
             known has spoken.
+        expects_strangers: Nodes that are not known may run attempts of these jobs (the store was
+            restored), so ``hold_until`` is waited for whoever has spoken.
         observe: Told after each cycle.
     """
 
@@ -54,6 +56,7 @@ class Loop:
     policies: Mapping[str, Policy]
     term: Term
     hold_until: Instant = Instant(0)
+    expects_strangers: bool = False
     observe: Callable[[CycleReport], None] = _unobserved
 
     async def run(self, state: ClusterState, until: Instant = FOREVER) -> ClusterState:
@@ -77,7 +80,8 @@ class Loop:
         state = state.fold(batch)
         now = self.clock.now()
         # What runs on silent nodes is not known yet; deciding now could start it twice.
-        held_back = now < self.hold_until and bool(state.silent_nodes)
+        unheard = self.expects_strangers or bool(state.silent_nodes)
+        held_back = now < self.hold_until and unheard
         if held_back:
             outcome = hold_back(state, now, self.term)
         else:

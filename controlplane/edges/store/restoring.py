@@ -29,6 +29,13 @@ def last_sequence(connection: Connection) -> int:
     return max(logged or 0, int(floor or 0))
 
 
+def is_fresh_backup(engine: Engine) -> bool:
+    """See ``Store.is_fresh_backup``."""
+    with engine.connect() as connection:
+        logged = connection.scalar(select(func.max(EVENTS.c.seq)))
+        return last_sequence(connection) > (logged or 0)
+
+
 def last_instant(engine: Engine) -> Instant:
     """The latest time in the store; see ``Store.last_instant``."""
     newest = select(EVENTS.c.at_ns).order_by(EVENTS.c.seq.desc()).limit(1)

@@ -83,6 +83,13 @@ class Store:
         with told_as_store_errors(self._where):
             return restoring.last_instant(self._engine)
 
+    def is_fresh_backup(self) -> bool:
+        """Whether it was restored and nothing was appended since: then nodes and attempts may be
+        about that it has never heard of.
+        """
+        with told_as_store_errors(self._where):
+            return restoring.is_fresh_backup(self._engine)
+
     def load(self, kind: type[S]) -> tuple[S | None, list[SequencedEvent]]:
         """The last checkpoint, and what to fold into it, in the order in which it was folded.
 

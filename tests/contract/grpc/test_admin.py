@@ -249,6 +249,34 @@ def test_a_backup_made_while_jobs_run_is_restored(tmp_path: Path) -> None:
     run(test())
 
 
+def test_a_restored_store_orders_nothing_before_strangers_had_time_to_speak(
+    tmp_path: Path,
+) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            created = await api.submit()
+            call = api.admin.Backup(admin_pb2.BackupRequest())
+            backup = b"".join([piece.data async for piece in call])
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        restore([backup], f"sqlite:///{copy / 'headrace.db'}", Instant(1))
+        async with an_api(copy) as api:
+            await Agent(api).register()
+            later = await api.submit("later")
+
+            async def told() -> bool:
+                job = await api.job(later.uid)
+                return bool(job.status.reason.code == "ControlPlaneRecovering")
+
+            assert await eventually(told)
+            job = await api.job(created.uid)
+            cluster = await api.admin.GetCluster(admin_pb2.GetClusterRequest())
+        assert job.status.stage == "Queued"
+        assert cluster.state == "recovering"
+
+    run(test())
+
+
 def test_health_and_reflection_answer(tmp_path: Path) -> None:
     async def test() -> None:
         async with an_api(tmp_path) as api:

@@ -102,6 +102,25 @@ def test_terms_and_numbers_go_on_above_all_that_was_given_out(new_url: NewUrl) -
     assert asyncio.run(life_after(again))[0] > term
 
 
+def test_a_store_knows_that_it_was_restored_until_something_happens(new_url: NewUrl) -> None:
+    url, target = new_url(), new_url()
+    data = filled(url)
+    restore([data], target, NOW)
+
+    async def life_after() -> tuple[bool, bool]:
+        async with running(target, now=NOW) as world:
+            before = world.store.is_fresh_backup()
+            await world.writer.append(started())
+            return before, world.store.is_fresh_backup()
+
+    async def life_before() -> bool:
+        async with running(url) as world:
+            return world.store.is_fresh_backup()
+
+    assert asyncio.run(life_after()) == (True, False)
+    assert not asyncio.run(life_before())
+
+
 @pytest.mark.parametrize("clock", [Instant(0), T0, NOW])
 def test_terms_jump_whatever_the_clock_says(new_url: NewUrl, clock: Instant) -> None:
     target = new_url()

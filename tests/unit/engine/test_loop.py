@@ -9,9 +9,10 @@ import pytest
 from controlplane.baselines import BASELINES
 from controlplane.domain.clock import Instant, after, seconds
 from controlplane.domain.event import CycleDecided, Event, JobSubmitted, NodeRegistered
-from controlplane.domain.ids import SequenceNumber, Term
+from controlplane.domain.ids import Attempt, JobUid, SequenceNumber, Term
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.reason import ReasonCode
+from controlplane.domain.record import RunningUnit
 from controlplane.engine.loop import CycleReport, Loop
 from controlplane.engine.ports import TermLostError
 from controlplane.engine.state import ClusterState, SequencedEvent
@@ -63,7 +64,9 @@ class EdgesClock:
         return self.edges.now
 
 
-def run(world: World, edges: Edges, for_seconds: float, hold: float = 0) -> ClusterState:
+def run(
+    world: World, edges: Edges, for_seconds: float, hold: float = 0, *, strangers: bool = False
+) -> ClusterState:
     loop = Loop(
         clock=edges.clock,
         events=edges,
@@ -72,6 +75,7 @@ def run(world: World, edges: Edges, for_seconds: float, hold: float = 0) -> Clus
         policies=BASELINES,
         term=Term(1),
         hold_until=after(world.now, seconds(hold)) if hold else Instant(0),
+        expects_strangers=strangers,
         observe=edges.reports.append,
     )
     return asyncio.run(loop.run(world.state, until=after(world.now, seconds(for_seconds))))
@@ -128,6 +132,21 @@ def test_deciding_begins_as_soon_as_the_last_known_node_has_spoken() -> None:
         "logged ",
         "logged StartAttempt",
     ]
+
+
+def test_a_restored_store_waits_for_nodes_that_it_does_not_know() -> None:
+    """One that it knows has spoken; another runs a later attempt of the job than it remembers."""
+    world = a_cluster().with_nodes(1, 1).submit(a_job())
+    edges = Edges(world.now)
+    ghost = RunningUnit(JobUid("job"), Attempt(9), 0, (a_node("new", 1).accelerators[0].id,))
+    stranger = NodeRegistered(a_node("new", 1), (ghost,), ((ghost.uid, ghost.attempt),))
+    edges.coming.append((after(world.now, seconds(15)), stranger))
+    state = run(world, edges, 19, hold=20, strangers=True)
+    record = state.jobs[JobUid("job")]
+    assert (record.attempt, record.attempts_made) == (None, 9)
+    assert record.reason is not None
+    assert record.reason.code is ReasonCode.RECOVERING
+    assert "nodes that its store does not know" in record.reason.message
 
 
 def test_after_the_grace_it_decides_without_those_that_stay_silent() -> None:
