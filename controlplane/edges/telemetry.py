@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from controlplane.domain.action import EndAttempt, StartAttempt, StopAttempt
 from controlplane.domain.clock import SECOND, Instant
+from controlplane.domain.event import JobSubmitted
 from controlplane.domain.ids import JobUid
 from controlplane.domain.lifecycle import FINISHED, HOLDING, Stage
 from controlplane.domain.node import Contact
@@ -216,13 +217,15 @@ class Telemetry:
         self._seen = state
         if report.outcome is not None:
             self._count_decision(report)
+        events = (numbered.event for numbered in report.events)
+        fresh = {event.job.uid for event in events if isinstance(event, JobSubmitted)}
         for uid, record in state.jobs.items():
             earlier = before.jobs.get(uid)
             if earlier is not record:
                 if earlier is not None:
                     self._tally.count(earlier, -1)
                 self._tally.count(record, 1)
-                self._follow(earlier, record)
+                self._follow(earlier, record, fresh=uid in fresh)
         if any(uid not in state.jobs for uid in before.jobs):
             for uid in before.jobs.keys() - state.jobs.keys():
                 self._tally.count(before.jobs[uid], -1)
@@ -269,11 +272,14 @@ class Telemetry:
         for reason in told.values():
             self._decisions.labels(reason.code.value).inc()
 
-    def _follow(self, before: JobRecord | None, after: JobRecord) -> None:
-        """Counts what one job's change means."""
+    def _follow(self, before: JobRecord | None, after: JobRecord, *, fresh: bool) -> None:
+        """Counts what one job's change means. A job that was not seen before is a ``fresh`` one,
+        or it was restored, and what happened to it was counted by another process.
+        """
         job = after.job
         first = after.first_started_at
-        if first is not None and before is not None and before.first_started_at is None:
+        waited_so_far = fresh if before is None else before.first_started_at is None
+        if first is not None and waited_so_far:
             waited = max(0, first - job.submitted_at) / SECOND
             self._admission_wait.labels(job.spec.queue).observe(waited)
         if after.stage in FINISHED:

@@ -29,7 +29,13 @@ from tests.contract.grpc.harness import (
 
 
 async def the_node(api: Api) -> admin_pb2.NodeStatus:
-    return (await api.admin.ListNodes(admin_pb2.ListNodesRequest())).nodes[0]  # type: ignore[no-any-return]
+    """The one node, once its registration was folded."""
+
+    async def there() -> admin_pb2.NodeStatus | None:
+        nodes = (await api.admin.ListNodes(admin_pb2.ListNodesRequest())).nodes
+        return nodes[0] if nodes else None
+
+    return await eventually(there)
 
 
 def test_the_cluster_at_a_glance(tmp_path: Path) -> None:
