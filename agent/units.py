@@ -241,8 +241,8 @@ class Units:
         """Picks up what the journal says was started and not yet acknowledged as gone. First."""
         for key, slots in self._journal.unreleased().items():
             folder = ControlFolder(self.folder, key)
-            if folder.verdict() is not None:
-                self._recall(key, self._journal.memory)
+            self._recall(key, self._journal.memory)
+            if key in self._ends:
                 self._outbox.exited(key, self._ends[key])
                 continue
             unit = _Tracked(folder, slots, folder.reported_offset())

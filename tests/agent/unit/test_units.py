@@ -233,6 +233,24 @@ def test_an_agent_that_died_between_journal_and_start_never_starts_it(world: Wor
     played(story)
 
 
+def test_a_verdict_that_cannot_be_read_is_found_anew(world: World) -> None:
+    """As one that a newer agent wrote: it must not keep this one from starting."""
+    journal = Journal(world.root / "journal.jsonl")
+    journal.start(KEY, ("a",))
+    journal.close()
+    folder = world.root / "units" / "job" / "1" / "0"
+    folder.mkdir(parents=True)
+    (folder / "verdict.json").write_text(json.dumps({"outcome": "Vaporised"}))
+
+    async def story() -> None:
+        units = world.units()
+        await ticking(units, "it is said to be lost", world.outcome)
+        assert world.outcome() == (Outcome.LOST, ReasonCode.RANK_LOST)
+        await units.close(end_units=False)
+
+    played(story)
+
+
 def test_what_was_refused_stays_refused(world: World) -> None:
     async def story() -> None:
         units = world.units()
