@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -95,7 +96,11 @@ def test_a_rank_dies_with_its_supervisor(folder: ControlFolder) -> None:
 @pytest.mark.skipif(not SYSTEM_PYTHON.exists(), reason="needs a Python that every user may run")
 def test_a_rank_of_another_user_dies_with_its_supervisor_too(folder: ControlFolder) -> None:
     """A change of user clears the death signal, so it must be asked for after it."""
-    for parent in (folder.path.parents[2], *folder.path.parents[3:5]):
+    if any(not parent.stat().st_mode & 0o001 for parent in Path(__file__).parents):
+        pytest.skip("another user cannot reach this checkout")
+    for parent in folder.path.parents[2:]:
+        if parent == Path(tempfile.gettempdir()):
+            break
         parent.chmod(parent.stat().st_mode | 0o011)
     process = supervisor(replace(prepared(folder), run_as_uid=NOBODY), str(SYSTEM_PYTHON))
     until("it runs", lambda: folder.rendezvous())
