@@ -21,7 +21,9 @@ class MemoryStore:
         losses: Training losses by job and step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, after: SequenceNumber = SequenceNumber(0)) -> None:  # noqa: B008 a NewType is free
+        """Begins empty; numbers go on after ``after``."""
+        self._after = after
         self.log: list[SequencedEvent] = []
         self.losses: dict[JobUid, dict[int, float]] = {}
         self._term = Term(0)
@@ -44,7 +46,7 @@ class MemoryStore:
         if isinstance(event, JobProgressed) and event.losses:
             self.losses.setdefault(event.uid, {}).update(event.losses)
             event = JobProgressed(event.uid, event.attempt, event.progress, at=event.at)
-        numbered = SequencedEvent(SequenceNumber(len(self.log) + 1), event)
+        numbered = SequencedEvent(SequenceNumber(self._after + len(self.log) + 1), event)
         self.log.append(numbered)
         if not isinstance(event, CycleDecided):
             self._untaken.append(numbered)
@@ -61,7 +63,7 @@ class MemoryStore:
 
     def save_checkpoint(self, state: ClusterState, sequence: SequenceNumber) -> None:
         """Remembers a state whose last folded number is ``sequence``."""
-        last = self.log[sequence - 1].event if sequence else None
+        last = self.log[sequence - self._after - 1].event if sequence > self._after else None
         folded_up_to = last.folded_up_to if isinstance(last, CycleDecided) else sequence
         self._checkpoint = (state, sequence, folded_up_to)
 

@@ -4,49 +4,21 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Any
 
 from controlplane.baselines import BASELINES
 from controlplane.domain.clock import Duration, Instant, after
-from controlplane.domain.codec import dump
+from controlplane.domain.codec import dump_event
 from controlplane.domain.event import CycleDecided
-from controlplane.domain.ids import JobUid, SequenceNumber, Term
+from controlplane.domain.ids import JobUid, Term
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.policy import Policy, PolicySettings
 from controlplane.domain.record import JobRecord
 from controlplane.engine.loop import CycleReport, Loop
 from controlplane.engine.state import ClusterState, SequencedEvent
+from simulator.memory_store import MemoryStore
 from simulator.scenario import Scenario
 from simulator.virtual_clock import VirtualClock
 from simulator.virtual_cluster import VirtualCluster
-
-
-@dataclass(slots=True)
-class DecisionRecord:
-    """The decision log of a simulation: a running hash, and the decisions if wanted.
-
-    Attributes:
-        hash: SHA-256 over all decisions in order; equal runs have equal hashes.
-        kept: The decisions, where ``keep`` is set.
-    """
-
-    cluster: VirtualCluster
-    keep: bool = False
-    kept: list[SequencedEvent] = field(default_factory=list)
-    _digest: Any = field(default_factory=sha256)
-
-    async def append(self, decided: CycleDecided) -> SequenceNumber:
-        """Remembers the decision; nothing can be lost in memory."""
-        self._digest.update(dump(decided, CycleDecided).encode())
-        sequence = self.cluster.numbered()
-        if self.keep:
-            self.kept.append(SequencedEvent(sequence, decided))
-        return sequence
-
-    @property
-    def hash(self) -> str:
-        """The hash so far."""
-        return str(self._digest.hexdigest())
 
 
 @dataclass(slots=True)
@@ -95,7 +67,7 @@ class Result:
         utilisation: Share of usable accelerator time that was held.
         refused: Sentences of decisions that broke an invariant; must be empty.
         ended_at: Virtual instant at the end.
-        decisions: All decisions, where they were kept.
+        decisions: All decisions, in order.
     """
 
     state: ClusterState
@@ -124,7 +96,6 @@ def simulate(
     start: ClusterState | None = None,
     start_at: Instant = Instant(0),
     policies: Mapping[str, Policy] = BASELINES,
-    keep_decisions: bool = False,
 ) -> Result:
     """Plays ``scenario`` for ``horizon`` of virtual time.
 
@@ -135,29 +106,38 @@ def simulate(
         start: A state to go on from (an exported snapshot); empty if None.
         start_at: The instant of ``start``.
         policies: Policies by name.
-        keep_decisions: Whether the result shall hold all decisions.
     """
     clock = VirtualClock(start_at)
     until = after(start_at, horizon)
-    cluster = VirtualCluster(scenario, clock, until)
     state = start or ClusterState.empty()
     settings = replace(state.settings, policy=policy, period_seconds=60.0)
     if start is None:
         settings = PolicySettings(policy=policy, period_seconds=60.0)
     state = replace(state, settings=settings)
+    store = MemoryStore(after=state.last_sequence)
+    term = store.acquire_term(at_least=Term(state.term + 1))
+    cluster = VirtualCluster(scenario, clock, until, store, term)
     if start is not None:
         cluster.continue_from(state)
-    log, watcher = DecisionRecord(cluster, keep_decisions), Watcher()
-    loop = Loop(clock, cluster, log, cluster, policies, Term(state.term + 1), observe=watcher)
+    watcher = Watcher()
+    loop = Loop(clock, cluster, store.decisions(), cluster, policies, term, observe=watcher)
     last = asyncio.run(loop.run(state, until))
     share = watcher.held_ns / watcher.capacity_ns if watcher.capacity_ns else 0.0
+    decisions = tuple(logged for logged in store.log if isinstance(logged.event, CycleDecided))
     return Result(
         state=last,
         jobs=watcher.seen,
         cycles=watcher.cycles,
-        decisions_hash=log.hash,
+        decisions_hash=_hash(decisions),
         utilisation=share,
         refused=tuple(watcher.refused),
         ended_at=clock.now(),
-        decisions=tuple(log.kept),
+        decisions=decisions,
     )
+
+
+def _hash(decisions: tuple[SequencedEvent, ...]) -> str:
+    digest = sha256()
+    for logged in decisions:
+        digest.update(dump_event(logged.event).encode())
+    return digest.hexdigest()

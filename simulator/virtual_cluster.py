@@ -24,12 +24,13 @@ from controlplane.domain.event import (
     UnitExited,
     UnitStarted,
 )
-from controlplane.domain.ids import Attempt, JobUid, NodeId, SequenceNumber
+from controlplane.domain.ids import Attempt, JobUid, NodeId, Term
 from controlplane.domain.node import Node
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord, Outcome, Progress, UnitExit
 from controlplane.engine.assignment import extra_launches
 from controlplane.engine.state import ClusterState, SequencedEvent
+from simulator.memory_store import MemoryStore
 from simulator.physics import Run, step_seconds
 from simulator.scenario import Arrival, Scenario
 from simulator.virtual_clock import VirtualClock
@@ -41,13 +42,28 @@ _DAY_SECONDS = 86_400.0
 class VirtualCluster:
     """Plays nodes and ranks; give the same object as event source and as action sink."""
 
-    def __init__(self, scenario: Scenario, clock: VirtualClock, horizon: Instant) -> None:
-        """Schedules the scenario's nodes, jobs and faults up to ``horizon``."""
+    def __init__(
+        self,
+        scenario: Scenario,
+        clock: VirtualClock,
+        horizon: Instant,
+        store: MemoryStore,
+        term: Term,
+    ) -> None:
+        """Schedules the scenario's nodes, jobs and faults up to ``horizon``.
+
+        Args:
+            scenario: What to play.
+            clock: Virtual time; this cluster is what advances it.
+            horizon: No node is lost after this instant.
+            store: Where events become durable, so to speak, before the loop takes them.
+            term: Reign under which they are appended.
+        """
+        self._store, self._term = store, term
         self._scenario = scenario
         self._clock = clock
         self._heap: list[tuple[Instant, int, Event]] = []
         self._pushed = 0
-        self._sequence = 0
         self._arrivals: dict[JobUid, Arrival] = {}
         self._nodes: dict[NodeId, Node] = {node.id: node for node in scenario.nodes}
         self._away: dict[NodeId, list[tuple[Instant, Instant]]] = {}
@@ -63,27 +79,18 @@ class VirtualCluster:
         while self._heap and self._heap[0][0] <= deadline:
             at = self._heap[0][0]
             self._clock.advance(at)
-            batch: list[SequencedEvent] = []
             while self._heap and self._heap[0][0] <= self._clock.now():
                 _, _, event = heapq.heappop(self._heap)
                 if self._still_true(event):
-                    batch.append(self._numbered(replace(event, at=self._clock.now())))
+                    self._store.append(replace(event, at=self._clock.now()), self._term)
+            batch = await self._store.take(deadline)
             if batch:
                 return batch
         self._clock.advance(deadline)
         return []
 
-    def numbered(self) -> SequenceNumber:
-        """The next sequence number, for a decision."""
-        self._sequence += 1
-        return SequenceNumber(self._sequence)
-
-    def _numbered(self, event: Event) -> SequencedEvent:
-        return SequencedEvent(self.numbered(), event)
-
     def continue_from(self, state: ClusterState) -> None:
         """Takes over what ``state`` (an exported snapshot) says is running."""
-        self._sequence = state.last_sequence
         for record in state.jobs.values():
             self._checkpoints[record.uid] = record.progress.checkpoint_step
             if record.uid not in self._arrivals:

@@ -112,7 +112,7 @@ def test_equal_share_changes_running_jobs_and_fifo_never_does() -> None:
 
 
 def test_unchanged_reasons_are_not_logged_again() -> None:
-    result = simulate(crowded(), policy="fifo", horizon=HOUR, keep_decisions=True)
+    result = simulate(crowded(), policy="fifo", horizon=HOUR)
     told: dict[str, object] = {}
     for logged in result.decisions:
         assert isinstance(logged.event, CycleDecided)
