@@ -12,7 +12,7 @@ import json
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib import metadata
@@ -551,4 +551,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_up_logs(as_json=settings.log_format == "json", level=settings.log_level)
     # A state of many thousand records lives long; looking through it for cycles often is in vain.
     gc.set_threshold(*_COLLECT_AFTER)
-    return asyncio.run(serve(settings))
+    # The same loop in C, where it is installed: a fifth less work for each call.
+    with asyncio.Runner(loop_factory=_quick_loop()) as runner:
+        return runner.run(serve(settings))
+
+
+def _quick_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -144,12 +144,16 @@ def _awaited(process: "subprocess.Popen[bytes]", stop: StopSignal) -> ProgramEnd
             if not asked and stop.asked():
                 process.send_signal(signal.SIGTERM)
                 asked = True
+    # A SIGTERM to all at once may have ended the program before we passed it on.
+    asked = asked or stop.asked()
     if status == 0:
         # Being done at the same moment as being asked to stop is being done: but only the
         # program knows, so after a stop it counts as stopped and is started again.
         return ProgramEnd(STOPPED if asked else SUCCEEDED, 0, "")
-    if asked and status in (-signal.SIGTERM, 128 + signal.SIGTERM):
-        return ProgramEnd(STOPPED, 0, "the program ended on SIGTERM")
+    if asked and (status > 0 or status == -signal.SIGTERM):
+        # Not a failure: torchrun ends with 1 and a traceback whenever it is asked to stop.
+        told = f" with exit status {status}" if status > 0 else ""
+        return ProgramEnd(STOPPED, 0, f"the program ended on SIGTERM{told}")
     if status == -signal.SIGKILL and _kernel_kills() > killed_before:
         return ProgramEnd(
             FAILED, 0, "the kernel killed the program for want of host memory", OUT_OF_MEMORY

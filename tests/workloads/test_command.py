@@ -72,6 +72,16 @@ def test_a_stop_reaches_the_program_as_sigterm(agent: Agent, tmp_path: Path) -> 
     assert (tmp_path / "saved").exists()
 
 
+def test_a_program_that_ends_badly_because_it_was_stopped_has_not_failed(
+    agent: Agent, tmp_path: Path
+) -> None:
+    # As torchrun does.
+    code = WAITS.replace("sys.exit(0)", "sys.exit(1)")
+    run = agent.start(a_command(sys.executable, "-c", code, workingDirectory=str(tmp_path)))
+    until((tmp_path / "started").exists, lambda: run.units[0].output)
+    assert run.stop().outcomes() == {("Stopped", 0)}
+
+
 def test_a_program_does_not_outlive_its_unit(agent: Agent, tmp_path: Path) -> None:
     code = "import os, signal; open('pid', 'w').write(f'{os.getpid()}\\n'); signal.pause()"
     run = agent.start(a_command(sys.executable, "-c", code, workingDirectory=str(tmp_path)))
