@@ -7,7 +7,7 @@ brings an even share of the node's cores and memory.
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,7 @@ import psutil
 
 from controlplane.domain.ids import AcceleratorId
 from controlplane.domain.node import Accelerator
+from headrace.api.visible_gpus import visible_gpus
 
 CPU_TYPE = "cpu"
 
@@ -33,7 +34,7 @@ class Wanted:
 
     Attributes:
         accelerators: ``auto`` (GPUs if there are any, else CPU slots), ``cpu``, a number of GPUs,
-            or GPU UUIDs joined by commas.
+            or GPU UUIDs joined by commas. Only UUIDs reach beyond ``CUDA_VISIBLE_DEVICES``.
         slots: Number of CPU slots; 0 for one a core.
         cpu_cores: Cores to share out; empty for all that this process may use.
     """
@@ -49,9 +50,11 @@ class GpuProbe:
 
     Attributes:
         nvml: The ``pynvml`` module, or None where it is not installed.
+        environment: Where ``CUDA_VISIBLE_DEVICES`` is looked up.
     """
 
     nvml: ModuleType | Any | None
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     _handles: dict[str, Any] = field(default_factory=dict)
     _events: Any = None
     _quarantined: dict[str, str] = field(default_factory=dict)
@@ -65,6 +68,9 @@ class GpuProbe:
         cores = wanted.cpu_cores or tuple(sorted(os.sched_getaffinity(0)))
         memory_bytes = psutil.virtual_memory().total
         gpus = {} if wanted.accelerators == CPU_TYPE else self._gpus()
+        left = {uuid: gpus[uuid] for uuid in visible_gpus(tuple(gpus), self.environment)}
+        if wanted.accelerators == "auto" or wanted.accelerators.isdigit():
+            gpus = left
         if wanted.accelerators not in ("auto", CPU_TYPE):
             gpus = _chosen(gpus, wanted.accelerators)
         if not gpus:

@@ -63,7 +63,12 @@ def parser() -> argparse.ArgumentParser:
     add("--ray-node-ip", default="", help="address that this machine's raylet was started with")
     add("--ray-auth-mode", default=os.environ.get("RAY_AUTH_MODE", "disabled"))
     add("--state-dir", type=Path, required=True, help="journal, control folders and output")
-    add("--accelerators", default="auto", help="auto, cpu, a number of GPUs, or GPU UUIDs")
+    add(
+        "--accelerators",
+        default="auto",
+        help="auto (the GPUs that CUDA_VISIBLE_DEVICES leaves, else CPU slots), cpu, a number of "
+        "those GPUs, or GPU UUIDs",
+    )
     add("--slots", type=int, default=0, help="CPU slots where there are no GPUs (0: one a core)")
     add("--cpu-cores", default="", help="cores to share out, e.g. 0,2-5 (default: all)")
     add("--advertise-address", default="127.0.0.1", help="where other nodes reach this one")

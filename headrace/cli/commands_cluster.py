@@ -29,7 +29,11 @@ def up(
         bool, typer.Option("--list", help="Only list what is running (as `status` does).")
     ] = False,
 ) -> None:
-    """Start a local cluster: control plane, Ray and agents that play nodes."""
+    """Start a local cluster: control plane, Ray and agents that play nodes.
+
+    The nodes share the GPUs that CUDA_VISIBLE_DEVICES leaves, or all. Its numbers go
+    along the PCI bus, as in CUDA under CUDA_DEVICE_ORDER=PCI_BUS_ID.
+    """
     from headrace.cli import up as work
     from headrace.cli.local_cluster import Wish
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from headrace.api.visible_gpus import VARIABLE, visible_gpus
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.local_cluster import (
     SETTINGS,
@@ -338,9 +339,7 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def gpus() -> tuple[str, ...]:
-    """UUIDs of this machine's GPUs; none where NVML finds none."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        return ()
+    """UUIDs of the GPUs that this process may use; none where NVML finds none."""
     try:
         import pynvml  # type: ignore[import-untyped,unused-ignore]
 
@@ -351,6 +350,10 @@ def gpus() -> tuple[str, ...]:
         handles = [
             pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
         ]
-        return tuple(pynvml.nvmlDeviceGetUUID(handle) for handle in handles)
+        found = tuple(pynvml.nvmlDeviceGetUUID(handle) for handle in handles)
     finally:
         pynvml.nvmlShutdown()
+    left = visible_gpus(found, os.environ)
+    if len(left) < len(found):
+        note(f"headrace: {VARIABLE} leaves {len(left)} of {len(found)} GPUs")
+    return left

@@ -72,7 +72,7 @@ class PlayedNvml:
 
 
 def test_gpus_are_named_by_uuid_with_type_memory_and_a_share_of_the_cores() -> None:
-    probe = GpuProbe(PlayedNvml(["GPU-1", "GPU-2"]))
+    probe = GpuProbe(PlayedNvml(["GPU-1", "GPU-2"]), {})
     first, second = probe.find("n", Wanted(cpu_cores=(0, 1, 2, 3)))
     assert (first.id, first.type) == ("GPU-1", "nvidia-h100-80gb-hbm3")
     assert first.memory_bytes == 85 << 30
@@ -91,35 +91,53 @@ def test_gpus_are_named_by_uuid_with_type_memory_and_a_share_of_the_cores() -> N
     ],
 )
 def test_agents_can_share_the_gpus_of_a_machine(wanted: str, found: list[str]) -> None:
-    probe = GpuProbe(PlayedNvml(["GPU-1", "GPU-2", "GPU-3"]))
+    probe = GpuProbe(PlayedNvml(["GPU-1", "GPU-2", "GPU-3"]), {})
     assert [one.id for one in probe.find("n", Wanted(wanted, slots=2))] == found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "visible", "found"),
+    [
+        ("auto", "2,0", ["GPU-3", "GPU-1"]),
+        ("auto", "GPU-2", ["GPU-2"]),
+        ("auto", "-1", ["n-slot-0"]),
+        ("1", "1,2", ["GPU-2"]),
+        ("GPU-3", "0", ["GPU-3"]),
+    ],
+)
+def test_what_is_not_named_by_uuid_keeps_to_cuda_visible_devices(
+    wanted: str, visible: str, found: list[str]
+) -> None:
+    nvml = PlayedNvml(["GPU-1", "GPU-2", "GPU-3"])
+    probe = GpuProbe(nvml, {"CUDA_VISIBLE_DEVICES": visible})
+    assert [one.id for one in probe.find("n", Wanted(wanted, slots=1))] == found
 
 
 @pytest.mark.parametrize("wanted", ["4", "0", "GPU-9", ","])
 def test_gpus_that_are_not_here_are_said(wanted: str) -> None:
-    probe = GpuProbe(PlayedNvml(["GPU-1"]))
+    probe = GpuProbe(PlayedNvml(["GPU-1"]), {})
     with pytest.raises(AcceleratorsMissingError, match="this node has GPU-1"):
         probe.find("n", Wanted(wanted))
 
 
 @pytest.mark.parametrize("nvml", [None, PlayedNvml(["GPU-1"], driver=False), PlayedNvml([])])
 def test_without_gpus_slots_stand_in(nvml: PlayedNvml | None) -> None:
-    found = GpuProbe(nvml).find("n", Wanted(slots=3, cpu_cores=(5, 7)))
+    found = GpuProbe(nvml, {}).find("n", Wanted(slots=3, cpu_cores=(5, 7)))
     assert [(one.id, one.type, one.cpu_cores) for one in found] == [
         ("n-slot-0", "cpu", (5,)),
         ("n-slot-1", "cpu", (7,)),
         ("n-slot-2", "cpu", (5,)),
     ]
-    assert GpuProbe(nvml).problems() == {}
+    assert GpuProbe(nvml, {}).problems() == {}
 
 
 def test_by_default_there_is_a_slot_for_each_core() -> None:
-    assert len(GpuProbe(None).find("n", Wanted(cpu_cores=(0, 1, 2)))) == 3
+    assert len(GpuProbe(None, {}).find("n", Wanted(cpu_cores=(0, 1, 2)))) == 3
 
 
 def test_hardware_faults_quarantine_for_good_and_faults_of_programs_do_not() -> None:
     nvml = PlayedNvml(["GPU-1", "GPU-2", "GPU-3"], ecc={"GPU-2": 3})
-    probe = GpuProbe(nvml)
+    probe = GpuProbe(nvml, {})
     _, second, _ = probe.find("n", Wanted("auto"))
     assert "3 uncorrected ECC errors" in second.unhealthy
     nvml.ecc.clear()
@@ -132,7 +150,7 @@ def test_hardware_faults_quarantine_for_good_and_faults_of_programs_do_not() -> 
 
 def test_a_gpu_without_ecc_is_well() -> None:
     nvml = PlayedNvml(["GPU-1"], ecc_known=False)
-    assert GpuProbe(nvml).find("n", Wanted())[0].unhealthy == ""
+    assert GpuProbe(nvml, {}).find("n", Wanted())[0].unhealthy == ""
 
 
 @pytest.mark.parametrize("cores", range(1, 9))
