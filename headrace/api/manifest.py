@@ -53,11 +53,31 @@ RESERVED_VARIABLES = frozenset(
         "NODE_RANK",
         "NPROC_PER_NODE",
         "OMP_NUM_THREADS",
+        "PET_MASTER_ADDR",
+        "PET_MASTER_PORT",
+        "PET_NNODES",
+        "PET_NODE_RANK",
+        "PET_NPROC_PER_NODE",
         "RANK",
         "WORLD_SIZE",
     }
 )
 """Variables that Headrace sets for every rank; a manifest may not."""
+
+VARIABLES_OF_TORCHRUN = frozenset(
+    {
+        "GROUP_RANK",
+        "GROUP_WORLD_SIZE",
+        "ROLE_NAME",
+        "ROLE_RANK",
+        "ROLE_WORLD_SIZE",
+        "TORCHELASTIC_MAX_RESTARTS",
+        "TORCHELASTIC_RESTART_COUNT",
+        "TORCHELASTIC_RUN_ID",
+        "TORCHELASTIC_USE_AGENT_STORE",
+    }
+)
+"""Variables that torchrun sets for every rank beside those, whatever they were before."""
 
 
 def _broken(at: str, sentence: str) -> PydanticCustomError:
@@ -222,7 +242,7 @@ class EnvironmentVariable(_Part):
     """One environment variable of every rank."""
 
     name: Annotated[str, Field(min_length=1, max_length=256, pattern=VARIABLE)]
-    """Name of the variable; those that Headrace sets itself are not allowed."""
+    """Name of the variable; those that Headrace or torchrun sets itself are not allowed."""
     value: Annotated[str, Field(max_length=32768, pattern=NO_NUL)] | None = None
     """Its value, in the open. For anything secret use valueFrom."""
     value_from: ValueSource | None = None
@@ -232,10 +252,10 @@ class EnvironmentVariable(_Part):
     def _one_value(self) -> "EnvironmentVariable":
         if (self.value is None) == (self.value_from is None):
             raise _broken("value", "wanted exactly one of value and valueFrom")
-        if self.name in RESERVED_VARIABLES or self.name.startswith("HEADRACE_"):
-            raise _broken(
-                "name", f"{self.name} is set by Headrace for every rank; use another name"
-            )
+        ours = self.name in RESERVED_VARIABLES or self.name.startswith("HEADRACE_")
+        if ours or self.name in VARIABLES_OF_TORCHRUN:
+            who = "Headrace" if ours else "torchrun"
+            raise _broken("name", f"{self.name} is set by {who} for every rank; use another name")
         return self
 
 

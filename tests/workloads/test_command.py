@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from headrace.workloads.command import expanded, with_own_programs
+from headrace.api.manifest import RESERVED_VARIABLES
+from headrace.workloads.command import expanded, variables, with_own_programs
+from headrace.workloads.control import Launch
 from tests.workloads.attempts import Agent, alive, until
 
 TELLS = """
@@ -39,6 +41,11 @@ def a_command(*program: str, **more: Any) -> dict[str, Any]:
         "metadata": {"name": "mine"},
         "spec": {"command": {"program": list(program), **more}},
     }
+
+
+def test_no_manifest_may_name_what_a_program_is_told() -> None:
+    launch = Launch("u", 1, 0, 1, "j", {}, "", 0, 1, ("s",), "cpu", (), "", "127.0.0.1")
+    assert set(variables(launch, "127.0.0.1", 29500)) <= RESERVED_VARIABLES
 
 
 def test_a_program_is_told_where_it_stands(agent: Agent, tmp_path: Path) -> None:

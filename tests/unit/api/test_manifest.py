@@ -123,6 +123,8 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     (GPT, "spec.env", [{"name": "A"}], "exactly one of value and valueFrom"),
     (GPT, "spec.env", [{"name": "RANK", "value": "0"}], "is set by Headrace"),
     (GPT, "spec.env", [{"name": "HEADRACE_X", "value": "0"}], "is set by Headrace"),
+    (COMMAND, "spec.env", [{"name": "PET_NNODES", "value": "9"}], "is set by Headrace"),
+    (COMMAND, "spec.env", [{"name": "ROLE_RANK", "value": "9"}], "is set by torchrun"),
     (GPT, "spec.env", [{"name": "A", "value": ""}] * 2, "wanted every name once, got A"),
     (GPT, "spec.volumes", [{"name": "v", "mountPath": "/v"}], "wanted exactly one of hostPath"),
     (COMMAND, "spec.training", {"globalBatchSize": 1, "steps": 1}, "belongs to a built-in model"),
