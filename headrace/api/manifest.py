@@ -30,6 +30,7 @@ from headrace.api.manifest_fields import (
     LabelKey,
     LabelValue,
     Name,
+    Open,
     Path,
     Seconds,
     Text,
@@ -117,7 +118,7 @@ class Metadata(_Part):
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = {}
     """Labels, for people and selectors."""
     annotations: Annotated[
-        dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=64)
+        dict[LabelKey, Annotated[str, Field(max_length=4096), Open]], Field(max_length=64)
     ] = {}
     """Annotations, for people and tools."""
 
@@ -209,7 +210,7 @@ class Command(_Part):
     """Entry point and arguments, started once on every node of the job, without a shell."""
     working_directory: Path | None = None
     """Directory on the node in which it starts; must be there on every node."""
-    image: Annotated[str, Field(min_length=1, max_length=512, pattern=NO_NUL)] | None = None
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=NO_NUL), Open] | None = None
     """Container image, where the runtime starts containers."""
 
 
@@ -243,7 +244,7 @@ class EnvironmentVariable(_Part):
 
     name: Annotated[str, Field(min_length=1, max_length=256, pattern=VARIABLE)]
     """Name of the variable; those that Headrace or torchrun sets itself are not allowed."""
-    value: Annotated[str, Field(max_length=32768, pattern=NO_NUL)] | None = None
+    value: Annotated[str, Field(max_length=32768, pattern=NO_NUL), Open] | None = None
     """Its value, in the open. For anything secret use valueFrom."""
     value_from: ValueSource | None = None
     """Takes the value from elsewhere at start."""
@@ -338,7 +339,7 @@ class Checkpoint(_Part):
     """Where and when the job's state is saved."""
 
     store: Path
-    """Path or fsspec URL that every node of the job sees."""
+    """Path or fsspec URL, without a password, that every node of the job sees."""
     every_steps: Annotated[int, Field(ge=1, le=10**9)] = 50
     """Steps between two checkpoints."""
     every_seconds: Annotated[int, Field(ge=1, le=YEAR_SECONDS)] | None = None

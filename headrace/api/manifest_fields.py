@@ -3,8 +3,10 @@
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
+
+from headrace.api.credentials import has_password
 
 _NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 _LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
@@ -49,12 +51,26 @@ def quantity_bytes(value: object) -> object:
     return -(-int(whole + fraction) * _SUFFIXES[suffix] // scale)
 
 
+def _in_the_open(text: str) -> str:
+    """Refuses a password, and does not repeat it."""
+    if has_password(text):
+        raise PydanticCustomError(
+            "password",
+            "has a password in a URL, where everybody who may see the job could read it; leave it "
+            "out of the URL and give it to the ranks as a variable of spec.env that takes its "
+            "value from a secret (valueFrom.secretKeyRef)",
+        )
+    return text
+
+
+Open = AfterValidator(_in_the_open)
+"""Text that is stored and shown, so that no URL in it may hold a password."""
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAME)]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=_LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE)]
 Uid = Annotated[str, Field(min_length=1, max_length=64, pattern=_UID)]
-Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=NO_NUL)]
-Path = Annotated[str, Field(min_length=1, max_length=1024, pattern=NO_NUL)]
+Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=NO_NUL), Open]
+Path = Annotated[str, Field(min_length=1, max_length=1024, pattern=NO_NUL), Open]
 Timestamp = Annotated[str, Field(max_length=40, pattern=_TIMESTAMP)]
 Seconds = Annotated[int, Field(ge=0, le=YEAR_SECONDS)]
 Count = Annotated[int, Field(ge=0, le=2**53)]

@@ -12,6 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from headrace.api.credentials import without_passwords
+
 _LONGEST_VALUE_SHOWN = 60
 
 
@@ -72,6 +74,8 @@ def _problem(found: Mapping[str, Any], schema: Mapping[str, Any]) -> Problem:
             choices = [choice.strip(" '") for choice in wanted.replace(" or ", ",").split(",")]
             near = difflib.get_close_matches(str(came), choices, n=1, cutoff=0.5)
             return Problem(path, f"wanted {wanted}, got {_shown(came)}", near[0] if near else "")
+        case "password":
+            return Problem(path, found["msg"])
         case "quantity":
             return Problem(path, f"{found['msg']}, got {_shown(came)}")
     wanted = _WANTED.get(kind, found["msg"]).format_map(_Context(context))
@@ -107,8 +111,8 @@ class _Context(dict[str, Any]):
 
 
 def _shown(value: object) -> str:
-    """A value as the author wrote it, cut to a readable length."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    """A value as the author wrote it, without passwords, cut to a readable length."""
+    text = without_passwords(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= _LONGEST_VALUE_SHOWN else text[: _LONGEST_VALUE_SHOWN - 3] + "..."
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from headrace.api.generated import jobs_pb2
 from tests.contract.grpc.harness import (
@@ -285,3 +286,20 @@ def test_a_caller_who_goes_away_leaves_a_state_that_makes_sense(tmp_path: Path) 
         assert sorted(job.uid for job in listed.jobs) == sorted(a.uid for a in answers)
 
     run(test())
+
+
+def test_a_password_in_a_url_is_refused_and_appears_nowhere(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            request = a_request(checkpoint={"store": "s3://AKIA:hush@bucket/jobs"})
+            error = await refusal(api.jobs.SubmitJob(request))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "secretKeyRef" in violations(error)["spec.checkpoint.store"]
+        assert "hush" not in repr(error)
+
+    run(test())
+    told = capfd.readouterr()
+    assert "hush" not in told.out + told.err
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"hush" in p.read_bytes()]

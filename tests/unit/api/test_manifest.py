@@ -288,6 +288,75 @@ def test_what_cannot_be_honoured_is_refused_with_a_reason(
     assert words in problem.message
 
 
+URLS = [
+    "s3://AKIA:hush@bucket/jobs",
+    "s3://AKIA:hu/sh+hush@bucket",
+    "simplecache::sftp://me:hush@host:22/jobs",
+    "http://:hush@host",
+    "https://me:8080hush@host/x",
+    "https://me:1234@hush@host/x",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize(
+    ("base", "path"),
+    [
+        (GPT, "metadata.annotations.a"),
+        (GPT, "spec.checkpoint.store"),
+        (GPT, "spec.checkpoint.startFrom.store"),
+        (GPT, "spec.data.source"),
+        (COMMAND, "spec.command.program"),
+        (COMMAND, "spec.env"),
+    ],
+)
+def test_a_password_in_a_url_is_refused_and_not_repeated(
+    base: dict[str, Any], path: str, url: str
+) -> None:
+    value: Any = url
+    if path.endswith("program"):
+        value = ["train", f"--data={url}"]
+    if path.endswith("env"):
+        value = [{"name": "DATABASE", "value": url}]
+    document = changed(base, path, value)
+    if "startFrom" in path:
+        document["spec"]["checkpoint"]["startFrom"]["uid"] = "u"
+    problem = the_problem(document)
+    assert problem.field.startswith(path)
+    assert "secretKeyRef" in problem.message
+    assert "hu" not in problem.message
+    assert "1234" not in problem.message
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_no_other_refusal_repeats_a_password(url: str) -> None:
+    for path, value in (
+        ("spec.checkpoint.store", url + "x" * 1024),
+        ("spec.checkpoint", url),
+        ("spec.model.preset", url),
+        ("spec.volumes", [{"name": url, "mountPath": "/v", "hostPath": {"path": "/v"}}]),
+    ):
+        problem = the_problem(changed(GPT, path, value))
+        assert "(redacted)" in problem.message
+        assert "hush" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        "/shared/a:b@c",
+        "s3://bucket/a:b@c",
+        "abfs://container@account.dfs.core.windows.net/jobs",
+        "sftp://me@host:22/jobs@home",
+        "http://host:8080?mail=a@b",
+        "http://[::1]:8080/a@b",
+        "simplecache::s3://bucket/jobs",
+    ],
+)
+def test_urls_without_a_password_are_accepted(store: str) -> None:
+    assert the_job(changed(GPT, "spec.checkpoint.store", store))
+
+
 def test_what_can_be_honoured_is_not_refused() -> None:
     same_path = [{"name": "v", "mountPath": "/v", "hostPath": {"path": "/v"}}]
     secret = [{"name": "T", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}]
