@@ -38,47 +38,11 @@ from headrace.api.manifest_fields import (
     Uid,
 )
 from headrace.api.refusal import Problem, problems_in
+from headrace.api.variables import setter_of
 
 API_VERSION = "headrace.dev/v1alpha1"
 KIND = "TrainingJob"
 MANAGED_BY_HEADRACE = "headrace.dev/control-plane"
-
-RESERVED_VARIABLES = frozenset(
-    {
-        "CUDA_VISIBLE_DEVICES",
-        "LOCAL_RANK",
-        "LOCAL_WORLD_SIZE",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-        "NNODES",
-        "NODE_RANK",
-        "NPROC_PER_NODE",
-        "OMP_NUM_THREADS",
-        "PET_MASTER_ADDR",
-        "PET_MASTER_PORT",
-        "PET_NNODES",
-        "PET_NODE_RANK",
-        "PET_NPROC_PER_NODE",
-        "RANK",
-        "WORLD_SIZE",
-    }
-)
-"""Variables that Headrace sets for every rank; a manifest may not."""
-
-VARIABLES_OF_TORCHRUN = frozenset(
-    {
-        "GROUP_RANK",
-        "GROUP_WORLD_SIZE",
-        "ROLE_NAME",
-        "ROLE_RANK",
-        "ROLE_WORLD_SIZE",
-        "TORCHELASTIC_MAX_RESTARTS",
-        "TORCHELASTIC_RESTART_COUNT",
-        "TORCHELASTIC_RUN_ID",
-        "TORCHELASTIC_USE_AGENT_STORE",
-    }
-)
-"""Variables that torchrun sets for every rank beside those, whatever they were before."""
 
 
 def _broken(at: str, sentence: str) -> PydanticCustomError:
@@ -253,10 +217,9 @@ class EnvironmentVariable(_Part):
     def _one_value(self) -> "EnvironmentVariable":
         if (self.value is None) == (self.value_from is None):
             raise _broken("value", "wanted exactly one of value and valueFrom")
-        ours = self.name in RESERVED_VARIABLES or self.name.startswith("HEADRACE_")
-        if ours or self.name in VARIABLES_OF_TORCHRUN:
-            who = "Headrace" if ours else "torchrun"
-            raise _broken("name", f"{self.name} is set by {who} for every rank; use another name")
+        owner = setter_of(self.name)
+        if owner is not None:
+            raise _broken("name", f"{self.name} is set by {owner} for every rank; use another name")
         return self
 
 

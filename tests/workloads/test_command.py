@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace.api.manifest import RESERVED_VARIABLES
+from headrace.api.variables import RESERVED_VARIABLES
 from headrace.workloads.command import expanded, variables, with_own_programs
 from headrace.workloads.control import Launch
 from tests.workloads.attempts import Agent, alive, until

@@ -203,10 +203,7 @@ def test_explain_says_who_holds_what_a_job_lacks(tmp_path: Path) -> None:
 def test_a_snapshot_is_the_state_without_secrets(tmp_path: Path) -> None:
     async def test() -> None:
         async with an_api(tmp_path) as api:
-            created = await api.submit(
-                env=[{"name": "API_KEY", "value": "hunter2"}],
-                checkpoint={"store": "s3://key:hunter3@bucket/x"},
-            )
+            created = await api.submit(env=[{"name": "API_KEY", "value": "hunter2"}])
             await Agent(api).register()
             await api.job(created.uid)
             pieces: list[bytes] = []
