@@ -1,6 +1,6 @@
 """Writes the Python stubs of ``protos/`` into ``headrace/api/generated`` (``make protos``).
 
-grpcio-tools is pinned below 1.85 because stubs demand at least the grpcio that wrote them, and
+grpcio-tools is pinned because stubs demand at least the grpcio that wrote them, and
 Headrace runs on machines that carry grpcio 1.84.
 """
 

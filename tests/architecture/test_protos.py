@@ -1,8 +1,10 @@
 """The protos follow buf's rules, break nobody, and the checked-in stubs are made from them."""
 
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,29 @@ def test_stubs_are_current() -> None:
         text=True,
     )
     assert checked.returncode == 0, checked.stderr
+
+
+def test_whoever_may_be_installed_can_import_the_stubs() -> None:
+    """Stubs refuse a grpcio or protobuf older than what wrote them; the package asks for those."""
+    asked = " ".join(
+        tomllib.loads((ROOT / "headrace" / "pyproject.toml").read_text())["project"]["dependencies"]
+    )
+    stub = ROOT / "headrace" / "api" / "generated" / "jobs_pb2"
+    grpc = re.search(
+        r"GRPC_GENERATED_VERSION = '(.+)'", stub.with_name("jobs_pb2_grpc.py").read_text()
+    )
+    protobuf = re.search(r"PUBLIC,\s+(\d+),\s+(\d+),\s+(\d+),", stub.with_suffix(".py").read_text())
+    assert grpc is not None
+    assert protobuf is not None
+    for package, demanded in (("grpcio", grpc[1]), ("protobuf", ".".join(protobuf.groups()))):
+        least = re.search(rf"(?<!\S){package}>=([0-9.]+)", asked)
+        assert least is not None
+        assert _numbers(least[1]) >= _numbers(demanded), f"{package}: {least[1]} < {demanded}"
+
+
+def _numbers(version: str) -> list[int]:
+    numbers = [int(part) for part in version.split(".")]
+    return numbers + [0] * (3 - len(numbers))
 
 
 def test_stale_stubs_are_noticed(copy_of_protos: Path) -> None:

@@ -5,7 +5,7 @@ import warnings
 
 from headrace.api.generated import admin_pb2 as headrace_dot_v1alpha1_dot_admin__pb2
 
-GRPC_GENERATED_VERSION = '1.84.2'
+GRPC_GENERATED_VERSION = '1.84.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
