@@ -292,13 +292,13 @@ def _order(record: JobRecord) -> tuple[int, bool, int]:
 
 
 def _standing(record: JobRecord) -> int:
-    """Among equals: who runs, who was given a place or lost it without fault, who waits, who
-    failed.
+    """Among equals: who runs, who was given a place or lost it once without fault, who waits, who
+    failed, or was set back again and again.
     """
     if record.attempt is not None:
         return 0
     if record.stage is Stage.BACKING_OFF:
-        return 3 if record.failures else 1
+        return 3 if record.failures or record.setbacks > 1 else 1
     return 1 if record.reason is not None and record.reason.code in _ON_ITS_WAY else 2
 
 

@@ -122,6 +122,7 @@ class JobRecord:
         attempt: The attempt that may hold accelerators; None while idle or finished.
         attempts_made: Highest attempt number given out or heard of.
         failures: Failed attempts that count against the retries.
+        setbacks: Attempts in a row that nodes, Ray or hardware ended before they made progress.
         reconfigurations: Planned changes of plan or place so far.
         backoff_until: Not to be started before this.
         progress: How far it has come.
@@ -140,6 +141,7 @@ class JobRecord:
     attempt: AttemptRecord | None = None
     attempts_made: Attempt = Attempt(0)
     failures: int = 0
+    setbacks: int = 0
     reconfigurations: int = 0
     backoff_until: Instant = Instant(0)
     progress: Progress = field(default_factory=Progress)

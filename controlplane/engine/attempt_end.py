@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from controlplane.domain.clock import Duration, Instant, after, seconds
+from controlplane.domain.job import JobSpec
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, JobRecord, Outcome
@@ -33,12 +34,21 @@ NOT_ITS_FAULT = frozenset(
 )
 """Failures that do not count against the job's retries."""
 
+SETBACK_BACKOFF_SECONDS = 10
+"""Wait after the second setback in a row; doubles with each further one."""
+
+SETBACK_BACKOFF_MAX_SECONDS = 300
+"""Longest wait that setbacks cause. It is also how long a command, which reports no steps, must
+have run to count as progress.
+"""
+
 _SPECIFIC = frozenset({ReasonCode.OUT_OF_MEMORY, ReasonCode.STORE_NOT_SHARED})
 
 
 def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant) -> JobRecord:
     """The job after its attempt's last unit was released at ``at``."""
-    record = replace(_with_time_held(record, attempt), attempt=None)
+    setbacks = 0 if _made_progress(record, attempt, at) else record.setbacks
+    record = replace(_with_time_held(record, attempt), attempt=None, setbacks=setbacks)
     outcomes = {known.outcome for known in attempt.exits}
     wish = attempt.intent_reason
     if outcomes == {Outcome.SUCCEEDED}:
@@ -100,7 +110,11 @@ def cause_of(attempt: AttemptRecord) -> Reason:
 
 def _after_failure(record: JobRecord, cause: Reason, at: Instant) -> JobRecord:
     spec = record.job.spec
-    failures = record.failures + (0 if cause.code in NOT_ITS_FAULT else 1)
+    if cause.code in NOT_ITS_FAULT:
+        record = replace(record, setbacks=record.setbacks + 1)
+        failures = record.failures
+    else:
+        failures = record.failures + 1
     if failures > spec.max_retries:
         message = f"attempt {record.attempts_made} failed and no retry is left: {cause.message}"
         return replace(
@@ -112,15 +126,37 @@ def _after_failure(record: JobRecord, cause: Reason, at: Instant) -> JobRecord:
         )
     if spec.suspend:
         return replace(record, stage=Stage.SUSPENDED, failures=failures, reason=cause)
-    doublings = min(max(0, failures - 1), 30)
-    wait_seconds = min(spec.backoff_seconds * 2**doublings, spec.backoff_max_seconds)
     return replace(
         record,
         stage=Stage.BACKING_OFF,
         failures=failures,
-        backoff_until=after(at, seconds(wait_seconds)),
+        backoff_until=after(at, seconds(_wait_seconds(spec, failures, record.setbacks))),
         reason=cause,
     )
+
+
+def _made_progress(record: JobRecord, attempt: AttemptRecord, at: Instant) -> bool:
+    """Whether the attempt did what it was started for before it ended."""
+    if record.job.spec.steps:
+        return attempt.trained
+    proven = seconds(SETBACK_BACKOFF_MAX_SECONDS)
+    return attempt.running_at is not None and at >= after(attempt.running_at, proven)
+
+
+def _wait_seconds(spec: JobSpec, failures: int, setbacks: int) -> int:
+    """How long the job backs off. The manifest sets the wait for failures of the job's own, and
+    may set it to nothing; nobody chose how often nodes and Ray break, so repeated setbacks have a
+    wait that no manifest takes away.
+    """
+    own = min(_doubled(spec.backoff_seconds, failures), spec.backoff_max_seconds)
+    if setbacks < 2:
+        return own
+    wait = min(_doubled(SETBACK_BACKOFF_SECONDS, setbacks - 1), SETBACK_BACKOFF_MAX_SECONDS)
+    return max(own, wait)
+
+
+def _doubled(first_seconds: int, times: int) -> int:
+    return first_seconds << min(max(0, times - 1), 30)
 
 
 def _with_time_held(record: JobRecord, attempt: AttemptRecord) -> JobRecord:

@@ -146,11 +146,11 @@ def _replaced(draft: Draft, known: JobRecord, job: Job) -> None:
     if known.withdrawn:
         return
     stage = known.stage
-    failures, backoff_until = known.failures, known.backoff_until
+    failures, setbacks, backoff_until = known.failures, known.setbacks, known.backoff_until
     if stage in IDLE:
         # A changed spec gets a new chance: what failed before may be what was changed.
         stage = _idle_stage(job.spec)
-        failures, backoff_until = 0, Instant(0)
+        failures, setbacks, backoff_until = 0, 0, Instant(0)
     draft.move(
         known,
         stage,
@@ -158,6 +158,7 @@ def _replaced(draft: Draft, known: JobRecord, job: Job) -> None:
         job=replace(job, submitted_at=known.job.submitted_at),
         attempt=_attempt_under_new_spec(known, job),
         failures=failures,
+        setbacks=setbacks,
         backoff_until=backoff_until,
     )
 

@@ -44,7 +44,12 @@ def test_back_off_doubles_up_to_its_limit_and_then_the_job_fails_with_the_last_l
     assert world.job("job").failures == 3
 
 
-@pytest.mark.parametrize("code", [ReasonCode.NODE_LOST, ReasonCode.RAY_LOST, ReasonCode.FENCED])
+NOT_ITS_FAULT = pytest.mark.parametrize(
+    "code", [ReasonCode.NODE_LOST, ReasonCode.RAY_LOST, ReasonCode.FENCED]
+)
+
+
+@NOT_ITS_FAULT
 def test_what_is_not_its_fault_costs_no_retry_but_backs_off(code: ReasonCode) -> None:
     world = a_running_pair()
     for _ in range(4):
@@ -52,6 +57,53 @@ def test_what_is_not_its_fault_costs_no_retry_but_backs_off(code: ReasonCode) ->
         assert world.stage("job") is Stage.BACKING_OFF
         world.passes(8).settle()
     assert world.job("job").failures == 0
+
+
+def waits_of_starts_that_fail(world: World, code: ReasonCode, times: int) -> list[float]:
+    """Seconds that the job backs off after each of so many attempts that never trained."""
+    waits = []
+    for _ in range(times):
+        world.cycle()
+        world.exits("job", Outcome.LOST, reason=code)
+        waits.append((world.job("job").backoff_until - world.now) / seconds(1))
+        assert not started(world.passes(waits[-1] - 0.001).cycle().decided.actions)
+        world.passes(0.001)
+    return waits
+
+
+@NOT_ITS_FAULT
+def test_setbacks_in_a_row_back_off_longer_and_longer_whatever_the_manifest_says(
+    code: ReasonCode,
+) -> None:
+    world = a_cluster().with_nodes(1, 1).submit(a_job().retrying(0, 0, 0))
+    waits = waits_of_starts_that_fail(world, code, 9)
+    assert waits == [0, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert (world.job("job").failures, world.stage("job")) == (0, Stage.BACKING_OFF)
+
+
+def test_a_longer_wait_of_the_manifest_stays_and_a_run_that_trained_begins_anew() -> None:
+    world = a_cluster().with_nodes(1, 1).submit(a_job().retrying(3, 30, 3600))
+    assert waits_of_starts_that_fail(world, ReasonCode.RAY_LOST, 5) == [30, 30, 30, 40, 80]
+    world.settle().fails("job", ReasonCode.RAY_LOST)
+    assert (world.job("job").backoff_until - world.now) / seconds(1) == 30
+    assert world.replayed() == world.state
+
+
+@pytest.mark.parametrize(("ran_seconds", "wait_seconds"), [(299, 20), (300, 5)])
+def test_a_command_that_ran_long_enough_begins_anew(ran_seconds: int, wait_seconds: int) -> None:
+    world = a_cluster().with_nodes(1, 1).submit(a_job().running_a_command())
+    waits_of_starts_that_fail(world, ReasonCode.RAY_LOST, 2)
+    world.settle().passes(ran_seconds).fails("job", ReasonCode.RAY_LOST)
+    assert (world.job("job").backoff_until - world.now) / seconds(1) == wait_seconds
+
+
+def test_a_job_that_is_set_back_again_and_again_does_not_hold_up_its_equal() -> None:
+    world = a_cluster().with_nodes(1, 1).submit(a_job())
+    waits_of_starts_that_fail(world, ReasonCode.RAY_LOST, 2)
+    world.cycle()
+    world.exits("job", Outcome.LOST, reason=ReasonCode.RAY_LOST)
+    world.submit(a_job("other")).settle()
+    assert world.stage("other") is Stage.RUNNING
 
 
 @pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.STOPPED])
