@@ -56,10 +56,14 @@ class FailJob:
 
 @dataclass(frozen=True, slots=True)
 class ForgetJob:
-    """Drop a withdrawn or expired job from the state; ``purge`` its checkpoints."""
+    """Drop a withdrawn or expired job from the state; ``purge`` its checkpoints.
+
+    ``reason`` is how it ended: whoever comes after it is gone finds that here only.
+    """
 
     uid: JobUid
     purge: bool = False
+    reason: Reason | None = None
     kind: Literal["ForgetJob"] = "ForgetJob"
 
 

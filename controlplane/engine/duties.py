@@ -17,6 +17,7 @@ Unhealthy = dict[NodeId, dict[AcceleratorId, str]]
 """Quarantined accelerators by node, with why."""
 
 SUSPENDED = Reason(ReasonCode.SUSPENDED, "spec.suspend is set")
+_WITHDRAWN = Reason(ReasonCode.WITHDRAWN, "its removal was asked for")
 
 
 def duties(state: ClusterState, now: Instant) -> Iterator[Action]:
@@ -56,8 +57,7 @@ def _duty(
     if attempt.intent is Intent.END:
         return None
     if record.withdrawn:
-        reason = Reason(ReasonCode.WITHDRAWN, "its removal was asked for")
-        return EndAttempt(record.uid, attempt.number, reason)
+        return EndAttempt(record.uid, attempt.number, _WITHDRAWN)
     limit = _limit_reached(record, now)
     if limit is not None:
         return EndAttempt(record.uid, attempt.number, limit)
@@ -119,11 +119,12 @@ def _stragglers_limit(attempt: AttemptRecord, settings: PolicySettings) -> Insta
 
 
 def _duty_of_idle(record: JobRecord, now: Instant) -> Action | None:
+    if record.stage in FINISHED and (record.withdrawn or now >= _expiry(record)):
+        return ForgetJob(record.uid, record.purge, record.reason)
     if record.withdrawn:
-        return ForgetJob(record.uid, purge=record.purge)
+        return ForgetJob(record.uid, record.purge, _WITHDRAWN)
     if record.stage in FINISHED:
-        expired = now >= _expiry(record)
-        return ForgetJob(record.uid) if expired else None
+        return None
     limit = _limit_reached(record, now)
     return FailJob(record.uid, limit) if limit is not None else None
 

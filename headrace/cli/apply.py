@@ -65,7 +65,8 @@ def apply(
         if wait and results:
             from headrace.cli.wait import wait_for
 
-            wait_for(client, [uid for _, (uid, _) in results], timeout_seconds)
+            names = {uid: job.job.metadata.name for job, (uid, _) in results}
+            wait_for(client, names, timeout_seconds)
 
 
 def _say_result(job: TrainingJob, result: str, output: Format, uid: str = "") -> None:

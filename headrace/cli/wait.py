@@ -1,16 +1,18 @@
 """Waiting for jobs, with a progress bar for people and lines for logs."""
 
+import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from headrace.api.generated import jobs_pb2
+from headrace.api.generated import common_pb2, jobs_pb2
 from headrace.cli import views
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.output import has_colour, is_terminal, note, note_outage
 from headrace.client.client import Client
+from headrace.client.trouble import CallError, Kind
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,38 +20,81 @@ if TYPE_CHECKING:
 FINISHED = frozenset({"Succeeded", "Failed"})
 
 
-def wait_for(client: Client, uids: list[str], timeout_seconds: float) -> None:
-    """Returns when every job has succeeded.
+def wait_for(client: Client, names: Mapping[str, str], timeout_seconds: float) -> None:
+    """Returns when every job has succeeded, also those that are forgotten by then.
+
+    Args:
+        client: Who is asked.
+        names: What to call each job, by uid.
+        timeout_seconds: How long at most; 0 for ever.
 
     Raises:
         CommandError: A job failed or was withdrawn, or time is up.
     """
-    waiting = set(uids)
+    waiting, present, version = set(names), set[str](), 0
     failed: list[str] = []
     with deadline(client, timeout_seconds) as late, _display() as display:
         for message in changes(client, late):
             job = message.job
-            if job.uid not in waiting:
-                continue
-            if message.kind == jobs_pb2.WatchJobsResponse.KIND_GONE or job.status.withdrawn:
-                failed.append(f"{job.name} was withdrawn")
-                waiting.discard(job.uid)
+            ends: dict[str, str | None] = {}
+            if message.kind == jobs_pb2.WatchJobsResponse.KIND_SYNCED:
+                missing = [uid for uid in waiting - present if _is_forgotten(client, uid)]
+                ends = {uid: _end_of_forgotten(client, uid, names[uid], 0) for uid in missing}
+            elif job.uid not in waiting:
+                pass
+            elif message.kind == jobs_pb2.WatchJobsResponse.KIND_GONE:
+                ends[job.uid] = _end_of_forgotten(client, job.uid, names[job.uid], version)
             else:
+                present.add(job.uid)
+                ends[job.uid] = _end_of_present(job)
                 display.show(job)
-            if job.status.stage in FINISHED:
-                waiting.discard(job.uid)
-                if job.status.stage == "Failed":
-                    failed.append(f"{job.name} failed: {views.reason(job.status.reason)}")
+            version = max(version, message.version)
+            waiting -= {uid for uid, end in ends.items() if end is not None}
+            failed += [end for end in ends.values() if end]
             if not waiting:
                 break
     if waiting:
         raise CommandError(
             ExitCode.TIMED_OUT,
-            f"{len(waiting)} of {len(uids)} jobs are not done after {timeout_seconds:g} s; they "
+            f"{len(waiting)} of {len(names)} jobs are not done after {timeout_seconds:g} s; they "
             "go on (`headrace top` shows them)",
         )
     if failed:
         raise CommandError(ExitCode.JOB_FAILED, "; ".join(failed))
+
+
+def _end_of_present(job: jobs_pb2.Job) -> str | None:
+    """What went wrong with a job that is over; empty if it succeeded, None if it goes on."""
+    if job.status.stage in FINISHED:
+        return _told(job.name, job.status.stage == "Succeeded", job.status.reason)
+    return f"{job.name} was withdrawn" if job.status.withdrawn else None
+
+
+def _told(name: str, succeeded: bool, reason: common_pb2.Reason) -> str:
+    return "" if succeeded else f"{name} failed: {views.reason(reason)}"
+
+
+def _is_forgotten(client: Client, uid: str) -> bool:
+    """Whether a job that a watch did not tell of has gone, and is not just about to come."""
+    try:
+        client.get_job_by_uid(uid)
+    except CallError as trouble:
+        if trouble.kind is not Kind.NOT_FOUND:
+            raise
+        return True
+    return False
+
+
+def _end_of_forgotten(client: Client, uid: str, name: str, version: int) -> str:
+    """The same of a job that was forgotten after ``version``: the log knows how it ended."""
+    for event in reversed(client.list_events(uid, version)):
+        forgotten = json.loads(event.body_json or "{}").get("kind") == "ForgetJob"
+        if not forgotten or not event.reason.code:
+            continue
+        if event.reason.code == "Withdrawn":
+            return f"{name} was withdrawn"
+        return _told(name, event.reason.code == "Succeeded", event.reason)
+    return f"{name} is gone, and the log does not tell (any more) how it ended"
 
 
 def changes(client: Client, late: threading.Event) -> Iterator[jobs_pb2.WatchJobsResponse]:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.api.generated import common_pb2, jobs_pb2
 from headrace.api.manifest import TrainingJob, parse
-from headrace.cli.exit_codes import ExitCode
+from headrace.cli.exit_codes import CommandError, ExitCode
+from headrace.cli.wait import wait_for
 from headrace.client.client import Client
 from headrace.client.context import Context
 from headrace.client.trouble import CallError
@@ -155,6 +157,49 @@ def test_apply_wait_ends_with_the_job(
     thread.join()
     assert result.exit_code == code, result.output
     assert "job/a Running dp2" in result.stderr
+
+
+FORGOTTEN = [
+    ("Succeeded", ""),
+    ("RetriesExhausted", "a failed: RetriesExhausted"),
+    ("Withdrawn", "a was withdrawn"),
+    ("", "does not tell"),
+]
+
+
+def forget(plane: FakeControlPlane, code: str) -> None:
+    """What the log says of a job once it is forgotten; an older log gives no reason."""
+    plane.events.append(
+        jobs_pb2.LoggedEvent(
+            sequence=7,
+            kind="CycleDecided",
+            uid="uid-a",
+            reason=common_pb2.Reason(code=code),
+            body_json='{"uid":"uid-a","kind":"ForgetJob"}',
+        )
+    )
+
+
+@pytest.mark.parametrize(("code", "told"), FORGOTTEN)
+@pytest.mark.parametrize("seen", [True, False])
+def test_waiting_ends_with_the_true_outcome_of_a_job_that_is_gone_already(
+    plane: FakeControlPlane, code: str, told: str, seen: bool
+) -> None:
+    def go() -> None:
+        while not any(call == "WatchJobs" for call, _ in list(plane.asked)):
+            threading.Event().wait(0.01)
+        plane.forget("uid-a")
+
+    forget(plane, code)
+    thread = threading.Thread(target=go)
+    if seen:
+        plane.put("a", "Running")
+        thread.start()
+    failing = pytest.raises(CommandError, match=told) if told else nullcontext()
+    with Client(Context(plane.address)) as client, failing:
+        wait_for(client, {"uid-a": "a"}, 30.0)
+    if seen:
+        thread.join()
 
 
 def test_apply_wait_gives_up_in_time_and_leaves_the_job(

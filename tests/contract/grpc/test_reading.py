@@ -12,6 +12,7 @@ from tests.contract.grpc.harness import (
     Agent,
     Api,
     an_api,
+    eventually,
     launches,
     refusal,
     refused_stream,
@@ -256,5 +257,31 @@ def test_losses_come_by_step_and_go_on_after_one(tmp_path: Path) -> None:
         ]
         assert [p.step for p in later.points] == [4, 5]
         assert "uid" in violations(nobody)
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"), [("Succeeded", "Succeeded"), ("Failed", "RetriesExhausted")]
+)
+def test_how_a_forgotten_job_ended_stays_in_the_log(
+    tmp_path: Path, outcome: str, code: str
+) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            created = await api.submit(ttlSecondsAfterFinish=0, retries={"max": 0})
+            agent = Agent(api)
+            await agent.register()
+            launch = (await agent.assigned(launches)).launches[0]
+            await agent.started(launch)
+            await agent.exited(launch, outcome, 100)
+            request = jobs_pb2.ListEventsRequest(uid=created.uid, page_size=1000)
+
+            async def forgotten() -> jobs_pb2.LoggedEvent | None:
+                events = (await api.jobs.ListEvents(request)).events
+                return next((e for e in events if '"ForgetJob"' in e.body_json), None)
+
+            told = await eventually(forgotten)
+        assert told.reason.code == code
 
     run(test())

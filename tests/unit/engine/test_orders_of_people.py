@@ -148,7 +148,8 @@ def test_a_change_of_what_is_trained_restarts_the_job(policy: str) -> None:
     world = a_cluster(policy).with_nodes(1, 1).submit(a_job().training(0.1)).settle()
     world.update(a_job().training(0.2))
     (stop,) = world.cycle().decided.actions
-    assert stop == StopAttempt(stop.uid, world.attempt("job").number, stop.reason)  # type: ignore[union-attr]
+    assert isinstance(stop, StopAttempt)
+    assert stop == StopAttempt(stop.uid, world.attempt("job").number, stop.reason)
     assert world.code("job") is ReasonCode.SPEC_CHANGED
     (launch,) = launches_for(world.state, NodeId("n1"))
     assert "0.1" in launch.manifest_json, "an attempt keeps the manifest that it began with"
@@ -187,6 +188,8 @@ def test_a_finished_job_takes_a_new_time_to_live_but_does_not_run_again() -> Non
     world.passes(60)
     (forget,) = world.cycle().decided.actions
     assert isinstance(forget, ForgetJob)
+    assert forget.reason is not None
+    assert forget.reason.code is ReasonCode.SUCCEEDED
 
 
 @pytest.mark.parametrize("stage", [Stage.QUEUED, Stage.RUNNING, Stage.STOPPING])
