@@ -131,6 +131,5 @@ class _Round:
 
 
 def _behind(record: JobRecord, what: str) -> Reason:
-    name = f"{record.job.namespace}/{record.job.name}"
-    text = f"{name} came first and waits for {what}"
+    text = f"{record.job.full_name} came first and waits for {what}"
     return Reason(ReasonCode.BEHIND_EARLIER_JOB, text, holders=(record.uid,))

@@ -133,3 +133,8 @@ class Job:
     owner: Owner = Owner.CONTROL_PLANE
     submitter: str = ""
     submitted_at: Instant = Instant(0)
+
+    @property
+    def full_name(self) -> str:
+        """What people call it among all namespaces."""
+        return f"{self.namespace}/{self.name}"

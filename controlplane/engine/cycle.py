@@ -17,10 +17,13 @@ from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Policy
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
-from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.domain.snapshot import ClusterSnapshot, Slot
 from controlplane.engine.duties import SUSPENDED, duties
 from controlplane.engine.invariants import violations
 from controlplane.engine.state import ClusterState, SequencedEvent
+
+_NAMED = 3
+"""So many jobs are named in one reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +136,14 @@ def _tell_waiting(snapshot: ClusterSnapshot, reason: Reason) -> _Orders:
 def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
     orders = _Orders()
     released = _Released(snapshot)
+    newcomers = _Newcomers(snapshot, decision)
     for uid, record in snapshot.jobs.items():
         if record.withdrawn or record.finished_at is not None:
             continue
         target = decision.targets.get(uid)
         why = decision.reasons.get(uid)
         if record.attempt is not None:
-            _steer(orders, record, record.attempt, target, why)
+            _steer(orders, record, record.attempt, target, why, newcomers)
         elif record.stage is Stage.SUSPENDED:
             orders.reasons[uid] = SUSPENDED
         elif record.stage is Stage.BACKING_OFF and snapshot.at < record.backoff_until:
@@ -163,6 +167,7 @@ def _steer(
     attempt: AttemptRecord,
     target: Placement | None,
     why: Reason | None,
+    newcomers: "_Newcomers",
 ) -> None:
     """What to do about a job that has an attempt."""
     if attempt.intent is not Intent.RUN:
@@ -171,26 +176,78 @@ def _steer(
         if record.stage is Stage.RUNNING and why is not None:
             orders.reasons[record.uid] = why
         return
-    changed = _why_changed(attempt.placement, target, why)
+    room = newcomers.instead_of(record, attempt.placement, target)
+    changed = _why_changed(attempt.placement, target, why, room)
     orders.actions.append(StopAttempt(record.uid, attempt.number, changed, then=target))
 
 
-def _why_changed(before: Placement, then: Placement | None, why: Reason | None) -> Reason:
+def _why_changed(
+    before: Placement, then: Placement | None, why: Reason | None, room: str
+) -> Reason:
     """The reason of a planned stop; its code is one of those that no failure can have."""
     held = before.accelerator_count
+    makes_room = f": makes room for {room}" if room else ""
     if then is None:
         if why is not None and why.code in (ReasonCode.MOVED_OFF_NODE, ReasonCode.SPEC_CHANGED):
             return why
         detail = f": {why.message}" if why is not None and why.message else ""
-        return Reason(ReasonCode.PREEMPTED, f"gives back {held} accelerators{detail}")
+        text = f"gives back {held} accelerators{makes_room or detail}"
+        return Reason(ReasonCode.PREEMPTED, text)
     wanted = then.accelerator_count
     change = f"{before.plan} -> {then.plan}"
     if wanted < held:
-        return Reason(ReasonCode.SHRUNK_FOR_OTHERS, change, wanted, held)
+        return Reason(ReasonCode.SHRUNK_FOR_OTHERS, f"{change}{makes_room}", wanted, held)
     if wanted > held:
         return Reason(ReasonCode.GROWN_INTO_FREE, change, wanted, held)
     moved = sorted(then.nodes - before.nodes) or sorted(then.nodes)
-    return Reason(ReasonCode.MOVED_OFF_NODE, f"moves to {', '.join(moved)}", wanted, held)
+    text = f"moves to {', '.join(moved)}{makes_room}"
+    return Reason(ReasonCode.MOVED_OFF_NODE, text, wanted, held)
+
+
+class _Newcomers:
+    """Who is to get what others leave. Looked up only if somebody leaves anything."""
+
+    def __init__(self, snapshot: ClusterSnapshot, decision: Decision) -> None:
+        self._snapshot = snapshot
+        self._targets = decision.targets
+        self._coming: dict[Slot, JobUid] | None = None
+
+    def instead_of(self, record: JobRecord, before: Placement, then: Placement | None) -> str:
+        """The names of those for whom a job leaves accelerators, or a share of its queue's quota;
+        empty if it is for nobody.
+        """
+        if self._coming is None:
+            self._coming = self._who_comes_where()
+        kept = set() if then is None else set(then.slots())
+        left = (slot for slot in before.slots() if slot not in kept)
+        uids = dict.fromkeys(self._coming[slot] for slot in left if slot in self._coming)
+        uids = uids or self._within_quota(record.job.spec.queue)
+        names = [self._snapshot.jobs[uid].job.full_name for uid in uids]
+        if len(names) > _NAMED:
+            names[_NAMED:] = [f"{len(names) - _NAMED} more"]
+        return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+    def _who_comes_where(self) -> dict[Slot, JobUid]:
+        coming: dict[Slot, JobUid] = {}
+        for uid, target in self._targets.items():
+            record = self._snapshot.jobs.get(uid)
+            attempt = record.attempt if record is not None else None
+            if record is not None and (attempt is None or target is not attempt.placement):
+                coming.update(dict.fromkeys(target.slots(), uid))
+        return coming
+
+    def _within_quota(self, name: QueueName) -> dict[JobUid, None]:
+        """Jobs that are to start in the queue, if they have to share a quota."""
+        queue = self._snapshot.queues.get(name)
+        if queue is None or queue.quota_accelerators is None:
+            return {}
+        jobs = self._snapshot.jobs
+        coming = dict.fromkeys((self._coming or {}).values())
+        return {
+            uid: None
+            for uid in coming
+            if jobs[uid].attempt is None and jobs[uid].job.spec.queue == name
+        }
 
 
 class _Released:

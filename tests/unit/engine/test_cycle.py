@@ -7,6 +7,7 @@ import pytest
 
 from controlplane.baselines import BASELINES
 from controlplane.baselines.equal_share import equal_share
+from controlplane.domain.action import StopAttempt
 from controlplane.domain.event import JobSubmitted
 from controlplane.domain.ids import JobUid
 from controlplane.domain.lifecycle import Stage
@@ -114,6 +115,57 @@ def test_priority_then_guarantee_then_age_decide_who_goes_first(policy: str) -> 
         order.append(uid)
         world.runs(uid).exits(uid)
     assert order == ["high", "sure", "old"]
+
+
+def stops(world: World) -> dict[str, str]:
+    """What a cycle tells the jobs that it stops."""
+    actions = world.cycle().decided.actions
+    return {a.uid: a.reason.message for a in actions if isinstance(a, StopAttempt)}
+
+
+def test_who_shrinks_is_told_for_whom_and_who_grows_back_has_no_one_to_name() -> None:
+    world = a_cluster().with_nodes(1, 4).submit(a_job("gpt").wanting(1, 4)).settle()
+    world.submit(a_job("vit").wanting(2))
+    assert stops(world) == {"gpt": "dp4 -> dp2: makes room for default/vit"}
+    assert world.why("gpt").message == "dp4 -> dp2: makes room for default/vit"
+    world.stopped_ones_leave().settle().exits("vit")
+    assert stops(world) == {"gpt": "dp2 -> dp4"}
+
+
+@pytest.mark.parametrize(
+    ("newcomers", "named"),
+    [
+        ("ab", "default/a and default/b"),
+        ("abc", "default/a, default/b and default/c"),
+        ("abcde", "default/a, default/b, default/c and 2 more"),
+    ],
+)
+def test_a_few_of_many_newcomers_are_named(newcomers: str, named: str) -> None:
+    world = a_cluster().with_nodes(1, 6).submit(a_job("big").wanting(1, 6)).settle()
+    world.submit(*(a_job(name).wanting(1) for name in newcomers))
+    (told,) = stops(world).values()
+    assert told.endswith(f": makes room for {named}")
+
+
+def test_who_is_pushed_out_is_told_by_whom() -> None:
+    world = a_cluster().with_nodes(1, 2).submit(a_job("low").wanting(2)).settle()
+    world.submit(a_job("high").wanting(2).with_priority(1))
+    assert stops(world) == {"low": "gives back 2 accelerators: makes room for default/high"}
+
+
+def test_who_shrinks_to_share_a_quota_is_told_with_whom() -> None:
+    world = a_cluster().with_nodes(2, 4).with_queue("q", quota=4)
+    world.submit(a_job("a").in_queue("q").wanting(1, 4)).settle()
+    world.submit(a_job("b").in_queue("q").wanting(1, 4), a_job("elsewhere"))
+    assert stops(world) == {"a": "dp4 -> dp2: makes room for default/b"}
+
+
+def test_who_leaves_a_drained_node_makes_room_for_nobody() -> None:
+    world = a_cluster().with_nodes(2, 1).submit(a_job()).settle()
+    (node,) = world.nodes_of("job")
+    (other,) = {"n1", "n2"} - {node}
+    world.drain(node)
+    assert stops(world) == {"job": f"moves to {other}"}
 
 
 @EITHER_POLICY
