@@ -8,6 +8,7 @@ the node registers.
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from controlplane.domain.ids import TERM_LIMIT
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Intent, Outcome
 
@@ -187,6 +188,9 @@ def refusal(assignment: Assignment, memory: Memory) -> str:
         memory: What was obeyed before.
     """
     came = (assignment.term, assignment.number)
+    if assignment.term >= TERM_LIMIT:
+        # Once obeyed, no sane term could be obeyed after it.
+        return f"assignment (term {came[0]}, number {came[1]}): no control plane has such a term"
     if came < memory.highest:
         return (
             f"assignment (term {came[0]}, number {came[1]}) is older than "

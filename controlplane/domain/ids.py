@@ -16,6 +16,14 @@ QueueName = NewType("QueueName", str)
 Term = NewType("Term", int)
 """The reign of one decider. Agents refuse assignments of a lower term than they have seen."""
 
+TERM_LIMIT = Term(2**62)
+"""No honest decider comes near it, and what counts terms (64 bits) ends soon after it."""
+
+TERM_MOST_AHEAD = 2**32
+"""How far an agent's term may be ahead of the store's. Terms grow by one with every reign, and
+follow the clock's seconds after a restore, so no forgotten term is further ahead than this.
+"""
+
 Attempt = NewType("Attempt", int)
 """Counts a job's starts from 1. Agents refuse a lower attempt than they have seen."""
 

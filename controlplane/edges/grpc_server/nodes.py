@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from controlplane.domain.ids import NodeId, Term
+import structlog
+
+from controlplane.domain.ids import TERM_MOST_AHEAD, NodeId, Term
 from controlplane.edges.grpc_server.assignments import AssignmentBook
 from controlplane.edges.grpc_server.contacts import Contacts
 from controlplane.edges.grpc_server.door import Door
@@ -20,6 +22,8 @@ from controlplane.wire.translate import (
     report_events,
 )
 from headrace.api.generated import nodes_pb2, nodes_pb2_grpc
+
+log = structlog.get_logger(__name__)
 
 
 class NodeService(nodes_pb2_grpc.NodeServiceServicer):
@@ -58,6 +62,14 @@ class NodeService(nodes_pb2_grpc.NodeServiceServicer):
         """A restored store may have forgotten terms that agents have obeyed since."""
         if self._door.closed:
             raise unavailable(self._door.closed)
+        if obeyed > self._reign.term + TERM_MOST_AHEAD:
+            log.error("absurd term refused", agent=caller.get().identity, term=obeyed)
+            raise precondition(
+                f"this agent says that it has obeyed term {obeyed}; no control plane of this "
+                f"cluster, which is at {self._reign.term}, can have given that. Its journal is "
+                "damaged or another cluster's: once nothing of it runs any more, remove its state "
+                "folder and start it again"
+            )
         if obeyed > self._reign.term:
             self._reign.rise_above(Term(obeyed))
             raise unavailable(

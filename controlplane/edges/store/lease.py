@@ -7,9 +7,9 @@ whatever a decider writes is fenced by its term, in the transaction that writes 
 from sqlalchemy import Connection, Engine, select, update
 
 from controlplane.domain.clock import SECOND, Duration, Instant
-from controlplane.domain.ids import Term
+from controlplane.domain.ids import TERM_LIMIT, Term
 from controlplane.edges.store.database import for_writing
-from controlplane.edges.store.errors import LeaseHeldError
+from controlplane.edges.store.errors import LeaseHeldError, StoreError
 from controlplane.edges.store.tables import LEASE, LEASE_ID
 from controlplane.engine.ports import TermLostError
 
@@ -39,6 +39,12 @@ def acquire_term(engine: Engine, holder: str, now: Instant, at_least: Term) -> T
                 f"{LEASE_FRESH // SECOND} s",
             )
         granted = Term(max(term + 1, at_least))
+        if granted >= TERM_LIMIT:
+            # Agents would refuse it, and those that did not would never obey a sane one again.
+            raise StoreError(
+                f"the store is at term {term}, which no control plane gives: it is damaged; "
+                "restore the last good backup"
+            )
         connection.execute(
             update(LEASE)
             .where(LEASE.c.id == LEASE_ID)

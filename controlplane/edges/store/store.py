@@ -74,6 +74,7 @@ class Store:
 
         Raises:
             LeaseHeldError: Another holder's lease is fresh.
+            StoreError: The store's term is none that a control plane can have given.
         """
         with told_as_store_errors(self._where):
             return lease.acquire_term(self._engine, holder, now, at_least)

@@ -124,6 +124,12 @@ def test_an_older_assignment_moves_nothing(memory: Memory, obeyed: bool) -> None
     assert bool(desired.refusal(Assignment(1, 1), memory)) is not obeyed
 
 
+@pytest.mark.parametrize("term", [2**62, 2**63 - 1])
+def test_an_absurd_term_is_never_obeyed(term: int) -> None:
+    assert "no control plane has such a term" in desired.refusal(Assignment(term, 1), Memory())
+    assert not desired.refusal(Assignment(2**62 - 1, 1), Memory())
+
+
 @pytest.mark.parametrize(
     ("accelerators", "code", "says"),
     [

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2, nodes_pb2
 from tests.contract.grpc.harness import (
@@ -309,6 +310,26 @@ def test_the_term_rises_above_what_an_agent_has_obeyed(tmp_path: Path) -> None:
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert agent.term == assignment.term == 42
         assert job.status.attempt == 1
+
+    run(test())
+
+
+@pytest.mark.parametrize("term", [2**33, 2**62, 2**63 - 1])
+def test_an_absurd_term_is_refused_and_the_others_work_on(tmp_path: Path, term: int) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            liar, honest = Agent(api, "node-b"), Agent(api)
+            await honest.register()
+            refused = [await refusal(liar.register(highest_term=term)) for _ in range(3)]
+            refused.append(await refusal(honest.report(applied_term=term)))
+            await api.submit()
+            assignment = await honest.assigned(launches)
+            answer = await honest.report(applied_term=assignment.term)
+        for error in refused:
+            assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert f"obeyed term {term}" in (error.details() or "")
+        assert assignment.term == 1
+        assert not answer.register_again
 
     run(test())
 

@@ -3,13 +3,16 @@
 import asyncio
 
 import pytest
+from sqlalchemy import update
 
 from controlplane.domain.clock import SECOND, Instant
 from controlplane.domain.ids import SequenceNumber, Term
-from controlplane.edges.store.errors import LeaseHeldError
+from controlplane.edges.store.database import connect, for_writing
+from controlplane.edges.store.errors import LeaseHeldError, StoreError
 from controlplane.edges.store.lease import LEASE_FRESH
 from controlplane.edges.store.pruning import Retention
 from controlplane.edges.store.store import Store
+from controlplane.edges.store.tables import LEASE
 from controlplane.edges.store.tail import EventTail
 from controlplane.engine.ports import TermLostError
 from tests.contract.store.builders import T0, SetClock, decided, numbers, running, started
@@ -23,6 +26,19 @@ def test_each_term_is_higher_than_any_before(url: str) -> None:
     assert store.acquire_term("one", T0) == 2, "the same one, started again, gets in at once"
     assert store.acquire_term("one", T0, at_least=Term(40)) == 40
     assert store.acquire_term("one", T0, at_least=Term(7)) == 41
+    store.close()
+
+
+@pytest.mark.parametrize("term", [2**62 - 1, 2**62, 2**63 - 1])
+def test_a_store_at_an_absurd_term_is_refused_and_not_raised_further(url: str, term: int) -> None:
+    store = Store.open(url)
+    engine = connect(url)
+    with for_writing(engine).begin() as connection:
+        connection.execute(update(LEASE).values(term=term))
+    engine.dispose()
+    for _ in range(2):
+        with pytest.raises(StoreError, match=f"at term {term}, .* restore the last good backup"):
+            store.acquire_term("one", T0)
     store.close()
 
 
