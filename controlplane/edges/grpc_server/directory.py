@@ -6,7 +6,7 @@ and two callers who submit one name at the same time meet here, not in the log.
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from controlplane.domain.ids import JobUid, SequenceNumber
 from controlplane.domain.job import Job
@@ -18,7 +18,7 @@ Name = tuple[str, str]
 """Namespace and name."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Pending:
     """A change of a job that the loop has not folded yet.
 
@@ -26,13 +26,28 @@ class Pending:
         job: The job as submitted; None for a withdrawal.
         purge: Whether the withdrawal takes its checkpoints.
         sequence: Its event's number; None until it is durable.
-        settled: Done when the event is durable, or known not to be.
+        settled: Whether the event is durable, or known not to be.
     """
 
     job: Job | None
     purge: bool = False
     sequence: SequenceNumber | None = None
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    settled: bool = False
+    _waited_for: asyncio.Event | None = None
+
+    async def until_settled(self) -> None:
+        """Returns when the event is durable, or known not to be."""
+        if not self.settled:
+            # Made for who waits, which few do: most changes meet no other of the same job.
+            self._waited_for = self._waited_for or asyncio.Event()
+            await self._waited_for.wait()
+
+    def settle(self, sequence: SequenceNumber | None) -> None:
+        """The event is durable under ``sequence``, or failed (None)."""
+        self.sequence = sequence
+        self.settled = True
+        if self._waited_for is not None:
+            self._waited_for.set()
 
 
 class JobDirectory:
@@ -109,12 +124,12 @@ class JobDirectory:
         """A change of that name whose fate is not known yet."""
         uid = self._pending_names.get(name)
         pending = self._pending.get(uid) if uid is not None else None
-        return None if pending is None or pending.settled.is_set() else pending
+        return None if pending is None or pending.settled else pending
 
     def unsettled_uid(self, uid: JobUid) -> Pending | None:
         """A change of that uid whose fate is not known yet."""
         for pending in (self._pending.get(uid), self._withdrawing.get(uid)):
-            if pending is not None and not pending.settled.is_set():
+            if pending is not None and not pending.settled:
                 return pending
         return None
 
@@ -133,8 +148,7 @@ class JobDirectory:
 
     def settle(self, uid: JobUid, pending: Pending, sequence: SequenceNumber | None) -> None:
         """The event is durable under ``sequence``, or failed (None)."""
-        pending.sequence = sequence
-        pending.settled.set()
+        pending.settle(sequence)
         waiting = self._pending if pending.job is not None else self._withdrawing
         over = sequence is None or sequence <= self._feed.folded
         if over and waiting.get(uid) is pending:

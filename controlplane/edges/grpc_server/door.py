@@ -7,7 +7,7 @@ from controlplane.domain.event import Event
 from controlplane.domain.ids import SequenceNumber
 from controlplane.edges.grpc_server.errors import unavailable
 from controlplane.edges.grpc_server.feed import StateFeed
-from controlplane.edges.grpc_server.ports import EventLog
+from controlplane.edges.grpc_server.ports import EventLog, Told
 
 _FOLD_WAIT_SECONDS = 2.0
 
@@ -40,15 +40,20 @@ class Door:
         """The instant to stamp an event with."""
         return self._clock.now()
 
-    def begin(self, event: Event) -> "asyncio.Future[SequenceNumber]":
+    def begin(self, event: Event, told: Told | None = None) -> "asyncio.Future[SequenceNumber]":
         """Sets an event on its way; resolves to its number when it is durable.
+
+        Args:
+            event: What happened.
+            told: Told of the event's fate, also when nobody waits for it any more; not if this
+                raises.
 
         Raises:
             RefusedError: UNAVAILABLE: the door is closed.
         """
         if self._log is None:
             raise unavailable(f"{self._closed}; try again")
-        return self._log.append(event)
+        return self._log.append(event, told)
 
     async def append(self, *events: Event) -> SequenceNumber:
         """Returns the last event's number when all are durable, in this order.

@@ -5,14 +5,14 @@ name that lives is an update, any other a new uid. Jobs of Kubernetes come with 
 read-only for everyone but operators.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import grpc
 
-from controlplane.domain.event import JobSubmitted, JobUpdated, JobWithdrawn
-from controlplane.domain.ids import JobUid, SequenceNumber
+from controlplane.domain.event import Event, JobSubmitted, JobUpdated, JobWithdrawn
+from controlplane.domain.ids import JobUid
 from controlplane.domain.job import Job, Owner
 from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.record import JobRecord
@@ -76,7 +76,7 @@ class Submission:
         name = (job.namespace, job.name)
         # What is on its way under this name or uid decides whether this is new or an update.
         while pending := self._unsettled(name, job.uid):
-            await pending.settled.wait()
+            await pending.until_settled()
         if request.uid:
             known = self._directory.find(job.uid)
             found = self._directory.find_name(name)
@@ -142,22 +142,19 @@ class Submission:
         return jobs_pb2.SubmitJobResponse(uid=job.uid, generation=job.generation, result="updated")
 
     async def _accept(self, job: Job, event: JobSubmitted | JobUpdated) -> None:
-        on_its_way = self._door.begin(event)
-        await self._settled(job.uid, self._directory.expect(job), on_its_way)
+        await self._settled(job.uid, self._directory.expect(job), event)
 
-    async def _settled(
-        self, uid: JobUid, pending: Pending, on_its_way: "asyncio.Future[SequenceNumber]"
-    ) -> None:
+    async def _settled(self, uid: JobUid, pending: Pending, event: Event) -> None:
         """Waits until the event is durable. The bookkeeping does not hang on this caller, who may
         go away at any time.
         """
-
-        def settle(done: "asyncio.Future[SequenceNumber]") -> None:
-            failed = done.cancelled() or done.exception() is not None
-            self._directory.settle(uid, pending, None if failed else done.result())
-
-        on_its_way.add_done_callback(settle)
-        await asyncio.shield(on_its_way)
+        settle = partial(self._directory.settle, uid, pending)
+        try:
+            on_its_way = self._door.begin(event, settle)
+        except BaseException:
+            settle(None)
+            raise
+        await on_its_way
 
     async def withdraw(self, request: jobs_pb2.WithdrawJobRequest) -> None:
         """Asks that a job goes. A second time is harmless.
@@ -170,7 +167,7 @@ class Submission:
             raise invalid("uid", f"wanted {UID_RULE}, got {request.uid!r}")
         uid = JobUid(request.uid)
         while pending := self._directory.unsettled_uid(uid):
-            await pending.settled.wait()
+            await pending.until_settled()
         record = self._directory.find(uid)
         if record is None:
             await self._withdraw_unknown(uid, request.purge, who)
@@ -183,9 +180,8 @@ class Submission:
         if record.withdrawn and (record.purge or not request.purge):
             return
         event = JobWithdrawn(uid, request.purge, self._door.now())
-        on_its_way = self._door.begin(event)
         leaving = self._directory.expect_withdrawal(uid, purge=request.purge)
-        await self._settled(uid, leaving, on_its_way)
+        await self._settled(uid, leaving, event)
 
     async def _withdraw_unknown(self, uid: JobUid, purge: bool, who: Caller) -> None:
         """For a uid that only some node knows, this is the order to end its strays."""

@@ -68,6 +68,7 @@ class _Append:
     row: Row
     losses: tuple[Row, ...]
     done: "asyncio.Future[SequenceNumber]"
+    told: Callable[[SequenceNumber | None], None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,13 @@ def _parts(asked: list[_Append | _Errand]) -> Iterator[list[_Append] | _Errand]:
             yield each
     if group:
         yield group
+
+
+def _fail(what: _Append | _Errand, error: Exception) -> None:
+    if isinstance(what, _Append) and what.told is not None:
+        what.told(None)
+    if not what.done.done():
+        what.done.set_exception(error)
 
 
 def _number(group: list[_Append], first: int) -> list[Row]:
@@ -138,11 +146,14 @@ class GroupCommitWriter:
         """Why the last transaction failed, in a sentence; empty when it did not."""
         return self._problem
 
-    def append(self, event: Event) -> "asyncio.Future[SequenceNumber]":
+    def append(
+        self, event: Event, told: Callable[[SequenceNumber | None], None] | None = None
+    ) -> "asyncio.Future[SequenceNumber]":
         """Resolves to the event's number when it is durable.
 
         It may be abandoned (cancelled): the event is stored all the same, or not, like one whose
-        acknowledgement was lost.
+        acknowledgement was lost. ``told`` gets the number then too, or None for one that is not
+        stored, before whoever waits goes on.
 
         Raises (from the future):
             StoreUnavailableError: It is not stored; try again, also after another such answer.
@@ -154,7 +165,7 @@ class GroupCommitWriter:
             losses = tuple(loss_rows(event))
             event = without_losses(event)
         done: asyncio.Future[SequenceNumber] = self._loop.create_future()
-        self._ask(_Append(event, event_row(event), losses, done))
+        self._ask(_Append(event, event_row(event), losses, done, told))
         return done
 
     async def save_checkpoint(
@@ -211,11 +222,9 @@ class GroupCommitWriter:
 
     def _ask(self, what: _Append | _Errand) -> None:
         if self._closed:
-            what.done.set_exception(
-                StoreClosedError("this control plane is ending; ask the next one")
-            )
+            _fail(what, StoreClosedError("this control plane is ending; ask the next one"))
         elif self._lost is not None:
-            what.done.set_exception(self._lost)
+            _fail(what, self._lost)
         else:
             self._gathered.append(what)
             if not self._handed_over and not self._will_hand_over:
@@ -377,14 +386,16 @@ class GroupCommitWriter:
             if not isinstance(append.event, CycleDecided)
         )
         for sequence, append in enumerate(group, first):
+            number = SequenceNumber(sequence)
+            if append.told is not None:
+                append.told(number)
             if not append.done.done():
-                append.done.set_result(SequenceNumber(sequence))
+                append.done.set_result(number)
         self._done_with(len(group))
 
     def _failed(self, group: list[_Append] | list[_Errand], error: Exception) -> None:
         for asked in group:
-            if not asked.done.done():
-                asked.done.set_exception(error)
+            _fail(asked, error)
         self._done_with(len(group))
 
     def _answer(self, errand: _Errand, result: Any) -> None:

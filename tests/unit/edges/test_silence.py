@@ -13,6 +13,7 @@ from controlplane.domain.node import Node
 from controlplane.edges.grpc_server.contacts import Contacts
 from controlplane.edges.grpc_server.door import Door
 from controlplane.edges.grpc_server.feed import StateFeed
+from controlplane.edges.grpc_server.ports import Told
 from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.state import ClusterState, SequencedEvent
 
@@ -25,7 +26,7 @@ class SlowLog:
     def __init__(self) -> None:
         self.asked: list[tuple[Event, asyncio.Future[SequenceNumber]]] = []
 
-    def append(self, event: Event) -> "asyncio.Future[SequenceNumber]":
+    def append(self, event: Event, told: Told | None = None) -> "asyncio.Future[SequenceNumber]":
         durable = asyncio.get_running_loop().create_future()
         self.asked.append((event, durable))
         return durable
