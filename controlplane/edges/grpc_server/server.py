@@ -130,7 +130,6 @@ async def start_server(
             "listen on 127.0.0.1, or insist with --insecure-listen"
         )
     server = aio.server(
-        interceptors=(gatekeeper,),
         options=(
             ("grpc.max_receive_message_length", _MESSAGE_BYTES),
             ("grpc.max_send_message_length", _MESSAGE_BYTES),
@@ -143,14 +142,16 @@ async def start_server(
             *options,
         ),
     )
-    jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)  # type: ignore[no-untyped-call]
-    nodes_pb2_grpc.add_NodeServiceServicer_to_server(nodes, server)  # type: ignore[no-untyped-call]
-    admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call]
+    jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, gatekeeper)  # type: ignore[no-untyped-call]
+    nodes_pb2_grpc.add_NodeServiceServicer_to_server(nodes, gatekeeper)  # type: ignore[no-untyped-call]
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, gatekeeper)  # type: ignore[no-untyped-call]
     state = Health()
-    health_pb2_grpc.add_HealthServicer_to_server(state.servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(state.servicer, gatekeeper)
     reflection.enable_server_reflection(
-        (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME),
+        gatekeeper,  # type: ignore[arg-type]
     )
+    server.add_generic_rpc_handlers((gatekeeper,))
     try:
         if tls is None:
             port = server.add_insecure_port(address)
