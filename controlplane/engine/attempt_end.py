@@ -1,7 +1,6 @@
 """What becomes of a job when its attempt has ended and all its accelerators are released."""
 
-from dataclasses import replace
-
+from controlplane.domain.changing import changed
 from controlplane.domain.clock import Duration, Instant, after, seconds
 from controlplane.domain.job import JobSpec
 from controlplane.domain.lifecycle import Stage
@@ -48,42 +47,42 @@ _SPECIFIC = frozenset({ReasonCode.OUT_OF_MEMORY, ReasonCode.STORE_NOT_SHARED})
 def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant) -> JobRecord:
     """The job after its attempt's last unit was released at ``at``."""
     setbacks = 0 if _made_progress(record, attempt, at) else record.setbacks
-    record = replace(_with_time_held(record, attempt), attempt=None, setbacks=setbacks)
+    record = changed(_with_time_held(record, attempt), attempt=None, setbacks=setbacks)
     outcomes = {known.outcome for known in attempt.exits}
     wish = attempt.intent_reason
     if outcomes == {Outcome.SUCCEEDED}:
         done = Reason(ReasonCode.SUCCEEDED, f"finished at step {record.progress.step}")
-        return replace(record, stage=Stage.SUCCEEDED, reason=done, finished_at=at)
+        return changed(record, stage=Stage.SUCCEEDED, reason=done, finished_at=at)
     if wish is not None and wish.code in FINAL:
-        return replace(record, stage=Stage.FAILED, reason=wish, finished_at=at)
+        return changed(record, stage=Stage.FAILED, reason=wish, finished_at=at)
     if wish is not None and wish.code in PLANNED:
         return _after_planned_stop(record, attempt, wish)
     if outcomes <= {Outcome.STOPPED, Outcome.SUCCEEDED}:
         # Someone outside asked the ranks to stop (SIGTERM). They saved; nothing failed.
         return _idle(record)
-    return _after_failure(replace(record, next_placement=attempt.placement), cause_of(attempt), at)
+    return _after_failure(changed(record, next_placement=attempt.placement), cause_of(attempt), at)
 
 
 def _after_planned_stop(record: JobRecord, attempt: AttemptRecord, wish: Reason) -> JobRecord:
     """The job is free to be laid out anew. A rank that failed on the way out costs it the steps
     since its last checkpoint, which is said, but no retry: without the wish it might have lived.
     """
-    changed = wish.code not in (ReasonCode.SUSPENDED, ReasonCode.WITHDRAWN)
+    counts = wish.code not in (ReasonCode.SUSPENDED, ReasonCode.WITHDRAWN)
     failed = [known for known in attempt.exits if known.outcome is Outcome.FAILED]
     said = next((known.reason.message for known in failed if known.reason is not None), "")
     if said:
-        wish = replace(wish, message=f"{wish.message}; it failed while it stopped: {said}")
-    return replace(
+        wish = changed(wish, message=f"{wish.message}; it failed while it stopped: {said}")
+    return changed(
         _idle(record),
         reason=wish,
         next_placement=attempt.placement if wish.code is ReasonCode.SPEC_CHANGED else attempt.then,
-        reconfigurations=record.reconfigurations + (1 if changed else 0),
+        reconfigurations=record.reconfigurations + (1 if counts else 0),
     )
 
 
 def _idle(record: JobRecord) -> JobRecord:
     stage = Stage.SUSPENDED if record.job.spec.suspend else Stage.QUEUED
-    return replace(record, stage=stage)
+    return changed(record, stage=stage)
 
 
 def cause_of(attempt: AttemptRecord) -> Reason:
@@ -111,13 +110,13 @@ def cause_of(attempt: AttemptRecord) -> Reason:
 def _after_failure(record: JobRecord, cause: Reason, at: Instant) -> JobRecord:
     spec = record.job.spec
     if cause.code in NOT_ITS_FAULT:
-        record = replace(record, setbacks=record.setbacks + 1)
+        record = changed(record, setbacks=record.setbacks + 1)
         failures = record.failures
     else:
         failures = record.failures + 1
     if failures > spec.max_retries:
         message = f"attempt {record.attempts_made} failed and no retry is left: {cause.message}"
-        return replace(
+        return changed(
             record,
             stage=Stage.FAILED,
             failures=failures,
@@ -125,8 +124,8 @@ def _after_failure(record: JobRecord, cause: Reason, at: Instant) -> JobRecord:
             finished_at=at,
         )
     if spec.suspend:
-        return replace(record, stage=Stage.SUSPENDED, failures=failures, reason=cause)
-    return replace(
+        return changed(record, stage=Stage.SUSPENDED, failures=failures, reason=cause)
+    return changed(
         record,
         stage=Stage.BACKING_OFF,
         failures=failures,
@@ -166,7 +165,7 @@ def _with_time_held(record: JobRecord, attempt: AttemptRecord) -> JobRecord:
     accelerator_ns = sum(
         max(0, known.at - attempt.started_at) * size[known.unit] for known in attempt.exits
     )
-    return replace(
+    return changed(
         record,
         held_ns=Duration(record.held_ns + held),
         held_accelerator_ns=Duration(record.held_accelerator_ns + accelerator_ns),

@@ -6,9 +6,10 @@ rule: an accelerator enters a new placement only after its holder's release is k
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from controlplane.domain.action import Action, StartAttempt, StopAttempt
+from controlplane.domain.changing import changed
 from controlplane.domain.clock import Instant
 from controlplane.domain.event import CycleDecided
 from controlplane.domain.ids import Attempt, JobUid, QueueName, Term
@@ -97,13 +98,15 @@ def _decided(
     orders: _Orders,
 ) -> CycleDecided:
     """The decision as it is logged; reasons that did not change are not told again."""
-    changed = tuple(
+    jobs = snapshot.jobs
+    told = tuple(
         (uid, reason)
         for uid, reason in orders.reasons.items()
-        if snapshot.jobs[uid].reason != reason
+        # Most are the very same one; to compare thousands field by field takes its time.
+        if (known := jobs[uid].reason) is not reason and known != reason
     )
     actions = (*due, *orders.actions)
-    return CycleDecided(term, state.last_sequence, actions, changed, at=snapshot.at)
+    return CycleDecided(term, state.last_sequence, actions, told, at=snapshot.at)
 
 
 def _ask(
@@ -177,8 +180,8 @@ def _steer(
             orders.reasons[record.uid] = why
         return
     room = newcomers.instead_of(record, attempt.placement, target)
-    changed = _why_changed(attempt.placement, target, why, room)
-    orders.actions.append(StopAttempt(record.uid, attempt.number, changed, then=target))
+    reason = _why_changed(attempt.placement, target, why, room)
+    orders.actions.append(StopAttempt(record.uid, attempt.number, reason, then=target))
 
 
 def _why_changed(
@@ -310,7 +313,7 @@ def _start(record: JobRecord, target: Placement, why: Reason | None) -> StartAtt
     nodes = ", ".join(sorted(target.nodes))
     reason = why or Reason(ReasonCode.STARTED)
     if reason.code in (ReasonCode.RUNNING, ReasonCode.STARTED):
-        reason = replace(
+        reason = changed(
             reason, code=ReasonCode.STARTED, message=f"starts as {target.plan} on {nodes}"
         )
     return StartAttempt(record.uid, number, target, reason)

@@ -6,7 +6,7 @@ messages fall through.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -18,6 +18,7 @@ from controlplane.domain.action import (
     StartAttempt,
     StopAttempt,
 )
+from controlplane.domain.changing import changed
 from controlplane.domain.clock import Instant
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
@@ -99,7 +100,7 @@ class Draft:
     def move(self, record: JobRecord, stage: Stage, why: str, **changes: Any) -> None:
         """Puts a changed job back, if the lifecycle table knows the step."""
         check(record.stage, stage, f"{record.uid}: {why}")
-        self.jobs[record.uid] = replace(record, stage=stage, **changes)
+        self.jobs[record.uid] = changed(record, stage=stage, **changes)
 
     def current(self, uid: JobUid, number: Attempt) -> tuple[JobRecord, AttemptRecord] | None:
         """The job and its present attempt, if that is the one meant."""
@@ -127,7 +128,7 @@ def _submitted(draft: Draft, event: JobSubmitted | JobUpdated) -> None:
         return
     draft.unwanted.pop(job.uid, None)
     draft.jobs[job.uid] = JobRecord(
-        job=replace(job, submitted_at=event.at),
+        job=changed(job, submitted_at=event.at),
         stage=_idle_stage(job.spec),
         attempts_made=draft.attempts_seen.pop(job.uid, Attempt(0)),
     )
@@ -155,7 +156,7 @@ def _replaced(draft: Draft, known: JobRecord, job: Job) -> None:
         known,
         stage,
         "its spec was replaced",
-        job=replace(job, submitted_at=known.job.submitted_at),
+        job=changed(job, submitted_at=known.job.submitted_at),
         attempt=_attempt_under_new_spec(known, job),
         failures=failures,
         setbacks=setbacks,
@@ -169,10 +170,10 @@ def _attempt_under_new_spec(known: JobRecord, job: Job) -> AttemptRecord | None:
         return None
     new, old = job.spec.manifest_json, before.spec.manifest_json
     if attempt.generation == before.generation and launch_part(new) == launch_part(old):
-        return replace(attempt, generation=job.generation)
+        return changed(attempt, generation=job.generation)
     # Ranks of one attempt must never differ in what they train, so units that are still to be
     # started get the manifest that the attempt began with.
-    return replace(attempt, manifest_json=attempt.manifest_json or old)
+    return changed(attempt, manifest_json=attempt.manifest_json or old)
 
 
 def _withdrawn(draft: Draft, event: JobWithdrawn) -> None:
@@ -180,7 +181,7 @@ def _withdrawn(draft: Draft, event: JobWithdrawn) -> None:
     if record is None:
         _unwant(draft, event.uid)
         return
-    draft.jobs[event.uid] = replace(record, withdrawn=True, purge=record.purge or event.purge)
+    draft.jobs[event.uid] = changed(record, withdrawn=True, purge=record.purge or event.purge)
 
 
 def _node_registered(draft: Draft, event: NodeRegistered) -> None:
@@ -193,7 +194,7 @@ def _node_registered(draft: Draft, event: NodeRegistered) -> None:
         if record is None:
             _remember_attempt(draft, uid, attempt)
         elif attempt > record.attempts_made:
-            draft.jobs[uid] = replace(record, attempts_made=attempt)
+            draft.jobs[uid] = changed(record, attempts_made=attempt)
     draft.nodes[name] = NodeRecord(
         node=event.node,
         contact=Contact.ONLINE,
@@ -239,7 +240,7 @@ def _node_lost(draft: Draft, event: NodeLost) -> None:
     node = draft.nodes.get(event.node)
     if node is None or node.contact is Contact.LOST:
         return
-    draft.nodes[event.node] = replace(
+    draft.nodes[event.node] = changed(
         node, contact=Contact.LOST, strays=(), last_change_at=event.at
     )
     _hand_over_purges(draft, event.node)
@@ -267,7 +268,7 @@ def _purger(draft: Draft) -> NodeId:
 def _node_drained(draft: Draft, event: NodeDrained) -> None:
     node = draft.nodes.get(event.node)
     if node is not None:
-        draft.nodes[event.node] = replace(node, drained=event.drained)
+        draft.nodes[event.node] = changed(node, drained=event.drained)
 
 
 def _node_removed(draft: Draft, event: NodeRemoved) -> None:
@@ -281,17 +282,17 @@ def _health_changed(draft: Draft, event: AcceleratorHealthChanged) -> None:
     if record is None:
         return
     accelerators = tuple(
-        replace(a, unhealthy=event.problem) if a.id == event.accelerator else a
+        changed(a, unhealthy=event.problem) if a.id == event.accelerator else a
         for a in record.node.accelerators
     )
-    draft.nodes[event.node] = replace(record, node=replace(record.node, accelerators=accelerators))
+    draft.nodes[event.node] = changed(record, node=changed(record.node, accelerators=accelerators))
 
 
 def _rendezvous_bound(draft: Draft, event: RendezvousBound) -> None:
     found = draft.current(event.uid, event.attempt)
     if found is not None:
         record, attempt = found
-        draft.jobs[event.uid] = replace(record, attempt=replace(attempt, rendezvous=event.address))
+        draft.jobs[event.uid] = changed(record, attempt=changed(attempt, rendezvous=event.address))
 
 
 def _unit_started(draft: Draft, event: UnitStarted) -> None:
@@ -299,11 +300,11 @@ def _unit_started(draft: Draft, event: UnitStarted) -> None:
     if found is None or event.unit in found[1].units_up:
         return
     record, attempt = found
-    attempt = replace(attempt, units_up=attempt.units_up | {event.unit})
+    attempt = changed(attempt, units_up=attempt.units_up | {event.unit})
     complete = len(attempt.units_up) == len(attempt.placement.units)
     if complete and not record.job.spec.steps and attempt.running_at is None:
         # A user's command reports no steps, so being up is all that can be known.
-        attempt = replace(attempt, running_at=event.at)
+        attempt = changed(attempt, running_at=event.at)
     starts = complete and record.stage is Stage.STARTING
     stage = Stage.RUNNING if starts else record.stage
     draft.move(record, stage, "all units are up", attempt=attempt)
@@ -315,11 +316,11 @@ def _progressed(draft: Draft, event: JobProgressed) -> None:
         return
     record, attempt = found
     if not attempt.trained and _shows_a_step(event.progress):
-        attempt = replace(attempt, trained=True, running_at=attempt.running_at or event.at)
+        attempt = changed(attempt, trained=True, running_at=attempt.running_at or event.at)
     known, progress = record.progress, event.progress
     # A new attempt may begin at an older checkpoint; within one, what comes late is only older.
     late = found[1].trained and progress.step < known.step
-    progress = replace(
+    progress = changed(
         known if late else progress,
         checkpoint_step=max(
             progress.checkpoint_step, known.checkpoint_step if found[1].trained else 0
@@ -354,8 +355,8 @@ def _unit_exited(draft: Draft, event: UnitExited) -> None:
             if (s.uid, s.attempt, s.unit) != (event.uid, event.attempt, event.exit.unit)
         )
         if strays != node.strays:
-            draft.nodes[event.node] = replace(node, strays=strays)
-    _release(draft, event.uid, event.attempt, replace(event.exit, at=event.at))
+            draft.nodes[event.node] = changed(node, strays=strays)
+    _release(draft, event.uid, event.attempt, changed(event.exit, at=event.at))
 
 
 def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> None:
@@ -363,18 +364,18 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
     if found is None or not found[1].holds(exit_.unit):
         return
     record, attempt = found
-    attempt = replace(attempt, exits=(*attempt.exits, exit_))
+    attempt = changed(attempt, exits=(*attempt.exits, exit_))
     harmless = exit_.outcome in (Outcome.SUCCEEDED, Outcome.STOPPED)
     if not harmless and attempt.intent is not Intent.END:
         # A gang that lost a member cannot go on; the others are told to end now. A planned
         # stop keeps its reason, since its cause was not the loss.
-        attempt = replace(
+        attempt = changed(
             attempt,
             intent=Intent.END,
             intent_reason=attempt.intent_reason or exit_.reason,
             intent_at=exit_.at,
         )
-    record = replace(record, attempt=attempt, progress=_with_last_step(record.progress, exit_))
+    record = changed(record, attempt=attempt, progress=_with_last_step(record.progress, exit_))
     if len(attempt.exits) == len(attempt.placement.units):
         ended = conclude(record, attempt, exit_.at)
         check(record.stage, ended.stage, f"{uid}: attempt {number} ended")
@@ -386,7 +387,7 @@ def _with_last_step(known: Progress, end: UnitExit) -> Progress:
     """A rank that ended well tells the step that it saved last, whatever progress was told."""
     if end.outcome not in (Outcome.SUCCEEDED, Outcome.STOPPED) or end.step <= known.checkpoint_step:
         return known
-    return replace(known, step=max(known.step, end.step), checkpoint_step=end.step, at=end.at)
+    return changed(known, step=max(known.step, end.step), checkpoint_step=end.step, at=end.at)
 
 
 def _queue_changed(draft: Draft, event: QueueChanged) -> None:
@@ -408,7 +409,7 @@ def _cycle_decided(draft: Draft, event: CycleDecided) -> None:
     for uid, reason in event.reasons:
         record = draft.jobs.get(uid)
         if record is not None:
-            draft.jobs[uid] = replace(record, reason=reason)
+            draft.jobs[uid] = changed(record, reason=reason)
 
 
 def _ordered(draft: Draft, action: Action, at: Instant) -> None:
@@ -436,7 +437,7 @@ def _ordered(draft: Draft, action: Action, at: Instant) -> None:
             if found is None or found[1].intent is Intent.END:
                 return
             then = action.then if isinstance(action, StopAttempt) else found[1].then
-            attempt = replace(
+            attempt = changed(
                 found[1], intent=intent, intent_reason=action.reason, intent_at=at, then=then
             )
             draft.move(

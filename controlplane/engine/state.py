@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from controlplane.domain.changing import changed
 from controlplane.domain.clock import Instant
 from controlplane.domain.event import Event
 from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, SequenceNumber, Term
@@ -115,7 +116,7 @@ class ClusterState:
     def after_restart(self) -> "ClusterState":
         """The same, with every node that was online marked as not heard of yet."""
         nodes = {
-            name: replace(node, contact=Contact.SILENT) if node.contact is Contact.ONLINE else node
+            name: changed(node, contact=Contact.SILENT) if node.contact is Contact.ONLINE else node
             for name, node in self.nodes.items()
         }
         return replace(self, nodes=nodes)
