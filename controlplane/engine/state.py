@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 
 from controlplane.domain.changing import changed
 from controlplane.domain.clock import Instant
 from controlplane.domain.event import Event
+from controlplane.domain.holding import held_after, held_by_attempts, with_strays
 from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, SequenceNumber, Term
 from controlplane.domain.node import Contact
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.record import JobRecord, NodeRecord
-from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.domain.snapshot import ClusterSnapshot, Slot
 from controlplane.engine.fold import Draft, fold_event
 
 
@@ -92,7 +94,7 @@ class ClusterState:
         for numbered in batch:
             fold_event(draft, numbered.event)
             last = max(last, numbered.sequence)
-        return ClusterState(
+        then = ClusterState(
             jobs=draft.jobs,
             nodes=draft.nodes,
             queues=draft.queues,
@@ -103,6 +105,19 @@ class ClusterState:
             unwanted=draft.unwanted,
             purges={uid: Purge(*purge) for uid, purge in draft.purges.items()},
         )
+        if "_held" in self.__dict__:
+            then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)
+        return then
+
+    @cached_property
+    def _held(self) -> Mapping[Slot, JobUid]:
+        """What attempts hold. No field, because it follows from the jobs; ``fold`` hands it on."""
+        return held_by_attempts(self.jobs)
+
+    @cached_property
+    def holders(self) -> Mapping[Slot, JobUid]:
+        """Who holds each accelerator that is not free: attempts not released, and strays."""
+        return MappingProxyType(with_strays(self._held, self.nodes))
 
     def snapshot(self, at: Instant) -> ClusterSnapshot:
         """What a policy may see."""
@@ -111,6 +126,7 @@ class ClusterState:
             jobs=MappingProxyType(self.jobs),
             nodes=MappingProxyType(self.nodes),
             queues=MappingProxyType(self.queues),
+            holders=self.holders,
         )
 
     def after_restart(self) -> "ClusterState":

@@ -2,6 +2,8 @@
 gangs are whole, nothing is lost, the log folds to the same state, and in the end every job ends.
 """
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -316,7 +318,10 @@ class ClusterLife(RuleBasedStateMachine):
                     if record.attempt.holds(unit.index):
                         held += unit.accelerators
         assert len(held) == len(set(held)), "an accelerator is held twice"
-        assert len(held) == len(state.snapshot(self.world.now).holders)
+        holders = state.snapshot(self.world.now).holders
+        assert len(held) == len(holders)
+        counted_anew = replace(state).snapshot(self.world.now).holders
+        assert holders == counted_anew, "what was carried along is not what is there"
         known = {a.id for node in state.nodes.values() for a in node.node.accelerators}
         assert set(held) <= known
 

@@ -1,0 +1,71 @@
+"""Who holds each accelerator: counted once, then carried along from one state to the next.
+
+To count anew what thousands of jobs hold takes longer than the rest of a cycle in which little
+happened.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from controlplane.domain.ids import JobUid, NodeId
+from controlplane.domain.record import JobRecord, NodeRecord
+from controlplane.domain.snapshot import Slot
+
+
+def held_by_attempts(jobs: Mapping[JobUid, JobRecord]) -> dict[Slot, JobUid]:
+    """Every accelerator that an attempt has not released yet, with the job; in no certain order."""
+    return {slot: uid for uid, record in jobs.items() for slot in _held(record)}
+
+
+def held_after(
+    held: Mapping[Slot, JobUid],
+    before: Mapping[JobUid, JobRecord],
+    after: Mapping[JobUid, JobRecord],
+) -> Mapping[Slot, JobUid]:
+    """What ``held_by_attempts`` says of ``after``, made from what it said of ``before``."""
+    pairs = [
+        (before.get(uid), record) for uid, record in after.items() if before.get(uid) is not record
+    ]
+    kept = len(after) - sum(1 for old, _ in pairs if old is None)
+    gone = before.keys() - after.keys() if kept < len(before) else ()
+    changes = [(old, new) for old, new in pairs if not _holds_the_same(old, new)]
+    if not changes and not gone:
+        return held
+    now = dict(held)
+    for old in [old for old, _ in changes if old is not None] + [before[uid] for uid in gone]:
+        for slot in _held(old):
+            now.pop(slot, None)
+    for _, new in changes:
+        now.update(dict.fromkeys(_held(new), new.uid))
+    return now
+
+
+def _holds_the_same(old: JobRecord | None, new: JobRecord) -> bool:
+    was = None if old is None else old.attempt
+    now = new.attempt
+    if was is None or now is None:
+        return was is now
+    return was.placement is now.placement and was.exits is now.exits
+
+
+def _held(record: JobRecord) -> Iterator[Slot]:
+    attempt = record.attempt
+    if attempt is None:
+        return
+    released = {known.unit for known in attempt.exits} if attempt.exits else ()
+    for unit in attempt.placement.units:
+        if unit.index not in released:
+            for accelerator in unit.accelerators:
+                yield unit.node, accelerator
+
+
+def with_strays(
+    held: Mapping[Slot, JobUid], nodes: Mapping[NodeId, NodeRecord]
+) -> Mapping[Slot, JobUid]:
+    """The same, and what strays hold where no attempt does."""
+    strays: dict[Slot, JobUid] = {
+        (node.id, accelerator): stray.uid
+        for node in nodes.values()
+        for stray in node.strays
+        for accelerator in stray.accelerators
+    }
+    return {**strays, **held} if strays else held

@@ -1,0 +1,52 @@
+"""Who holds what, carried along from state to state, is what counting anew finds."""
+
+from dataclasses import replace
+
+import pytest
+
+from controlplane.baselines import BASELINES
+from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
+from controlplane.domain.record import Outcome
+from controlplane.domain.snapshot import Slot
+from tests.builders import World, a_cluster, a_job, a_node, a_unit
+
+
+def counted(world: World) -> dict[Slot, JobUid]:
+    """Who holds each accelerator now, checked against a state that never counted before."""
+    carried = world.state.snapshot(world.now).holders
+    assert carried == replace(world.state).snapshot(world.now).holders
+    return dict(carried)
+
+
+@pytest.mark.parametrize("policy", sorted(BASELINES))
+def test_starts_exits_and_forgotten_jobs_are_followed(policy: str) -> None:
+    world = a_cluster(policy).with_nodes(1, 4)
+    assert counted(world) == {}
+    world.submit(a_job("a").wanting(2), a_job("b").wanting(1)).cycle()
+    assert sorted(counted(world).values()) == ["a", "a", "b"]
+    world.runs("a").exits("a", units=[0])
+    assert counted(world)[NodeId("n1"), AcceleratorId("n1-1")] == "a"
+    assert ("n1", "n1-0") not in counted(world)
+    world.exits("a").withdraw("b").cycle()
+    world.exits("b", Outcome.LOST)
+    assert counted(world) == {}
+    world.cycle()
+    assert "b" not in world.state.jobs
+    assert counted(world) == {}
+
+
+def test_what_moves_in_one_batch_is_followed() -> None:
+    world = a_cluster().with_nodes(1, 4).submit(a_job("big").wanting(1, 4)).settle()
+    assert set(counted(world).values()) == {"big"}
+    world.submit(a_job("small").wanting(2)).settle()
+    assert sorted(counted(world).values()) == ["big", "big", "small", "small"]
+
+
+def test_strays_hold_until_they_are_gone() -> None:
+    world = a_cluster().with_nodes(2, 1).submit(a_job()).settle()
+    (node,) = world.nodes_of("job")
+    unit = a_unit(world, "job")
+    world.lose(node)
+    assert counted(world) == {}
+    world.register(a_node(node, 1), unit)
+    assert counted(world) == {(NodeId(node), f"{node}-0"): "job"}
