@@ -7,6 +7,9 @@ and what they do waits in the outbox.
 import asyncio
 import contextlib
 import json
+import os
+import platform
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -38,6 +41,16 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+
+_AWAY = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.ABORTED,
+    }
+)
+"""What a control plane that ends, restarts or cannot be reached answers."""
 
 _log = structlog.get_logger(__name__)
 
@@ -85,6 +98,8 @@ class ControlPlaneClient:
         self._outbox = outbox
         self._tls = tls
         self._wake = wake
+        # Of this process, so that one that was started again is told from one that still runs.
+        self._agent_id = f"{platform.node()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._applied = (0, 0)
         self._reports = asyncio.Lock()
 
@@ -102,7 +117,11 @@ class ControlPlaneClient:
                 _log.info("registering_again")
                 back_off = FIRST_BACK_OFF_SECONDS
             except grpc.aio.AioRpcError as error:
-                _log.warning("control_plane_away", code=error.code().name, details=error.details())
+                if error.code() in _AWAY:
+                    _log.warning("control_plane_away", code=error.code().name, why=error.details())
+                else:
+                    # Another agent of this node, a certificate of nobody: someone has to act.
+                    _log.error("refused", code=error.code().name, why=error.details())
             except OSError as error:
                 # Nothing can be remembered, so nothing may be obeyed or called acknowledged.
                 _log.error("state_folder_unusable", error=str(error))
@@ -145,10 +164,12 @@ class ControlPlaneClient:
                     nodes_pb2.SeenAttempt(uid=uid, attempt=attempt) for uid, attempt in attempts
                 ],
                 highest_term=self._journal.highest_term,
+                agent_id=self._agent_id,
             ),
             timeout=RPC_TIMEOUT_SECONDS,
         )
         _log.info("registered", control_plane=self._address, term=answer.term)
+        self._units.registered()
         return answer
 
     async def _converse(
@@ -171,7 +192,7 @@ class ControlPlaneClient:
         raise RegisterAgainError
 
     async def _watch(self, stub: nodes_pb2_grpc.NodeServiceStub) -> None:
-        request = nodes_pb2.WatchAssignmentsRequest(node=self._node.name)
+        request = nodes_pb2.WatchAssignmentsRequest(node=self._node.name, agent_id=self._agent_id)
         async for message in stub.WatchAssignments(request):
             assignment = translate.assignment(message)
             if not self._units.obey(assignment):
@@ -203,10 +224,11 @@ class ControlPlaneClient:
     ) -> None:
         async with self._reports:
             batch = self._outbox.batch()
-            answer = await stub.Report(
-                translate.report(self._node.name, self._applied, batch, self._units.steps_total),
-                timeout=timeout_seconds,
+            request = translate.report(
+                self._node.name, self._applied, batch, self._units.steps_total
             )
+            request.agent_id = self._agent_id
+            answer = await stub.Report(request, timeout=timeout_seconds)
             if answer.register_again:
                 raise RegisterAgainError
             self._units.acknowledged(batch)

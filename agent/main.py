@@ -107,7 +107,6 @@ async def _end_units(settings: AgentSettings) -> None:
     bridge = RayBridge(settings.description.name, settings.ray)
     units = Units(settings.units, {}, journal, outbox, bridge, lambda: None)
     units.adopt()
-    bridge.on_joined = units.prune_actors
     ray = asyncio.create_task(bridge.run())
     await units.close(end_units=True)
     # Supervisors that have nothing to supervise are left; without Ray there are none.

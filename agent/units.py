@@ -134,6 +134,8 @@ class Units:
         self._ends: dict[UnitKey, UnitEnd] = {}
         self._told: set[UnitKey] = set()
         self._purging: set[str] = set()
+        self._speaks = False
+        self._found: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     # What others ask.
@@ -191,8 +193,20 @@ class Units:
                 self._outbox.health(slot, problem)
                 self._changed()
 
+    def registered(self) -> None:
+        """The control plane lets this agent, and no other, speak for the node."""
+        self._speaks = True
+        names, self._found = self._found, []
+        self.prune_actors(names)
+
     def prune_actors(self, names: list[str]) -> None:
-        """Ray was joined: ends actors of this node that supervise nothing (any more)."""
+        """Ray was joined: ends actors of this node that supervise nothing (any more).
+
+        Once registered: until then they may be those of another agent that has this node's name.
+        """
+        if not self._speaks:
+            self._found = names
+            return
         mine = {launching.actor_name(self.settings.node, key) for key in self._tracked}
         for name in names:
             if name not in mine:

@@ -5,7 +5,9 @@ node silent.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import grpc
 import structlog
 
 from controlplane.domain.clock import SECOND
@@ -25,27 +27,67 @@ _TICK_LEAST_NS = SECOND // 50
 log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False)
+class Registration:
+    """One agent process that speaks for a node.
+
+    Attributes:
+        agent: What it calls itself.
+        in_touch: Whether it may still be there. One that was killed leaves its node free at once,
+            because its connection breaks; one that cannot be reached, once the node is lost.
+    """
+
+    agent: str
+    in_touch: bool = True
+
+
 class Contacts:
-    """Counts silence and declares nodes lost."""
+    """Counts silence, declares nodes lost, and lets one agent at a time speak for a node."""
 
     def __init__(self, feed: StateFeed, door: Door, monotonic: Callable[[], int]) -> None:
         self._feed = feed
         self._door = door
         self._monotonic = monotonic
         self._online: set[NodeId] = set()
+        self._registrations: dict[NodeId, Registration] = {}
         self._losing: set[NodeId] = set()
         self._silent_ns: dict[NodeId, int] = {}
         self._ticked_ns = monotonic()
 
+    def introduce(self, node: NodeId, agent: str) -> Registration:
+        """Reserves the node for an agent while its registration is recorded.
+
+        Raises:
+            RefusedError: ALREADY_EXISTS: another agent speaks for it.
+        """
+        present = self._registrations.get(node)
+        if present is not None and present.in_touch and present.agent != agent:
+            silent = self._silent_ns.get(node, 0) / SECOND
+            grace = self._feed.state.settings.node_grace_seconds
+            log.warning("second agent refused", node=node, agent=agent, present=present.agent)
+            raise RefusedError(
+                grpc.StatusCode.ALREADY_EXISTS,
+                f"another agent speaks for {node}: {present.agent or 'one without an id'}, heard "
+                f"from {silent:.0f} s ago; end that one, or give this one a --node of its own. "
+                f"It gets in when the other is gone, or has been silent for {grace:g} s",
+            )
+        self._registrations[node] = registration = Registration(agent)
+        return registration
+
     def registered(self, node: NodeId) -> None:
-        """The node's agent introduced itself."""
+        """That the node's agent introduced itself is recorded."""
         self._online.add(node)
         self._losing.discard(node)
         self._silent_ns[node] = 0
 
     def knows(self, node: NodeId) -> bool:
-        """Whether the agent registered with this process and was not lost since."""
+        """Whether an agent registered with this process and was not lost since."""
         return node in self._online
+
+    def registration(self, node: NodeId, agent: str) -> Registration | None:
+        """The agent's, if it is the one that speaks for the node."""
+        present = self._registrations.get(node) if self.knows(node) else None
+        return present if present is not None and present.agent == agent else None
 
     def heard(self, node: NodeId) -> None:
         """The node's agent said something."""
@@ -54,6 +96,7 @@ class Contacts:
     def restart(self) -> None:
         """A new reign began: every agent has to register again, and has time to do so."""
         self._online.clear()
+        self._registrations.clear()
         self._losing.clear()
         self._silent_ns.clear()
 
@@ -101,7 +144,7 @@ class Contacts:
     async def lose(self, node: NodeId) -> None:
         """Declares the node lost; if that cannot be recorded now, it stays overdue."""
         # First, so that whatever the agent says from here on is answered with "register again".
-        self._online.discard(node)
+        self._part_from(node)
         self._losing.add(node)
         try:
             await self._door.append(NodeLost(node, self._door.now()))
@@ -110,6 +153,10 @@ class Contacts:
             return
         log.warning("node lost", node=node)
         # Its agent may have registered meanwhile, by an event before this one, which undid it.
-        self._online.discard(node)
+        self._part_from(node)
         self._losing.discard(node)
         self._silent_ns.pop(node, None)
+
+    def _part_from(self, node: NodeId) -> None:
+        self._online.discard(node)
+        self._registrations.pop(node, None)

@@ -51,7 +51,12 @@ class NodeService(nodes_pb2_grpc.NodeServiceServicer):
         event = registration(request, self._door.now())
         node = _speaker(request.node.name, "node.name")
         self._check_term(request.highest_term)
-        await self._door.append(event)
+        introduced = self._contacts.introduce(node, request.agent_id)
+        try:
+            await self._door.append(event)
+        except BaseException:
+            introduced.in_touch = False
+            raise
         self._contacts.registered(node)
         self._assignments.release(node)
         return nodes_pb2.RegisterNodeResponse(
@@ -82,28 +87,34 @@ class NodeService(nodes_pb2_grpc.NodeServiceServicer):
     ) -> AsyncIterator[nodes_pb2.WatchAssignmentsResponse]:
         """The full numbered assignment at once, and again whenever it changes."""
         node = _speaker(request.node, "node")
-        if not self._contacts.knows(node):
+        watcher = self._contacts.registration(node, request.agent_id)
+        if watcher is None:
             raise precondition(f"node {node} is not registered here; register first")
-        async for assignment in self._assignments.watch(node):
-            yield nodes_pb2.WatchAssignmentsResponse(
-                term=assignment.term,
-                number=assignment.number,
-                launches=[launch_to_wire(launch) for launch in assignment.launches],
-            )
+        watcher.in_touch = True
+        try:
+            async for assignment in self._assignments.watch(node):
+                yield nodes_pb2.WatchAssignmentsResponse(
+                    term=assignment.term,
+                    number=assignment.number,
+                    launches=[launch_to_wire(launch) for launch in assignment.launches],
+                )
+        finally:
+            watcher.in_touch = False
 
     async def Report(  # noqa: N802
         self, request: nodes_pb2.ReportRequest, context: Context
     ) -> nodes_pb2.ReportResponse:
         """What happened on a node; answered when it is durable. Empty: a heartbeat."""
         node = _speaker(request.node, "node")
-        if not self._contacts.knows(node):
+        if self._contacts.registration(node, request.agent_id) is None:
             return nodes_pb2.ReportResponse(register_again=True)
         self._check_term(request.applied_term)
         self._contacts.heard(node)
         events = report_events(request, self._door.now())
         if events:
             await self._door.append(*events)
-        return nodes_pb2.ReportResponse(register_again=not self._contacts.knows(node))
+        known = self._contacts.registration(node, request.agent_id) is not None
+        return nodes_pb2.ReportResponse(register_again=not known)
 
     async def ServeLogs(  # noqa: N802
         self,

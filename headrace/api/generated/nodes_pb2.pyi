@@ -76,16 +76,18 @@ class SeenAttempt(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class RegisterNodeRequest(_message.Message):
-    __slots__ = ("node", "running", "highest_attempts", "highest_term")
+    __slots__ = ("node", "running", "highest_attempts", "highest_term", "agent_id")
     NODE_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     HIGHEST_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     HIGHEST_TERM_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     node: Node
     running: _containers.RepeatedCompositeFieldContainer[RunningUnit]
     highest_attempts: _containers.RepeatedCompositeFieldContainer[SeenAttempt]
     highest_term: int
-    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., running: _Optional[_Iterable[_Union[RunningUnit, _Mapping]]] = ..., highest_attempts: _Optional[_Iterable[_Union[SeenAttempt, _Mapping]]] = ..., highest_term: _Optional[int] = ...) -> None: ...
+    agent_id: str
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., running: _Optional[_Iterable[_Union[RunningUnit, _Mapping]]] = ..., highest_attempts: _Optional[_Iterable[_Union[SeenAttempt, _Mapping]]] = ..., highest_term: _Optional[int] = ..., agent_id: _Optional[str] = ...) -> None: ...
 
 class RegisterNodeResponse(_message.Message):
     __slots__ = ("term", "heartbeat_seconds")
@@ -96,10 +98,12 @@ class RegisterNodeResponse(_message.Message):
     def __init__(self, term: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ...) -> None: ...
 
 class WatchAssignmentsRequest(_message.Message):
-    __slots__ = ("node",)
+    __slots__ = ("node", "agent_id")
     NODE_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     node: str
-    def __init__(self, node: _Optional[str] = ...) -> None: ...
+    agent_id: str
+    def __init__(self, node: _Optional[str] = ..., agent_id: _Optional[str] = ...) -> None: ...
 
 class WatchAssignmentsResponse(_message.Message):
     __slots__ = ("term", "number", "launches")
@@ -152,7 +156,7 @@ class Launch(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ..., intent: _Optional[_Union[Launch.Intent, str]] = ..., job_name: _Optional[str] = ..., namespace: _Optional[str] = ..., manifest_json: _Optional[str] = ..., plan: _Optional[str] = ..., units: _Optional[_Iterable[_Union[_common_pb2.LaunchUnit, _Mapping]]] = ..., ranks_total: _Optional[int] = ..., units_total: _Optional[int] = ..., rendezvous: _Optional[str] = ..., generation: _Optional[int] = ..., purge: _Optional[bool] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
-    __slots__ = ("node", "applied_term", "applied_number", "started", "rendezvous", "progress", "exited", "health")
+    __slots__ = ("node", "applied_term", "applied_number", "started", "rendezvous", "progress", "exited", "health", "agent_id")
     NODE_FIELD_NUMBER: _ClassVar[int]
     APPLIED_TERM_FIELD_NUMBER: _ClassVar[int]
     APPLIED_NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -161,6 +165,7 @@ class ReportRequest(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     EXITED_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     node: str
     applied_term: int
     applied_number: int
@@ -169,7 +174,8 @@ class ReportRequest(_message.Message):
     progress: _containers.RepeatedCompositeFieldContainer[ProgressReport]
     exited: _containers.RepeatedCompositeFieldContainer[UnitExited]
     health: _containers.RepeatedCompositeFieldContainer[AcceleratorHealth]
-    def __init__(self, node: _Optional[str] = ..., applied_term: _Optional[int] = ..., applied_number: _Optional[int] = ..., started: _Optional[_Iterable[_Union[UnitStarted, _Mapping]]] = ..., rendezvous: _Optional[_Iterable[_Union[RendezvousBound, _Mapping]]] = ..., progress: _Optional[_Iterable[_Union[ProgressReport, _Mapping]]] = ..., exited: _Optional[_Iterable[_Union[UnitExited, _Mapping]]] = ..., health: _Optional[_Iterable[_Union[AcceleratorHealth, _Mapping]]] = ...) -> None: ...
+    agent_id: str
+    def __init__(self, node: _Optional[str] = ..., applied_term: _Optional[int] = ..., applied_number: _Optional[int] = ..., started: _Optional[_Iterable[_Union[UnitStarted, _Mapping]]] = ..., rendezvous: _Optional[_Iterable[_Union[RendezvousBound, _Mapping]]] = ..., progress: _Optional[_Iterable[_Union[ProgressReport, _Mapping]]] = ..., exited: _Optional[_Iterable[_Union[UnitExited, _Mapping]]] = ..., health: _Optional[_Iterable[_Union[AcceleratorHealth, _Mapping]]] = ..., agent_id: _Optional[str] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
     __slots__ = ("register_again",)

@@ -292,6 +292,22 @@ def test_checkpoints_are_purged_before_that_is_said(world: World, reachable: boo
     played(story)
 
 
+def test_actors_of_an_agent_with_the_same_name_are_let_be_until_the_node_is_ours(
+    world: World,
+) -> None:
+    async def story() -> None:
+        units = world.units()
+        world.ray.actors["unit of another"] = supervisor()
+        units.prune_actors(["unit of another"])
+        await asyncio.sleep(0)  # whatever was begun has its turn
+        assert world.ray.actors
+        units.registered()
+        await ticking(units, "it goes", lambda: not world.ray.actors)
+        await units.close(end_units=False)
+
+    played(story)
+
+
 def test_leaving_can_end_all_units(world: World) -> None:
     async def story() -> None:
         units = world.units()

@@ -186,9 +186,10 @@ async def an_api(folder: Path, **changes: Any) -> AsyncIterator[Api]:
 class Agent:
     """One node's agent, played by a test: it obeys and says what a real one would."""
 
-    def __init__(self, api: Api, node: str = "node-a", slots: int = 2) -> None:
+    def __init__(self, api: Api, node: str = "node-a", slots: int = 2, agent_id: str = "") -> None:
         self.api = api
         self.node = node
+        self.agent_id = agent_id
         self.slots = [f"slot-{number}" for number in range(slots)]
         self.term = 0
         self._watching: Any = None
@@ -205,6 +206,7 @@ class Agent:
                         for number, slot in enumerate(self.slots)
                     ],
                 ),
+                agent_id=self.agent_id,
                 **more,
             )
         )
@@ -213,7 +215,9 @@ class Agent:
 
     def watch(self) -> Any:
         """The stream of the node's assignments."""
-        return self.api.nodes.WatchAssignments(nodes_pb2.WatchAssignmentsRequest(node=self.node))
+        return self.api.nodes.WatchAssignments(
+            nodes_pb2.WatchAssignmentsRequest(node=self.node, agent_id=self.agent_id)
+        )
 
     async def assigned(
         self, holds: Callable[[nodes_pb2.WatchAssignmentsResponse], bool]
@@ -231,7 +235,7 @@ class Agent:
     async def report(self, **events: Any) -> nodes_pb2.ReportResponse:
         """Says what happened."""
         answer: nodes_pb2.ReportResponse = await self.api.nodes.Report(
-            nodes_pb2.ReportRequest(node=self.node, **events)
+            nodes_pb2.ReportRequest(node=self.node, agent_id=self.agent_id, **events)
         )
         return answer
 

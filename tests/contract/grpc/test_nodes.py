@@ -273,7 +273,7 @@ def test_checkpoints_of_an_unknown_job_are_not_promised_to_go(tmp_path: Path) ->
     run(test())
 
 
-def test_a_second_agent_of_a_node_takes_the_stream_over(tmp_path: Path) -> None:
+def test_an_agent_that_registers_again_takes_over_its_own_stream(tmp_path: Path) -> None:
     async def test() -> None:
         async with an_api(tmp_path) as api:
             agent = Agent(api)
@@ -286,6 +286,59 @@ def test_a_second_agent_of_a_node_takes_the_stream_over(tmp_path: Path) -> None:
             assert (await again.read()).number == 1
             again.cancel()
         assert error.code() is grpc.StatusCode.ABORTED
+
+    run(test())
+
+
+def test_a_second_agent_of_a_node_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            first, second = Agent(api, agent_id="gpu-7/41/x"), Agent(api, agent_id="gpu-8/42/y")
+            await first.register()
+            stream = first.watch()
+            numbers = [(await stream.read()).number]
+            refused = [await refusal(second.register()) for _ in range(3)]
+            refused.append(await refused_stream(second.watch()))
+            unheard = await second.report()
+            await api.submit()
+            numbers.append((await stream.read()).number)  # the first one's stream goes on
+            await first.register()  # and it may come again, at once
+            stream = first.watch()
+            numbers.append((await stream.read()).number)
+            refused.append(await refusal(second.register()))
+            stream.cancel()  # as the kernel does for a process that is killed
+
+            async def admitted() -> bool:
+                try:
+                    return bool((await second.register()).term)
+                except grpc.aio.AioRpcError as error:
+                    return error.code() is not grpc.StatusCode.ALREADY_EXISTS
+
+            await eventually(admitted)
+            replaced = await first.report()
+            now = await second.report()
+        unregistered = refused.pop(3)
+        assert unregistered.code() is grpc.StatusCode.FAILED_PRECONDITION
+        for error in refused:
+            assert error.code() is grpc.StatusCode.ALREADY_EXISTS
+            assert "gpu-7/41/x" in (error.details() or "")
+        assert numbers == [1, 2, 2]
+        assert unheard.register_again
+        assert replaced.register_again
+        assert not now.register_again
+
+    run(test())
+
+
+def test_two_agents_that_come_at_once_are_not_both_let_in(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            agents = [Agent(api, agent_id=f"agent-{number}") for number in range(5)]
+            came = await asyncio.gather(*(a.register() for a in agents), return_exceptions=True)
+            heard = [not (await agent.report()).register_again for agent in agents]
+        refused = [error for error in came if isinstance(error, grpc.aio.AioRpcError)]
+        assert [error.code() for error in refused] == [grpc.StatusCode.ALREADY_EXISTS] * 4
+        assert sum(heard) == 1
 
     run(test())
 
