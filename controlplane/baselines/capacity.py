@@ -169,24 +169,19 @@ class Capacity:
         self._allowed: dict[Signature, dict[str, Allowed]] = {}
         self._most_if_empty: dict[tuple[Signature, Topology], int] = {}
         gone = Counter(map(itemgetter(0), without))
-        for name, node in snapshot.nodes.items():
-            if node.usable:
-                self._add(name, node, without, gone[name])
-
-    def _add(self, name: NodeId, node: NodeRecord, without: Collection[Slot], gone: int) -> None:
-        every = node.node.accelerators
-        healthy = [a for a in every if not a.unhealthy]
-        kinds = dict.fromkeys([a.type for a in healthy])
-        for kind in kinds:
-            own = healthy if len(kinds) == 1 else [a for a in healthy if a.type == kind]
-            if gone >= len(every):
-                free = []
-            else:
-                free = [a for a in own if (name, a.id) not in without] if gone else own
-            pool = self._pools.get(kind)
-            if pool is None:
-                pool = self._pools[kind] = Pool()
-            pool.add(name, free, len(own))
+        for name, offer in snapshot.usable.items():
+            for kind, every in offer.items():
+                taken = gone.get(name, 0)
+                if not taken:
+                    free = list(every)
+                elif taken >= len(self._nodes[name].node.accelerators):
+                    free = []
+                else:
+                    free = [a for a in every if (name, a.id) not in without]
+                pool = self._pools.get(kind)
+                if pool is None:
+                    pool = self._pools[kind] = Pool()
+                pool.add(name, free, len(every))
 
     def allowed_nodes(self, request: AcceleratorRequest) -> dict[str, Allowed]:
         """For each type that the request accepts, the nodes it may use; None for all."""

@@ -27,7 +27,6 @@ from controlplane.baselines.order import (
     left_nodes,
     nodes_to_leave,
     outdated,
-    question,
     waits,
 )
 from controlplane.domain.ids import JobUid
@@ -225,8 +224,7 @@ class _Admission:
         for record in self._order if self._sticky else ():
             self._claim(record)
         for rank, record in enumerate(records):
-            asked = question(record)
-            known = self._answers.take(asked) if record.attempt is None else None
+            known = self._answers.take(record) if record.attempt is None else None
             if known is not None:
                 self.reasons[record.uid] = known
                 continue
@@ -236,7 +234,7 @@ class _Admission:
                 if record.attempt is None:
                     # Only less is left for those who come later, so their answer is the same.
                     lasting = holding.code is not ReasonCode.WAITING_FOR_ACCELERATORS
-                    self._answers.give(asked, holding, lasting=lasting)
+                    self._answers.give(record, holding, lasting=lasting)
                 continue
             self.quotas.use(record.job.spec.queue, holding.count)
             self.reasons[record.uid] = RUNNING

@@ -10,14 +10,12 @@ from controlplane.baselines.order import (
     RUNNING,
     Answers,
     Holders,
-    Question,
     Quotas,
     candidates,
     impossible,
     left_nodes,
     nodes_to_leave,
     outdated,
-    question,
     waits,
 )
 from controlplane.domain.ids import JobUid, NodeId, QueueName
@@ -57,12 +55,11 @@ class _Round:
             elif self.snapshot.at >= record.backoff_until:
                 waiting.append(record)
         for record in waiting:
-            asked = question(record)
-            known = self.answers.take(asked)
+            known = self.answers.take(record)
             if known is None:
-                self._place(record, asked)
+                self._place(record)
             else:
-                self.reasons[record.uid] = known
+                self.reasons[record.job.uid] = known
         return Decision(self.targets, self.reasons)
 
     def _keep(self, record: JobRecord) -> None:
@@ -80,20 +77,20 @@ class _Round:
             self.targets[record.uid] = placement
             self.reasons[record.uid] = RUNNING
 
-    def _place(self, record: JobRecord, asked: Question) -> None:
+    def _place(self, record: JobRecord) -> None:
         """Gives the job all it can ever use here, whatever is free now, or a reason."""
         spec = record.job.spec
         never = impossible(record, self.left, self.quotas)
         if never is not None:
             self.reasons[record.uid] = never
-            self.answers.give(asked, never, lasting=True)
+            self.answers.give(record, never, lasting=True)
             return
         behind = self.blocked.get(signature(spec.accelerators)) or self.queue_blocked.get(
             spec.queue
         )
         if behind is not None:
             self.reasons[record.uid] = behind
-            self.answers.give(asked, behind, lasting=False)
+            self.answers.give(record, behind, lasting=False)
             return
         most = self.left.most_if_empty(spec.accelerators)
         quota = self.quotas.whole(spec.queue)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Container
 from copy import copy
+from functools import lru_cache
 
 from controlplane.baselines.capacity import Capacity, Signature, signature
 from controlplane.baselines.layout import sizes
@@ -148,24 +149,30 @@ class Answers:
         """Nothing was asked yet."""
         self._known: dict[Question, list[Reason]] = {}
 
-    def give(self, asked: Question, reason: Reason, *, lasting: bool) -> None:
-        """Notes an answer; a lasting one does not change with who runs just now."""
+    def give(self, record: JobRecord, reason: Reason, *, lasting: bool) -> None:
+        """Notes the answer to the job's question; a lasting one does not change with who runs
+        just now.
+        """
+        asked = question(record)
         if lasting:
             self._known[asked] = [reason]
         else:
-            behind = Reason(
-                ReasonCode.BEHIND_EARLIER_JOB,
-                "earlier jobs wait for the same accelerators",
-                wanted=max(1, asked[0].minimum),
-            )
+            behind = _behind_others(max(1, asked[0].minimum))
             self._known[asked] = [behind, *[reason] * TOLD_PRECISELY]
 
-    def take(self, asked: Question) -> Reason | None:
-        """The answer for the next one who asks; None if nobody asked before."""
-        known = self._known.get(asked)
+    def take(self, record: JobRecord) -> Reason | None:
+        """The answer for the next one who asks; None if nobody asked the same before."""
+        known = self._known.get(question(record))
         if known is None:
             return None
         return known.pop() if len(known) > 1 else known[0]
+
+
+@lru_cache(maxsize=4096)
+def _behind_others(wanted: int) -> Reason:
+    """One object for all, cycle after cycle, so that it is recognised without a comparison."""
+    text = "earlier jobs wait for the same accelerators"
+    return Reason(ReasonCode.BEHIND_EARLIER_JOB, text, wanted=wanted)
 
 
 def waits(wanted: int, available: int, holders: tuple[JobUid, ...]) -> Reason:

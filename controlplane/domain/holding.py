@@ -1,14 +1,16 @@
-"""Who holds each accelerator: counted once, then carried along from one state to the next.
+"""Who holds each accelerator, and which there are: found once, then carried from state to state.
 
-To count anew what thousands of jobs hold takes longer than the rest of a cycle in which little
-happened.
+To go through all that thousands of nodes have and thousands of jobs hold takes longer than the rest
+of a cycle in which little happened.
 """
 
 from collections.abc import Iterator, Mapping
+from operator import is_
 
 from controlplane.domain.ids import JobUid, NodeId
+from controlplane.domain.node import Accelerator
 from controlplane.domain.record import JobRecord, NodeRecord
-from controlplane.domain.snapshot import Slot
+from controlplane.domain.snapshot import Offer, Slot
 
 
 def held_by_attempts(jobs: Mapping[JobUid, JobRecord]) -> dict[Slot, JobUid]:
@@ -69,3 +71,32 @@ def with_strays(
         for accelerator in stray.accelerators
     }
     return {**strays, **held} if strays else held
+
+
+def usable_accelerators(nodes: Mapping[NodeId, NodeRecord]) -> dict[NodeId, Offer]:
+    """What each node offers, in order of registration."""
+    return {name: _offered(node) for name, node in nodes.items()}
+
+
+def usable_after(
+    usable: Mapping[NodeId, Offer],
+    before: Mapping[NodeId, NodeRecord],
+    after: Mapping[NodeId, NodeRecord],
+) -> Mapping[NodeId, Offer]:
+    """What ``usable_accelerators`` says of ``after``, made from what it said of ``before``."""
+    if len(before) == len(after) and all(map(is_, before.values(), after.values())):
+        return usable
+    return {
+        name: usable[name] if before.get(name) is node else _offered(node)
+        for name, node in after.items()
+    }
+
+
+def _offered(node: NodeRecord) -> Offer:
+    if not node.usable:
+        return {}
+    by_type: dict[str, list[Accelerator]] = {}
+    for accelerator in node.node.accelerators:
+        if not accelerator.unhealthy:
+            by_type.setdefault(accelerator.type, []).append(accelerator)
+    return {kind: tuple(accelerators) for kind, accelerators in by_type.items()}

@@ -5,10 +5,14 @@ from dataclasses import dataclass
 
 from controlplane.domain.clock import Instant
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
+from controlplane.domain.node import Accelerator
 from controlplane.domain.queue import Queue
 from controlplane.domain.record import JobRecord, NodeRecord
 
 Slot = tuple[NodeId, AcceleratorId]
+
+Offer = Mapping[str, tuple[Accelerator, ...]]
+"""A node's healthy accelerators by type; empty if nothing may be placed there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class ClusterSnapshot:
         queues: Every queue.
         holders: Who holds each accelerator that is not free: attempts not released, and strays; in
             no certain order.
+        usable: What each node offers to new work, in order of registration.
     """
 
     at: Instant
@@ -29,3 +34,4 @@ class ClusterSnapshot:
     nodes: Mapping[NodeId, NodeRecord]
     queues: Mapping[QueueName, Queue]
     holders: Mapping[Slot, JobUid]
+    usable: Mapping[NodeId, Offer]

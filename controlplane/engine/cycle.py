@@ -140,11 +140,14 @@ def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
     orders = _Orders()
     released = _Released(snapshot)
     newcomers = _Newcomers(snapshot, decision)
+    targets, reasons = decision.targets, decision.reasons
     for uid, record in snapshot.jobs.items():
         if record.withdrawn or record.finished_at is not None:
             continue
-        target = decision.targets.get(uid)
-        why = decision.reasons.get(uid)
+        target = targets.get(uid)
+        why = reasons.get(uid)
+        if target is None and why is record.reason and record.stage is Stage.QUEUED:
+            continue  # Most jobs of a long queue: they wait on, for the very same reason.
         if record.attempt is not None:
             _steer(orders, record, record.attempt, target, why, newcomers)
         elif record.stage is Stage.SUSPENDED:

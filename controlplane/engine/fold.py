@@ -7,6 +7,7 @@ messages fall through.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 from typing import Any
 
@@ -40,7 +41,7 @@ from controlplane.domain.event import (
     UnitStarted,
 )
 from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, Term
-from controlplane.domain.job import Job, JobSpec
+from controlplane.domain.job import AcceleratorRequest, Job, JobSpec
 from controlplane.domain.lifecycle import IDLE, Stage, check
 from controlplane.domain.node import Contact
 from controlplane.domain.policy import PolicySettings
@@ -128,10 +129,23 @@ def _submitted(draft: Draft, event: JobSubmitted | JobUpdated) -> None:
         return
     draft.unwanted.pop(job.uid, None)
     draft.jobs[job.uid] = JobRecord(
-        job=changed(job, submitted_at=event.at),
+        job=_kept(job, event.at),
         stage=_idle_stage(job.spec),
         attempts_made=draft.attempts_seen.pop(job.uid, Attempt(0)),
     )
+
+
+def _kept(job: Job, submitted_at: Instant) -> Job:
+    spec = changed(job.spec, accelerators=one_object(job.spec.accelerators))
+    return changed(job, spec=spec, submitted_at=submitted_at)
+
+
+@lru_cache(maxsize=4096)
+def one_object(request: AcceleratorRequest) -> AcceleratorRequest:
+    """The same object for equal requests: thousands of jobs ask for few different things, and a
+    policy that looks one up finds the very same object sooner than an equal one.
+    """
+    return request
 
 
 _LAUNCH_KEYS = ("model", "command", "data", "env", "volumes", "training", "checkpoint")
@@ -156,7 +170,7 @@ def _replaced(draft: Draft, known: JobRecord, job: Job) -> None:
         known,
         stage,
         "its spec was replaced",
-        job=changed(job, submitted_at=known.job.submitted_at),
+        job=_kept(job, known.job.submitted_at),
         attempt=_attempt_under_new_spec(known, job),
         failures=failures,
         setbacks=setbacks,

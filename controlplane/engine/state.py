@@ -8,13 +8,19 @@ from types import MappingProxyType
 from controlplane.domain.changing import changed
 from controlplane.domain.clock import Instant
 from controlplane.domain.event import Event
-from controlplane.domain.holding import held_after, held_by_attempts, with_strays
+from controlplane.domain.holding import (
+    held_after,
+    held_by_attempts,
+    usable_accelerators,
+    usable_after,
+    with_strays,
+)
 from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, SequenceNumber, Term
 from controlplane.domain.node import Contact
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.record import JobRecord, NodeRecord
-from controlplane.domain.snapshot import ClusterSnapshot, Slot
+from controlplane.domain.snapshot import ClusterSnapshot, Offer, Slot
 from controlplane.engine.fold import Draft, fold_event
 
 
@@ -107,12 +113,19 @@ class ClusterState:
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)
+        if "_usable" in self.__dict__:
+            then.__dict__["_usable"] = usable_after(self._usable, self.nodes, then.nodes)
         return then
 
     @cached_property
     def _held(self) -> Mapping[Slot, JobUid]:
         """What attempts hold. No field, because it follows from the jobs; ``fold`` hands it on."""
         return held_by_attempts(self.jobs)
+
+    @cached_property
+    def _usable(self) -> Mapping[NodeId, Offer]:
+        """What nodes offer; like ``_held``, it follows from the nodes."""
+        return usable_accelerators(self.nodes)
 
     @cached_property
     def holders(self) -> Mapping[Slot, JobUid]:
@@ -127,6 +140,7 @@ class ClusterState:
             nodes=MappingProxyType(self.nodes),
             queues=MappingProxyType(self.queues),
             holders=self.holders,
+            usable=MappingProxyType(self._usable),
         )
 
     def after_restart(self) -> "ClusterState":

@@ -318,10 +318,10 @@ class ClusterLife(RuleBasedStateMachine):
                     if record.attempt.holds(unit.index):
                         held += unit.accelerators
         assert len(held) == len(set(held)), "an accelerator is held twice"
-        holders = state.snapshot(self.world.now).holders
-        assert len(held) == len(holders)
-        counted_anew = replace(state).snapshot(self.world.now).holders
-        assert holders == counted_anew, "what was carried along is not what is there"
+        snapshot = state.snapshot(self.world.now)
+        assert len(held) == len(snapshot.holders)
+        looked_up_anew = replace(state).snapshot(self.world.now)
+        assert snapshot == looked_up_anew, "what was carried along is not what is there"
         known = {a.id for node in state.nodes.values() for a in node.node.accelerators}
         assert set(held) <= known
 

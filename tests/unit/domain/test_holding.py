@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from controlplane.baselines import BASELINES
+from controlplane.domain.event import AcceleratorHealthChanged, NodeRemoved
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.record import Outcome
 from controlplane.domain.snapshot import Slot
@@ -13,9 +14,9 @@ from tests.builders import World, a_cluster, a_job, a_node, a_unit
 
 def counted(world: World) -> dict[Slot, JobUid]:
     """Who holds each accelerator now, checked against a state that never counted before."""
-    carried = world.state.snapshot(world.now).holders
-    assert carried == replace(world.state).snapshot(world.now).holders
-    return dict(carried)
+    carried = world.state.snapshot(world.now)
+    assert carried == replace(world.state).snapshot(world.now)
+    return dict(carried.holders)
 
 
 @pytest.mark.parametrize("policy", sorted(BASELINES))
@@ -50,3 +51,25 @@ def test_strays_hold_until_they_are_gone() -> None:
     assert counted(world) == {}
     world.register(a_node(node, 1), unit)
     assert counted(world) == {(NodeId(node), f"{node}-0"): "job"}
+
+
+def test_what_nodes_offer_is_followed() -> None:
+    world = a_cluster().with_nodes(2, 2)
+
+    def offered() -> dict[str, int]:
+        counted(world)
+        usable = world.state.snapshot(world.now).usable
+        return {name: sum(map(len, offer.values())) for name, offer in usable.items()}
+
+    assert offered() == {"n1": 2, "n2": 2}
+    world.drain("n1")
+    assert offered() == {"n1": 0, "n2": 2}
+    world.drain("n1", drained=False)
+    world.tell(AcceleratorHealthChanged(NodeId("n1"), AcceleratorId("n1-0"), "Xid 79"))
+    assert offered() == {"n1": 1, "n2": 2}
+    world.with_node(a_node("n3", 1)).lose("n2")
+    assert offered() == {"n1": 1, "n2": 0, "n3": 1}
+    world.tell(NodeRemoved(NodeId("n2")))
+    assert offered() == {"n1": 1, "n3": 1}
+    assert counted(world.submit(a_job())) == {}
+    assert offered() == {"n1": 1, "n3": 1}
