@@ -1,8 +1,6 @@
 """Who may: every RPC with every role over real mutual TLS, against a table written out here."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +8,17 @@ import grpc
 import pytest
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 
-from controlplane.config import Tls
 from controlplane.edges.grpc_server.roles import ALLOWED, Role, RoleMap, RolesFileError
-from controlplane.main import running
 from headrace.api.generated import admin_pb2, jobs_pb2, nodes_pb2
-from tests.contract.grpc.certificates import Authority, Pair, write
+from tests.contract.grpc.certificates import Authority
 from tests.contract.grpc.harness import (
     Agent,
     a_request,
     over,
     refusal,
     run,
-    settings,
 )
-
-ROLES_FILE = """
-identities:
-  viewer.example.org: {role: viewer}
-  spiffe://example.org/alice: {role: submitter, queues: [default]}
-  admin.example.org: {role: admin}
-  operator.example.org: {role: operator}
-  node-a.example.org: {role: agent, node: node-a}
-"""
+from tests.contract.grpc.secured import a_world
 
 V, S, A, K, G = Role.VIEWER, Role.SUBMITTER, Role.ADMIN, Role.OPERATOR, Role.AGENT
 
@@ -72,34 +59,6 @@ def methods() -> dict[str, MethodDescriptor]:
             for method in service.methods:
                 found[f"/{service.full_name}/{method.name}"] = method
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """A control plane with mutual TLS, and a certificate for each role."""
-
-    address: str
-    plane: Any
-    authority: Authority
-    pairs: dict[Role, Pair]
-
-
-@asynccontextmanager
-async def a_world(folder: Path) -> AsyncIterator[World]:
-    authority = Authority()
-    server = authority.sign("control plane", server=True)
-    paths = write(folder, key=server.key, certificate=server.certificate, client_ca=authority.pem)
-    roles = folder / "roles.yaml"
-    roles.write_text(ROLES_FILE)
-    pairs = {
-        V: authority.sign("viewer.example.org"),
-        S: authority.sign("alice", uri="spiffe://example.org/alice"),
-        A: authority.sign("admin.example.org"),
-        K: authority.sign("operator.example.org"),
-        G: authority.sign("node-a.example.org"),
-    }
-    async with running(settings(folder, tls=Tls(**paths, roles=roles))) as plane:
-        yield World(plane.address, plane, authority, pairs)
 
 
 async def _nothing() -> AsyncIterator[Any]:
