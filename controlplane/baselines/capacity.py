@@ -1,9 +1,10 @@
 """Which accelerators are left, and a choice out of them that spans few nodes."""
 
 from collections import Counter
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
+from types import MappingProxyType
 
 from controlplane.domain.ids import AcceleratorId, NodeId
 from controlplane.domain.job import AcceleratorRequest, Topology
@@ -12,6 +13,9 @@ from controlplane.domain.record import NodeRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
 
 Signature = tuple[object, ...]
+
+Parts = Mapping[NodeId, Sequence[AcceleratorId]]
+"""Accelerators by node."""
 
 Allowed = Collection[NodeId] | None
 """Nodes that a request may use; None for every node of the pool."""
@@ -86,9 +90,13 @@ class Pool:
 
     def remove(self, node: NodeId, gone: Container[AcceleratorId]) -> list[Accelerator]:
         """Takes accelerators of a node out; those that are not there are passed over."""
-        before = self.free.get(node, [])
+        before = self.free.get(node)
+        if not before:
+            return []
         removed = [a for a in before if a.id in gone]
-        if removed:
+        if len(removed) == len(before):
+            self._replace(node, [])
+        elif removed:
             self._replace(node, [a for a in before if a.id not in gone])
         return removed
 
@@ -137,23 +145,33 @@ class Holding:
     Attributes:
         kind: Their type.
         parts: The accelerators by node.
+        count: How many they are.
     """
 
     kind: str
-    parts: dict[NodeId, list[Accelerator]]
+    parts: dict[NodeId, list[Accelerator]] = field(default_factory=dict)
+    count: int = 0
 
-    @property
-    def count(self) -> int:
-        """Accelerators held."""
-        return sum(map(len, self.parts.values()))
+    def ids(self) -> dict[NodeId, list[AcceleratorId]]:
+        """Which they are."""
+        return {name: [a.id for a in held] for name, held in self.parts.items()}
 
-    def slots(self) -> dict[Slot, None]:
-        """Each accelerator with its node; a set that keeps its order."""
-        return {(name, a.id): None for name, held in self.parts.items() for a in held}
+    def covers(self, parts: Parts) -> bool:
+        """Whether all of these are among them."""
+        for name, ids in parts.items():
+            held = self.parts.get(name, ())
+            if len(held) < len(ids) or not {a.id for a in held}.issuperset(ids):
+                return False
+        return True
 
     def add(self, node: NodeId, accelerators: Sequence[Accelerator]) -> None:
         """Joins more of a node to it."""
-        self.parts.setdefault(node, []).extend(accelerators)
+        self.count += len(accelerators)
+        known = self.parts.get(node)
+        if known is None:
+            self.parts[node] = list(accelerators)
+        else:
+            known.extend(accelerators)
 
 
 class Capacity:
@@ -272,7 +290,7 @@ class Capacity:
                 best = (pool.total, kind, chosen)
         if best is None:
             return None
-        holding = Holding(best[1], {})
+        holding = Holding(best[1])
         self._move(holding, best[2])
         return holding
 
@@ -281,7 +299,7 @@ class Capacity:
         request: AcceleratorRequest,
         holding: Holding,
         more: int,
-        prefer: Container[Slot] = (),
+        prefer: Parts = MappingProxyType({}),
     ) -> bool:
         """Adds ``more`` accelerators to a holding; False, and nothing used, if impossible.
 
@@ -293,10 +311,10 @@ class Capacity:
         """
         pool = self._pools[holding.kind]
         allowed = self.allowed_nodes(request).get(holding.kind, frozenset())
-        added = Holding(holding.kind, {})
+        added = Holding(holding.kind)
         for name in holding.parts:
             if more and (allowed is None or name in allowed):
-                part = _preferred(name, pool.free.get(name, []), prefer)[:more]
+                part = _preferred(pool.free.get(name, []), prefer.get(name, ()))[:more]
                 self._move(added, [(name, part)])
                 more -= len(part)
         if more:
@@ -319,16 +337,14 @@ class Capacity:
         for name, accelerators in chosen:
             holding.add(name, pool.remove(name, {a.id for a in accelerators}))
 
-    def claim(self, slots: Iterable[Slot]) -> Holding | None:
+    def claim(self, parts: Parts) -> Holding | None:
         """Uses up exactly these; None, and nothing used, unless all are left and of one type."""
-        by_node: dict[NodeId, set[AcceleratorId]] = {}
-        for name, accelerator_id in slots:
-            by_node.setdefault(name, set()).add(accelerator_id)
+        wanted = sum(map(len, parts.values()))
         for kind, pool in self._pools.items():
-            holding = Holding(kind, {})
-            for name, wanted in by_node.items():
-                holding.add(name, pool.remove(name, wanted))
-            if holding.count == sum(map(len, by_node.values())):
+            holding = Holding(kind)
+            for name, ids in parts.items():
+                holding.add(name, pool.remove(name, ids))
+            if holding.count == wanted:
                 return holding
             self.give_back(holding)
         return None
@@ -365,6 +381,6 @@ def _choose(pool: Pool, count: int, topology: Topology, allowed: Allowed) -> Cho
 
 
 def _preferred(
-    node: NodeId, accelerators: list[Accelerator], prefer: Container[Slot]
+    accelerators: list[Accelerator], prefer: Container[AcceleratorId]
 ) -> list[Accelerator]:
-    return sorted(accelerators, key=lambda a: (node, a.id) not in prefer)
+    return sorted(accelerators, key=lambda a: a.id not in prefer) if prefer else accelerators

@@ -12,10 +12,11 @@ a job that recovers from a failure of its own comes after its equals, but keeps 
 """
 
 import heapq
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from controlplane.baselines.capacity import Capacity, Holding
+from controlplane.baselines.capacity import Capacity, Holding, Parts
 from controlplane.baselines.layout import placement_on, sizes
 from controlplane.baselines.order import (
     RUNNING,
@@ -29,15 +30,15 @@ from controlplane.baselines.order import (
     outdated,
     waits,
 )
-from controlplane.domain.ids import JobUid
-from controlplane.domain.job import ServiceClass, Topology
+from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
+from controlplane.domain.job import Topology
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Contact
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Intent, JobRecord
-from controlplane.domain.snapshot import ClusterSnapshot, Slot
+from controlplane.domain.snapshot import ClusterSnapshot
 
 _ON_ITS_WAY = frozenset(
     {
@@ -64,45 +65,42 @@ class _Seat:
         record: The job.
         rank: Its place in the order of admission.
         at: Where it runs or is about to run, and may stay; None if it has to find a place.
+        own: The accelerators of ``at``.
         holding: What it is given.
     """
 
     record: JobRecord
     rank: int
     at: Placement | None
+    own: Parts
     holding: Holding
-    own: dict[Slot, None] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.own = dict.fromkeys(self.at.slots()) if self.at is not None else {}
 
     @property
     def uid(self) -> JobUid:
         """The job's uid."""
-        return self.record.uid
-
-    @property
-    def share(self) -> int:
-        """How many accelerators it is given."""
-        return self.holding.count
+        return self.record.job.uid
 
     def next_size(self) -> int | None:
         """The next size above its share; None at its maximum."""
-        return next((n for n in sizes(self.record.job.spec) if n > self.share), None)
+        possible, share = sizes(self.record.job.spec), self.holding.count
+        if share >= possible[-1]:
+            return None
+        return possible[bisect_right(possible, share)]
 
     def turn(self) -> tuple[int, int, int]:
         """Whose turn it is to grow: who has least; of those, who is not restarted for it."""
-        cost = 1 if not self.own else (0 if self.share < len(self.own) else 2)
-        return (self.share, cost, self.rank)
+        share = self.holding.count
+        cost = 1 if self.at is None else (0 if share < self.at.accelerator_count else 2)
+        return (share, cost, self.rank)
 
     def placement(self) -> Placement:
         """Where it should run; the very placement that it has if nothing changes."""
         if self.at is not None:
-            attempt, given = self.record.attempt, self.holding.slots().keys()
+            attempt, more = self.record.attempt, self.holding.count - self.at.accelerator_count
             trained = attempt is not None and attempt.trained
             # To restart a job that has not trained yet only to grow would waste its start. What
             # it was given beyond what it has stays free for it.
-            if given == self.own.keys() or (not trained and given > self.own.keys()):
+            if (more == 0 or (more > 0 and not trained)) and self.holding.covers(self.own):
                 return self.at
         return placement_on(self.record.job.spec, self.holding.parts)
 
@@ -124,9 +122,8 @@ class _Round:
         }
 
     def decide(self) -> Decision:
-        records = candidates(self.snapshot)
-        movable = [record for record in records if not self._fixed(record)]
-        movable.sort(key=_order)
+        records = candidates(self.snapshot, _standing)
+        movable = [r for r in records if r.attempt is None or not self._fixed(r)]
         reasons: dict[JobUid, Reason] = dict.fromkeys(self.targets, RUNNING)
         admission = _Admission(self, sticky=True)
         admission.run(movable)
@@ -174,7 +171,7 @@ class _Round:
         """Finds a place for every share with few changes; None if that leaves somebody out."""
         left = Capacity(self.snapshot, without=self.taken)
         quotas = self.quotas.copy()
-        shares = {seat.uid: seat.share for seat in admitted}
+        shares = {seat.uid: seat.holding.count for seat in admitted}
         seats: list[_Seat] = []
         moving: list[_Seat] = []
         for seat in admitted:
@@ -182,15 +179,15 @@ class _Round:
             if kept is None:
                 moving.append(seat)
             else:
-                seats.append(_Seat(seat.record, seat.rank, seat.at, kept))
+                seats.append(_Seat(seat.record, seat.rank, seat.at, seat.own, kept))
         moving.sort(key=lambda seat: -shares[seat.uid])
         for seat in moving:
             placed = _largest(seat.record, shares[seat.uid], left)
             if placed is None:
                 return None
-            seats.append(_Seat(seat.record, seat.rank, None, placed))
+            seats.append(_Seat(seat.record, seat.rank, None, {}, placed))
         for seat in seats:
-            quotas.use(seat.record.job.spec.queue, seat.share)
+            quotas.use(seat.record.job.spec.queue, seat.holding.count)
         _deal(seats, left, quotas, shares)
         # What could not be laid out for one is there for another.
         _deal(seats, left, quotas)
@@ -209,7 +206,7 @@ class _Admission:
         self._round = round_
         self._sticky = sticky
         self._holders = Holders(round_.snapshot, self.paper)
-        self._at: dict[JobUid, Placement] = {}
+        self._at: dict[JobUid, tuple[Placement, Parts]] = {}
         self._claims: dict[JobUid, Holding] = {}
         self._order: list[JobRecord] = []
         self._answers = Answers()
@@ -217,16 +214,18 @@ class _Admission:
     def run(self, records: list[JobRecord]) -> None:
         """Goes through all candidates in order."""
         for record in records:
+            if record.attempt is None and record.next_placement is None:
+                continue
             at = self._round.at(record, self.paper)
             if at is not None:
-                self._at[record.uid] = at
+                self._at[record.uid] = (at, at.by_node())
                 self._order.append(record)
         for record in self._order if self._sticky else ():
             self._claim(record)
         for rank, record in enumerate(records):
             known = self._answers.take(record) if record.attempt is None else None
             if known is not None:
-                self.reasons[record.uid] = known
+                self.reasons[record.job.uid] = known
                 continue
             holding = self._minimum(record)
             if isinstance(holding, Reason):
@@ -238,11 +237,12 @@ class _Admission:
                 continue
             self.quotas.use(record.job.spec.queue, holding.count)
             self.reasons[record.uid] = RUNNING
-            self.seats[record.uid] = _Seat(record, rank, self._at.get(record.uid), holding)
+            at, own = self._at.get(record.uid, (None, {}))
+            self.seats[record.uid] = _Seat(record, rank, at, own, holding)
 
     def _claim(self, record: JobRecord) -> None:
         """Sets the job's minimum aside where it is, if it is left there."""
-        own = dict.fromkeys(self._at[record.uid].slots())
+        _, own = self._at[record.uid]
         claim = self.paper.claim(_part(own, sizes(record.job.spec)[0]))
         if claim is not None:
             self._claims[record.uid] = claim
@@ -284,11 +284,6 @@ class _Admission:
         return None
 
 
-def _order(record: JobRecord) -> tuple[int, bool, int]:
-    spec = record.job.spec
-    return (-spec.priority, spec.service_class is not ServiceClass.GUARANTEED, _standing(record))
-
-
 def _standing(record: JobRecord) -> int:
     """Among equals: who runs, who was given a place or lost it once without fault, who waits, who
     failed, or was set back again and again.
@@ -300,15 +295,16 @@ def _standing(record: JobRecord) -> int:
     return 1 if record.reason is not None and record.reason.code in _ON_ITS_WAY else 2
 
 
-def _part(own: Mapping[Slot, None], count: int) -> list[Slot]:
+def _part(own: Parts, count: int) -> Parts:
     """``count`` of a job's accelerators, from the nodes where it has most."""
-    if count >= len(own):
-        return list(own)
-    by_node: dict[str, list[Slot]] = {}
-    for slot in own:
-        by_node.setdefault(slot[0], []).append(slot)
-    parts = sorted(by_node.values(), key=lambda part: -len(part))
-    return [slot for part in parts for slot in part][:count]
+    if count >= sum(map(len, own.values())):
+        return own
+    chosen: dict[NodeId, Sequence[AcceleratorId]] = {}
+    for name, ids in sorted(own.items(), key=lambda part: -len(part[1])):
+        if count > 0:
+            chosen[name] = ids[:count]
+            count -= len(ids)
+    return chosen
 
 
 def _largest(record: JobRecord, share: int, left: Capacity) -> Holding | None:
@@ -348,7 +344,7 @@ def _deal(
 
 def _grown(seat: _Seat, size: int, capacity: Capacity, quotas: Quotas) -> bool:
     """Makes a share larger if accelerators and quota allow."""
-    spec, more = seat.record.job.spec, size - seat.share
+    spec, more = seat.record.job.spec, size - seat.holding.count
     request = spec.accelerators
     if not quotas.allows(spec.queue, more):
         return False
@@ -359,7 +355,7 @@ def _grown(seat: _Seat, size: int, capacity: Capacity, quotas: Quotas) -> bool:
         capacity.give_back(seat.holding)
         elsewhere = capacity.reserve(request, size)
         if elsewhere is None:
-            again = capacity.claim(seat.holding.slots())
+            again = capacity.claim(seat.holding.ids())
             assert again is not None
             seat.holding = again
             return False

@@ -1,7 +1,7 @@
 """Who goes first, and why the others wait: the sentences that both baselines share."""
 
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Callable, Container
 from copy import copy
 from functools import lru_cache
 
@@ -33,18 +33,25 @@ def question(record: JobRecord) -> Question:
     return (spec.accelerators, spec.global_batch_size, spec.queue)
 
 
-def candidates(snapshot: ClusterSnapshot) -> list[JobRecord]:
+def _alike(record: JobRecord) -> int:
+    return 0
+
+
+def candidates(
+    snapshot: ClusterSnapshot, standing: Callable[[JobRecord], int] = _alike
+) -> list[JobRecord]:
     """Jobs that could hold accelerators: higher priority first, guaranteed before best effort,
-    then in order of submission.
+    then by their ``standing``, then in order of submission.
     """
-    ranks: dict[tuple[int, bool], list[JobRecord]] = {}
+    ranks: dict[tuple[int, bool, int], list[JobRecord]] = {}
     for record in snapshot.jobs.values():
         if record.stage in _OUT or record.withdrawn:
             continue
         spec = record.job.spec
         if spec.suspend:
             continue  # Its attempt, if it has one, is being stopped.
-        rank = (-spec.priority, spec.service_class is not ServiceClass.GUARANTEED)
+        best_effort = spec.service_class is not ServiceClass.GUARANTEED
+        rank = (-spec.priority, best_effort, standing(record))
         group = ranks.get(rank)
         if group is None:
             group = ranks[rank] = []

@@ -50,3 +50,10 @@ class Placement:
         for unit in self.units:
             for accelerator in unit.accelerators:
                 yield unit.node, accelerator
+
+    def by_node(self) -> dict[NodeId, list[AcceleratorId]]:
+        """The accelerators held of each node."""
+        held: dict[NodeId, list[AcceleratorId]] = {}
+        for unit in self.units:
+            held.setdefault(unit.node, []).extend(unit.accelerators)
+        return held
