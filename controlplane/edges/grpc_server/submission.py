@@ -27,6 +27,7 @@ from controlplane.edges.grpc_server.errors import (
 )
 from controlplane.edges.grpc_server.feed import StateFeed
 from controlplane.edges.grpc_server.roles import Caller, Role, caller
+from controlplane.edges.grpc_server.turns import Turns
 from controlplane.wire.from_manifest import (
     immutable_changes,
     job_from_manifest,
@@ -54,6 +55,7 @@ class Submission:
         self._directory = directory
         self._door = door
         self._mint = mint
+        self._turns = Turns()
 
     async def submit(self, request: jobs_pb2.SubmitJobRequest) -> jobs_pb2.SubmitJobResponse:
         """Accepts a job, or the next generation of one, or says that nothing changed.
@@ -62,7 +64,15 @@ class Submission:
             RefusedError: With what is wrong.
             InvalidMessageError: With every field of the manifest that is wrong.
         """
-        who = caller.get()
+        await self._turns.take()
+        try:
+            return await self._submit(request, caller.get())
+        finally:
+            self._turns.give_back()
+
+    async def _submit(
+        self, request: jobs_pb2.SubmitJobRequest, who: Caller
+    ) -> jobs_pb2.SubmitJobResponse:
         _check_identity(request, who)
         manifest = parse_manifest(request.manifest_json)
         job = job_from_manifest(
