@@ -29,8 +29,6 @@ PROGRESS_PERIOD_SECONDS = 1.0
 RPC_TIMEOUT_SECONDS = 20.0
 FIRST_BACK_OFF_SECONDS = 0.5
 MOST_BACK_OFF_SECONDS = 10.0
-ATTEMPTS_TOLD = 10_000
-"""Jobs of which the highest attempt is told at registration, the last started ones."""
 
 _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 20_000),
@@ -145,7 +143,6 @@ class ControlPlaneClient:
     async def _register(
         self, stub: nodes_pb2_grpc.NodeServiceStub
     ) -> nodes_pb2.RegisterNodeResponse:
-        attempts = list(self._journal.highest_attempts.items())[-ATTEMPTS_TOLD:]
         node = nodes_pb2.Node(
             name=self._node.name,
             accelerators=[translate.accelerator(a) for a in self._units.accelerators.values()],
@@ -161,7 +158,8 @@ class ControlPlaneClient:
                     translate.running(key, slots) for key, slots in self._units.running().items()
                 ],
                 highest_attempts=[
-                    nodes_pb2.SeenAttempt(uid=uid, attempt=attempt) for uid, attempt in attempts
+                    nodes_pb2.SeenAttempt(uid=uid, attempt=attempt)
+                    for uid, attempt in self._journal.highest_attempts.items()
                 ],
                 highest_term=self._journal.highest_term,
                 agent_id=self._agent_id,

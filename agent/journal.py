@@ -1,7 +1,8 @@
 """What an agent must not forget, on disk: units ever started, highest term and attempts.
 
 JSON lines, each synced before anything acts on it. A last line torn by a crash was never acted
-on, so it is cut off. The file is rewritten when it has grown to several times what it says.
+on, so it is cut off. The file is rewritten when it has grown to several times what it says, and
+what it says is bounded: of jobs whose end the control plane acknowledged only the last are kept.
 """
 
 import errno
@@ -14,7 +15,13 @@ from typing import Any
 from agent.desired import Memory, UnitKey
 
 COMPACT_AFTER_LINES = 4096
-"""Lines appended before the file is rewritten, if most of them say nothing any more."""
+"""Least number of lines at which the file is rewritten."""
+GROWTH = 4
+"""How many times as long as after the last rewriting the file may become."""
+JOBS_REMEMBERED = 10_000
+"""Jobs remembered although all their units were released, the last started ones. They matter to
+a store restored from a backup that is older than their end.
+"""
 
 
 class Journal:
@@ -22,6 +29,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._compact_at = COMPACT_AFTER_LINES
         self._forget_all()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._read()
@@ -32,7 +40,7 @@ class Journal:
         self._attempts: dict[str, int] = {}
         self._started: dict[UnitKey, tuple[str, ...]] = {}
         self._released: set[UnitKey] = set()
-        self._purged: set[str] = set()
+        self._purged: dict[str, None] = {}
         self._lines = 0
         self._memory: Memory | None = None
 
@@ -55,8 +63,8 @@ class Journal:
 
     @property
     def highest_attempts(self) -> dict[str, int]:
-        """Highest attempt started here, by job, the job started last at the end."""
-        return dict(self._attempts)
+        """Highest attempt started here, by job: of the jobs started last, the last at the end."""
+        return dict(list(self._attempts.items())[-JOBS_REMEMBERED:])
 
     def unreleased(self) -> dict[UnitKey, tuple[str, ...]]:
         """Units started whose end the control plane has not acknowledged, with what they hold."""
@@ -95,7 +103,7 @@ class Journal:
             raise
         self._fold(entry)
         self._lines += 1
-        if self._lines > COMPACT_AFTER_LINES and self._lines > 4 * sum(1 for _ in self._entries()):
+        if self._lines > self._compact_at:
             self.compact()
 
     def _write(self, line: bytes) -> None:
@@ -111,10 +119,12 @@ class Journal:
             key = UnitKey(*entry["start"])
             self._started[key] = tuple(entry.get("holds", ()))
             self._saw(key.uid, key.attempt)
+            # It has a second life, and may write checkpoints again.
+            self._purged.pop(key.uid, None)
         if "release" in entry:
             self._released.add(UnitKey(*entry["release"]))
         if "purge" in entry:
-            self._purged.add(str(entry["purge"]))
+            self._purged[str(entry["purge"])] = None
         for uid, attempt in entry.get("attempts", {}).items():
             self._saw(uid, int(attempt))
 
@@ -123,16 +133,17 @@ class Journal:
         self._attempts[uid] = max(self._attempts.pop(uid, 0), attempt)
 
     def _entries(self) -> Iterator[dict[str, Any]]:
+        kept = set(list(self._attempts)[-JOBS_REMEMBERED:]) | {key.uid for key in self.unreleased()}
         yield {"term": self._highest[0], "number": self._highest[1]}
-        yield {"attempts": self._attempts}
+        yield {"attempts": {uid: most for uid, most in self._attempts.items() if uid in kept}}
         for key, slots in self._started.items():
-            released = key in self._released
-            if released and key.attempt < self._attempts[key.uid]:
-                continue  # the highest attempt alone keeps it from starting again
-            yield {"start": [key.uid, key.attempt, key.unit], "holds": list(slots)}
-            if released:
-                yield {"release": [key.uid, key.attempt, key.unit]}
-        for uid in sorted(self._purged):
+            start = [key.uid, key.attempt, key.unit]
+            if key not in self._released:
+                yield {"start": start, "holds": list(slots)}
+            elif key.uid in kept and key.attempt == self._attempts[key.uid]:
+                # Of lower attempts the highest alone keeps them from starting again.
+                yield {"start": start, "release": start}
+        for uid in list(self._purged)[-JOBS_REMEMBERED:]:
             yield {"purge": uid}
 
     def _read(self) -> None:
@@ -172,6 +183,7 @@ class Journal:
         self._forget_all()
         self._read()
         self._file = self._path.open("ab", buffering=0)
+        self._compact_at = max(COMPACT_AFTER_LINES, GROWTH * self._lines)
 
 
 class JournalDamagedError(Exception):

@@ -33,6 +33,8 @@ ATTEMPTS_KEPT = 3
 """Control folders kept for each job, of attempts that are over."""
 JOBS_KEPT = 100
 """Jobs with folders of their own, beside those that have something running."""
+ENDS_KEPT = 1000
+"""Ends of units kept in memory; those of older ones are read from their folders again."""
 PURGE_RETRY_SECONDS = 60.0
 
 _ASK_AGAIN = Reason(ReasonCode.RAY_LOST, "Ray went away while the unit's actor was started")
@@ -166,6 +168,8 @@ class Units:
         self._journal.obey(assignment.term, assignment.number)
         self.assignment = assignment
         self._told.clear()
+        alive = {key.uid for key in self._tracked}
+        self.steps_total = {uid: n for uid, n in self.steps_total.items() if uid in alive}
         for launch in assignment.launches:
             self.steps_total[launch.uid] = launching.steps_total(launch.manifest_json)
         self.reconcile()
@@ -309,7 +313,7 @@ class Units:
         if key.uid not in memory.purged:
             if key not in memory.started:
                 self._journal.start(key, ())
-            self._ends[key] = end
+            self._keep_end(key, end)
         self._outbox.exited(key, end)
         self._changed()
 
@@ -490,12 +494,15 @@ class Units:
         code = end.reason.code.value if end.reason else ""
         _log.info("unit_gone", unit=str(key), outcome=end.outcome.value, reason=code)
         del self._tracked[key]
-        self._ends[key] = end
-        while len(self._ends) > 1000:
-            del self._ends[next(iter(self._ends))]
+        self._keep_end(key, end)
         self._outbox.exited(key, end)
         self._changed()
         self._spawn(self._kill_actor(launching.actor_name(self.settings.node, key)))
+
+    def _keep_end(self, key: UnitKey, end: UnitEnd) -> None:
+        self._ends[key] = end
+        while len(self._ends) > ENDS_KEPT:
+            del self._ends[next(iter(self._ends))]
 
     # Clearing up.
 

@@ -117,6 +117,46 @@ def test_it_stays_small_and_keeps_what_counts(path: Path, monkeypatch: pytest.Mo
     assert after.highest_attempts == {"job": 100}
 
 
+def test_years_of_jobs_leave_a_small_file_and_what_is_not_acknowledged_stays(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMPACT_AFTER_LINES", 100)
+    monkeypatch.setattr(module, "JOBS_REMEMBERED", 20)
+    monkeypatch.setattr("os.fsync", lambda _: None)
+    journal = Journal(path)
+    sizes, remembered = [], []
+    for number in range(3000):
+        keys = [UnitKey(f"job-{number}", attempt, 0) for attempt in (1, 2)]
+        journal.obey(1, number)
+        for key in keys:
+            journal.start(key, ("a",))
+            journal.release([key] if number else [])
+        journal.purge(f"job-{number}")
+        sizes.append(path.stat().st_size)
+        memory = journal.memory
+        remembered.append(len(memory.started) + len(memory.purged) + len(memory.highest_attempts))
+    journal.compact()
+    journal.close()
+    assert max(sizes[1500:]) <= 1.2 * max(sizes[:1500])
+    assert max(remembered[1500:]) <= 1.2 * max(remembered[:1500])
+    after = reopened(path)
+    assert set(after.unreleased()) == {UnitKey("job-0", 1, 0), UnitKey("job-0", 2, 0)}
+    last = [f"job-{number}" for number in range(2980, 3000)]
+    assert list(after.highest_attempts) == last
+    assert after.memory.highest_attempts["job-0"] == 2
+    assert {UnitKey(uid, 2, 0) for uid in last} < set(after.memory.started)
+    assert after.memory.purged == set(last)
+
+
+def test_a_job_that_starts_again_may_be_purged_again(path: Path) -> None:
+    journal = Journal(path)
+    journal.purge("job")
+    journal.start(FIRST, ("a",))
+    journal.compact()
+    journal.close()
+    assert reopened(path).memory.purged == frozenset()
+
+
 def test_jobs_are_kept_in_order_of_their_last_start(path: Path) -> None:
     journal = Journal(path)
     for uid, attempt in (("x", 1), ("y", 1), ("x", 2)):
