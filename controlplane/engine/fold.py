@@ -128,6 +128,8 @@ def _submitted(draft: Draft, event: JobSubmitted | JobUpdated) -> None:
             _replaced(draft, known, job)
         return
     draft.unwanted.pop(job.uid, None)
+    # Its owner wants it again: what was still to be removed is a living job's by now.
+    draft.purges.pop(job.uid, None)
     draft.jobs[job.uid] = JobRecord(
         job=_kept(job, event.at),
         stage=_idle_stage(job.spec),

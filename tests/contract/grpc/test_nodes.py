@@ -273,6 +273,42 @@ def test_checkpoints_of_an_unknown_job_are_not_promised_to_go(tmp_path: Path) ->
     run(test())
 
 
+def test_checkpoints_are_purged_once_however_often_that_is_asked(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            created = await api.submit()
+            agent = Agent(api)
+            await agent.register()
+            launch = (await agent.assigned(launches)).launches[0]
+            await agent.started(launch)
+            purge = jobs_pb2.WithdrawJobRequest(uid=created.uid, purge=True)
+            for _ in range(3):  # while it runs
+                await api.jobs.WithdrawJob(purge)
+            await agent.exited(launch, "Lost")
+            order = await agent.assigned(lambda a: any(x.purge for x in a.launches))
+            for _ in range(3):  # while its checkpoints are being removed
+                await api.jobs.WithdrawJob(purge)
+            same = await agent.assigned(launches)
+            await agent.report(
+                exited=[
+                    nodes_pb2.UnitExited(
+                        uid=created.uid, attempt=order.launches[0].attempt, outcome="NeverStarted"
+                    )
+                ]
+            )
+            done = await agent.assigned(lambda a: not a.launches)
+            for _ in range(3):  # when nothing is left
+                await api.jobs.WithdrawJob(purge)
+            rest = await agent.assigned(lambda a: True)
+            listing = jobs_pb2.ListEventsRequest(uid=created.uid, page_size=1000)
+            events = (await api.jobs.ListEvents(listing)).events
+        assert same == order
+        assert rest == done
+        assert [event.kind for event in events].count("JobWithdrawn") == 1
+
+    run(test())
+
+
 def test_an_agent_that_registers_again_takes_over_its_own_stream(tmp_path: Path) -> None:
     async def test() -> None:
         async with an_api(tmp_path) as api:

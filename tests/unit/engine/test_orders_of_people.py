@@ -82,6 +82,16 @@ def test_a_purge_goes_to_another_node_when_its_node_is_lost_and_waits_if_there_i
     assert the_purge(world, "n1").uid == "job"
 
 
+def test_a_job_that_comes_back_under_its_uid_keeps_its_checkpoints() -> None:
+    world = at_stage(Stage.SUCCEEDED).withdraw("job", purge=True)
+    world.cycle()
+    assert the_purge(world, "n1").uid == "job"
+    world.submit(a_job()).cycle()
+    assert world.state.purges == {}
+    (launch,) = launches_for(world.state, NodeId("n1"))
+    assert (launch.intent, launch.purge) == (Intent.RUN, False)
+
+
 def test_checkpoints_stay_unless_a_purge_was_asked_for() -> None:
     world = at_stage(Stage.SUCCEEDED).withdraw("job")
     world.cycle()
