@@ -7,6 +7,7 @@ holders, duties, policy, difference, invariants), fold the decision, look for th
 """
 
 import argparse
+import gc
 import json
 import random
 import sys
@@ -41,6 +42,8 @@ from controlplane.engine.state import ClusterState, SequencedEvent
 ACCELERATORS_A_NODE = 8
 SIZES = (1, 2, 4, 8, 8, 16, 32)
 LIMIT_MS = 50.0
+COLLECT_AFTER = (20_000, 20, 20)
+"""How often Python looks for cycles of garbage, as in the control plane (its ``main.py``)."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     args = parser.parse_args()
+    gc.set_threshold(*COLLECT_AFTER)
     print(f"one cycle, {args.jobs} jobs on {args.nodes} nodes of {ACCELERATORS_A_NODE}, in ms")
     columns = "".join(f" {name:>9}" for name in ("wall p50", "wall p99", "cpu p50", "cpu p99"))
     print(f"{'policy':<12} {'cluster':<14}{columns}")

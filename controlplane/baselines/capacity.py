@@ -310,6 +310,8 @@ class Capacity:
             prefer: Accelerators to take first where there is a choice.
         """
         pool = self._pools[holding.kind]
+        if pool.total < more:
+            return False
         allowed = self.allowed_nodes(request).get(holding.kind, frozenset())
         added = Holding(holding.kind)
         for name in holding.parts:

@@ -80,23 +80,28 @@ class _Seat:
         """The job's uid."""
         return self.record.job.uid
 
-    def next_size(self) -> int | None:
-        """The next size above its share; None at its maximum."""
-        possible, share = sizes(self.record.job.spec), self.holding.count
+    def next_size(self, limits: Mapping[JobUid, int] | None) -> int | None:
+        """The next size above its share; None at its maximum or its limit."""
+        share = self.holding.count
+        limit = None if limits is None else limits[self.uid]
+        if limit is not None and share >= limit:
+            return None
+        possible = sizes(self.record.job.spec)
         if share >= possible[-1]:
             return None
-        return possible[bisect_right(possible, share)]
+        size = possible[bisect_right(possible, share)]
+        return None if limit is not None and size > limit else size
 
     def turn(self) -> tuple[int, int, int]:
         """Whose turn it is to grow: who has least; of those, who is not restarted for it."""
         share = self.holding.count
-        cost = 1 if self.at is None else (0 if share < self.at.accelerator_count else 2)
+        cost = 1 if self.at is None else (0 if share < _count(self.own) else 2)
         return (share, cost, self.rank)
 
     def placement(self) -> Placement:
         """Where it should run; the very placement that it has if nothing changes."""
         if self.at is not None:
-            attempt, more = self.record.attempt, self.holding.count - self.at.accelerator_count
+            attempt, more = self.record.attempt, self.holding.count - _count(self.own)
             trained = attempt is not None and attempt.trained
             # To restart a job that has not trained yet only to grow would waste its start. What
             # it was given beyond what it has stays free for it.
@@ -295,9 +300,13 @@ def _standing(record: JobRecord) -> int:
     return 1 if record.reason is not None and record.reason.code in _ON_ITS_WAY else 2
 
 
+def _count(own: Parts) -> int:
+    return sum(map(len, own.values()))
+
+
 def _part(own: Parts, count: int) -> Parts:
     """``count`` of a job's accelerators, from the nodes where it has most."""
-    if count >= sum(map(len, own.values())):
+    if count >= _count(own):
         return own
     chosen: dict[NodeId, Sequence[AcceleratorId]] = {}
     for name, ids in sorted(own.items(), key=lambda part: -len(part[1])):
@@ -328,15 +337,12 @@ def _deal(
         quotas: What the queues may still hold.
         limits: Most that each may come to hold; None for no limit.
     """
-    growing = [(seat.turn(), seat) for seat in seats if seat.next_size() is not None]
+    growing = [(seat.turn(), seat) for seat in seats if seat.next_size(limits) is not None]
     heapq.heapify(growing)
     while growing:
         _, seat = growing[0]
-        size = seat.next_size()
-        limit = None if limits is None else limits[seat.uid]
-        if size is None or (limit is not None and size > limit):
-            heapq.heappop(growing)
-        elif _grown(seat, size, capacity, quotas):
+        size = seat.next_size(limits)
+        if size is not None and _grown(seat, size, capacity, quotas):
             heapq.heapreplace(growing, (seat.turn(), seat))
         else:
             heapq.heappop(growing)

@@ -1,7 +1,7 @@
 """Who goes first, and why the others wait: the sentences that both baselines share."""
 
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection
 from copy import copy
 from functools import lru_cache
 
@@ -139,8 +139,12 @@ class Holders:
             found = self._known[key] = self._largest(self._capacity.names(request))
         return tuple(uid for uid in found if uid != record.uid)[:5]
 
-    def _largest(self, nodes: Container[NodeId]) -> tuple[JobUid, ...]:
-        held = Counter(uid for (node, _), uid in self._snapshot.holders.items() if node in nodes)
+    def _largest(self, nodes: Collection[NodeId]) -> tuple[JobUid, ...]:
+        holders = self._snapshot.holders
+        if len(nodes) == len(self._snapshot.nodes):
+            held = Counter(holders.values())
+        else:
+            held = Counter(uid for (node, _), uid in holders.items() if node in nodes)
         return tuple(uid for uid, _ in sorted(held.items(), key=lambda i: (-i[1], i[0]))[:6])
 
 
