@@ -5,12 +5,13 @@ import binascii
 from collections.abc import AsyncIterator, Collection
 from contextlib import aclosing
 
+from controlplane.domain.action import ForgetJob
 from controlplane.domain.clock import Clock, Instant
 from controlplane.domain.ids import Attempt, JobUid, NodeId, SequenceNumber
 from controlplane.domain.placement import Placement
 from controlplane.domain.record import JobRecord
 from controlplane.edges.grpc_server.directory import JobDirectory
-from controlplane.edges.grpc_server.errors import invalid, not_found
+from controlplane.edges.grpc_server.errors import invalid, not_found, precondition
 from controlplane.edges.grpc_server.feed import Gone, StateFeed, Watcher
 from controlplane.edges.grpc_server.history import History
 from controlplane.edges.grpc_server.interceptor import Context
@@ -24,6 +25,8 @@ from headrace.api.generated import jobs_pb2, jobs_pb2_grpc
 
 _PAGE_DEFAULT = 100
 _PAGE_MOST = 1000
+_LAST_DECISIONS = 64
+"""Among so many of a forgotten job's last decisions is the one that forgot it."""
 _LOSSES_MOST = 200_000
 """Losses of one answer; a caller who got so many asks on after the last step."""
 
@@ -58,8 +61,26 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self, request: jobs_pb2.WithdrawJobRequest, context: Context
     ) -> jobs_pb2.WithdrawJobResponse:
         """Asks that a job goes."""
+        if request.purge:
+            await self._check_not_kept(JobUid(request.uid))
         await self._submission.withdraw(request)
         return jobs_pb2.WithdrawJobResponse()
+
+    async def _check_not_kept(self, uid: JobUid) -> None:
+        """A purge twice is harmless; one of a job that went without it would be an empty promise.
+
+        Raises:
+            RefusedError: The job is gone, and its checkpoints stayed.
+        """
+        if uid not in self._feed.state.unwanted:
+            return
+        decisions = await self._history.decisions(uid, _LAST_DECISIONS)
+        ends = [one.action for one in decisions if isinstance(one.action, ForgetJob)]
+        if not ends or not ends[-1].purge:
+            raise precondition(
+                f"{uid} is gone and its checkpoints were kept; remove them with `python -m "
+                f"headrace.workloads.checkpoints purge --store STORE --uid {uid}`"
+            )
 
     async def GetJob(  # noqa: N802
         self, request: jobs_pb2.GetJobRequest, context: Context

@@ -303,3 +303,26 @@ def test_a_password_in_a_url_is_refused_and_appears_nowhere(
     told = capfd.readouterr()
     assert "hush" not in told.out + told.err
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"hush" in p.read_bytes()]
+
+
+def test_checkpoints_that_were_kept_are_not_said_to_be_purged_afterwards(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            uid = (await api.submit()).uid
+            for _ in range(2):
+                await api.jobs.WithdrawJob(jobs_pb2.WithdrawJobRequest(uid=uid))
+
+            async def refused() -> grpc.aio.AioRpcError | None:
+                try:
+                    await api.job(uid)
+                except grpc.aio.AioRpcError:
+                    purge = jobs_pb2.WithdrawJobRequest(uid=uid, purge=True)
+                    return await refusal(api.jobs.WithdrawJob(purge))
+                return None
+
+            error = await eventually(refused)
+            await api.jobs.WithdrawJob(jobs_pb2.WithdrawJobRequest(uid=uid))
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert f"checkpoints purge --store STORE --uid {uid}" in (error.details() or "")
+
+    run(test())
