@@ -64,8 +64,9 @@ class _Round:
 
     def _keep(self, record: JobRecord) -> None:
         assert record.attempt is not None
-        placement = record.attempt.placement
-        self.quotas.use(record.job.spec.queue, placement.accelerator_count)
+        placement, queue = record.attempt.placement, record.job.spec.queue
+        if self.quotas.whole(queue) is not None:
+            self.quotas.use(queue, placement.accelerator_count)
         leaves = left_nodes(placement, self.away)
         if leaves:
             text = f"{', '.join(leaves)} takes no work now"

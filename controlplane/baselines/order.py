@@ -33,15 +33,11 @@ def question(record: JobRecord) -> Question:
     return (spec.accelerators, spec.global_batch_size, spec.queue)
 
 
-def _alike(record: JobRecord) -> int:
-    return 0
-
-
 def candidates(
-    snapshot: ClusterSnapshot, standing: Callable[[JobRecord], int] = _alike
+    snapshot: ClusterSnapshot, standing: Callable[[JobRecord], int] | None = None
 ) -> list[JobRecord]:
     """Jobs that could hold accelerators: higher priority first, guaranteed before best effort,
-    then by their ``standing``, then in order of submission.
+    then by their ``standing`` if that is given, then in order of submission.
     """
     ranks: dict[tuple[int, bool, int], list[JobRecord]] = {}
     for record in snapshot.jobs.values():
@@ -51,7 +47,7 @@ def candidates(
         if spec.suspend:
             continue  # Its attempt, if it has one, is being stopped.
         best_effort = spec.service_class is not ServiceClass.GUARANTEED
-        rank = (-spec.priority, best_effort, standing(record))
+        rank = (-spec.priority, best_effort, 0 if standing is None else standing(record))
         group = ranks.get(rank)
         if group is None:
             group = ranks[rank] = []

@@ -100,7 +100,8 @@ class Draft:
 
     def move(self, record: JobRecord, stage: Stage, why: str, **changes: Any) -> None:
         """Puts a changed job back, if the lifecycle table knows the step."""
-        check(record.stage, stage, f"{record.uid}: {why}")
+        if stage is not record.stage:
+            check(record.stage, stage, f"{record.uid}: {why}")
         self.jobs[record.uid] = changed(record, stage=stage, **changes)
 
     def current(self, uid: JobUid, number: Attempt) -> tuple[JobRecord, AttemptRecord] | None:
@@ -206,6 +207,8 @@ def _node_registered(draft: Draft, event: NodeRegistered) -> None:
     strays = [unit for unit in event.running if not _adopted(draft, name, unit, event.at)]
     alive = ((unit.uid, unit.attempt) for unit in event.running)
     for uid, attempt in (*event.highest_attempts, *alive):
+        if attempt >= ATTEMPT_LIMIT:
+            continue
         record = draft.jobs.get(uid)
         if record is None:
             _remember_attempt(draft, uid, attempt)
