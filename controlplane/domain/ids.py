@@ -27,5 +27,10 @@ follow the clock's seconds after a restore, so no forgotten term is further ahea
 Attempt = NewType("Attempt", int)
 """Counts a job's starts from 1. Agents refuse a lower attempt than they have seen."""
 
+ATTEMPT_LIMIT = Attempt(2**62)
+"""No job is started so often. An agent that claims more is not believed: what counts attempts (64
+bits) ends soon after it.
+"""
+
 SequenceNumber = NewType("SequenceNumber", int)
 """Position in the event log. Order is this number; timestamps are for people."""

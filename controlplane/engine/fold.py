@@ -40,7 +40,7 @@ from controlplane.domain.event import (
     UnitExited,
     UnitStarted,
 )
-from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, Term
+from controlplane.domain.ids import ATTEMPT_LIMIT, Attempt, JobUid, NodeId, QueueName, Term
 from controlplane.domain.job import AcceleratorRequest, Job, JobSpec
 from controlplane.domain.lifecycle import IDLE, Stage, check
 from controlplane.domain.node import Contact

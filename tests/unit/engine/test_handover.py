@@ -6,6 +6,7 @@ from controlplane.baselines import BASELINES
 from controlplane.domain.action import StartAttempt, StopAttempt
 from controlplane.domain.event import (
     JobProgressed,
+    NodeRegistered,
     NodeRemoved,
     UnitExited,
     UnitStarted,
@@ -226,3 +227,14 @@ def test_only_a_lost_node_can_be_removed_and_then_nothing_is_held_there() -> Non
     world.exits("job", Outcome.LOST)
     world.cycle()
     assert world.state.snapshot(world.now).holders == {}
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_an_absurd_number_of_attempts_is_not_believed(running: bool) -> None:
+    world = a_cluster().with_nodes(1, 1).submit(a_job())
+    uid, most = JobUid("job"), Attempt(2**63 - 1)
+    ghost = RunningUnit(uid, most, 0, ())
+    node = a_node("n2", 0)
+    world.tell(NodeRegistered(node, (ghost,) if running else (), ((uid, most),)))
+    world.cycle()
+    assert world.attempt("job").number == 1
