@@ -236,5 +236,5 @@ def test_an_absurd_number_of_attempts_is_not_believed(running: bool) -> None:
     ghost = RunningUnit(uid, most, 0, ())
     node = a_node("n2", 0)
     world.tell(NodeRegistered(node, (ghost,) if running else (), ((uid, most),)))
-    world.cycle()
+    world.tell(UnitExited(uid, most, UnitExit(0, Outcome.LOST), node.id)).cycle()
     assert world.attempt("job").number == 1
