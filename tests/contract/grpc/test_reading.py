@@ -1,5 +1,6 @@
 """Get, list, watch, events and losses: paging, resuming, and what is gone."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ import grpc
 import pytest
 
 from headrace.api.generated import jobs_pb2
+from headrace.cli.wait import wait_for
+from headrace.client.client import Client
+from headrace.client.context import Context
 from tests.contract.grpc.harness import (
     Agent,
     Api,
@@ -282,6 +286,11 @@ def test_how_a_forgotten_job_ended_stays_in_the_log(
                 return next((e for e in events if '"ForgetJob"' in e.body_json), None)
 
             told = await eventually(forgotten)
+            with Client(Context(api.plane.address)) as client:
+                wait = asyncio.to_thread(wait_for, client, {created.uid: "train"}, 30.0)
+                (waited,) = await asyncio.gather(wait, return_exceptions=True)
         assert told.reason.code == code
+        wanted = "None" if outcome == "Succeeded" else f"train failed: {code}"
+        assert str(waited).startswith(wanted)
 
     run(test())
