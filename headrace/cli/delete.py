@@ -4,9 +4,9 @@ import sys
 
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.get import find_job
-from headrace.cli.output import is_terminal, note, say
+from headrace.cli.output import is_terminal, note, note_outage, say
 from headrace.cli.session import Session
-from headrace.cli.wait import changes, deadline
+from headrace.cli.wait import deadline
 from headrace.client.client import Client
 from headrace.client.trouble import CallError, Kind
 
@@ -62,8 +62,8 @@ def _wait_until_gone(client: Client, withdrawn: dict[str, str], timeout_seconds:
     left = dict(withdrawn)
     present: set[str] = set()
     synced = False
-    with deadline(client, timeout_seconds) as late:
-        for message in changes(client, late):
+    with deadline(client, timeout_seconds):
+        for message in client.watch_jobs(on_outage=note_outage):
             if message.kind == jobs_pb2.WatchJobsResponse.KIND_SYNCED:
                 synced = True
                 left = {uid: name for uid, name in left.items() if uid in present}

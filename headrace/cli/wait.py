@@ -33,8 +33,8 @@ def wait_for(client: Client, names: Mapping[str, str], timeout_seconds: float) -
     """
     waiting, present, version = set(names), set[str](), 0
     failed: list[str] = []
-    with deadline(client, timeout_seconds) as late, _display() as display:
-        for message in changes(client, late):
+    with deadline(client, timeout_seconds), _display() as display:
+        for message in client.watch_jobs(on_outage=note_outage):
             job = message.job
             ends: dict[str, str | None] = {}
             if message.kind == jobs_pb2.WatchJobsResponse.KIND_SYNCED:
@@ -97,21 +97,12 @@ def _end_of_forgotten(client: Client, uid: str, name: str, version: int) -> str:
     return f"{name} is gone, and the log does not tell (any more) how it ended"
 
 
-def changes(client: Client, late: threading.Event) -> Iterator[jobs_pb2.WatchJobsResponse]:
-    """Changes of jobs until time is up; then the connection is closed and the watch breaks off."""
-    try:
-        yield from client.watch_jobs(on_outage=note_outage)
-    except Exception:
-        if not late.is_set():
-            raise
-
-
 @contextmanager
-def deadline(client: Client, timeout_seconds: float) -> Iterator[threading.Event]:
+def deadline(client: Client, timeout_seconds: float) -> Iterator[None]:
     """Closes the client when time is up, which is what ends a stream that says nothing.
 
     Args:
-        client: Whose calls shall end.
+        client: Whose calls shall end. What they raise by that ends the block, quietly.
         timeout_seconds: When; 0 for never.
     """
     late = threading.Event()
@@ -125,7 +116,10 @@ def deadline(client: Client, timeout_seconds: float) -> Iterator[threading.Event
     if timeout_seconds:
         timer.start()
     try:
-        yield late
+        yield
+    except Exception:
+        if not late.is_set():
+            raise
     finally:
         timer.cancel()
         if timeout_seconds:
