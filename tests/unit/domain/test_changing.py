@@ -1,6 +1,6 @@
 """A changed value is what ``dataclasses.replace`` would have made."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 
 import pytest
 
@@ -20,6 +20,9 @@ def test_it_is_what_replace_makes_and_leaves_the_value_alone() -> None:
     after = changed(record, **change)  # type: ignore[arg-type]
     assert after == replace(record, **change)  # type: ignore[arg-type]
     assert type(after) is type(record)
+    assert (hash(after.job), repr(after)) == (hash(record.job), repr(replace(after)))
+    with pytest.raises(FrozenInstanceError):
+        after.failures = 4  # type: ignore[misc]
     assert before == {field.name: getattr(record, field.name) for field in fields(record)}
 
 
