@@ -84,7 +84,7 @@ class JobSpec:
         suspend: Whether it must not run now.
         max_retries: Failed attempts after the first that are forgiven.
         backoff_seconds: Wait before the first retry; doubles each time up to ``backoff_max``.
-        backoff_max_seconds: Longest wait between two attempts.
+        backoff_max_seconds: Longest wait that the job's own failures cause.
         deadline_seconds: From submission to the end; 0 for none.
         max_run_seconds: Time holding accelerators, over all attempts; 0 for none.
         ttl_seconds_after_finish: When a finished job is forgotten; -1 for never.
