@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from controlplane.edges.grpc_server.interceptor import Gatekeeper
 from headrace.api.generated import (
@@ -147,9 +147,10 @@ async def start_server(
     admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, gatekeeper)  # type: ignore[no-untyped-call]
     state = Health()
     health_pb2_grpc.add_HealthServicer_to_server(state.servicer, gatekeeper)
-    reflection.enable_server_reflection(
-        (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME),
-        gatekeeper,  # type: ignore[arg-type]
+    names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+        reflection.aio.ReflectionServicer(names),  # type: ignore[attr-defined]
+        gatekeeper,
     )
     server.add_generic_rpc_handlers((gatekeeper,))
     try:
