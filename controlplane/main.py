@@ -45,6 +45,7 @@ from controlplane.edges.grpc_server.server import (
     start_server,
 )
 from controlplane.edges.grpc_server.submission import Submission
+from controlplane.edges.paced_events import PacedEvents
 from controlplane.edges.store.backup import restore
 from controlplane.edges.store.decisions import StoredDecisions
 from controlplane.edges.store.errors import LeaseHeldError, StoreError, StoreUnavailableError
@@ -56,16 +57,14 @@ from controlplane.edges.store.writer import GroupCommitWriter
 from controlplane.edges.telemetry import MetricsPage, Telemetry, set_up_logs
 from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.loop import CycleReport, Loop
-from controlplane.engine.ports import DecisionLog, EventSource, TermLostError
-from controlplane.engine.state import ClusterState, SequencedEvent
+from controlplane.engine.ports import DecisionLog, TermLostError
+from controlplane.engine.state import ClusterState
 
 _TRY_AGAIN_SECONDS = 1.0
 _LOOK_SECONDS = 0.25
 _RENEW_SECONDS = LEASE_FRESH / 4 / seconds(1)
 _STOP_GRACE_SECONDS = 2.0
-_REST_FACTOR = 19.0
 _COLLECT_AFTER = (20_000, 20, 20)
-_REST_MOST_SECONDS = 0.5
 _CHECKPOINT_AFTER_EVENTS = 1_000
 
 OK, BROKEN, REFUSED, TERM_LOST = 0, 1, 2, 3
@@ -101,33 +100,6 @@ class _PatientLog:
             else:
                 self.trouble = ""
                 return number
-
-
-class _PacedEvents:
-    """An event source that leaves the process time for its callers between two cycles.
-
-    Events wake the loop, and a burst of submissions would make it decide once for each of them.
-    So a cycle rests a few times as long as it took: the first event of a burst is answered at
-    once, the others together, and deciding never takes more than a fixed share of the time.
-    """
-
-    def __init__(self, events: EventSource, clock: WallClock, telemetry: Telemetry) -> None:
-        self._events = events
-        self._clock = clock
-        self._telemetry = telemetry
-        self._began_ns: int | None = None
-
-    async def take(self, deadline: Instant) -> Sequence[SequencedEvent]:
-        """The source's events, after a rest; the first ones at once, whatever there is."""
-        if self._began_ns is None:
-            deadline = self._clock.now()
-        else:
-            took = (self._clock.monotonic() - self._began_ns) / seconds(1)
-            await asyncio.sleep(min(_REST_MOST_SECONDS, _REST_FACTOR * took))
-        batch = await self._events.take(deadline)
-        self._began_ns = self._clock.monotonic()
-        self._telemetry.cycle_began()
-        return batch
 
 
 @dataclass(slots=True)
@@ -395,7 +367,9 @@ class ControlPlane:
         grace = seconds(reign.state.settings.recovery_grace_seconds)
         loop = Loop(
             clock=self._clock,
-            events=_PacedEvents(reign.tail, self._clock, self._telemetry),
+            events=PacedEvents(
+                reign.tail, self._clock, self._clock.monotonic, self._telemetry.cycle_began
+            ),
             log=reign.log,
             actions=self._assignments,
             policies=BASELINES,
