@@ -8,7 +8,7 @@ as it does at the store, and is then worked through in one go.
 
 import asyncio
 
-_WAIT_MOST_SECONDS = 0.004
+_WAIT_MOST_SECONDS = 0.008
 
 
 class Turns:
