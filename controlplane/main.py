@@ -116,6 +116,17 @@ class _Reign:
     recovering: bool
 
 
+def _loaded(store: Store) -> tuple[ClusterState, int]:
+    """The state as it was stored, nobody heard yet; and how many events were folded for it."""
+    checkpoint, events = store.load(ClusterState)
+    state = checkpoint if checkpoint is not None else ClusterState.empty()
+    restored_up_to, floor = store.attempt_floor()
+    # As it went when they were logged: first came the restore, then what was decided after it.
+    before = [item for item in events if item.sequence <= restored_up_to]
+    state = state.fold(before).with_attempts_above(floor)
+    return state.fold(events[len(before) :]).after_restart(), len(events)
+
+
 class ControlPlane:
     """One process that decides, or waits until it may."""
 
@@ -312,15 +323,13 @@ class ControlPlane:
         self._clock.not_before(await asyncio.to_thread(store.last_instant))
         at_least = Term(self._obeyed + 1)
         term = await asyncio.to_thread(store.acquire_term, holder, self._clock.now(), at_least)
-        restored = await asyncio.to_thread(store.is_fresh_backup)
-        checkpoint, events = await asyncio.to_thread(store.load, ClusterState)
-        state = checkpoint if checkpoint is not None else ClusterState.empty()
-        state = (await asyncio.to_thread(state.fold, events)).after_restart()
+        restored = await asyncio.to_thread(store.expects_strangers)
+        state, replayed = await asyncio.to_thread(_loaded, store)
         tail = EventTail(self._clock)
         writer = store.start_writer(term, tail)
         decisions = _PatientLog(StoredDecisions(writer))
         recovering = restored or bool(state.silent_nodes)
-        return _Reign(term, state, writer, tail, decisions, len(events), restored, recovering)
+        return _Reign(term, state, writer, tail, decisions, replayed, restored, recovering)
 
     def _begin(self, reign: _Reign) -> None:
         assert self._store is not None
@@ -429,6 +438,10 @@ class ControlPlane:
         while True:
             try:
                 await reign.writer.renew_lease(self._clock.now())
+                if reign.restored and not reign.recovering:
+                    # Not before: one that ends during the grace has not heard everyone.
+                    await reign.writer.expect_strangers_no_more()
+                    reign.restored = False
             except StoreUnavailableError as error:
                 log.warning("the lease could not be renewed yet", why=str(error))
                 await asyncio.sleep(_TRY_AGAIN_SECONDS)

@@ -121,6 +121,8 @@ class JobRecord:
         reason: Why it stands there, as last decided.
         attempt: The attempt that may hold accelerators; None while idle or finished.
         attempts_made: Highest attempt number given out or heard of.
+        attempt_floor: No number up to this one is given out: a future that was lost with its store
+            may have used it. 0 where there was none.
         failures: Failed attempts that count against the retries.
         setbacks: Attempts in a row that nodes, Ray or hardware ended before they made progress.
         reconfigurations: Planned changes of plan or place so far.
@@ -140,6 +142,7 @@ class JobRecord:
     reason: Reason | None = None
     attempt: AttemptRecord | None = None
     attempts_made: Attempt = Attempt(0)
+    attempt_floor: Attempt = Attempt(0)
     failures: int = 0
     setbacks: int = 0
     reconfigurations: int = 0
@@ -157,6 +160,11 @@ class JobRecord:
     def uid(self) -> JobUid:
         """The job's uid."""
         return self.job.uid
+
+    @property
+    def next_attempt(self) -> Attempt:
+        """The number that its next attempt gets."""
+        return Attempt(max(self.attempts_made, self.attempt_floor) + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from controlplane.domain.action import Action, StartAttempt, StopAttempt
 from controlplane.domain.changing import changed
 from controlplane.domain.clock import Instant
 from controlplane.domain.event import CycleDecided
-from controlplane.domain.ids import Attempt, JobUid, QueueName, Term
+from controlplane.domain.ids import JobUid, QueueName, Term
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Policy
@@ -312,11 +312,10 @@ class _Released:
 
 
 def _start(record: JobRecord, target: Placement, why: Reason | None) -> StartAttempt:
-    number = Attempt(record.attempts_made + 1)
     nodes = ", ".join(sorted(target.nodes))
     reason = why or Reason(ReasonCode.STARTED)
     if reason.code in (ReasonCode.RUNNING, ReasonCode.STARTED):
         reason = changed(
             reason, code=ReasonCode.STARTED, message=f"starts as {target.plan} on {nodes}"
         )
-    return StartAttempt(record.uid, number, target, reason)
+    return StartAttempt(record.uid, record.next_attempt, target, reason)

@@ -107,8 +107,8 @@ def _sound_start(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str
         yield f"{start.uid} is not to be started, it is {record.stage}"
     if record.stage is Stage.BACKING_OFF and snapshot.at < record.backoff_until:
         yield f"{start.uid} backs off from a failure and would start too early"
-    if start.attempt <= record.attempts_made:
-        yield f"{start.uid} had attempt {record.attempts_made}, {start.attempt} is not new"
+    if start.attempt < record.next_attempt:
+        yield f"{start.uid} had attempt {record.next_attempt - 1}, {start.attempt} is not new"
     yield from _sound_layout(record.job.spec, start)
     yield from _where_allowed(snapshot, start)
 

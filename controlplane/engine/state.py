@@ -16,6 +16,7 @@ from controlplane.domain.holding import (
     with_strays,
 )
 from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, SequenceNumber, Term
+from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.node import Contact
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
@@ -62,6 +63,7 @@ class ClusterState:
         unwanted: Uids without a job whose strays shall be ended: by explicit order, or because
             the job was forgotten. The values are empty; it is a set that keeps its order.
         purges: Checkpoints still to be removed, by uid of the forgotten job.
+        attempt_floor: What a restored store knows of attempts: none up to this number is new.
     """
 
     jobs: dict[JobUid, JobRecord] = field(default_factory=dict)
@@ -73,6 +75,7 @@ class ClusterState:
     attempts_seen: dict[JobUid, Attempt] = field(default_factory=dict)
     unwanted: dict[JobUid, None] = field(default_factory=dict)
     purges: dict[JobUid, Purge] = field(default_factory=dict)
+    attempt_floor: Attempt = Attempt(0)
 
     @classmethod
     def empty(cls) -> "ClusterState":
@@ -110,6 +113,7 @@ class ClusterState:
             attempts_seen=draft.attempts_seen,
             unwanted=draft.unwanted,
             purges={uid: Purge(*purge) for uid, purge in draft.purges.items()},
+            attempt_floor=self.attempt_floor,
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)
@@ -150,6 +154,19 @@ class ClusterState:
             for name, node in self.nodes.items()
         }
         return replace(self, nodes=nodes)
+
+    def with_attempts_above(self, floor: Attempt) -> "ClusterState":
+        """The same, where no job that can still start gets an attempt up to ``floor``.
+
+        Does nothing the second time: a job that came later has no lost future.
+        """
+        if floor <= self.attempt_floor:
+            return self
+        jobs = {
+            uid: record if record.stage in FINISHED else changed(record, attempt_floor=floor)
+            for uid, record in self.jobs.items()
+        }
+        return replace(self, jobs=jobs, attempt_floor=floor)
 
     @property
     def silent_nodes(self) -> tuple[NodeId, ...]:

@@ -29,7 +29,12 @@ from controlplane.edges.store.errors import (
     StoreTooNewError,
     told_as_store_errors,
 )
-from controlplane.edges.store.restoring import SEQUENCE_FLOOR, last_sequence
+from controlplane.edges.store.restoring import (
+    ATTEMPT_FLOOR,
+    RESTORED,
+    SEQUENCE_FLOOR,
+    last_sequence,
+)
 from controlplane.edges.store.schema import (
     REVISIONS,
     VERSION_TABLE,
@@ -47,6 +52,7 @@ _CHUNK_BYTES = 128 * 1024
 _ROWS_AT_ONCE = 500
 _TERM_JUMP = 1_000_000
 _SEQUENCE_JUMP = 1_000_000
+_ATTEMPT_JUMP = 1_000_000
 
 
 def backup(engine: Engine, at: Instant) -> Iterator[bytes]:
@@ -91,8 +97,8 @@ def _line(value: object) -> bytes:
 def restore(chunks: Iterable[bytes], url: str, now: Instant) -> None:
     """Fills the empty database at ``url`` from what ``Store.backup`` gave; all of it or nothing.
 
-    Terms and sequence numbers go on from a place that was not reached before, for agents and
-    clients remember what was given out after the backup was made.
+    Terms, sequence numbers and attempts go on from a place that was not reached before, for agents,
+    ranks and clients remember what was given out after the backup was made.
 
     Raises:
         BackupRefusedError: The target is not empty, or this is no whole backup.
@@ -248,14 +254,21 @@ def _check_counts(promised: dict[str, int], counts: Counter[str]) -> None:
 
 
 def _jump(connection: Connection, header: _Header, now: Instant) -> None:
-    """Puts the next term and the next number above all that can have been given out."""
+    """Puts the next term, number and attempts above all that can have been given out."""
     term = connection.scalar(select(func.max(LEASE.c.term))) or 0
-    # Control planes start less than once a second, so terms that follow the clock since a restore
-    # are above those of any earlier restore, also of the same backup. A clock that is behind the
-    # backup cannot be trusted with that.
+    # Control planes start less than once a second, and so do attempts of one job: what follows
+    # the clock since a restore is above that of any earlier restore, also of the same backup. A
+    # clock that is behind the backup cannot be trusted with that.
     by_clock = now // SECOND if now >= header.at else 0
     jumped = by_clock if by_clock > term else term + _TERM_JUMP
     connection.execute(LEASE.update().values(term=jumped, holder="", renewed_at_ns=0))
-    floor = last_sequence(connection) + _SEQUENCE_JUMP
-    connection.execute(delete(META).where(META.c.name == SEQUENCE_FLOOR))
-    connection.execute(insert(META), {"name": SEQUENCE_FLOOR, "value": str(floor)})
+    noted = connection.scalar(select(META.c.value).where(META.c.name == ATTEMPT_FLOOR))
+    attempt = max(int(noted or 0), header.at // SECOND)
+    marks = {
+        SEQUENCE_FLOOR: last_sequence(connection) + _SEQUENCE_JUMP,
+        ATTEMPT_FLOOR: by_clock if by_clock > attempt else attempt + _ATTEMPT_JUMP,
+        RESTORED: 1,
+    }
+    connection.execute(delete(META).where(META.c.name.in_(marks)))
+    rows = [{"name": name, "value": str(value)} for name, value in marks.items()]
+    connection.execute(insert(META), rows)

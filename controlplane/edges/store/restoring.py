@@ -3,12 +3,12 @@
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Engine, and_, func, insert, or_, select
+from sqlalchemy import Connection, Engine, and_, delete, func, insert, or_, select
 
 from controlplane.domain.clock import Instant
 from controlplane.domain.codec import adapter
 from controlplane.domain.event import CycleDecided
-from controlplane.domain.ids import SequenceNumber
+from controlplane.domain.ids import Attempt, SequenceNumber
 from controlplane.edges.store.database import for_consistent_reading
 from controlplane.edges.store.rows import to_event
 from controlplane.edges.store.tables import CHECKPOINTS, EVENTS, LEASE, META
@@ -18,6 +18,12 @@ SEQUENCE_FLOOR = "sequence_floor"
 """Name in ``meta`` of the number above which events are numbered. A restored store raises it, so
 that no number is given out again that someone got before the disaster.
 """
+
+ATTEMPT_FLOOR = "attempt_floor"
+"""The same for the attempts of jobs that were restored."""
+
+RESTORED = "restored"
+"""Name in ``meta`` that is there from a restore until a cycle was allowed to order something."""
 
 _DECIDED = CycleDecided.__dataclass_fields__["kind"].default
 
@@ -29,11 +35,29 @@ def last_sequence(connection: Connection) -> int:
     return max(logged or 0, int(floor or 0))
 
 
-def is_fresh_backup(engine: Engine) -> bool:
-    """See ``Store.is_fresh_backup``."""
+def expects_strangers(engine: Engine) -> bool:
+    """See ``Store.expects_strangers``."""
     with engine.connect() as connection:
-        logged = connection.scalar(select(func.max(EVENTS.c.seq)))
-        return last_sequence(connection) > (logged or 0)
+        mark = connection.scalar(select(META.c.value).where(META.c.name == RESTORED))
+    return mark is not None
+
+
+def expect_strangers_no_more(connection: Connection) -> None:
+    """See ``GroupCommitWriter.expect_strangers_no_more``."""
+    connection.execute(delete(META).where(META.c.name == RESTORED))
+
+
+def attempt_floor(engine: Engine) -> tuple[SequenceNumber, Attempt]:
+    """See ``Store.attempt_floor``."""
+    with engine.connect() as connection:
+        floors = select(META.c.name, META.c.value).where(
+            META.c.name.in_((SEQUENCE_FLOOR, ATTEMPT_FLOOR))
+        )
+        found = {name: int(value) for name, value in connection.execute(floors)}
+    return (
+        SequenceNumber(found.get(SEQUENCE_FLOOR, 0)),
+        Attempt(found.get(ATTEMPT_FLOOR, 0)),
+    )
 
 
 def last_instant(engine: Engine) -> Instant:

@@ -6,7 +6,7 @@ from typing import TypeVar
 from sqlalchemy import Engine
 
 from controlplane.domain.clock import Instant
-from controlplane.domain.ids import JobUid, SequenceNumber, Term
+from controlplane.domain.ids import Attempt, JobUid, SequenceNumber, Term
 from controlplane.edges.store import backup, lease, queries, restoring, schema
 from controlplane.edges.store.database import connect, where
 from controlplane.edges.store.errors import told_as_store_errors
@@ -84,12 +84,20 @@ class Store:
         with told_as_store_errors(self._where):
             return restoring.last_instant(self._engine)
 
-    def is_fresh_backup(self) -> bool:
-        """Whether it was restored and nothing was appended since: then nodes and attempts may be
-        about that it has never heard of.
+    def expects_strangers(self) -> bool:
+        """Whether it was restored and nothing could be ordered since: then nodes and attempts may
+        be about that it has never heard of.
         """
         with told_as_store_errors(self._where):
-            return restoring.is_fresh_backup(self._engine)
+            return restoring.expects_strangers(self._engine)
+
+    def attempt_floor(self) -> tuple[SequenceNumber, Attempt]:
+        """The last number that can be from before the last restore, and the attempt up to which
+        the jobs of that time may have been started in the future that was lost. Zeros in a store
+        that was never restored.
+        """
+        with told_as_store_errors(self._where):
+            return restoring.attempt_floor(self._engine)
 
     def load(self, kind: type[S]) -> tuple[S | None, list[SequencedEvent]]:
         """The last checkpoint, and what to fold into it, in the order in which it was folded.

@@ -35,7 +35,9 @@ META = Table(
     Column("name", String, primary_key=True),
     Column("value", String, nullable=False),
 )
-"""``schema_version`` of the stored values; ``sequence_floor`` below which no number is given."""
+"""``schema_version`` of the stored values; ``sequence_floor`` and ``attempt_floor``, above which
+numbers are given out after a restore; ``restored`` from a restore until something was ordered.
+"""
 
 EVENTS = Table(
     "events",

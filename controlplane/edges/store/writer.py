@@ -37,7 +37,11 @@ from controlplane.edges.store.errors import (
     as_store_error,
 )
 from controlplane.edges.store.pruning import Retention
-from controlplane.edges.store.restoring import last_sequence, save_checkpoint
+from controlplane.edges.store.restoring import (
+    expect_strangers_no_more,
+    last_sequence,
+    save_checkpoint,
+)
 from controlplane.edges.store.rows import (
     Row,
     decision_rows,
@@ -201,6 +205,10 @@ class GroupCommitWriter:
             TermLostError: One did.
         """
         await self._run(lambda connection: lease.renew(connection, now))
+
+    async def expect_strangers_no_more(self) -> None:
+        """After a restore: whoever was about has had the time to speak, and work was ordered."""
+        await self._run(expect_strangers_no_more)
 
     async def give_up_lease(self) -> None:
         """Lets a successor take over at once. Nothing may be appended after this."""

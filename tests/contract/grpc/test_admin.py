@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import urllib.request
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from controlplane.domain import codec
 from controlplane.domain.clock import Instant
 from controlplane.edges.store.backup import restore
+from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.state import ClusterState
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
 from tests.contract.grpc.harness import (
@@ -263,19 +265,57 @@ def test_a_restored_store_orders_nothing_before_strangers_had_time_to_speak(
         copy = tmp_path / "copy"
         copy.mkdir()
         restore([backup], f"sqlite:///{copy / 'headrace.db'}", Instant(1))
+        # The second one was started because the first one ended while it still waited.
+        for name in ("later", "even-later"):
+            async with an_api(copy) as api:
+                await Agent(api).register()
+                later = await api.submit(name)
+
+                async def told(api: Api = api, uid: str = later.uid) -> bool:
+                    job = await api.job(uid)
+                    return bool(job.status.reason.code == "ControlPlaneRecovering")
+
+                assert await eventually(told)
+                job = await api.job(created.uid)
+                cluster = await api.admin.GetCluster(admin_pb2.GetClusterRequest())
+            assert job.status.stage == "Queued"
+            assert cluster.state == "recovering"
+
+    run(test())
+
+
+def test_no_attempt_of_the_lost_future_is_given_out_again(tmp_path: Path) -> None:
+    """Ranks that run on unseen after the backup hold the same attempt number otherwise."""
+
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            one = {"minimum": 1, "maximum": 1}
+            created = await api.submit(accelerators=one)
+            grace = {"recovery_grace_seconds": "0"}
+            await api.admin.SetPolicy(admin_pb2.SetPolicyRequest(settings=grace))
+            call = api.admin.Backup(admin_pb2.BackupRequest())
+            backup = b"".join([piece.data async for piece in call])
+            agent = Agent(api)
+            await agent.register()
+            lost = (await agent.assigned(launches)).launches[0]
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        target = f"sqlite:///{copy / 'headrace.db'}"
+        restore([backup], target, WallClock().now())
+        floor = int(time.time()) - 60
         async with an_api(copy) as api:
-            await Agent(api).register()
-            later = await api.submit("later")
-
-            async def told() -> bool:
-                job = await api.job(later.uid)
-                return bool(job.status.reason.code == "ControlPlaneRecovering")
-
-            assert await eventually(told)
-            job = await api.job(created.uid)
-            cluster = await api.admin.GetCluster(admin_pb2.GetClusterRequest())
-        assert job.status.stage == "Queued"
-        assert cluster.state == "recovering"
+            agent = Agent(api, "node-b")
+            await agent.register()
+            again = (await agent.assigned(launches)).launches[0]
+            later = await api.submit("later", accelerators=one)
+        async with an_api(copy) as api:
+            agent = Agent(api, "node-b")
+            await agent.register()
+            both = await agent.assigned(lambda told: len(told.launches) > 1)
+        numbers = {launch.uid: launch.attempt for launch in both.launches}
+        assert lost.uid == again.uid == created.uid
+        assert again.attempt > floor > lost.attempt
+        assert numbers == {created.uid: again.attempt, later.uid: 1}
 
     run(test())
 

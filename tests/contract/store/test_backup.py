@@ -102,23 +102,45 @@ def test_terms_and_numbers_go_on_above_all_that_was_given_out(new_url: NewUrl) -
     assert asyncio.run(life_after(again))[0] > term
 
 
-def test_a_store_knows_that_it_was_restored_until_something_happens(new_url: NewUrl) -> None:
+def test_a_store_knows_that_it_was_restored_until_something_was_ordered(new_url: NewUrl) -> None:
     url, target = new_url(), new_url()
     data = filled(url)
     restore([data], target, NOW)
 
     async def life_after() -> tuple[bool, bool]:
         async with running(target, now=NOW) as world:
-            before = world.store.is_fresh_backup()
             await world.writer.append(started())
-            return before, world.store.is_fresh_backup()
+            before = world.store.expects_strangers()
+            await world.writer.expect_strangers_no_more()
+            return before, world.store.expects_strangers()
 
     async def life_before() -> bool:
         async with running(url) as world:
-            return world.store.is_fresh_backup()
+            return world.store.expects_strangers()
 
     assert asyncio.run(life_after()) == (True, False)
     assert not asyncio.run(life_before())
+
+
+@pytest.mark.parametrize("clock", [Instant(0), T0, NOW])
+def test_attempts_go_on_above_those_of_every_earlier_restore(
+    new_url: NewUrl, clock: Instant
+) -> None:
+    """An attempt a second, at most: of the original, and of what was restored before."""
+    first, again = new_url(), new_url()
+    restore([filled(new_url())], first, clock)
+    store = Store.open(first)
+    numbers_up_to, floor = store.attempt_floor()
+    copy = b"".join(store.backup(Instant(NOW + SECOND)))
+    store.close()
+    restore([copy], again, Instant(NOW + 3600 * SECOND))
+    store = Store.open(again)
+    raised = store.attempt_floor()
+    store.close()
+    assert floor >= T0 // SECOND
+    assert numbers_up_to > 7
+    assert raised[1] >= floor + 3600
+    assert raised[0] > numbers_up_to
 
 
 @pytest.mark.parametrize("clock", [Instant(0), T0, NOW])
