@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shlex
 import shutil
 import signal
 import sys
@@ -131,7 +132,7 @@ def _interruptible() -> Iterator[None]:
 @contextlib.contextmanager
 def _cluster(home: Path, *, keep: bool) -> Iterator[Session]:
     """A local cluster of two nodes with two accelerators each; ended again unless kept."""
-    from headrace.cli.local_cluster import read_record
+    from headrace.cli.local_cluster import ray_token_file, read_record
     from headrace.cli.up import up
 
     # What `up` says on its own is what to type next, and here comes the demo next.
@@ -142,6 +143,7 @@ def _cluster(home: Path, *, keep: bool) -> Iterator[Session]:
         endpoints = record.endpoints if record else {}
         if "dashboard" in endpoints:
             say(f"Ray's dashboard: {endpoints['dashboard']}")
+            say(f"  it asks for a token: cat {shlex.quote(str(ray_token_file(home)))}")
         yield Session(home=home, flags={"server": endpoints.get("grpc", "")})
     except BaseException:
         _end(home)

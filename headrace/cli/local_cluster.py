@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import secrets
 import socket
 import sys
 import tempfile
@@ -184,12 +185,37 @@ def lay_out(home: Path, wish: Wish, cluster: str) -> Layout:
         environment={
             "HEADRACE_HOME": str(home),
             "HEADRACE_SECRETS_DIR": str(home / "secrets"),
-            "RAY_AUTH_MODE": "disabled",
+            **ray_authentication(home),
             "RAY_TMPDIR": str(ray_folder),
             "RAY_USAGE_STATS_ENABLED": "0",
             CLUSTER_VARIABLE: cluster,
         },
     )
+
+
+def ray_token_file(home: Path) -> Path:
+    """Where the cluster's Ray token is: not below the secrets, which manifests can refer to."""
+    return home / "ray-token"
+
+
+def make_ray_token(home: Path) -> None:
+    """A new token for a new cluster: Ray's ports are open on every address of the machine."""
+    file = ray_token_file(home)
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(secrets.token_hex(32))
+
+
+def ray_authentication(home: Path) -> dict[str, str]:
+    """Variables that make Ray ask for the home's token, and its clients show it.
+
+    An empty ``RAY_AUTH_TOKEN`` counts as none; a person's own would be preferred to the file.
+    """
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "",
+        "RAY_AUTH_TOKEN_PATH": str(ray_token_file(home)),
+    }
 
 
 def _ray_command(wish: Wish, host: str, ports: Sequence[int], folder: Path) -> tuple[str, ...]:

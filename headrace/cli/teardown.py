@@ -15,6 +15,7 @@ from headrace.cli.local_cluster import (
     Record,
     RunningPart,
     marks,
+    ray_authentication,
     survivors,
 )
 from headrace.cli.processes import Process, end, marked, of_session, wait_gone
@@ -80,7 +81,7 @@ def _end_units(record: Record, home: Path) -> None:
     environment = {
         **os.environ,
         "HEADRACE_HOME": str(home),
-        "RAY_AUTH_MODE": "disabled",
+        **ray_authentication(home),
         "RAY_TMPDIR": record.ray_folder,
         CLUSTER_VARIABLE: record.id,
     }

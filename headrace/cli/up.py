@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,9 @@ from headrace.cli.local_cluster import (
     Record,
     Wish,
     last_lines,
+    make_ray_token,
     missing_packages,
+    ray_token_file,
     read_record,
     survivors,
     write_record,
@@ -92,6 +95,7 @@ def _start(home: Path, wish: Wish) -> Record:
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     (home / "logs").mkdir(exist_ok=True)
     (home / "secrets").mkdir(exist_ok=True, mode=0o700)
+    make_ray_token(home)
     cluster = uuid.uuid4().hex
     settings = {"id": cluster, "wish": asdict(wish)}
     (home / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
@@ -166,6 +170,7 @@ def _summary(home: Path, record: Record) -> None:
     ):
         if name in record.endpoints:
             say(f"  {label + ':':<15} {record.endpoints[name]}")
+    say(f"  {'Ray token:':<15} cat {shlex.quote(str(ray_token_file(home)))}")
     say(f"  {'logs:':<15} {home / 'logs'}")
     say(f"  {'nodes:':<15} {', '.join(record.nodes)}")
     say()

@@ -21,6 +21,7 @@ import grpc
 import psutil
 
 from headrace.api.generated import common_pb2, nodes_pb2, nodes_pb2_grpc
+from headrace.cli.local_cluster import make_ray_token, ray_authentication
 
 PATIENCE_SECONDS = 120.0
 RAY_IP = "127.0.0.21"
@@ -58,9 +59,11 @@ class LocalRay:
         # Unix sockets below it must stay under 108 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="agt-", dir="/tmp"))
         self.port = _free_port(RAY_IP)
+        make_ray_token(self.folder)
+        self.authentication = ray_authentication(self.folder)
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
-            "RAY_AUTH_MODE": "disabled",
+            **self.authentication,
             "RAY_USAGE_STATS_ENABLED": "0",
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(HERE)]),
             "RAY_TEST_CANARY": "not for children",
@@ -279,6 +282,7 @@ class AgentProcess:
             *("--launch-module", "tiny_child", "--end-grace-seconds", "1"),
             *("--ray-patience-seconds", "240"),
         ]
+        self._environment = {**os.environ, **ray.authentication}
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, *more: str, **environment: str) -> dict[str, Any]:
@@ -290,7 +294,7 @@ class AgentProcess:
                 stderr=log,
                 text=True,
                 cwd=REPOSITORY,
-                env={**os.environ, **environment},
+                env={**self._environment, **environment},
                 start_new_session=True,
             )
         assert self._process.stdout is not None
@@ -321,6 +325,7 @@ class AgentProcess:
         subprocess.run(
             [sys.executable, "-m", "agent", "end-units", *self._arguments],
             cwd=REPOSITORY,
+            env=self._environment,
             check=True,
             timeout=PATIENCE_SECONDS,
             stderr=subprocess.DEVNULL,
@@ -401,6 +406,17 @@ def _process_in(path: Path, part: str = "") -> psutil.Process | None:
         return psutil.Process(said["pid"])
     except psutil.NoSuchProcess:
         return None
+
+
+def outer_address() -> str:
+    """An address of this machine that is no loopback, or the loopback where it has no other."""
+    found = [
+        address.address
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family is socket.AF_INET and not address.address.startswith("127.")
+    ]
+    return [*found, RAY_IP][0]
 
 
 def _free_port(host: str) -> int:

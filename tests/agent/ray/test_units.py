@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 
@@ -15,8 +16,10 @@ from tests.agent.ray.cluster import (
     STOP,
     AgentProcess,
     ListeningControlPlane,
+    LocalRay,
     a_launch,
     gone,
+    outer_address,
     until,
 )
 
@@ -46,6 +49,21 @@ def test_a_unit_runs_reports_and_stops_as_planned(
     assert losses[4] == pytest.approx(0.25)
     assert agent.times_started("job") == 1
     until("its actor is gone", lambda: gone(agent.supervisor("job")))
+
+
+def test_ray_refuses_who_does_not_show_the_token(ray: LocalRay) -> None:
+    token = Path(ray.authentication["RAY_AUTH_TOKEN_PATH"])
+    assert token.stat().st_mode & 0o777 == 0o600
+    with grpc.insecure_channel(f"{outer_address()}:{ray.port}") as channel:
+        stored_keys = channel.unary_unary(
+            "/ray.rpc.InternalKVGcsService/InternalKVKeys", bytes, bytes
+        )
+        for shown in ((), (("authorization", "Bearer 0123456789abcdef"),)):
+            with pytest.raises(grpc.RpcError) as refused:
+                stored_keys(b"", metadata=shown, timeout=30)
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        header = ("authorization", f"Bearer {token.read_text()}")
+        assert stored_keys(b"", metadata=(header,), timeout=30)
 
 
 def test_the_rank_sees_what_it_should_and_nothing_else(
