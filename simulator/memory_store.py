@@ -5,6 +5,7 @@ what stands on top of a store. The contract tests of the store run on it too.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from controlplane.domain.clock import Instant
 from controlplane.domain.event import CycleDecided, Event, JobProgressed
@@ -45,7 +46,7 @@ class MemoryStore:
             raise TermLostError(f"term {term} is over: term {self._term} was given out")
         if isinstance(event, JobProgressed) and event.losses:
             self.losses.setdefault(event.uid, {}).update(event.losses)
-            event = JobProgressed(event.uid, event.attempt, event.progress, at=event.at)
+            event = replace(event, losses=())
         numbered = SequencedEvent(SequenceNumber(self._after + len(self.log) + 1), event)
         self.log.append(numbered)
         if not isinstance(event, CycleDecided):

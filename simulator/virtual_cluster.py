@@ -134,9 +134,10 @@ class VirtualCluster:
         arrival = self._arrivals[record.uid]
         up = after(now, seconds(costs.startSeconds / 2))
         for unit in attempt.placement.units:
-            self._push(up, UnitStarted(record.uid, attempt.number, unit.index))
-        address = f"{attempt.placement.units[0].node}:29500"
-        self._push(after(now, _DELAY), RendezvousBound(record.uid, attempt.number, address))
+            self._push(up, UnitStarted(record.uid, attempt.number, unit.index, node=unit.node))
+        first_node = attempt.placement.units[0].node
+        bound = RendezvousBound(record.uid, attempt.number, f"{first_node}:29500", node=first_node)
+        self._push(after(now, _DELAY), bound)
         first = self._checkpoints.get(record.uid, 0)
         fails = arrival.fails_at_step
         run = Run(
@@ -175,7 +176,7 @@ class VirtualCluster:
         if step == run.last_step and not run.fails:
             saved = step
         progress = Progress(step, saved, 1.0 / (1.0 + step), run.step_seconds)
-        return JobProgressed(run.uid, run.attempt, progress)
+        return JobProgressed(run.uid, run.attempt, progress, node=run.placement.units[0].node)
 
     def _finish(self, record: JobRecord, attempt: AttemptRecord) -> None:
         """A planned stop saves the step reached; an end leaves the last checkpoint."""

@@ -264,15 +264,18 @@ class World:
         """Every unit of the job's attempt runs."""
         attempt = self.attempt(name)
         uid = JobUid(name)
-        self.tell(RendezvousBound(uid, attempt.number, "host:1"))
+        units = attempt.placement.units
+        self.tell(RendezvousBound(uid, attempt.number, "host:1", node=units[0].node))
         return self.tell(
-            *(UnitStarted(uid, attempt.number, unit.index) for unit in attempt.placement.units)
+            *(UnitStarted(uid, attempt.number, u.index, node=u.node) for u in units),
         )
 
     def trains(self, name: str, step: int = 1, **progress: float) -> "World":
         """The job reports a step."""
         said = Progress(step=step, loss=1.0, step_seconds=0.1, **progress)  # type: ignore[arg-type]
-        return self.tell(JobProgressed(JobUid(name), self.attempt(name).number, said))
+        attempt = self.attempt(name)
+        first = attempt.placement.units[0].node
+        return self.tell(JobProgressed(JobUid(name), attempt.number, said, node=first))
 
     def runs(self, *names: str) -> "World":
         """All units are up and the first step is reported."""

@@ -114,23 +114,33 @@ class AcceleratorHealthChanged:
 
 @dataclass(frozen=True, slots=True)
 class RendezvousBound:
-    """Unit 0 of an attempt listens; the other units may be started with this address."""
+    """Unit 0 of an attempt listens; the other units may be started with this address.
+
+    Attributes:
+        node: Whose agent says so; empty in events that 0.1.0 stored.
+    """
 
     uid: JobUid
     attempt: Attempt
     address: str
     at: Instant = Instant(0)
+    node: NodeId = NodeId("")
     kind: Literal["RendezvousBound"] = "RendezvousBound"
 
 
 @dataclass(frozen=True, slots=True)
 class UnitStarted:
-    """A launch unit's processes run."""
+    """A launch unit's processes run.
+
+    Attributes:
+        node: Whose agent says so; empty in events that 0.1.0 stored.
+    """
 
     uid: JobUid
     attempt: Attempt
     unit: int
     at: Instant = Instant(0)
+    node: NodeId = NodeId("")
     kind: Literal["UnitStarted"] = "UnitStarted"
 
 
@@ -141,6 +151,7 @@ class JobProgressed:
     Attributes:
         losses: (step, training loss) since the report before. The store keeps them as rows of
             their own, so they are empty in an event that was read back.
+        node: Whose agent says so; empty in events that 0.1.0 stored.
     """
 
     uid: JobUid
@@ -148,6 +159,7 @@ class JobProgressed:
     progress: Progress
     losses: tuple[tuple[int, float], ...] = ()
     at: Instant = Instant(0)
+    node: NodeId = NodeId("")
     kind: Literal["JobProgressed"] = "JobProgressed"
 
 
@@ -161,6 +173,10 @@ class UnitExited:
     node: NodeId
     at: Instant = Instant(0)
     kind: Literal["UnitExited"] = "UnitExited"
+
+
+AttemptReport = RendezvousBound | UnitStarted | JobProgressed | UnitExited
+"""What an agent tells of attempts."""
 
 
 @dataclass(frozen=True, slots=True)

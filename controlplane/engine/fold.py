@@ -1,7 +1,7 @@
 """How each event changes the state: one small function an event. Nothing is decided here.
 
 An event about an attempt that is not the job's present one changes no job: late and doubled
-messages fall through.
+messages fall through. So does what a node tells of units that are not placed on it.
 """
 
 import json
@@ -23,6 +23,7 @@ from controlplane.domain.changing import changed
 from controlplane.domain.clock import Instant
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
+    AttemptReport,
     CycleDecided,
     Event,
     JobProgressed,
@@ -58,6 +59,7 @@ from controlplane.domain.record import (
     UnitExit,
 )
 from controlplane.engine.attempt_end import conclude
+from controlplane.engine.hearsay import is_hearsay
 
 UIDS_REMEMBERED = 10_000
 """How many uids of forgotten or unknown jobs are kept in mind. A stray of a uid that fell out is
@@ -110,6 +112,11 @@ class Draft:
         if record is None or record.attempt is None or record.attempt.number != number:
             return None
         return record, record.attempt
+
+    def told_of(self, report: AttemptReport) -> tuple[JobRecord, AttemptRecord] | None:
+        """The same, if whoever reports may speak for it."""
+        found = self.current(report.uid, report.attempt)
+        return None if found is None or is_hearsay(found[1], report) else found
 
 
 def fold_event(draft: Draft, event: Event) -> None:
@@ -244,14 +251,11 @@ def _unwant(draft: Draft, uid: JobUid) -> None:
 
 def _adopted(draft: Draft, node: NodeId, unit: RunningUnit, at: Instant) -> bool:
     """Whether the running unit belongs to its job's present attempt; notes that it is up."""
-    found = draft.current(unit.uid, unit.attempt)
-    if found is None:
+    started = UnitStarted(unit.uid, unit.attempt, unit.unit, at, node)
+    found = draft.told_of(started)
+    if found is None or not found[1].holds(unit.unit):
         return False
-    _, attempt = found
-    placed = next((u for u in attempt.placement.units if u.index == unit.unit), None)
-    if placed is None or placed.node != node or not attempt.holds(unit.unit):
-        return False
-    _unit_started(draft, UnitStarted(unit.uid, unit.attempt, unit.unit, at))
+    _unit_started(draft, started)
     return True
 
 
@@ -308,14 +312,14 @@ def _health_changed(draft: Draft, event: AcceleratorHealthChanged) -> None:
 
 
 def _rendezvous_bound(draft: Draft, event: RendezvousBound) -> None:
-    found = draft.current(event.uid, event.attempt)
+    found = draft.told_of(event)
     if found is not None:
         record, attempt = found
         draft.jobs[event.uid] = changed(record, attempt=changed(attempt, rendezvous=event.address))
 
 
 def _unit_started(draft: Draft, event: UnitStarted) -> None:
-    found = draft.current(event.uid, event.attempt)
+    found = draft.told_of(event)
     if found is None or event.unit in found[1].units_up:
         return
     record, attempt = found
@@ -330,7 +334,7 @@ def _unit_started(draft: Draft, event: UnitStarted) -> None:
 
 
 def _progressed(draft: Draft, event: JobProgressed) -> None:
-    found = draft.current(event.uid, event.attempt)
+    found = draft.told_of(event)
     if found is None:
         return
     record, attempt = found
@@ -375,7 +379,8 @@ def _unit_exited(draft: Draft, event: UnitExited) -> None:
         )
         if strays != node.strays:
             draft.nodes[event.node] = changed(node, strays=strays)
-    _release(draft, event.uid, event.attempt, changed(event.exit, at=event.at))
+    if draft.told_of(event) is not None:
+        _release(draft, event.uid, event.attempt, changed(event.exit, at=event.at))
 
 
 def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> None:

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from controlplane.domain.clock import SECOND, Instant
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
-    Event,
+    AttemptReport,
     JobProgressed,
     NodeRegistered,
     RendezvousBound,
@@ -261,7 +261,9 @@ def _exits(
     return exits
 
 
-def report_events(request: nodes_pb2.ReportRequest, at: Instant) -> list[Event]:
+def report_events(
+    request: nodes_pb2.ReportRequest, at: Instant
+) -> list[AttemptReport | AcceleratorHealthChanged]:
     """The events that a report holds, in the order in which they can be folded.
 
     Raises:
@@ -269,24 +271,24 @@ def report_events(request: nodes_pb2.ReportRequest, at: Instant) -> list[Event]:
     """
     checks = Checks()
     node = NodeId(request.node)
-    events: list[Event] = []
+    events: list[AttemptReport | AcceleratorHealthChanged] = []
     for index, bound in enumerate(request.rendezvous):
         path = f"rendezvous[{index}]"
         uid, attempt = _attempt(bound.uid, bound.attempt, path, checks)
         checks.wants(":" in bound.address, f"{path}.address", "host:port", bound.address)
-        events.append(RendezvousBound(uid, attempt, bound.address, at))
+        events.append(RendezvousBound(uid, attempt, bound.address, at, node))
     for index, started in enumerate(request.started):
         path = f"started[{index}]"
         uid, attempt = _attempt(started.uid, started.attempt, path, checks)
         checks.wants(started.unit >= 0, f"{path}.unit", "a unit index from 0", started.unit)
-        events.append(UnitStarted(uid, attempt, started.unit, at))
+        events.append(UnitStarted(uid, attempt, started.unit, at, node))
     for index, told in enumerate(request.progress):
         path = f"progress[{index}]"
         uid, attempt = _attempt(told.uid, told.attempt, path, checks)
         progress = _progress(told.progress, f"{path}.progress", at, checks)
         losses = tuple((p.step, p.loss) for p in told.losses)
         checks.wants(all(step >= 0 for step, _ in losses), f"{path}.losses", "steps from 0", losses)
-        events.append(JobProgressed(uid, attempt, progress, losses, at))
+        events.append(JobProgressed(uid, attempt, progress, losses, at, node))
     events.extend(_exits(request.exited, node, at, checks))
     for index, health in enumerate(request.health):
         slot = health.accelerator

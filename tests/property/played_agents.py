@@ -68,9 +68,10 @@ class PlayedAgent:
         self.running[key] = unit.accelerators
         self.intents[key] = Intent.RUN
         self.highest[key[0]] = key[1]
-        said: list[Event] = [UnitStarted(*key)]
+        said: list[Event] = [UnitStarted(*key, node=self.node.id)]
         if unit.index == 0:
-            said.append(RendezvousBound(key[0], key[1], f"{self.node.address}:1"))
+            address = f"{self.node.address}:1"
+            said.append(RendezvousBound(key[0], key[1], address, node=self.node.id))
         return said
 
     def _exit(self, key: Key, outcome: Outcome, code: ReasonCode | None = None) -> UnitExited:

@@ -227,7 +227,8 @@ class ClusterLife(RuleBasedStateMachine):
         attempt = self.world.state.jobs[uid].attempt
         if attempt is not None and self._is_up(uid):
             progress = Progress(step=step, loss=0.5, step_seconds=1.0)
-            self.world.tell(JobProgressed(uid, attempt.number, progress))
+            first = attempt.placement.units[0].node
+            self.world.tell(JobProgressed(uid, attempt.number, progress, node=first))
 
     def _is_up(self, uid: JobUid) -> bool:
         attempt = self.world.state.jobs[uid].attempt

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import grpc
 
-from controlplane.domain.event import CycleDecided
+from controlplane.domain.event import AttemptReport, CycleDecided
 from controlplane.domain.ids import JobUid, NodeId, Term
 from controlplane.domain.launch import Launch
 from controlplane.edges.grpc_server.errors import RefusedError
 from controlplane.edges.grpc_server.feed import changes_between
 from controlplane.engine.assignment import extra_launches, launches_of
+from controlplane.engine.hearsay import is_worth_storing
 from controlplane.engine.state import ClusterState
 
 
@@ -133,6 +134,10 @@ class AssignmentBook:
         if node not in self._current:
             self._renumber(node)
         return self._current[node]
+
+    def concerns(self, report: AttemptReport) -> bool:
+        """Whether a report can mean anything by what its node must run."""
+        return is_worth_storing(self._state.jobs, report)
 
     async def watch(self, node: NodeId) -> AsyncIterator[Assignment]:
         """The present assignment at once, then every later one; those in between may be skipped.

@@ -1,10 +1,11 @@
 """NodeService: what agents say, and what they are told."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import structlog
 
+from controlplane.domain.event import AcceleratorHealthChanged, AttemptReport, Event
 from controlplane.domain.ids import TERM_MOST_AHEAD, NodeId, Term
 from controlplane.edges.grpc_server.assignments import AssignmentBook
 from controlplane.edges.grpc_server.contacts import Contacts
@@ -43,6 +44,7 @@ class NodeService(nodes_pb2_grpc.NodeServiceServicer):
         self._assignments = assignments
         self._logs = logs
         self._reign = reign
+        self._hearsay_from: set[NodeId] = set()
 
     async def RegisterNode(  # noqa: N802
         self, request: nodes_pb2.RegisterNodeRequest, context: Context
@@ -110,11 +112,35 @@ class NodeService(nodes_pb2_grpc.NodeServiceServicer):
             return nodes_pb2.ReportResponse(register_again=True)
         self._check_term(request.applied_term)
         self._contacts.heard(node)
-        events = report_events(request, self._door.now())
+        events = self._worth_storing(node, report_events(request, self._door.now()))
         if events:
             await self._door.append(*events)
         known = self._contacts.registration(node, request.agent_id) is not None
         return nodes_pb2.ReportResponse(register_again=not known)
+
+    def _worth_storing(
+        self, node: NodeId, reports: Sequence[AttemptReport | AcceleratorHealthChanged]
+    ) -> list[Event]:
+        """The reports without those that are not the node's to make.
+
+        The fold would pass over them too, but losses become rows of their own before that.
+        """
+        kept: list[Event] = []
+        for report in reports:
+            if isinstance(report, AcceleratorHealthChanged) or self._assignments.concerns(report):
+                kept.append(report)
+            elif node not in self._hearsay_from:
+                self._hearsay_from.add(node)
+                log.warning(
+                    "passed over what a node told of units that it does not hold now; "
+                    "logged once a node",
+                    node=node,
+                    agent=caller.get().identity,
+                    report=report.kind,
+                    uid=report.uid,
+                    attempt=report.attempt,
+                )
+        return kept
 
     async def ServeLogs(  # noqa: N802
         self,

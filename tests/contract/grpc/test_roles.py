@@ -14,6 +14,7 @@ from tests.contract.grpc.certificates import Authority
 from tests.contract.grpc.harness import (
     Agent,
     a_request,
+    launches,
     over,
     refusal,
     run,
@@ -194,6 +195,41 @@ def test_an_agent_speaks_for_exactly_one_node(tmp_path: Path) -> None:
         for error in errors:
             assert error.code() is grpc.StatusCode.PERMISSION_DENIED
             assert "node-b" in (error.details() or "")
+
+    run(test())
+
+
+def test_what_an_agent_says_of_other_nodes_units_is_passed_over(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with (
+            a_world(tmp_path) as world,
+            world.authority.channel(world.address, world.pairs[A]) as admins,
+            world.authority.channel(world.address, world.pairs[G]) as honest,
+            world.authority.channel(
+                world.address, world.authority.sign("node-b.example.org")
+            ) as liars,
+        ):
+            api = over(world.plane, admins)
+            await api.be_patient()
+            created = await api.submit(accelerators={"minimum": 1, "maximum": 1})
+            agent = Agent(over(world.plane, honest), "node-a", slots=1)
+            await agent.register()
+            launch = (await agent.assigned(launches)).launches[0]
+            liar = Agent(over(world.plane, liars), "node-b", slots=1)
+            await liar.register()
+            await liar.started(launch)
+            await liar.progressed(launch, 7, 0.5)
+            await liar.exited(launch, "Succeeded", step=7)
+            await agent.report(
+                started=[nodes_pb2.UnitStarted(uid=launch.uid, attempt=launch.attempt)]
+            )
+            await agent.progressed(launch, 1, 2.5)
+            running = await api.until_stage(created.uid, "Running")
+            losses = await api.jobs.GetLosses(jobs_pb2.GetLossesRequest(uid=created.uid))
+            (still,) = (await agent.assigned(launches)).launches
+        assert [(p.step, p.loss) for p in losses.points] == [(1, 2.5)]
+        assert running.status.progress.step == 1
+        assert (still.attempt, still.rendezvous) == (launch.attempt, "")
 
     run(test())
 

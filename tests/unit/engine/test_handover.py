@@ -8,6 +8,7 @@ from controlplane.domain.event import (
     JobProgressed,
     NodeRegistered,
     NodeRemoved,
+    RendezvousBound,
     UnitExited,
     UnitStarted,
 )
@@ -152,6 +153,34 @@ def test_late_and_doubled_messages_of_an_older_attempt_change_nothing(policy: st
         UnitExited(uid, first, UnitExit(1, Outcome.SUCCEEDED), NodeId("n1")),
     )
     assert world.job("job") == before
+
+
+def test_what_a_node_tells_of_units_elsewhere_is_not_believed() -> None:
+    world = a_cluster().with_nodes(2, 1).submit(a_job().wanting(2)).settle()
+    before, attempt, uid = world.job("job"), world.attempt("job"), JobUid("job")
+    first, second = (unit.node for unit in attempt.placement.units)
+    assert first != second
+    held = dict(world.state.holders)
+    told = Progress(step=99, checkpoint_step=99, loss=0.1)
+    world.tell(
+        RendezvousBound(uid, attempt.number, "evil:1", node=second),
+        UnitStarted(uid, attempt.number, 0, node=second),
+        JobProgressed(uid, attempt.number, told, node=second),
+        UnitExited(uid, attempt.number, UnitExit(1, Outcome.SUCCEEDED), first),
+        UnitExited(uid, attempt.number, UnitExit(7, Outcome.SUCCEEDED), first),
+        RendezvousBound(uid, attempt.number, "evil:1", node=NodeId("n9")),
+    )
+    assert world.job("job") == before
+    assert world.state.holders == held
+
+
+def test_reports_that_an_older_version_stored_without_their_node_still_count() -> None:
+    world = a_cluster().with_nodes(1, 1).submit(a_job())
+    world.cycle()
+    uid, number = JobUid("job"), world.attempt("job").number
+    world.tell(RendezvousBound(uid, number, "host:1"), UnitStarted(uid, number, 0))
+    assert world.attempt("job").rendezvous == "host:1"
+    assert world.attempt("job").units_up == {0}
 
 
 def test_a_doubled_exit_releases_once() -> None:

@@ -1,0 +1,38 @@
+"""Whose word counts: an agent speaks for its own node, so for the units that are placed there."""
+
+from collections.abc import Mapping
+
+from controlplane.domain.event import AttemptReport, JobProgressed, UnitExited, UnitStarted
+from controlplane.domain.ids import JobUid
+from controlplane.domain.record import AttemptRecord, JobRecord
+
+
+def is_hearsay(attempt: AttemptRecord, report: AttemptReport) -> bool:
+    """Whether a node tells of a unit of this attempt that is not placed on it.
+
+    Unit 0 binds the rendezvous, and its first rank writes the progress. Events that were stored
+    by 0.1.0 name no node and are believed.
+    """
+    match report:
+        case UnitStarted():
+            unit = report.unit
+        case UnitExited():
+            unit = report.exit.unit
+        case _:
+            unit = 0
+    units = attempt.placement.units
+    known = 0 <= unit < len(units)
+    return not known or (bool(report.node) and units[unit].node != report.node)
+
+
+def is_worth_storing(jobs: Mapping[JobUid, JobRecord], report: AttemptReport) -> bool:
+    """Whether a report can mean anything by what is placed now.
+
+    Exits of other attempts can: they end strays and purges. Progress of other attempts cannot, and
+    nobody could tell whose losses those are.
+    """
+    record = jobs.get(report.uid)
+    attempt = record.attempt if record is not None else None
+    if attempt is None or attempt.number != report.attempt:
+        return not isinstance(report, JobProgressed)
+    return not is_hearsay(attempt, report)
