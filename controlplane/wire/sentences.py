@@ -188,7 +188,7 @@ def logged_event(sequence: SequenceNumber, event: Event, names: Names) -> jobs_p
         job_name=names(JobUid(told.uid)) if told.uid else "",
         message=told.message,
         reason=reason_to_wire(told.reason),
-        body_json=redact.event_body(codec.dump_event(event)),
+        body_json=redact.manifests_in(codec.dump_event(event)),
     )
 
 

@@ -1,9 +1,9 @@
 """AdminService: what the people who run the cluster say."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Collection
 
-from controlplane.domain import codec
 from controlplane.domain.event import (
     NodeDrained,
     NodeRemoved,
@@ -17,6 +17,7 @@ from controlplane.domain.node import Contact
 from controlplane.domain.queue import DEFAULT_QUEUE
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import Slot
+from controlplane.edges.grpc_server import export
 from controlplane.edges.grpc_server.directory import JobDirectory
 from controlplane.edges.grpc_server.door import Door
 from controlplane.edges.grpc_server.errors import not_found, precondition
@@ -26,7 +27,6 @@ from controlplane.edges.grpc_server.interceptor import Context
 from controlplane.edges.grpc_server.policy_settings import changed_settings, settings_to_wire
 from controlplane.edges.grpc_server.ports import Reign
 from controlplane.engine.state import ClusterState
-from controlplane.wire import redact
 from controlplane.wire.sentences import action_sentence
 from controlplane.wire.translate import (
     node_to_wire,
@@ -38,7 +38,6 @@ from controlplane.wire.translate import (
 )
 from headrace.api.generated import admin_pb2, admin_pb2_grpc, common_pb2
 
-_CHUNK_BYTES = 256 * 1024
 _DECISIONS_TOLD = 20
 _HOLDERS_TOLD = 10
 
@@ -267,9 +266,10 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.ExportSnapshotRequest, context: Context
     ) -> AsyncIterator[admin_pb2.ExportSnapshotResponse]:
         """The state as the loop sees it, without anything that may be secret."""
-        text = redact.state_json(codec.dump(self._state, ClusterState)).encode()
-        for begin in range(0, len(text), _CHUNK_BYTES):
-            yield admin_pb2.ExportSnapshotResponse(data=text[begin : begin + _CHUNK_BYTES])
+        pieces = export.pieces(self._state)
+        # In a thread, for agents and the lease do not wait for a snapshot.
+        while piece := await asyncio.to_thread(next, pieces, b""):
+            yield admin_pb2.ExportSnapshotResponse(data=piece)
 
     async def Backup(  # noqa: N802
         self, request: admin_pb2.BackupRequest, context: Context

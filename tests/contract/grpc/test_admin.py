@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import threading
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
@@ -14,6 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 from controlplane.domain import codec
 from controlplane.domain.clock import Instant
+from controlplane.edges.grpc_server import export
 from controlplane.edges.store.backup import restore
 from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.state import ClusterState
@@ -223,6 +227,28 @@ def test_a_snapshot_is_the_state_without_secrets(tmp_path: Path) -> None:
         assert list(state.jobs) == [created.uid]
 
     run(test())
+
+
+def test_a_snapshot_is_made_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large one takes seconds, and the lease is renewed by that loop."""
+    made_by: set[str] = set()
+    written = codec.dump
+
+    def noted(value: object, kind: Any) -> str:
+        made_by.add(threading.current_thread().name)
+        return written(value, kind)
+
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            monkeypatch.setattr(export, "dump", noted)
+            call = api.admin.ExportSnapshot(admin_pb2.ExportSnapshotRequest())
+            assert [piece async for piece in call]
+
+    run(test())
+    assert made_by
+    assert threading.main_thread().name not in made_by
 
 
 def test_a_backup_made_while_jobs_run_is_restored(tmp_path: Path) -> None:
