@@ -390,6 +390,9 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
     record, attempt = found
     attempt = changed(attempt, exits=(*attempt.exits, exit_))
     harmless = exit_.outcome in (Outcome.SUCCEEDED, Outcome.STOPPED)
+    if exit_.outcome is Outcome.NEVER_STARTED and attempt.intent is Intent.STOP:
+        # It was still assembling. The units that wait for this one see the stop too.
+        harmless = True
     if not harmless and attempt.intent is not Intent.END:
         # A gang that lost a member cannot go on; the others are told to end now. A planned
         # stop keeps its reason, since its cause was not the loss.

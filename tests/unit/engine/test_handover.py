@@ -183,6 +183,22 @@ def test_reports_that_an_older_version_stored_without_their_node_still_count() -
     assert world.attempt("job").units_up == {0}
 
 
+def test_a_planned_stop_of_an_attempt_that_still_assembles_stays_a_stop() -> None:
+    world = a_cluster().with_nodes(2, 1).submit(a_job("first").wanting(1, 2))
+    world.cycle()
+    attempt = world.attempt("first")
+    home = attempt.placement.units[0].node
+    world.tell(UnitStarted(JobUid("first"), attempt.number, 0, node=home))
+    world.submit(a_job("second").wanting(1, 2)).cycle()
+    assert world.attempt("first").intent is Intent.STOP
+    wish = world.attempt("first").intent_reason
+    world.exits("first", Outcome.NEVER_STARTED, units=[1])
+    assert world.attempt("first").intent is Intent.STOP
+    world.exits("first", Outcome.STOPPED, units=[0])
+    assert (world.stage("first"), world.job("first").failures) == (Stage.QUEUED, 0)
+    assert world.why("first") == wish
+
+
 def test_a_doubled_exit_releases_once() -> None:
     world = a_cluster().with_nodes(1, 2).submit(a_job().wanting(2)).settle()
     world.exits("job", units=[0])
