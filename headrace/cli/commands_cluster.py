@@ -1,5 +1,6 @@
 """Commands about the local cluster and about this installation: names, options and help."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -92,13 +93,23 @@ def version(
 @guarded
 def simulate(context: typer.Context) -> None:
     """Replay a snapshot or trace in virtual time; takes the simulator's own arguments."""
-    raise typer.Exit(_server_program("simulator", context.args))
+    import subprocess
+    import sys
+
+    from headrace.cli.local_cluster import missing_packages
+
+    if missing_packages(["simulator"]):
+        raise CommandError(
+            ExitCode.FAILED,
+            "this needs simulator, not installed here: pip install headrace-server",
+        )
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "simulator", *context.args]))
 
 
 @guarded
 def restore(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(help="What `headrace backup` wrote.")],
+    file: Annotated[Path, typer.Argument(help="What `headrace backup` wrote.")],
     database_url: Annotated[
         str,
         typer.Option(
@@ -108,38 +119,12 @@ def restore(
     ] = "",
 ) -> None:
     """Restore the store from a backup, while no control plane uses it."""
-    from headrace.cli import local_cluster
+    from headrace.cli import restore as work
 
-    if not database_url:
-        home = session_of(context).home
-        record = local_cluster.read_record(home)
-        if record is not None and record.supervised:
-            raise CommandError(
-                ExitCode.REFUSED,
-                f"the cluster of {home} is running on that store; `headrace down` first",
-            )
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        kept = local_cluster.set_store_aside(home)
-        if kept is not None:
-            note(f"the store that was there is kept as {kept}")
-        database_url = local_cluster.database_url(home)
-    arguments = ["restore", "--from", file, "--database-url", database_url]
-    raise typer.Exit(_server_program("controlplane", arguments))
-
-
-def _server_program(module: str, arguments: list[str]) -> int:
-    """Runs a program of the server side, if that is installed here; returns its exit status."""
-    import subprocess
-    import sys
-
-    from headrace.cli.local_cluster import missing_packages
-
-    if missing_packages([module]):
-        raise CommandError(
-            ExitCode.FAILED,
-            f"this needs {module}, not installed here: pip install headrace-server",
-        )
-    return subprocess.call([sys.executable, "-m", module, *arguments])
+    if database_url:
+        work.restore_database(file, database_url)
+    else:
+        work.restore_home(session_of(context).home, file)
 
 
 def register(app: typer.Typer) -> None:

@@ -22,6 +22,7 @@ from headrace.cli.processes import Process, marked
 T = TypeVar("T")
 
 RECORD = "cluster.json"
+STORE = "headrace.db"
 SETTINGS = "cluster-settings.json"
 CLUSTER_VARIABLE = "HEADRACE_CLUSTER_ID"
 """Carried by every process of the cluster, except the ranks, whose environment is their own."""
@@ -244,25 +245,14 @@ def _control_plane_command(home: Path, grpc: str, metrics: str, dashboard: str) 
     return (*command, "--dashboard-url", dashboard) if dashboard else command
 
 
-def database_url(home: Path) -> str:
-    """The local cluster's store."""
-    return f"sqlite:///{home / 'headrace.db'}"
+def database_url(home: Path, name: str = STORE) -> str:
+    """The local cluster's store, or another one in the home."""
+    return f"sqlite:///{home / name}"
 
 
-def set_store_aside(home: Path) -> Path | None:
-    """Makes room for a store, and returns where the one that was there is kept."""
-    files = [home / f"headrace.db{suffix}" for suffix in ("", "-wal", "-shm")]
-    if not files[0].exists():
-        return None
-    number = 1
-    while (home / f"headrace.db.before-restore-{number}").exists():
-        number += 1
-    for file in files:
-        if file.exists():
-            # SQLite finds its write-ahead log by the database's name, so both get the new one.
-            suffix = file.name.removeprefix("headrace.db")
-            file.rename(home / f"headrace.db.before-restore-{number}{suffix}")
-    return home / f"headrace.db.before-restore-{number}"
+def store_files(home: Path, name: str = STORE) -> list[Path]:
+    """What SQLite keeps such a store in: the database, its write-ahead log and that one's index."""
+    return [home / f"{name}{suffix}" for suffix in ("", "-wal", "-shm")]
 
 
 def _shares(things: list[T], count: int) -> list[list[T]]:

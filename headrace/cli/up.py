@@ -63,7 +63,7 @@ def up(home: Path, wish: Wish, *, foreground: bool) -> None:
             f"a local cluster needs {', '.join(missing)}, not installed here; install Headrace's "
             "server side with its agent: pip install 'headrace-server[agent]'",
         )
-    with _usable(home), _alone(home):
+    with _usable(home), alone(home):
         record = read_record(home)
         if record is not None and record.supervised:
             note(f"headrace: the cluster of {home} is running already")
@@ -330,15 +330,20 @@ def _usable(home: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """Two ``up`` at once would start two clusters in one home."""
+def alone(home: Path) -> Iterator[None]:
+    """Two ``up`` at once would start two clusters in one home; nor may its store change then.
+
+    Raises:
+        CommandError: Another one is at it.
+    """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (home / "up.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CommandError(
-                ExitCode.FAILED, f"another `headrace up` is starting the cluster of {home}"
+                ExitCode.FAILED,
+                f"another `headrace up` or `headrace restore` is at work in {home}",
             ) from None
         yield
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.cli.exit_codes import CommandError
+from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.local_cluster import (
     Layout,
     Part,
@@ -21,11 +21,11 @@ from headrace.cli.local_cluster import (
     Wish,
     lay_out,
     read_record,
-    set_store_aside,
     survivors,
     write_record,
 )
 from headrace.cli.processes import Process, marked, process
+from headrace.cli.restore import restore_home, set_store_aside
 from headrace.cli.supervisor import Supervisor
 from headrace.cli.up import down
 from headrace.client.context import read
@@ -250,6 +250,27 @@ def test_a_store_is_kept_when_another_takes_its_place(tmp_path: Path) -> None:
         assert kept == tmp_path / f"headrace.db.before-restore-{number}"
         assert Path(f"{kept}-wal").read_text() == "log"
     assert not list(tmp_path.glob("headrace.db"))
+
+
+def test_nothing_is_restored_below_what_a_lost_supervisor_left(tmp_path: Path) -> None:
+    (tmp_path / "headrace.db").write_text("store")
+    layout = a_layout(tmp_path)
+    write_record(tmp_path, Record(layout.id, "ready"))
+    left = subprocess.Popen(
+        [sys.executable, "-c", READY],
+        env={**os.environ, **layout.environment},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        until(lambda: len(marked(layout.marks)) == 1)
+        with pytest.raises(CommandError, match="headrace down") as refused:
+            restore_home(tmp_path, tmp_path / "backup")
+        assert refused.value.code is ExitCode.REFUSED
+        assert (tmp_path / "headrace.db").read_text() == "store"
+    finally:
+        left.kill()
+        left.wait()
 
 
 def test_what_is_not_installed_is_said_before_anything_starts(

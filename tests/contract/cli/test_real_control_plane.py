@@ -100,17 +100,27 @@ def test_queues_and_policies_are_kept(real: Path) -> None:
 
 
 def test_a_backup_restores_into_the_home_and_the_old_store_is_kept(
-    real: Path, tmp_path: Path
+    real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = json.dumps(manifest("a"))
     assert unpointed("apply", "-f", "-", stdin=text).exit_code == ExitCode.OK
     file = tmp_path / "store.backup"
     assert unpointed("backup", str(file)).exit_code == ExitCode.OK
     fresh = tmp_path / "fresh"
-    result = unpointed("restore", str(file), "--database-url", f"sqlite:///{fresh}.db")
+    monkeypatch.setenv("HEADRACE_HOME", str(fresh))
+    fresh.mkdir()
+    (fresh / "headrace.db").write_bytes(b"an older store")
+    (cut := tmp_path / "cut").write_bytes(file.read_bytes()[:-9])
+    for unusable, code in ((cut, ExitCode.REFUSED), (tmp_path / "none", ExitCode.FAILED)):
+        result = unpointed("restore", str(unusable))
+        assert result.exit_code == code, result.output
+        assert [each.name for each in fresh.glob("*.db*")] == ["headrace.db"]
+        assert (fresh / "headrace.db").read_bytes() == b"an older store"
+    result = unpointed("restore", str(file))
     assert result.exit_code == ExitCode.OK, result.output
-    (fresh / "headrace.db").parent.mkdir()
-    Path(f"{fresh}.db").rename(fresh / "headrace.db")
+    assert (fresh / "headrace.db.before-restore-1").read_bytes() == b"an older store"
+    again = unpointed("restore", str(file), "--database-url", database_url(fresh))
+    assert again.exit_code == ExitCode.REFUSED, again.output
     server = serve(fresh)
     try:
         address = Context(json.loads((fresh / "context.json").read_text())["server"]).server

@@ -1,0 +1,93 @@
+"""``headrace restore``: fills a database from a backup, while no control plane uses it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from headrace.cli.exit_codes import CommandError, ExitCode
+from headrace.cli.local_cluster import (
+    STORE,
+    database_url,
+    missing_packages,
+    read_record,
+    store_files,
+    survivors,
+)
+from headrace.cli.output import note
+from headrace.cli.up import alone
+
+_RESTORING = f"{STORE}.restoring"
+_SERVER_REFUSED = 2  # exit status of `python -m controlplane restore`
+
+
+def restore_home(home: Path, backup: Path) -> None:
+    """Puts the backup in the place of the local cluster's store, which is kept under another name.
+
+    The store that is there is touched only when the new one is whole.
+
+    Raises:
+        CommandError: Something of the cluster lives, or the backup is not whole; all is as it was.
+        OSError: A file cannot be read or moved.
+    """
+    with alone(home):
+        record = read_record(home)
+        left = survivors(record, home) if record is not None else []
+        if record is not None and (record.supervised or left):
+            raise CommandError(
+                ExitCode.REFUSED,
+                f"the cluster of {home} is running on that store, or has left {len(left)} processes"
+                " behind; `headrace down` first",
+            )
+        _remove_unfinished(home)
+        try:
+            restore_database(backup, database_url(home, _RESTORING))
+        except BaseException:
+            _remove_unfinished(home)
+            raise
+        kept = set_store_aside(home)
+        # The log first: without it the database would not be whole.
+        for file in reversed(store_files(home, _RESTORING)):
+            if file.exists():
+                file.rename(home / file.name.replace(_RESTORING, STORE, 1))
+    if kept is not None:
+        note(f"the store that was there is kept as {kept}")
+
+
+def restore_database(backup: Path, url: str) -> None:
+    """Fills the empty database at ``url`` by the server's own program.
+
+    Raises:
+        CommandError: It refused, and has said why; or it is not installed here.
+        OSError: The backup cannot be read.
+    """
+    if missing_packages(["controlplane"]):
+        raise CommandError(
+            ExitCode.FAILED,
+            "this needs controlplane, not installed here: pip install headrace-server",
+        )
+    backup.open("rb").close()
+    command = [sys.executable, "-m", "controlplane", "restore"]
+    status = subprocess.call([*command, "--from", str(backup), "--database-url", url])
+    if status:
+        code = ExitCode.REFUSED if status == _SERVER_REFUSED else ExitCode.FAILED
+        raise CommandError(code, f"{backup} was not restored")
+
+
+def set_store_aside(home: Path) -> Path | None:
+    """Makes room for a store, and returns where the one that was there is kept."""
+    if not (home / STORE).exists():
+        return None
+    number = 1
+    while (home / f"{STORE}.before-restore-{number}").exists():
+        number += 1
+    kept = home / f"{STORE}.before-restore-{number}"
+    for file in store_files(home):
+        if file.exists():
+            # SQLite finds its write-ahead log by the database's name, so both get the new one.
+            file.rename(home / file.name.replace(STORE, kept.name, 1))
+    return kept
+
+
+def _remove_unfinished(home: Path) -> None:
+    for file in store_files(home, _RESTORING):
+        file.unlink(missing_ok=True)
