@@ -148,7 +148,8 @@ def _add_serve_flags(parser: argparse.ArgumentParser, environment: Mapping[str, 
         "--insecure-listen",
         action="store_true",
         default=insecure,
-        help="listen without TLS where other machines can reach it: anyone is admin",
+        help="listen without TLS where other machines can reach it: anyone is admin, unless the "
+        "API has TLS and only /metrics does not",
     )
 
 

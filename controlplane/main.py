@@ -42,6 +42,7 @@ from controlplane.edges.grpc_server.server import (
     ListenRefusedError,
     Server,
     TlsFiles,
+    is_loopback,
     start_server,
 )
 from controlplane.edges.grpc_server.submission import Submission
@@ -214,14 +215,18 @@ class ControlPlane:
                 await asyncio.to_thread(self._store.close)
 
     def _start_metrics(self) -> MetricsPage | None:
-        if not self._settings.metrics_listen:
+        address = self._settings.metrics_listen
+        if not address:
             return None
-        try:
-            page = MetricsPage(self._telemetry.registry, self._settings.metrics_listen)
-        except OSError as error:
+        if not self._settings.insecure_listen and not is_loopback(address):
             raise ListenRefusedError(
-                f"cannot listen on {self._settings.metrics_listen} for metrics: {error}"
-            ) from error
+                f"{address} can be reached from other machines and metrics go without TLS to "
+                "whoever asks; listen on 127.0.0.1, or insist with --insecure-listen"
+            )
+        try:
+            page = MetricsPage(self._telemetry.registry, address)
+        except OSError as error:
+            raise ListenRefusedError(f"cannot listen on {address} for metrics: {error}") from error
         self.metrics_address = page.address
         return page
 

@@ -296,7 +296,12 @@ def test_a_process_that_cannot_start_says_why(tmp_path: Path) -> None:
     ("changes", "kind", "told"),
     [
         ({"listen": "0.0.0.0:0"}, ListenRefusedError, "--insecure-listen"),
-        ({"metrics_listen": "192.0.2.1:1"}, ListenRefusedError, "for metrics"),
+        ({"metrics_listen": "0.0.0.0:0"}, ListenRefusedError, "--insecure-listen"),
+        (
+            {"metrics_listen": "192.0.2.1:1", "insecure_listen": True},
+            ListenRefusedError,
+            "for metrics",
+        ),
         ({"database_url": "mysql://x/y"}, StoreError, "mysql"),
     ],
 )
