@@ -25,7 +25,7 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 300.0
 """How long anything may take on a loaded machine before it counts as never."""
 
-STEPS = 160
+STEPS = 100
 
 
 def manifest(name: str, store: Path, **spec: Any) -> dict[str, Any]:
