@@ -3,11 +3,14 @@
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from controlplane.domain.clock import SECOND
 from controlplane.domain.policy import PolicySettings
+from controlplane.edges.store.pruning import Retention
 from tests.architecture.source_tree import ROOT, definitions, repository_files, tree_of
 
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
@@ -15,6 +18,7 @@ NAMED_FILE = re.compile(r"`([\w.{},*/-]+\.(?:py|md|proto|toml|yaml|yml|lock))`")
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 NAMED_VERB = re.compile(r"(?:`|^)make ([a-z][a-z-]*)", re.MULTILINE)
 SETTING = re.compile(r"(\d+) s[^`(]*\(`(\w+_seconds)`\)")
+KEPT = re.compile(r"([\d,]+)(?: days)? \(`Retention\.(\w+)`\)")
 MAKE_TARGET = re.compile(r"^([a-z][a-z-]*):.*## ", re.MULTILINE)
 
 
@@ -98,6 +102,14 @@ def test_times_in_documents_are_the_defaults() -> None:
     told = {name: float(number) for number, name in SETTING.findall(text)}
     assert told
     assert told == {name: getattr(PolicySettings(), name) for name in told}
+
+
+def test_what_is_kept_by_the_documents_is_the_default() -> None:
+    text = (ROOT / "docs" / "operations" / "disk.md").read_text(encoding="utf-8")
+    told = {name: int(number.replace(",", "")) for number, name in KEPT.findall(text)}
+    kept = asdict(Retention())
+    kept["age"] //= 24 * 3600 * SECOND
+    assert told == kept
 
 
 def test_verbs_named_in_documents_are_in_the_makefile() -> None:
