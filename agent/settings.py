@@ -13,6 +13,7 @@ from agent.gpu_probe import Wanted
 from agent.launching import LaunchSettings
 from agent.ray_bridge import RayAddress
 from agent.units import UnitSettings
+from headrace.api.addresses import CONTROL_PLANE
 
 
 class SettingsError(Exception):
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         help="run the agent (default), or end every unit that an agent left running and exit",
     )
     add("--node", default=platform.node(), help="name of this node (default: host name)")
-    add("--control-plane", default="127.0.0.1:7070", metavar="HOST:PORT")
+    add("--control-plane", default=CONTROL_PLANE, metavar="HOST:PORT")
     add("--ray-address", required=True, metavar="HOST:PORT", help="Ray's head")
     add("--ray-node-ip", default="", help="address that this machine's raylet was started with")
     add("--ray-auth-mode", default=os.environ.get("RAY_AUTH_MODE", "disabled"))

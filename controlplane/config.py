@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_DEFAULT_LISTEN = "127.0.0.1:7460"
+from headrace.api.addresses import CONTROL_PLANE
+
 _DEFAULT_METRICS = "127.0.0.1:7461"
 
 
@@ -129,7 +130,7 @@ def _add_serve_flags(parser: argparse.ArgumentParser, environment: Mapping[str, 
     def flag(name: str, default: str, text: str, choices: Sequence[str] | None = None) -> None:
         _flag(parser, environment, name, default, choices=choices, help=text)
 
-    flag("--listen", _DEFAULT_LISTEN, "host:port of the gRPC API; port 0 takes a free one")
+    flag("--listen", CONTROL_PLANE, "host:port of the gRPC API; port 0 takes a free one")
     flag("--metrics-listen", _DEFAULT_METRICS, "host:port of /metrics, or none")
     flag("--database-url", "sqlite:///headrace.db", "the store: sqlite:///FILE or postgresql://...")
     flag("--holder", "", "name for the lease; default: host name and address")

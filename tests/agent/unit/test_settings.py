@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.settings import AgentSettings, SettingsError, is_loopback, parse
+from controlplane.config import ServeSettings, read_settings
 
 
 def parsed(*more: str, **environment: str) -> AgentSettings:
@@ -50,6 +51,12 @@ def test_flags_become_settings(tmp_path: Path) -> None:
 def test_senseless_flags_are_answered_with_what_would_help(flags: list[str], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         parsed(*flags)
+
+
+def test_agent_and_control_plane_find_each_other_when_nobody_names_an_address() -> None:
+    served = read_settings([], {})
+    assert isinstance(served, ServeSettings)
+    assert parsed().control_plane == served.listen
 
 
 def test_insisting_on_no_tls_is_allowed() -> None:
