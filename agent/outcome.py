@@ -5,6 +5,7 @@ from typing import Any
 from agent.desired import UnitEnd
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Outcome
+from headrace.api.plain_text import plain
 
 _CODES = {code.value: code for code in ReasonCode}
 _SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV"}
@@ -42,7 +43,7 @@ def conclude(
         return UnitEnd(Outcome.FAILED, step, Reason(ReasonCode.OUT_OF_MEMORY, message))
     if said.get("outcome") == Outcome.FAILED:
         known = _CODES.get(str(said.get("reason")), ReasonCode.RANK_FAILED)
-        message = str(said.get("message") or f"unit {unit} failed")
+        message = plain(str(said.get("message") or f"unit {unit} failed"))
         return UnitEnd(Outcome.FAILED, step, Reason(known, _join(message, last_lines)))
     if end_requested:
         # No reason of its own: the control plane knows why it gave the order.

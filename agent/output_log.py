@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from headrace.api.plain_text import plain
+
 SEGMENT_BYTES = 1 << 20
 TAIL_SEGMENTS = 7
 """With the first one, a unit's output takes at most 8 MiB."""
@@ -160,4 +162,4 @@ def last_lines(folder: Path, count: int = 20, most_bytes: int = 4096) -> str:
     except OSError:
         return ""
     text = data[-most_bytes:].decode(errors="replace")
-    return "\n".join(line.rstrip() for line in text.splitlines()).strip()
+    return "\n".join(plain(line).rstrip() for line in text.splitlines()).strip()

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.cli.demo_checks import Check, Expected, checked
 from headrace.cli.demo_story import ENOUGH_STEPS, DemoFailedError, Scene, Story, held
 from headrace.cli.exit_codes import CommandError, ExitCode
-from headrace.cli.output import Format, has_colour, is_terminal, note, say, typed
+from headrace.cli.output import Format, has_colour, is_terminal, note, say, show, typed
 from headrace.cli.report import write_report
 from headrace.cli.report_fold import history_of
 from headrace.cli.report_model import History
@@ -373,7 +373,7 @@ def _summary(history: History, facts: ReportFacts, checks: list[Check]) -> None:
             say(f"  {kind} {passage.before.plan} -> {passage.then.plan}{cost}{why}")
     say()
     for check in checks:
-        say(f"{_verdict(check, colour=colour)} {check.claim} ({check.found})")
+        show(f"{_verdict(check, colour=colour)} {check.claim} ({check.found})")
     say()
 
 

@@ -9,7 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
+from headrace.api.plain_text import plain
 from headrace.cli.tables import Column, laid_out
+
+_ESCAPED = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+"""Control characters that JSON may hold as they are; a terminal would obey them."""
 
 
 class Format(StrEnum):
@@ -23,14 +27,19 @@ class Format(StrEnum):
 
 
 def say(text: str = "") -> None:
-    """One line of the result."""
-    sys.stdout.write(text + "\n")
+    """One line of the result; control characters are left out, for it may be others' words."""
+    show(plain(text))
+
+
+def show(line: str) -> None:
+    """One line of the result as it is, with the colours that this program has put in."""
+    sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def note(text: str) -> None:
     """One line for the person in front of it; not part of the result."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(plain(text) + "\n")
     sys.stderr.flush()
 
 
@@ -92,14 +101,14 @@ def table(
         seen=seen,
     )
     for line in lines:
-        say(line)
+        show(line)
 
 
 def document(value: Any, form: Format) -> None:
     """A document as JSON or YAML."""
     if form is Format.JSON:
-        say(json.dumps(value, indent=2, ensure_ascii=False))
+        show(json.dumps(value, indent=2, ensure_ascii=False).translate(_ESCAPED))
         return
     import yaml
 
-    say(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100).rstrip("\n"))
+    show(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100).rstrip("\n"))

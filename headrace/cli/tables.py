@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from headrace.api.plain_text import plain
+
 _GAP = "  "
 _NARROWEST = 6
 ELLIPSIS = "…"
@@ -63,7 +65,7 @@ def laid_out(
         seen: Widths of the rows that were shown above, so that these stand under them; widened
             by these.
     """
-    shown = [[" ".join(cell.split()) or "-" for cell in row] for row in rows]
+    shown = [[plain(" ".join(cell.split())) or "-" for cell in row] for row in rows]
     titles = [[column.title for column in columns]] if heading else []
     everything = titles + shown
     widths = [max((len(row[at]) for row in everything), default=0) for at in range(len(columns))]

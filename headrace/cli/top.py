@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headrace.api.generated import admin_pb2, jobs_pb2
+from headrace.api.plain_text import plain
 from headrace.cli import views
-from headrace.cli.output import has_colour, is_terminal, say, width
+from headrace.cli.output import has_colour, is_terminal, show, width
 from headrace.cli.session import Session
 from headrace.cli.tables import ELLIPSIS, STAGE_COLOURS, Column, age, bar, laid_out
 from headrace.client.client import Client
@@ -93,7 +94,7 @@ def picture(facts: Facts, *, columns: int, colour: bool = False) -> list[str]:
     cluster = facts.cluster
     several = len({job.namespace for job in facts.jobs}) > 1
     lines = [
-        f"headrace {cluster.version}  {cluster.policy}  {cluster.state}  "
+        f"headrace {plain(cluster.version)}  {plain(cluster.policy)}  {cluster.state}  "
         f"{cluster.accelerators_held}/{cluster.accelerators_total} accelerators  "
         f"{sum(1 for job in facts.jobs if job.status.units)} of {len(facts.jobs)} jobs hold them",
         "",
@@ -119,6 +120,7 @@ def picture(facts: Facts, *, columns: int, colour: bool = False) -> list[str]:
         for each in decided[-_DECISIONS_SHOWN:]:
             about = names.get(each.uid, each.uid)
             told = ", because ".join(filter(None, (each.action, each.why)))
+            told = plain(" ".join(told.split()))  # a rank's last lines are several
             lines.append(f"{age(facts.now - each.at):>4}  {about}: {told}")
     return [line if "\x1b" in line else _cut(line, columns) for line in lines]
 
@@ -162,7 +164,7 @@ def top(session: Session, *, once: bool, interval_seconds: float) -> None:
             for line in picture(
                 Watcher(client).facts(), columns=width(), colour=has_colour(sys.stdout)
             ):
-                say(line)
+                show(line)
             return
         live(client, interval_seconds=interval_seconds)
 

@@ -15,6 +15,12 @@ def concluded(ended: dict[str, Any], said: dict[str, Any] | None = None, **more:
     return outcome.conclude(ended, said, **known)
 
 
+def test_what_a_rank_says_steers_no_terminal() -> None:
+    end = concluded({"exit_code": 1}, {"outcome": "Failed", "message": "no\x1b[2J more\x07"})
+    assert end.reason is not None
+    assert end.reason.message.startswith("no more; its last lines:\n")
+
+
 @pytest.mark.parametrize("how", ["Succeeded", "Stopped"])
 def test_a_rank_that_ends_well_is_believed(how: str) -> None:
     assert concluded({"exit_code": 0}, {"outcome": how, "step": 9}) == UnitEnd(Outcome(how), 9)

@@ -70,12 +70,13 @@ def test_last_lines_are_short_text(tmp_path: Path) -> None:
     writer = OutputWriter(tmp_path)
     for number in range(1000):
         writer.write(f"line {number}\n".encode())
-    writer.write(b"caf\xc3\xa9 \xff\n")
+    writer.write(b"caf\xc3\xa9 \xff\x1b]0;owned\x07\x1b[2J\x9b1m\n")
     writer.close()
     lines = last_lines(tmp_path, 20).splitlines()
     assert len(lines) == 20
     assert lines[0] == "line 981"
     assert lines[-1].startswith("café")
+    assert all(character.isprintable() for line in lines for character in line)
     assert last_lines(tmp_path / "nowhere") == ""
 
 
