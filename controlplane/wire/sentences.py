@@ -77,8 +77,16 @@ def _because(reason: Reason | None) -> str:
     return f": {reason.message}" if reason.message else f" ({reason.code.value})"
 
 
+def _why(action: Action) -> str:
+    """What a job lost its place for; a start's own sentence says where and how."""
+    match action:
+        case StopAttempt() | EndAttempt() | FailJob():
+            return _because(action.reason)
+    return ""
+
+
 def _decided(event: CycleDecided, names: Names) -> _Telling:
-    parts = [f"{names(a.uid)}: {action_sentence(a)}" for a in event.actions]
+    parts = [f"{names(a.uid)}: {action_sentence(a)}{_why(a)}" for a in event.actions]
     if not parts:
         parts = [f"{names(uid)}{_because(reason)}" for uid, reason in event.reasons]
     told = "; ".join(parts[:_MOST_TOLD])

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from controlplane.domain.action import FailJob, ForgetJob, StartAttempt, StopAttempt
+from controlplane.domain.action import EndAttempt, FailJob, ForgetJob, StartAttempt, StopAttempt
 from controlplane.domain.clock import SECOND, Duration, Instant
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
@@ -175,12 +175,14 @@ EVENTS: list[tuple[Event, str]] = [
             Term(1),
             SequenceNumber(1),
             (
-                StopAttempt(JobUid("u"), Attempt(1), Reason(ReasonCode.PREEMPTED)),
+                StopAttempt(JobUid("u"), Attempt(1), Reason(ReasonCode.PREEMPTED, "dp4 -> dp2")),
+                EndAttempt(JobUid("x"), Attempt(2), Reason(ReasonCode.WITHDRAWN)),
                 FailJob(JobUid("v"), Reason(ReasonCode.DEADLINE_EXCEEDED)),
                 ForgetJob(JobUid("w"), purge=True),
             ),
         ),
-        "stop attempt 1 at a checkpoint; v: give the job up; w: forget the job and remove",
+        "stop attempt 1 at a checkpoint: dp4 -> dp2; x: end attempt 2 now (Withdrawn); "
+        "v: give the job up (DeadlineExceeded); w: forget the job and remove",
     ),
 ]
 
