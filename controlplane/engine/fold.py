@@ -42,7 +42,7 @@ from controlplane.domain.event import (
     UnitStarted,
 )
 from controlplane.domain.ids import ATTEMPT_LIMIT, Attempt, JobUid, NodeId, QueueName, Term
-from controlplane.domain.job import AcceleratorRequest, Job, JobSpec
+from controlplane.domain.job import AcceleratorRequest, Job, JobSpec, Owner
 from controlplane.domain.lifecycle import IDLE, Stage, check
 from controlplane.domain.node import Contact
 from controlplane.domain.policy import PolicySettings
@@ -79,6 +79,7 @@ class Draft:
     attempts_seen: dict[JobUid, Attempt]
     unwanted: dict[JobUid, None]
     purges: dict[JobUid, tuple[NodeId, Attempt, str]]
+    attempt_floor: Attempt = Attempt(0)
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
@@ -142,6 +143,8 @@ def _submitted(draft: Draft, event: JobSubmitted | JobUpdated) -> None:
         job=_kept(job, event.at),
         stage=_idle_stage(job.spec),
         attempts_made=draft.attempts_seen.pop(job.uid, Attempt(0)),
+        # Only a uid that its owner brings can be of the future that was lost in a restore.
+        attempt_floor=draft.attempt_floor if job.owner is Owner.KUBERNETES else Attempt(0),
     )
 
 
@@ -484,7 +487,8 @@ def _forget(draft: Draft, record: JobRecord, *, purge: bool) -> None:
     del draft.jobs[record.uid]
     # Strays of it that may come back later are unwanted: its deletion is proven.
     _unwant(draft, record.uid)
-    made = record.attempts_made
+    # One that was restored may have been started in the future that was lost.
+    made = max(record.attempts_made, record.attempt_floor)
     if purge and made:
         # An attempt number of its own: a late exit of the job's last attempt is no answer to it.
         made = Attempt(made + 1)

@@ -98,6 +98,7 @@ class ClusterState:
                 uid: (purge.node, purge.attempt, purge.manifest_json)
                 for uid, purge in self.purges.items()
             },
+            attempt_floor=self.attempt_floor,
         )
         last = self.last_sequence
         for numbered in batch:
@@ -158,7 +159,8 @@ class ClusterState:
     def with_attempts_above(self, floor: Attempt) -> "ClusterState":
         """The same, where no job that can still start gets an attempt up to ``floor``.
 
-        Does nothing the second time: a job that came later has no lost future.
+        Does nothing the second time: a job that came later has no lost future, unless its owner
+        brings the uid.
         """
         if floor <= self.attempt_floor:
             return self

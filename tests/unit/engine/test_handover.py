@@ -4,8 +4,10 @@ import pytest
 
 from controlplane.baselines import BASELINES
 from controlplane.domain.action import StartAttempt, StopAttempt
+from controlplane.domain.changing import changed
 from controlplane.domain.event import (
     JobProgressed,
+    JobSubmitted,
     NodeRegistered,
     NodeRemoved,
     RendezvousBound,
@@ -13,6 +15,7 @@ from controlplane.domain.event import (
     UnitStarted,
 )
 from controlplane.domain.ids import Attempt, JobUid, NodeId
+from controlplane.domain.job import Owner
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent, Outcome, Progress, RunningUnit, UnitExit
@@ -110,6 +113,34 @@ def test_a_job_that_is_submitted_to_a_restored_store_goes_on_above_the_attempts_
     world.cycle()
     goes(world, ghost, "n1").cycle()
     assert world.attempt("job").number == 8
+
+
+def restored(world: World, floor: int = 1000) -> World:
+    world.state = world.state.with_attempts_above(Attempt(floor))
+    return world
+
+
+def test_a_restored_job_goes_on_above_the_attempts_of_the_lost_future() -> None:
+    """And one of an operator, who brings the uid that it had there. Others count from 1."""
+    world = restored(a_cluster().with_nodes(3, 1).submit(a_job("old")))
+    for name, owner in (("operators", Owner.KUBERNETES), ("new", Owner.CONTROL_PLANE)):
+        world.tell(JobSubmitted(changed(a_job(name).job, owner=owner)))
+    restored(world).cycle()
+    numbers = {name: world.attempt(name).number for name in ("old", "operators", "new")}
+    assert numbers == {"old": 1001, "operators": 1001, "new": 1}
+
+
+def test_a_finished_job_has_no_lost_future() -> None:
+    world = a_cluster().with_nodes(1, 1).submit(a_job()).settle()
+    world.exits("job", Outcome.SUCCEEDED).cycle()
+    assert world.stage("job") is Stage.SUCCEEDED
+    assert restored(world).job("job").attempt_floor == 0
+
+
+def test_a_restored_job_that_never_started_may_have_checkpoints_to_purge() -> None:
+    world = restored(a_cluster().submit(a_job()))
+    world.withdraw("job", purge=True).cycle()
+    assert world.state.purges[JobUid("job")].attempt == 1001
 
 
 def test_a_known_job_learns_of_higher_attempts_than_the_store_remembers() -> None:
