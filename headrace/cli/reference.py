@@ -136,7 +136,15 @@ spec:
 
 `$(NODE_RANK)` in an argument is replaced by the variable's value, as in Kubernetes; `$NODE_RANK` is
 not, because there is no shell. A program is told to stop by SIGTERM. Headrace does not
-know its checkpoints: it must save and find them itself, for an attempt begins at its beginning."""
+know its checkpoints: it must save and find them itself, for an attempt begins at its beginning.
+
+**It may run twice for a time.** A node that only the network cut off counts as lost after
+`node_grace_seconds`, and the next attempt starts elsewhere; what runs on the cut-off node runs on
+until its agent is heard again. Built-in models are safe, because a checkpoint store that a newer
+attempt has claimed takes nothing from an older one. A program must see to it itself where both can
+reach the same files: write under a name that holds the attempt and rename what is whole, or let
+a newer attempt's claim in the store end the older. The number is `attempt` in
+`$HEADRACE_CONTROL_DIR/launch.json`; the newer attempt has the higher one."""
 
 
 def _fields(
