@@ -78,6 +78,11 @@ PLANTS = [
         "from controlplane.engine import cycle",
     ),
     Plant(
+        "only main and the simulator know the policies",
+        "controlplane/edges/telemetry.py",
+        "import controlplane.baselines",
+    ),
+    Plant(
         "the agent shares only the nouns", "agent/journal.py", "import controlplane.wire.translate"
     ),
     Plant(

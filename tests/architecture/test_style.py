@@ -36,6 +36,23 @@ IMPURE = (
     r"time(\..*)?",
     r"uuid(\..*)?",
 )
+# All that deciding may import of others: what computes, and nothing that looks or reaches outside.
+FOR_DECIDING = {
+    "bisect",
+    "collections",
+    "copy",
+    "dataclasses",
+    "enum",
+    "functools",
+    "hashlib",
+    "heapq",
+    "json",
+    "math",
+    "operator",
+    "pydantic",
+    "types",
+    "typing",
+}
 READS_TIME = (r"time\..+", r"datetime\..*(now|utcnow|today)")
 # The simulator is repeatable too, but may write reports and draw from a generator with a seed.
 IMPURE_IN_SIMULATOR = (
@@ -66,6 +83,17 @@ def banned_uses(tree: ast.Module, banned: tuple[str, ...]) -> list[str]:
 def _banned_in(files: list[str], banned: tuple[str, ...]) -> list[str]:
     assert files
     return [f"{name}:{use}" for name in files for use in banned_uses(tree_of(name), banned)]
+
+
+def foreign_imports(tree: ast.Module) -> set[str]:
+    """Top-level packages of others that are imported, wherever in the file."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+    return found - {*PACKAGES, "__future__"}
 
 
 def long_functions(tree: ast.Module) -> Iterator[str]:
@@ -99,6 +127,18 @@ def undocumented(tree: ast.Module) -> Iterator[str]:
 
 def test_deciding_asks_nobody_for_time_chance_or_names() -> None:
     assert _banned_in(python_files(*PURE), IMPURE) == []
+
+
+def test_deciding_imports_only_what_computes() -> None:
+    files = python_files(*PURE)
+    assert files
+    found = {name: foreign_imports(tree_of(name)) - FOR_DECIDING for name in files}
+    assert {name: foreign for name, foreign in found.items() if foreign} == {}
+
+
+def test_an_import_of_others_is_found_wherever_it_stands() -> None:
+    source = "import os.path as p\nfrom urllib import request\ndef f():\n    import ssl, agent.x"
+    assert foreign_imports(ast.parse(source)) == {"os", "urllib", "ssl"}
 
 
 def test_one_file_of_the_control_plane_reads_the_time() -> None:
