@@ -10,7 +10,6 @@ import contextlib
 import io
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
 import threading
@@ -18,12 +17,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from headrace.cli.demo_checks import Check, Expected, checked
 from headrace.cli.demo_story import ENOUGH_STEPS, DemoFailedError, Scene, Story, held
 from headrace.cli.exit_codes import CommandError, ExitCode
+from headrace.cli.interrupts import deaf, interruptible
 from headrace.cli.output import Format, has_colour, is_terminal, note, say, show, typed
 from headrace.cli.report import write_report
 from headrace.cli.report_fold import history_of
@@ -76,7 +75,7 @@ def demo(options: Options) -> None:
     began = time.time()
     examples = _examples(options.examples)
     home = _home(options.home)
-    with _interruptible():
+    with interruptible():
         try:
             with _cluster(home, keep=options.keep) as session, session.client() as client:
                 trouble, checks = _played(client, session, examples, options, began)
@@ -107,26 +106,6 @@ def _examples(chosen: Path | None) -> Path:
         f"no gpt.yaml and vit.yaml in {tried}: run this in Headrace's repository, or name the "
         "folder with --examples",
     )
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Makes SIGTERM and a hang-up end the demo as Ctrl-C does: with everything it started."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -172,19 +151,8 @@ def _end(home: Path) -> None:
     from headrace.cli.up import down
 
     note("ending the cluster ...")
-    with _deaf():
+    with deaf():
         down(home)
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _home(chosen: Path | None) -> Path:

@@ -11,12 +11,13 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from headrace.api.visible_gpus import VARIABLE, visible_gpus
 from headrace.cli.exit_codes import CommandError, ExitCode
+from headrace.cli.interrupts import deaf, interruptible
 from headrace.cli.local_cluster import (
     SETTINGS,
     Record,
@@ -63,6 +64,13 @@ def up(home: Path, wish: Wish, *, foreground: bool) -> None:
             f"a local cluster needs {', '.join(missing)}, not installed here; install Headrace's "
             "server side with its agent: pip install 'headrace-server[agent]'",
         )
+    with interruptible():
+        _up(home, wish)
+        if foreground:
+            _stay(home)
+
+
+def _up(home: Path, wish: Wish) -> None:
     with _usable(home), alone(home):
         record = read_record(home)
         if record is not None and record.supervised:
@@ -82,8 +90,6 @@ def up(home: Path, wish: Wish, *, foreground: bool) -> None:
             _end_quietly(home)
             raise
     _summary(home, record)
-    if foreground:
-        _stay(home)
 
 
 def _start(home: Path, wish: Wish) -> Record:
@@ -111,6 +117,19 @@ def _start(home: Path, wish: Wish) -> Record:
             cwd=home / "logs",
             start_new_session=True,
         )
+    try:
+        return _wait_until_ready(home, supervisor, log, begins)
+    except BaseException:
+        # Until it has written who it is, nobody else could end it.
+        with deaf(), suppress(subprocess.TimeoutExpired):
+            supervisor.terminate()
+            supervisor.wait(_DOWN_SECONDS)
+        raise
+
+
+def _wait_until_ready(
+    home: Path, supervisor: "subprocess.Popen[bytes]", log: Path, begins: int
+) -> Record:
     deadline = time.monotonic() + _START_SECONDS
     seen: set[str] = set()
     while time.monotonic() < deadline:
@@ -180,11 +199,6 @@ def _summary(home: Path, record: Record) -> None:
 
 def _stay(home: Path) -> None:
     """Waits for Ctrl-C or SIGTERM, then ends the cluster."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
     note("Ctrl-C ends the cluster")
     try:
         while (record := read_record(home)) is not None and record.supervised:
@@ -193,7 +207,6 @@ def _stay(home: Path) -> None:
         note("ending the cluster ...")
     finally:
         _end_quietly(home)
-        signal.signal(signal.SIGTERM, before)
 
 
 def down(home: Path) -> None:
@@ -236,15 +249,12 @@ def _end(home: Path, record: Record) -> list[Process]:
 
 def _end_quietly(home: Path) -> None:
     """Ends the cluster whatever happens meanwhile: a second Ctrl-C must not leave half of it."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    with deaf():
         record = read_record(home)
         if record is not None:
             left = _end(home, record)
             if left:
                 note(f"headrace: still alive: {', '.join(str(one.pid) for one in left)}")
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def status(home: Path, output: Format) -> None:

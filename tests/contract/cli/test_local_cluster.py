@@ -273,6 +273,23 @@ def test_nothing_is_restored_below_what_a_lost_supervisor_left(tmp_path: Path) -
         left.wait()
 
 
+def test_sigterm_while_it_starts_ends_all_that_was_started(tmp_path: Path) -> None:
+    starting = subprocess.Popen(
+        [sys.executable, "-m", "headrace.cli.main", "up", "--cpu", "--no-dashboard"],
+        env={**os.environ, "HEADRACE_HOME": str(tmp_path)},
+        stderr=subprocess.PIPE,
+    )
+    until(lambda: bool((record := read_record(tmp_path)) and record.parts))
+    record = read_record(tmp_path)
+    assert record is not None
+    starting.send_signal(signal.SIGTERM)
+    told = starting.communicate(timeout=60)[1]
+    assert (starting.returncode, told.splitlines()[-1]) == (ExitCode.INTERRUPTED, b"interrupted")
+    assert survivors(record, tmp_path) == []
+    assert record.supervisor is not None
+    assert not record.supervisor.alive
+
+
 def test_what_is_not_installed_is_said_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
