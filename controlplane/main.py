@@ -328,10 +328,18 @@ class ControlPlane:
         self._clock.not_before(await asyncio.to_thread(store.last_instant))
         at_least = Term(self._obeyed + 1)
         term = await asyncio.to_thread(store.acquire_term, holder, self._clock.now(), at_least)
-        restored = await asyncio.to_thread(store.expects_strangers)
-        state, replayed = await asyncio.to_thread(_loaded, store)
         tail = EventTail(self._clock)
         writer = store.start_writer(term, tail)
+        renewing = asyncio.create_task(self._keep_lease_while_loading(writer))
+        try:
+            restored = await asyncio.to_thread(store.expects_strangers)
+            state, replayed = await asyncio.to_thread(_loaded, store)
+        except BaseException:
+            await writer.close()
+            raise
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
         decisions = _PatientLog(StoredDecisions(writer))
         recovering = restored or bool(state.silent_nodes)
         return _Reign(term, state, writer, tail, decisions, replayed, restored, recovering)
@@ -439,19 +447,30 @@ class ControlPlane:
             folded = report.state.last_sequence
         self._feed.publish(report.state, folded)
 
+    async def _keep_lease_while_loading(self, writer: GroupCommitWriter) -> None:
+        """So that nobody takes the term from one that has a large state to load."""
+        while True:
+            wait_seconds = await self._renew_lease(writer)
+            await asyncio.sleep(wait_seconds)
+
     async def _keep_lease(self, reign: _Reign) -> None:
         while True:
-            try:
-                await reign.writer.renew_lease(self._clock.now())
-                if reign.restored and not reign.recovering:
-                    # Not before: one that ends during the grace has not heard everyone.
+            wait_seconds = await self._renew_lease(reign.writer)
+            if reign.restored and not reign.recovering:
+                # Not before: one that ends during the grace has not heard everyone.
+                with contextlib.suppress(StoreUnavailableError):
                     await reign.writer.expect_strangers_no_more()
                     reign.restored = False
-            except StoreUnavailableError as error:
-                log.warning("the lease could not be renewed yet", why=str(error))
-                await asyncio.sleep(_TRY_AGAIN_SECONDS)
-            else:
-                await asyncio.sleep(_RENEW_SECONDS)
+            await asyncio.sleep(wait_seconds)
+
+    async def _renew_lease(self, writer: GroupCommitWriter) -> float:
+        """Renews it, or tries; returns the seconds until the next time."""
+        try:
+            await writer.renew_lease(self._clock.now())
+        except StoreUnavailableError as error:
+            log.warning("the lease could not be renewed yet", why=str(error))
+            return _TRY_AGAIN_SECONDS
+        return _RENEW_SECONDS
 
     async def _keep_checkpoints(self, reign: _Reign) -> None:
         """A checkpoint every so often, and pruning behind it, so that the store stays small."""

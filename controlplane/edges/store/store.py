@@ -24,8 +24,9 @@ _START = SequenceNumber(0)
 class Store:
     """An open database. Its methods block; call them from a thread where that matters.
 
-    A control plane takes a term, loads the state, and then starts a writer, in this order: what a
-    predecessor may still have appended before the term was taken is then in the state.
+    A control plane takes a term before it loads the state: what a predecessor may still have
+    appended before the term was taken is then in the state. Nor does its writer, which renews the
+    lease meanwhile, append anything before the state is loaded.
     """
 
     def __init__(self, engine: Engine) -> None:

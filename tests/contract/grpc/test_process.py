@@ -7,6 +7,7 @@ import signal
 import socket
 import sqlite3
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,14 +17,18 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from sqlalchemy import Connection
 
+from controlplane.domain.clock import Instant
 from controlplane.edges.grpc_server.server import ListenRefusedError
+from controlplane.edges.store import lease
 from controlplane.edges.store.errors import StoreError
 from controlplane.edges.store.store import Store
 from controlplane.edges.wall_clock import WallClock
 from controlplane.main import ControlPlane, main, running
 from headrace.api.generated import admin_pb2, jobs_pb2, nodes_pb2
 from tests.contract.grpc.harness import (
+    PATIENCE_SECONDS,
     Agent,
     a_request,
     an_api,
@@ -317,6 +322,33 @@ def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ListenRefusedError, match=f"cannot listen on {address}"):
             run(ControlPlane(settings(tmp_path, listen=address)).run())
+
+
+def test_the_lease_is_renewed_while_a_large_state_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one that stands by takes the term from a starter that has not begun."""
+    renewed = threading.Event()
+    loaded: list[bool] = []
+    renew, load = lease.renew, Store.load
+
+    def noted(connection: Connection, now: Instant) -> None:
+        renew(connection, now)
+        renewed.set()
+
+    def slow(store: Store, kind: Any) -> Any:
+        loaded.append(renewed.wait(PATIENCE_SECONDS / 2))
+        return load(store, kind)
+
+    monkeypatch.setattr(lease, "renew", noted)
+    monkeypatch.setattr(Store, "load", slow)
+
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            assert api.plane.condition == "deciding"
+
+    run(test())
+    assert loaded == [True]
 
 
 def test_restoring_what_is_not_there_is_refused(
