@@ -66,6 +66,8 @@ UIDS_REMEMBERED = 10_000
 one of an unknown job again: it is kept and reported, which is safe.
 """
 
+_NARRATORS = 16
+
 
 @dataclass(slots=True)
 class Draft:
@@ -459,6 +461,10 @@ def _ordered(draft: Draft, action: Action, at: Instant) -> None:
                 next_placement=None,
                 attempt=AttemptRecord(
                     action.attempt, record.job.generation, action.placement, started_at=at
+                ),
+                narrators=(
+                    *record.narrators[-_NARRATORS + 1 :],
+                    (action.attempt, action.placement.units[0].node),
                 ),
             )
         case StopAttempt() | EndAttempt():

@@ -26,13 +26,16 @@ def is_hearsay(attempt: AttemptRecord, report: AttemptReport) -> bool:
 
 
 def is_worth_storing(jobs: Mapping[JobUid, JobRecord], report: AttemptReport) -> bool:
-    """Whether a report can mean anything by what is placed now.
+    """Whether a report can mean anything by what is placed now, or was.
 
-    Exits of other attempts can: they end strays and purges. Progress of other attempts cannot, and
-    nobody could tell whose losses those are.
+    Exits of other attempts can: they end strays and purges. So can progress of an earlier attempt
+    from the node that it ran on, which may have been out of touch: the steps up to the checkpoint
+    from which the next attempt went on are told by nobody else.
     """
     record = jobs.get(report.uid)
     attempt = record.attempt if record is not None else None
-    if attempt is None or attempt.number != report.attempt:
-        return not isinstance(report, JobProgressed)
-    return not is_hearsay(attempt, report)
+    if attempt is not None and attempt.number == report.attempt:
+        return not is_hearsay(attempt, report)
+    if not isinstance(report, JobProgressed):
+        return True
+    return record is not None and (report.attempt, report.node) in record.narrators

@@ -20,6 +20,7 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent, Outcome, Progress, RunningUnit, UnitExit
 from controlplane.engine.assignment import launches_for
+from controlplane.engine.hearsay import is_worth_storing
 from controlplane.engine.invariants import violations
 from tests.builders import World, a_cluster, a_job, a_node, a_unit, started
 
@@ -203,6 +204,19 @@ def test_what_a_node_tells_of_units_elsewhere_is_not_believed() -> None:
     )
     assert world.job("job") == before
     assert world.state.holders == held
+
+
+def test_a_node_that_was_out_of_touch_tells_what_was_trained_there() -> None:
+    world = a_cluster().with_nodes(2, 1).submit(a_job().wanting(1)).settle()
+    first, attempt, uid = world.attempt("job").placement.units[0].node, Attempt(1), JobUid("job")
+    other = next(node for node in world.state.nodes if node != first)
+    world.lose(first).cycle()
+    world.passes(6).settle()
+    assert world.attempt("job").number == 2
+    told = JobProgressed(uid, attempt, Progress(step=9), ((9, 0.5),), node=first)
+    assert is_worth_storing(world.state.jobs, told)
+    assert not is_worth_storing(world.state.jobs, changed(told, node=other))
+    assert not is_worth_storing(world.state.jobs, changed(told, attempt=Attempt(7)))
 
 
 def test_reports_that_an_older_version_stored_without_their_node_still_count() -> None:
