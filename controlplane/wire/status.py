@@ -86,7 +86,7 @@ def _claims(record: JobRecord, unheard: Collection[NodeId]) -> list[_Claim]:
             runs,
             run_reason,
             run_says,
-            (attempt.running_at if attempt else None) or last_change,
+            (attempt.running_at if attempt and trains else None) or started or last_change,
         ),
         _Claim(
             "Reconfiguring",
@@ -130,7 +130,7 @@ def conditions(record: JobRecord, unheard: Collection[NodeId] = ()) -> list[comm
 
 def held_seconds(record: JobRecord, now: Instant) -> float:
     """Accelerator-seconds held so far, the present attempt included."""
-    held: int = record.held_ns
+    held: int = record.held_accelerator_ns
     attempt = record.attempt
     if attempt is not None:
         released = {known.unit: known.at for known in attempt.exits}

@@ -125,13 +125,28 @@ def test_a_job_on_an_unheard_node_runs_or_not() -> None:
     assert "node-a" in told["Running"].message
 
 
+def test_a_job_that_starts_again_is_not_running_since_that_attempt_began() -> None:
+    assert RUNNING.attempt is not None
+    attempt = replace(RUNNING.attempt, running_at=None, started_at=Instant(7 * SECOND))
+    starting = replace(
+        RUNNING, stage=Stage.STARTING, attempt=replace(attempt, units_up=frozenset())
+    )
+    told = {c.type: c for c in conditions(starting)}
+    assert told["Running"].status == "False"
+    assert told["Running"].last_transition_time.seconds == 7
+
+
 def test_accelerator_seconds_count_each_unit_until_its_release() -> None:
     assert RUNNING.attempt is not None
     exits = (UnitExit(0, Outcome.SUCCEEDED, at=Instant(15 * SECOND)),)
+    attempt = replace(RUNNING.attempt, exits=exits)
     record = replace(
-        RUNNING, attempt=replace(RUNNING.attempt, exits=exits), held_ns=Duration(3 * SECOND)
+        RUNNING,
+        attempt=attempt,
+        held_ns=Duration(3 * SECOND),
+        held_accelerator_ns=Duration(6 * SECOND),
     )
-    assert held_seconds(record, Instant(20 * SECOND)) == 3 + 5 + 10
+    assert held_seconds(record, Instant(20 * SECOND)) == 6 + 5 + 10
 
 
 def test_a_job_carries_its_manifest_and_plan() -> None:
