@@ -6,6 +6,7 @@ builds its own process group there.
 
 import ctypes
 import os
+import random
 import re
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from headrace.workloads.refusal import OUT_OF_MEMORY, RANK_FAILED, START_REFUSED
 from headrace.workloads.rendezvous import Rendezvous, bind, split_address
 
 _POLL_SECONDS = 0.2
+_PORTS = range(20_000, 32_000)
 
 _PR_SET_PDEATHSIG = 1
 
@@ -77,11 +79,25 @@ def _program_address(launch: Launch, met: Rendezvous) -> tuple[str, int]:
     if launch.unit != 0:
         host, _ = split_address(launch.rendezvous)
         return host, int(met.await_start("program-port"))
-    # Bound only to find a free one; the program binds it again a moment later.
-    with bind(launch.bind_address) as free:
-        port = int(free.getsockname()[1])
+    port = _free_port(launch.bind_address)
     met.put("program-port", port)
     return launch.bind_address, port
+
+
+def _free_port(host: str) -> int:
+    """A port that is free now; the program binds it a moment later.
+
+    Below the range from which the kernel takes ports for outgoing connections: one of those may be
+    in use again by then.
+    """
+    for port in random.sample(_PORTS, 100):
+        try:
+            with bind(host, port):
+                return port
+        except WorkloadError:
+            continue
+    with bind(host) as free:
+        return int(free.getsockname()[1])
 
 
 def variables(launch: Launch, host: str, port: int) -> dict[str, str]:

@@ -38,11 +38,11 @@ class RankGoneError(Exception):
     """Another rank, or the rendezvous, cannot be reached any more."""
 
 
-def bind(host: str) -> socket.socket:
-    """A listening socket on a free port of ``host``."""
+def bind(host: str, port: int = 0) -> socket.socket:
+    """A listening socket on a port of ``host``; 0 for any that is free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, 0), family=family, backlog=1024)
+        return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         raise WorkloadError(
             START_REFUSED,
