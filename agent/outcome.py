@@ -1,5 +1,6 @@
 """What the end of a unit's process means. Pure."""
 
+import signal
 from typing import Any
 
 from agent.desired import UnitEnd
@@ -18,6 +19,7 @@ def conclude(
     unit: int,
     step: int,
     end_requested: bool,
+    killed: bool,
     last_lines: str,
 ) -> UnitEnd:
     """How a unit ended whose supervisor saw it through.
@@ -28,6 +30,7 @@ def conclude(
         unit: Its number, for the sentence.
         step: Last step it reported.
         end_requested: Whether it was told to exit at once.
+        killed: Whether this agent killed it because it did not.
         last_lines: The end of its output.
     """
     if "refused" in ended:
@@ -45,8 +48,9 @@ def conclude(
         known = _CODES.get(str(said.get("reason")), ReasonCode.RANK_FAILED)
         message = plain(str(said.get("message") or f"unit {unit} failed"))
         return UnitEnd(Outcome.FAILED, step, Reason(known, _join(message, last_lines)))
-    if end_requested:
-        # No reason of its own: the control plane knows why it gave the order.
+    if end_requested and (killed or code != -signal.SIGKILL):
+        # No reason of its own: the control plane knows why it gave the order. But who was killed by
+        # somebody else is often why: its peers told first that they had lost it.
         return UnitEnd(Outcome.FAILED, step)
     if code < 0:
         how = f"was killed by {_SIGNALS.get(-code, f'signal {-code}')}"

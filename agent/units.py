@@ -413,6 +413,7 @@ class Units:
                         unit=key.unit,
                         step=unit.step,
                         end_requested=unit.end_since is not None,
+                        killed=unit.killed,
                         last_lines=last_lines(unit.folder.path),
                     ),
                 )

@@ -11,8 +11,8 @@ from controlplane.domain.record import Outcome
 
 
 def concluded(ended: dict[str, Any], said: dict[str, Any] | None = None, **more: Any) -> UnitEnd:
-    known = {"unit": 3, "step": 5, "end_requested": False, "last_lines": "the last line", **more}
-    return outcome.conclude(ended, said, **known)
+    known = {"unit": 3, "step": 5, "end_requested": False, "killed": False, **more}
+    return outcome.conclude(ended, said, last_lines="the last line", **known)
 
 
 def test_what_a_rank_says_steers_no_terminal() -> None:
@@ -58,6 +58,14 @@ def test_failures_have_a_reason(
 
 def test_a_unit_that_was_told_to_end_has_no_reason_of_its_own() -> None:
     assert concluded({"exit_code": -15}, end_requested=True) == UnitEnd(Outcome.FAILED, 5)
+    by_us = concluded({"exit_code": -9}, end_requested=True, killed=True)
+    assert by_us == UnitEnd(Outcome.FAILED, 5)
+
+
+def test_a_unit_that_somebody_else_killed_says_so_even_if_its_end_was_ordered_meanwhile() -> None:
+    end = concluded({"exit_code": -9}, end_requested=True)
+    assert end.reason is not None
+    assert "was killed by SIGKILL" in end.reason.message
     well = concluded({"exit_code": 0}, {"outcome": "Stopped"}, end_requested=True)
     assert well.outcome is Outcome.STOPPED
 
