@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from headrace.api.addresses import LISTENING_PORTS
 from headrace.cli.processes import Process, marked
 
 T = TypeVar("T")
@@ -29,8 +30,6 @@ CLUSTER_VARIABLE = "HEADRACE_CLUSTER_ID"
 CONTROL_DIR_VARIABLE = "HEADRACE_CONTROL_DIR"
 """Carried by every rank: a folder below the home."""
 
-# Below the range from which the kernel takes ports for outgoing connections.
-_PORTS = range(20_000, 32_000)
 _LONGEST_RAY_FOLDER = 36  # Ray puts sockets below it, whose paths may have 107 characters
 _OBJECT_STORE_BYTES = 200 * 10**6
 
@@ -108,7 +107,7 @@ def marks(cluster: str, home: Path) -> dict[str, str]:
 def free_ports(count: int, host: str, chance: random.Random | None = None) -> list[int]:
     """Ports that nobody listens on now, in the order of ``chance``."""
     found: list[int] = []
-    candidates = (chance or random.Random()).sample(_PORTS, len(_PORTS))
+    candidates = (chance or random.Random()).sample(LISTENING_PORTS, len(LISTENING_PORTS))
     for port in candidates:
         with socket.socket() as probe:
             # As servers bind: what ended a moment ago does not hold its port, who listens does.
@@ -120,7 +119,9 @@ def free_ports(count: int, host: str, chance: random.Random | None = None) -> li
         found.append(port)
         if len(found) == count:
             return found
-    raise OSError(f"wanted {count} free ports between {_PORTS.start} and {_PORTS.stop}")
+    raise OSError(
+        f"wanted {count} free ports between {LISTENING_PORTS.start} and {LISTENING_PORTS.stop}"
+    )
 
 
 def ray_address(home: Path) -> str:

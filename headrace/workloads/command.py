@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headrace.api.addresses import LISTENING_PORTS
 from headrace.workloads.control import (
     FAILED,
     STOPPED,
@@ -28,7 +29,6 @@ from headrace.workloads.refusal import OUT_OF_MEMORY, RANK_FAILED, START_REFUSED
 from headrace.workloads.rendezvous import Rendezvous, bind, split_address
 
 _POLL_SECONDS = 0.2
-_PORTS = range(20_000, 32_000)
 
 _PR_SET_PDEATHSIG = 1
 
@@ -85,12 +85,8 @@ def _program_address(launch: Launch, met: Rendezvous) -> tuple[str, int]:
 
 
 def _free_port(host: str) -> int:
-    """A port that is free now; the program binds it a moment later.
-
-    Below the range from which the kernel takes ports for outgoing connections: one of those may be
-    in use again by then.
-    """
-    for port in random.sample(_PORTS, 100):
+    """A port that is free now; the program binds it a moment later."""
+    for port in random.sample(LISTENING_PORTS, 100):
         try:
             with bind(host, port):
                 return port

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from headrace.api.addresses import LISTENING_PORTS
 from headrace.api.variables import RESERVED_VARIABLES
 from headrace.workloads.command import expanded, variables, with_own_programs
 from headrace.workloads.control import Launch
@@ -62,7 +63,7 @@ def test_a_program_is_told_where_it_stands(agent: Agent, tmp_path: Path) -> None
         assert str(tmp_path) in unit.output
         ports.add(unit.output.partition("port ")[2].partition("'")[0])
     (port,) = ports
-    assert port.isdigit()
+    assert int(port) in LISTENING_PORTS
 
 
 def test_a_program_builds_its_own_process_group(agent: Agent) -> None:
