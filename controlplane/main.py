@@ -32,8 +32,8 @@ from controlplane.edges.grpc_server.contacts import Contacts
 from controlplane.edges.grpc_server.directory import JobDirectory
 from controlplane.edges.grpc_server.door import Door
 from controlplane.edges.grpc_server.feed import StateFeed
+from controlplane.edges.grpc_server.gatekeeper import Gatekeeper
 from controlplane.edges.grpc_server.history import History
-from controlplane.edges.grpc_server.interceptor import Gatekeeper
 from controlplane.edges.grpc_server.jobs import JobService
 from controlplane.edges.grpc_server.log_broker import LogBroker
 from controlplane.edges.grpc_server.nodes import NodeService

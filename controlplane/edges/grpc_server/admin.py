@@ -22,8 +22,8 @@ from controlplane.edges.grpc_server.directory import JobDirectory
 from controlplane.edges.grpc_server.door import Door
 from controlplane.edges.grpc_server.errors import not_found, precondition
 from controlplane.edges.grpc_server.feed import StateFeed
+from controlplane.edges.grpc_server.gatekeeper import Context
 from controlplane.edges.grpc_server.history import History
-from controlplane.edges.grpc_server.interceptor import Context
 from controlplane.edges.grpc_server.policy_settings import changed_settings, settings_to_wire
 from controlplane.edges.grpc_server.ports import Reign
 from controlplane.engine.state import ClusterState

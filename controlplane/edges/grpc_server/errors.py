@@ -12,7 +12,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 
 class RefusedError(Exception):
-    """A call is refused. The interceptor makes the answer of it."""
+    """A call is refused. The gatekeeper makes the answer of it."""
 
     def __init__(
         self, code: grpc.StatusCode, message: str, violations: Iterable[Violation] = ()

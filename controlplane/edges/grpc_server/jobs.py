@@ -13,8 +13,8 @@ from controlplane.domain.record import JobRecord
 from controlplane.edges.grpc_server.directory import JobDirectory
 from controlplane.edges.grpc_server.errors import invalid, not_found, precondition
 from controlplane.edges.grpc_server.feed import Gone, StateFeed, Watcher
+from controlplane.edges.grpc_server.gatekeeper import Context
 from controlplane.edges.grpc_server.history import History
-from controlplane.edges.grpc_server.interceptor import Context
 from controlplane.edges.grpc_server.log_broker import LogBroker, LogRequest
 from controlplane.edges.grpc_server.submission import Submission
 from controlplane.edges.grpc_server.watching import forgotten_since, outdated

@@ -11,7 +11,7 @@ from controlplane.edges.grpc_server.assignments import AssignmentBook
 from controlplane.edges.grpc_server.contacts import Contacts
 from controlplane.edges.grpc_server.door import Door
 from controlplane.edges.grpc_server.errors import denied, invalid, precondition, unavailable
-from controlplane.edges.grpc_server.interceptor import Context
+from controlplane.edges.grpc_server.gatekeeper import Context
 from controlplane.edges.grpc_server.log_broker import LogBroker, LogChannel
 from controlplane.edges.grpc_server.ports import Reign
 from controlplane.edges.grpc_server.roles import caller

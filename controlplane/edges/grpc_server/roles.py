@@ -1,4 +1,4 @@
-"""Who may call what: one table, read by one interceptor.
+"""Who may call what: one table, read by one gatekeeper.
 
 A certificate's identity (a URI or DNS name of its SAN, else its CN) maps to a role by a YAML file:
 

@@ -10,7 +10,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from controlplane.edges.grpc_server.interceptor import Gatekeeper
+from controlplane.edges.grpc_server.gatekeeper import Gatekeeper
 from headrace.api.generated import (
     admin_pb2,
     admin_pb2_grpc,
