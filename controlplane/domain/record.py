@@ -135,8 +135,8 @@ class JobRecord:
         first_started_at: When it first got accelerators.
         next_placement: Where it was meant to run next when its last attempt ended. Not a promise:
             it lets a policy decide the same while jobs are on their way as when they have arrived.
-        narrators: Attempts and the nodes of their unit 0, which tells their progress; the last 16,
-            newest last. A node that was out of touch tells of an attempt that others followed.
+        progress_reporters: Attempts and the nodes of their unit 0, which reports their progress;
+            the last 16, newest last. A node that was out of touch reports late of an earlier one.
     """
 
     job: Job
@@ -157,7 +157,7 @@ class JobRecord:
     finished_at: Instant | None = None
     first_started_at: Instant | None = None
     next_placement: Placement | None = None
-    narrators: tuple[tuple[Attempt, NodeId], ...] = ()
+    progress_reporters: tuple[tuple[Attempt, NodeId], ...] = ()
 
     @property
     def uid(self) -> JobUid:

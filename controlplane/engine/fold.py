@@ -66,7 +66,7 @@ UIDS_REMEMBERED = 10_000
 one of an unknown job again: it is kept and reported, which is safe.
 """
 
-_NARRATORS = 16
+_REPORTERS_KEPT = 16
 
 
 @dataclass(slots=True)
@@ -462,8 +462,8 @@ def _ordered(draft: Draft, action: Action, at: Instant) -> None:
                 attempt=AttemptRecord(
                     action.attempt, record.job.generation, action.placement, started_at=at
                 ),
-                narrators=(
-                    *record.narrators[-_NARRATORS + 1 :],
+                progress_reporters=(
+                    *record.progress_reporters[-_REPORTERS_KEPT + 1 :],
                     (action.attempt, action.placement.units[0].node),
                 ),
             )

@@ -38,4 +38,4 @@ def is_worth_storing(jobs: Mapping[JobUid, JobRecord], report: AttemptReport) ->
         return not is_hearsay(attempt, report)
     if not isinstance(report, JobProgressed):
         return True
-    return record is not None and (report.attempt, report.node) in record.narrators
+    return record is not None and (report.attempt, report.node) in record.progress_reporters
