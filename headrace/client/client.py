@@ -45,6 +45,7 @@ class Client:
         self.context = context
         self.patience_seconds = patience_seconds
         self._pause = pause
+        self._closed = False
         self._channel = _channel(context)
         self.jobs = jobs_pb2_grpc.JobServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self.admin = admin_pb2_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
@@ -57,6 +58,7 @@ class Client:
 
     def close(self) -> None:
         """Ends all calls and the connection."""
+        self._closed = True
         self._channel.close()
 
     def _call(self, method: Any, request: Any, *, again: bool = True) -> Any:
@@ -66,9 +68,10 @@ class Client:
             try:
                 return method(request, timeout=_CALL_SECONDS)
             except grpc.RpcError as error:
-                unreachable = error.code() is grpc.StatusCode.UNAVAILABLE
-                if not (unreachable and again) or waited >= self.patience_seconds:
-                    raise explained(error, self.context.server) from error
+                trouble = explained(error, self.context.server)
+                away = trouble.kind is Kind.UNREACHABLE and not self._closed
+                if not (away and again) or waited >= self.patience_seconds:
+                    raise trouble from error
             self._pause(pause)
             waited += pause
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -160,7 +163,9 @@ class Client:
             except CallError as trouble:
                 if trouble.kind is Kind.OUTDATED and version:
                     version, unseen = 0, dict(told)
-                elif trouble.kind is not Kind.UNREACHABLE or waited >= outage_seconds:
+                elif (
+                    trouble.kind is not Kind.UNREACHABLE or waited >= outage_seconds or self._closed
+                ):
                     raise
                 elif waited and not silent:
                     silent = True

@@ -30,6 +30,8 @@ _KINDS = {
     grpc.StatusCode.OUT_OF_RANGE: Kind.OUTDATED,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Kind.REFUSED,
     grpc.StatusCode.UNAVAILABLE: Kind.UNREACHABLE,
+    # gRPC's answer to a call that reaches a server which is just ending.
+    grpc.StatusCode.CANCELLED: Kind.UNREACHABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: Kind.TIMED_OUT,
 }
 
@@ -124,6 +126,8 @@ def _shortened(details: str) -> str:
     """gRPC's words for a failed connection, without its addresses in several spellings."""
     if "Connection refused" in details:
         return "connection refused"
+    if details.upper() == "CANCELLED":
+        return "it was just ending"
     if "handshake" in details.lower() or "ssl" in details.lower():
         return "the TLS handshake failed; check --tls-ca, --tls-cert and --tls-key"
     return details.split(";")[0][:120] or "no connection"

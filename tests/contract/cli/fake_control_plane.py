@@ -51,7 +51,8 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         output: What a rank has written, by (attempt, unit): pieces, each sent as one message.
         log_breaks: How often a followed log stream is cut after its first piece.
         tells_the_end: Whether a log stream closes with a note.
-        unavailable: How many unary calls are answered with UNAVAILABLE first.
+        unavailable: How many unary calls are answered with ``away`` first.
+        away: What a control plane answers that is not there for long.
         oldest: Oldest version that a watch can be resumed from.
         watch_breaks: How many watches end with UNAVAILABLE once they have told what is there.
         refuse: A sentence with which every change is refused for want of rights.
@@ -68,6 +69,7 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         self.log_breaks = 0
         self.tells_the_end = True
         self.unavailable = 0
+        self.away = grpc.StatusCode.UNAVAILABLE
         self.oldest = 0
         self.watch_breaks = 0
         self.refuse = ""
@@ -126,7 +128,7 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         self.asked.append((call, request))
         if self.unavailable:
             self.unavailable -= 1
-            context.abort(grpc.StatusCode.UNAVAILABLE, "just restarting")
+            context.abort(self.away, "just restarting")
 
     def SubmitJob(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("SubmitJob", request, context)

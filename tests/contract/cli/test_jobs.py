@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -525,10 +526,11 @@ def test_logs_follow_the_next_attempt_until_the_job_is_finished(
 # trouble
 
 
+@pytest.mark.parametrize("away", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
 def test_a_restarting_control_plane_is_asked_again(
-    headrace: Headrace, plane: FakeControlPlane, tmp_path: Path
+    headrace: Headrace, plane: FakeControlPlane, tmp_path: Path, away: grpc.StatusCode
 ) -> None:
-    plane.unavailable = 2
+    plane.unavailable, plane.away = 2, away
     result = headrace("apply", "-f", a_file(tmp_path, manifest("a")))
     assert result.exit_code == ExitCode.OK
     assert plane.unavailable == 0

@@ -225,7 +225,8 @@ def test_a_control_plane_whose_term_is_taken_ends_with_a_code(tmp_path: Path) ->
         async with grpc.aio.insecure_channel(plane.address) as channel:
             error = await refusal(over(plane, channel).jobs.SubmitJob(a_request()))
         assert await task == 3
-        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        # The second is gRPC's answer to a call that reaches a server which is ending already.
+        assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
     run(test())
 
