@@ -26,6 +26,10 @@ class PolicySettings:
         stop_grace_seconds: How long a planned stop may take before the attempt is ended.
         start_grace_seconds: How long an attempt may take to report its first step before it
             counts as failed; 0 for no limit.
+        finished_jobs_kept: Most finished jobs that are remembered; the one that finished first
+            is forgotten first.
+        finished_kept_seconds: How long a finished job is remembered whose manifest does not say;
+            0 for no limit but the number.
     """
 
     policy: str = "equal-share"
@@ -34,6 +38,8 @@ class PolicySettings:
     recovery_grace_seconds: float = 20.0
     stop_grace_seconds: float = 120.0
     start_grace_seconds: float = 600.0
+    finished_jobs_kept: int = 5_000
+    finished_kept_seconds: float = 90.0 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)

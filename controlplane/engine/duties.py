@@ -1,15 +1,22 @@
 """Orders that follow from the rules alone, whatever the policy: they come before it is asked."""
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterator, Sequence
 
 from controlplane.domain.action import Action, EndAttempt, FailJob, ForgetJob, StopAttempt
 from controlplane.domain.clock import FOREVER, Instant, after, seconds
 from controlplane.domain.ids import AcceleratorId, NodeId
+from controlplane.domain.job import Owner
 from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.engine.state import ClusterState
+
+FORGOTTEN_AT_ONCE = 1_000
+"""So many finished jobs make room in one cycle at most: a store that comes from a time when all
+were kept would else decide about all of them at once.
+"""
 
 _NEVER = FOREVER
 
@@ -23,12 +30,31 @@ _WITHDRAWN = Reason(ReasonCode.WITHDRAWN, "its removal was asked for")
 def duties(state: ClusterState, now: Instant) -> Iterator[Action]:
     """What has to be ordered now: withdrawals, time limits, suspensions, unhealthy hardware."""
     unhealthy = _unhealthy(state)
+    kept: list[JobRecord] = []
     for record in state.jobs.values():
         if _only_waits(record):
             continue
         action = _duty(record, now, state.settings, unhealthy)
         if action is not None:
             yield action
+        elif record.finished_at is not None and _is_ours(record):
+            kept.append(record)
+    yield from _making_room(kept, state.settings.finished_jobs_kept)
+
+
+def _is_ours(record: JobRecord) -> bool:
+    """Whether we may forget it unasked. An object of Kubernetes that is forgotten while it is
+    there would come back as a new job, and train again.
+    """
+    return record.job.owner is not Owner.KUBERNETES
+
+
+def _making_room(finished: Sequence[JobRecord], kept: int) -> Iterator[Action]:
+    """The jobs that finished first go while there are too many."""
+    surplus = min(len(finished) - kept, FORGOTTEN_AT_ONCE)
+    if surplus > 0:
+        for record in heapq.nsmallest(surplus, finished, key=lambda each: each.finished_at or 0):
+            yield ForgetJob(record.uid, record.purge, record.reason)
 
 
 def _only_waits(record: JobRecord) -> bool:
@@ -53,7 +79,7 @@ def _duty(
 ) -> Action | None:
     attempt = record.attempt
     if attempt is None:
-        return _duty_of_idle(record, now)
+        return _duty_of_idle(record, now, settings)
     if attempt.intent is Intent.END:
         return None
     if record.withdrawn:
@@ -118,8 +144,8 @@ def _stragglers_limit(attempt: AttemptRecord, settings: PolicySettings) -> Insta
     return after(attempt.exits[0].at, seconds(settings.stop_grace_seconds))
 
 
-def _duty_of_idle(record: JobRecord, now: Instant) -> Action | None:
-    if record.stage in FINISHED and (record.withdrawn or now >= _expiry(record)):
+def _duty_of_idle(record: JobRecord, now: Instant, settings: PolicySettings) -> Action | None:
+    if record.stage in FINISHED and (record.withdrawn or now >= _expiry(record, settings)):
         return ForgetJob(record.uid, record.purge, record.reason)
     if record.withdrawn:
         return ForgetJob(record.uid, record.purge, _WITHDRAWN)
@@ -129,11 +155,15 @@ def _duty_of_idle(record: JobRecord, now: Instant) -> Action | None:
     return FailJob(record.uid, limit) if limit is not None else None
 
 
-def _expiry(record: JobRecord) -> Instant:
-    ttl = record.job.spec.ttl_seconds_after_finish
-    if ttl < 0 or record.finished_at is None:
+def _expiry(record: JobRecord, settings: PolicySettings) -> Instant:
+    """When a finished job is forgotten: when its manifest says, or else the settings."""
+    if record.finished_at is None:
         return _NEVER
-    return after(record.finished_at, seconds(ttl))
+    ttl = record.job.spec.ttl_seconds_after_finish
+    if ttl >= 0:
+        return after(record.finished_at, seconds(ttl))
+    kept = settings.finished_kept_seconds
+    return after(record.finished_at, seconds(kept)) if kept and _is_ours(record) else _NEVER
 
 
 def _deadline(record: JobRecord) -> Instant:
@@ -179,8 +209,7 @@ def _moments(record: JobRecord, settings: PolicySettings) -> Iterator[Instant]:
     """Instants at which something becomes due for this job; many have passed or never come."""
     spec, attempt = record.job.spec, record.attempt
     if record.stage in FINISHED:
-        if spec.ttl_seconds_after_finish >= 0:
-            yield _expiry(record)
+        yield _expiry(record, settings)
         return
     if spec.deadline_seconds:
         yield _deadline(record)

@@ -370,7 +370,7 @@ class Spec(_Part):
     max_run_seconds: Annotated[int, Field(ge=1, le=YEAR_SECONDS)] | None = None
     """Time holding accelerators over all attempts, after which the job fails."""
     ttl_seconds_after_finish: Seconds | None = None
-    """When the finished job is forgotten; never if left out."""
+    """When the finished job is forgotten, at the latest; by the cluster's settings if left out."""
 
     @model_validator(mode="after")
     def _rules(self) -> "Spec":

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from controlplane.domain.clock import seconds
 from controlplane.domain.codec import dump, load
 from controlplane.domain.event import CycleDecided
 from controlplane.domain.lifecycle import Stage
-from controlplane.domain.policy import Decision
+from controlplane.domain.policy import Decision, PolicySettings
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.engine.state import ClusterState
@@ -141,6 +142,32 @@ def test_a_snapshot_is_played_on_from_where_it_stood() -> None:
     assert after.refused == ()
     unfinished = {r.job.name: r.stage for r in after.jobs.values()}
     assert set(unfinished.values()) <= {Stage.SUCCEEDED, Stage.FAILED}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_state_grows_no_further_however_many_jobs_have_finished(policy: str) -> None:
+    kept = 5
+    settings = PolicySettings(finished_jobs_kept=kept)
+
+    def after_all(count: int) -> ClusterState:
+        group = JobGroup(name="short", count=count, everySeconds=60, maximum=2, steps=20)
+        scenario = build(
+            ScenarioFile(nodes=[NodeGroup(count=1, accelerators=4)], jobs=[group]), seed=1
+        )
+        result = simulate(
+            scenario,
+            policy=policy,
+            horizon=seconds(24 * 3600),
+            start=replace(ClusterState.empty(), settings=settings),
+        )
+        assert len(result.completion_seconds()) == count
+        assert len(result.state.jobs) == kept
+        return result.state
+
+    few, many = after_all(50), after_all(300)
+    # Of a forgotten job stay its uid and its last attempt, of the last 10,000 such.
+    for_each = len('"short-000","short-000":1,') + 20
+    assert len(dump(many, ClusterState)) < len(dump(few, ClusterState)) + 250 * for_each
 
 
 def test_a_broken_policy_disturbs_no_running_job() -> None:

@@ -16,8 +16,13 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "recovery_grace_seconds": (0.0, 3600.0),
     "stop_grace_seconds": (1.0, 86400.0),
     "start_grace_seconds": (0.0, 86400.0),
+    "finished_jobs_kept": (0.0, 100_000.0),
+    "finished_kept_seconds": (0.0, 10 * 366 * 86400.0),
 }
 """Lowest and highest value of each number."""
+
+COUNTS = frozenset({"finished_jobs_kept"})
+"""Numbers that are whole."""
 
 
 def settings_to_wire(settings: PolicySettings) -> dict[str, str]:
@@ -55,7 +60,7 @@ def changed_settings(
         if problem:
             violations.append(Violation(path, f"{problem}, got {text}"))
         else:
-            changes[name] = float(value) if name in RANGES else value  # type: ignore[arg-type]
+            changes[name] = _as_kept(name, value)
     if violations:
         raise InvalidMessageError(violations)
     return replace(settings, **changes)  # type: ignore[arg-type]
@@ -70,6 +75,13 @@ def _parsed(text: str) -> object:
     return value
 
 
+def _as_kept(name: str, value: object) -> object:
+    """The value, which is right, in the type of its setting."""
+    if name not in RANGES:
+        return value
+    return int(value) if name in COUNTS else float(value)  # type: ignore[call-overload, arg-type]
+
+
 def _problem(name: str, value: object, policies: Collection[str]) -> str:
     if name == "policy":
         if isinstance(value, str) and value in policies:
@@ -82,4 +94,6 @@ def _problem(name: str, value: object, policies: Collection[str]) -> str:
         return f"wanted a number of {low:g} to {high:g}"
     if not math.isfinite(value) or not low <= value <= high:
         return f"wanted {low:g} to {high:g}"
+    if name in COUNTS and value != int(value):
+        return f"wanted a whole number of {low:g} to {high:g}"
     return ""

@@ -142,7 +142,11 @@ def test_policy_settings_are_checked_by_name_type_and_range(tmp_path: Path) -> N
             change = api.admin.SetPolicy
             answer = await change(
                 admin_pb2.SetPolicyRequest(
-                    settings={"policy": '"fifo"', "stop_grace_seconds": "60"}
+                    settings={
+                        "policy": '"fifo"',
+                        "stop_grace_seconds": "60",
+                        "finished_jobs_kept": "40",
+                    }
                 )
             )
             error = await refusal(
@@ -154,6 +158,7 @@ def test_policy_settings_are_checked_by_name_type_and_range(tmp_path: Path) -> N
                             "stop_grace_seconds": '"long"',
                             "policy": '"fifi"',
                             "start_grace_seconds": "true",
+                            "finished_jobs_kept": "1.5",
                         }
                     )
                 )
@@ -161,12 +166,14 @@ def test_policy_settings_are_checked_by_name_type_and_range(tmp_path: Path) -> N
             got = await api.admin.GetPolicy(admin_pb2.GetPolicyRequest())
         assert json.loads(answer.settings["policy"]) == "fifo"
         assert json.loads(answer.settings["stop_grace_seconds"]) == 60.0
+        assert answer.settings["finished_jobs_kept"] == "40"
         found = violations(error)
         assert "did you mean node_grace_seconds?" in found["settings[node_grace_second]"]
         assert "0.05 to 3600" in found["settings[period_seconds]"]
         assert "number" in found["settings[stop_grace_seconds]"]
         assert "did you mean fifo?" in found["settings[policy]"]
         assert "settings[start_grace_seconds]" in found
+        assert "whole number of 0 to 100000" in found["settings[finished_jobs_kept]"]
         assert got.settings == answer.settings
         assert {"fifo", "equal-share"} <= set(got.policies)
 

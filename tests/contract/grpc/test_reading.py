@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from headrace.api.generated import jobs_pb2
+from headrace.api.generated import admin_pb2, jobs_pb2
 from headrace.cli.wait import wait_for
 from headrace.client.client import Client
 from headrace.client.context import Context
@@ -117,6 +117,26 @@ def test_a_watch_tells_present_jobs_then_changes_then_who_is_gone(tmp_path: Path
             stream.cancel()
         assert [m.job.uid for m in begun if m.kind == PRESENT] in ([a.uid], [])
         assert (gone.job.name, gone.job.namespace) == ("b", "default")
+
+    run(test())
+
+
+def test_a_watch_hears_of_a_finished_job_that_made_room(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            created = await api.submit()
+            agent = Agent(api)
+            await agent.register()
+            launch = (await agent.assigned(launches)).launches[0]
+            await agent.started(launch)
+            await agent.exited(launch, "Succeeded", 100)
+            stream = watching(api)
+            await until_synced(stream)
+            kept = {"finished_jobs_kept": "0"}
+            await api.admin.SetPolicy(admin_pb2.SetPolicyRequest(settings=kept))
+            gone = await until(stream, GONE, created.uid)
+            stream.cancel()
+        assert gone.job.name == "train"
 
     run(test())
 

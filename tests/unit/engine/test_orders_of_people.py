@@ -1,18 +1,24 @@
 """What people may ask of a job: withdraw, purge, suspend, update, and the limits in its spec."""
 
+from dataclasses import replace
+
 import pytest
 
 from controlplane.baselines import BASELINES
 from controlplane.domain.action import EndAttempt, FailJob, ForgetJob, StopAttempt
+from controlplane.domain.clock import after, seconds
 from controlplane.domain.event import JobSubmitted, JobUpdated, UnitExited
 from controlplane.domain.ids import NodeId
+from controlplane.domain.job import Owner
 from controlplane.domain.launch import Launch
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent, Outcome, UnitExit
+from controlplane.engine import duties
 from controlplane.engine.assignment import launches_for
+from controlplane.engine.duties import next_due
 from controlplane.engine.fold import UIDS_REMEMBERED
-from tests.builders import World, a_cluster, a_job, a_node, a_unit, started
+from tests.builders import JobBuilder, World, a_cluster, a_job, a_node, a_unit, started
 
 EITHER_POLICY = pytest.mark.parametrize("policy", sorted(BASELINES))
 
@@ -238,6 +244,62 @@ def test_a_job_whose_time_to_live_is_over_is_forgotten_with_its_checkpoints_kept
     world.passes(1).cycle()
     assert world.state.jobs == {}
     assert world.state.purges == {}
+
+
+def forgotten(world: World) -> list[str]:
+    """The jobs that the next cycle forgets, in its order."""
+    return [a.uid for a in world.cycle().decided.actions if isinstance(a, ForgetJob)]
+
+
+def a_world_of_finished(*names: str, **settings: float) -> World:
+    """One after the other, a second each."""
+    world = a_cluster().with_nodes(1, 1).with_settings(**settings)
+    for name in names:
+        world.submit(a_job(name)).settle()
+        world.passes(1).exits(name)
+    return world
+
+
+def test_the_jobs_that_finished_first_make_room_for_those_that_finished_later() -> None:
+    world = a_world_of_finished("c", "a", "b", finished_jobs_kept=2).submit(a_job("next"))
+    assert forgotten(world) == ["c"]
+    assert forgotten(world) == []
+    world.runs("next").exits("next")
+    assert forgotten(world) == ["a"]
+    assert list(world.state.jobs) == ["b", "next"]
+    assert world.state.purges == {}
+    assert world.replayed() == world.state
+
+
+def test_a_finished_job_is_remembered_for_a_time_unless_its_manifest_says_how_long() -> None:
+    world = a_world_of_finished("a", finished_kept_seconds=100)
+    world.submit(a_job("longer").within(ttl=300)).settle()
+    world.exits("longer")
+    assert next_due(world.state, world.now) == after(world.now, seconds(100))
+    assert forgotten(world.passes(99)) == []
+    assert forgotten(world.passes(1)) == ["a"]
+    assert forgotten(world.passes(199)) == []
+    assert forgotten(world.passes(1)) == ["longer"]
+
+
+def test_a_finished_object_of_kubernetes_is_forgotten_only_when_its_owner_says_so() -> None:
+    world = a_world_of_finished("b", finished_jobs_kept=0, finished_kept_seconds=10)
+    theirs = JobBuilder(replace(a_job("a").job, owner=Owner.KUBERNETES))
+    world.submit(theirs).settle().exits("a").passes(1000)
+    assert forgotten(world) == []
+    assert list(world.state.jobs) == ["a"]
+    world.withdraw("a")
+    assert forgotten(world) == ["a"]
+
+
+def test_a_store_in_which_all_were_kept_is_brought_down_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(duties, "FORGOTTEN_AT_ONCE", 2)
+    world = a_world_of_finished(*"abcd").with_settings(finished_jobs_kept=1)
+    assert forgotten(world) == ["a", "b"]
+    assert forgotten(world) == ["c"]
+    assert forgotten(world) == []
 
 
 def test_a_late_submission_of_a_withdrawn_job_does_not_bring_it_back() -> None:
