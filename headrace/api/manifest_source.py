@@ -32,6 +32,8 @@ class Finding:
     problem: Problem
 
     def __str__(self) -> str:
+        if not self.line and not self.problem.path:
+            return f"{self.file}: {self.problem.message}"
         place = f"{self.file}:{self.line}" if self.line else self.file
         return f"{place}: {self.problem}"
 
@@ -208,24 +210,40 @@ def read_jobs(
     for name in paths:
         if name == "-":
             found, wrong = jobs_in(standard_input, "standard input")
-            jobs.extend(found)
-            findings.extend(wrong)
-            continue
-        files = list(files_at(Path(name)))
-        if not files:
-            sentence = f"wanted a folder with {', '.join(SUFFIXES)} files, found none in it"
-            findings.append(Finding(name, 0, Problem((), sentence)))
-        for file in files:
-            try:
-                text = file.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                told = getattr(error, "strerror", None) or str(error)
-                findings.append(Finding(str(file), 0, Problem((), f"cannot be read: {told}")))
-                continue
-            found, wrong = jobs_in(text, str(file))
-            jobs.extend(found)
-            findings.extend(wrong)
+        else:
+            found, wrong = _jobs_at(Path(name))
+        if not found and not wrong:
+            # Not per file: one that is commented out may lie in a folder of manifests.
+            wrong = (_whole(name, "wanted a TrainingJob, found no document"),)
+        jobs.extend(found)
+        findings.extend(wrong)
     return tuple(jobs), tuple(findings) + tuple(_repeated(jobs))
+
+
+def _jobs_at(path: Path) -> tuple[tuple[SourcedJob, ...], tuple[Finding, ...]]:
+    """The jobs of a file or folder, and what is wrong with them."""
+    jobs: list[SourcedJob] = []
+    findings: list[Finding] = []
+    files = list(files_at(path))
+    if not files:
+        sentence = f"wanted a folder with {', '.join(SUFFIXES)} files, found none in it"
+        findings.append(_whole(path, sentence))
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            told = getattr(error, "strerror", None) or str(error)
+            findings.append(_whole(file, f"cannot be read: {told}"))
+            continue
+        found, wrong = jobs_in(text, str(file))
+        jobs.extend(found)
+        findings.extend(wrong)
+    return tuple(jobs), tuple(findings)
+
+
+def _whole(file: Path | str, sentence: str) -> Finding:
+    """A problem with a whole file."""
+    return Finding("standard input" if file == "-" else str(file), 0, Problem((), sentence))
 
 
 def _repeated(jobs: list[SourcedJob]) -> Iterator[Finding]:

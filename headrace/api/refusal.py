@@ -49,7 +49,13 @@ def problems_in(error: ValidationError, schema: Mapping[str, Any]) -> tuple[Prob
     return tuple(
         _problem(found, schema)
         for found in error.errors(include_url=False, include_context=True, include_input=True)
+        if not _counts_only_right_entries(found)
     )
+
+
+def _counts_only_right_entries(found: Mapping[str, Any]) -> bool:
+    """Whether a list is called too short only because entries in it are wrong, as is told too."""
+    return found["type"] == "too_short" and bool(len(found["input"]) >= found["ctx"]["min_length"])
 
 
 def _problem(found: Mapping[str, Any], schema: Mapping[str, Any]) -> Problem:

@@ -3,6 +3,8 @@
 import difflib
 import re
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +13,7 @@ from headrace.api.manifest import TrainingJob, canonical_json
 from headrace.api.manifest_source import Finding, Keys, SourcedJob, read_jobs
 from headrace.api.refusal import Problem
 from headrace.api.runtime import refusals
+from headrace.cli import views
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.output import Format, document, note, say
 from headrace.cli.session import Session
@@ -37,15 +40,14 @@ def apply(
     """
     text = sys.stdin.read() if "-" in files else ""
     jobs, findings = read_jobs(files, text)
-    if not jobs and not findings:
-        note("headrace: nothing to apply: the files hold no document")
     _refuse(findings)
     try:
         context = session.context()
     except NoContextError:
         if not dry_run:
             raise
-        _check_alone(jobs)
+        # Whoever has no cluster yet starts one here: its rules for paths are those to check.
+        _check_alone(_resolved(jobs, Context("", local=True), session.home), output)
         return
     jobs = _resolved(jobs, context, session.home)
     with session.client() as client:
@@ -54,32 +56,44 @@ def apply(
         except CallError as trouble:
             if not dry_run or trouble.kind is not Kind.UNREACHABLE:
                 raise
-            _check_alone(jobs)
+            _check_alone(jobs, output)
             return
-        results = [] if dry_run else [(job, _submit(client, job)) for job in jobs]
         if dry_run:
-            for job in jobs:
-                _say_result(job.job, "would be accepted (dry run)", output)
-        for job, (uid, result) in results:
-            _say_result(job.job, result, output, uid)
-        if wait and results:
+            _tell([_Result(each.job, "would be accepted (dry run)") for each in jobs], output)
+            return
+        results = [_submit(client, each) for each in jobs]
+        _tell(results, output)
+        if wait:
             from headrace.cli.wait import wait_for
 
-            names = {uid: job.job.metadata.name for job, (uid, _) in results}
+            names = {each.uid: each.job.metadata.name for each in results}
             wait_for(client, names, timeout_seconds)
 
 
-def _say_result(job: TrainingJob, result: str, output: Format, uid: str = "") -> None:
-    name = f"{job.metadata.namespace}/{job.metadata.name}"
-    match output:
-        case Format.NAME:
-            say(f"job/{job.metadata.name}")
-        case Format.JSON | Format.YAML:
-            if output is Format.YAML:
-                say("---")
-            document({"job": name, "uid": uid, "result": result}, output)
-        case _:
-            say(f"job/{job.metadata.name} {result}")
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What became of one job."""
+
+    job: TrainingJob
+    result: str
+    uid: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """It as an object."""
+        metadata = self.job.metadata
+        name = f"{metadata.namespace}/{metadata.name}"
+        return {"job": name, "uid": self.uid, "result": self.result}
+
+
+def _tell(results: Sequence[_Result], output: Format) -> None:
+    """A line each; as one document for programs: of several jobs a list, as kubectl has it."""
+    if output in (Format.JSON, Format.YAML):
+        documents = [each.document() for each in results]
+        document(documents[0] if len(documents) == 1 else views.listed(documents), output)
+        return
+    for each in results:
+        name = f"job/{each.job.metadata.name}"
+        say(name if output is Format.NAME else f"{name} {each.result}")
 
 
 def _refuse(findings: tuple[Finding, ...]) -> None:
@@ -93,11 +107,10 @@ def _refuse(findings: tuple[Finding, ...]) -> None:
         raise CommandError(ExitCode.REFUSED, f"nothing was applied:\n{told}")
 
 
-def _check_alone(jobs: tuple[SourcedJob, ...]) -> None:
+def _check_alone(jobs: tuple[SourcedJob, ...], output: Format) -> None:
     """A dry run without a control plane: what can be said from here."""
     _refuse(tuple(each.source.finding(problem) for each in jobs for problem in refusals(each.job)))
-    for each in jobs:
-        say(f"job/{each.job.metadata.name} is valid")
+    _tell([_Result(each.job, "is valid") for each in jobs], output)
     note("not checked against a control plane: none answers")
 
 
@@ -127,9 +140,9 @@ def _refused_by(client: Client, sourced: SourcedJob) -> tuple[Finding, ...]:
     return ()
 
 
-def _submit(client: Client, sourced: SourcedJob) -> tuple[str, str]:
+def _submit(client: Client, sourced: SourcedJob) -> _Result:
     response = client.submit(canonical_json(sourced.job))
-    return response.uid, response.result
+    return _Result(sourced.job, response.result, response.uid)
 
 
 def keys_of(field: str) -> Keys:

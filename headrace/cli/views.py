@@ -320,6 +320,6 @@ def plain(message: Any) -> dict[str, Any]:
     return document
 
 
-def listed(documents: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
-    """Several documents as one list object."""
+def listed(documents: Sequence[Mapping[str, Any]], kind: str = "") -> dict[str, Any]:
+    """Several documents as one list object; of no kind in particular if none is given."""
     return {"apiVersion": "headrace.dev/v1alpha1", "kind": f"{kind}List", "items": list(documents)}

@@ -29,9 +29,33 @@ def wait_for(client: Client, names: Mapping[str, str], timeout_seconds: float) -
         timeout_seconds: How long at most; 0 for ever.
 
     Raises:
-        CommandError: A job failed or was withdrawn, or time is up.
+        CommandError: A job failed or was withdrawn, time is up, or somebody pressed Ctrl-C.
     """
-    waiting, present, version = set(names), set[str](), 0
+    waiting = set(names)
+    try:
+        failed = _wait(client, names, waiting, timeout_seconds)
+    except KeyboardInterrupt:
+        raise CommandError(
+            ExitCode.INTERRUPTED,
+            f"interrupted; {', '.join(names[uid] for uid in names if uid in waiting)} "
+            f"{'goes' if len(waiting) == 1 else 'go'} on (`headrace top` shows jobs, "
+            "`headrace delete` ends them)",
+        ) from None
+    if waiting:
+        raise CommandError(
+            ExitCode.TIMED_OUT,
+            f"{len(waiting)} of {len(names)} jobs are not done after {timeout_seconds:g} s; they "
+            "go on (`headrace top` shows them)",
+        )
+    if failed:
+        raise CommandError(ExitCode.JOB_FAILED, "; ".join(failed))
+
+
+def _wait(
+    client: Client, names: Mapping[str, str], waiting: set[str], timeout_seconds: float
+) -> list[str]:
+    """Takes from ``waiting`` who is over, until nobody is left or time is up; returns failures."""
+    present, version = set[str](), 0
     failed: list[str] = []
     with deadline(client, timeout_seconds), _display() as display:
         for message in client.watch_jobs(on_outage=note_outage):
@@ -49,18 +73,11 @@ def wait_for(client: Client, names: Mapping[str, str], timeout_seconds: float) -
                 ends[job.uid] = _end_of_present(job)
                 display.show(job)
             version = max(version, message.version)
-            waiting -= {uid for uid, end in ends.items() if end is not None}
+            waiting.difference_update(uid for uid, end in ends.items() if end is not None)
             failed += [end for end in ends.values() if end]
             if not waiting:
                 break
-    if waiting:
-        raise CommandError(
-            ExitCode.TIMED_OUT,
-            f"{len(waiting)} of {len(names)} jobs are not done after {timeout_seconds:g} s; they "
-            "go on (`headrace top` shows them)",
-        )
-    if failed:
-        raise CommandError(ExitCode.JOB_FAILED, "; ".join(failed))
+    return failed
 
 
 def _end_of_present(job: jobs_pb2.Job) -> str | None:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from headrace.cli.main import app
@@ -38,3 +40,9 @@ def headrace(plane: FakeControlPlane, home: Path) -> Headrace:
 def unpointed(*arguments: str, stdin: str = "") -> Result:
     """Runs the command line in this process."""
     return CliRunner().invoke(app, list(arguments), input=stdin)
+
+
+def a_file(folder: Path, *documents: dict[str, Any], name: str = "job.yaml") -> str:
+    path = folder / name
+    path.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
+    return str(path)

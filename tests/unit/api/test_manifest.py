@@ -106,6 +106,7 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     (GPT, "spec.env", [{"name": "A B", "value": ""}], "wanted text that matches"),
     (GPT, "spec.phase", "Running", "is not a field here"),
     (COMMAND, "spec.command.program", [], "wanted at least 1 entries"),
+    (COMMAND, "spec.command.program", [True], "wanted text (put it in quotes), got true"),
     # Rules across fields.
     (GPT, "spec.accelerators.maximum", 1, "wanted at least the minimum of 2"),
     (GPT, "spec.model", ABSENT, "exactly one of model and command, got neither"),
