@@ -2,8 +2,8 @@
 
 What is left after pruning, whatever the cluster does: the last ``checkpoints`` states; the events
 since the oldest of those; behind it at most ``events`` more, none older than ``age``; the last
-``decisions`` rows of decisions; the losses of jobs that are in the state. A database file does
-not shrink by that, but what was freed is used before the file grows.
+``decisions`` rows of decisions; of each job in the state ``losses`` rows of losses, and two more an
+attempt. A database file does not shrink by that, but what was freed is used before the file grows.
 """
 
 from collections.abc import Callable, Collection
@@ -15,6 +15,7 @@ from controlplane.domain.clock import SECOND, Duration, Instant
 from controlplane.domain.ids import JobUid
 from controlplane.edges.store.rows import storable
 from controlplane.edges.store.tables import CHECKPOINTS, DECISIONS, EVENTS, LOSSES
+from controlplane.edges.store.thinning import LongCurves
 
 ROWS_AT_ONCE = 2_000
 """Rows removed in one transaction: appends wait meanwhile."""
@@ -29,30 +30,38 @@ class Retention:
         events: Events in all, also if all could go; at least 1.
         age: Events older than this go even if there are fewer.
         decisions: Rows of decisions.
+        losses: Losses of a job, besides those where an attempt begins or ends; at least 2.
     """
 
     checkpoints: int = 3
     events: int = 200_000
     age: Duration = Duration(30 * 24 * 3600 * SECOND)
     decisions: int = 500_000
+    losses: int = 5_000
 
     def __post_init__(self) -> None:
         if min(self.checkpoints, self.events) < 1 or min(self.age, self.decisions) < 0:
             raise ValueError(f"a store keeps at least one checkpoint and one event, not {self}")
+        if self.losses < 2:
+            raise ValueError(f"a curve has at least two points, not {self.losses}")
 
 
-Step = Callable[[Connection], int]
-"""Removes at most ``ROWS_AT_ONCE`` rows in a transaction of its own; says how many."""
+Step = Callable[[Connection], int | None]
+"""Removes at most ``ROWS_AT_ONCE`` rows in a transaction of its own; says how many, or None when
+it has done all.
+"""
 
 
 def steps(retention: Retention, now: Instant, jobs: Collection[JobUid]) -> tuple[Step, ...]:
-    """What pruning does; each step is repeated until it removes nothing."""
-    forgotten = _ForgottenLosses(frozenset(storable(uid) for uid in jobs))
+    """What pruning does; each step is repeated until it has done all."""
+    kept = frozenset(storable(uid) for uid in jobs)
+    forgotten = _ForgottenLosses(kept)
     return (
-        lambda connection: _prune_checkpoints(connection, retention),
-        lambda connection: _prune_events(connection, retention, now),
-        lambda connection: _prune_decisions(connection, retention),
-        forgotten.remove_some,
+        lambda connection: _prune_checkpoints(connection, retention) or None,
+        lambda connection: _prune_events(connection, retention, now) or None,
+        lambda connection: _prune_decisions(connection, retention) or None,
+        lambda connection: forgotten.remove_some(connection) or None,
+        LongCurves.of(kept, retention.losses, ROWS_AT_ONCE).remove_some,
     )
 
 

@@ -194,7 +194,7 @@ class GroupCommitWriter:
         """
         removed = 0
         for step in pruning.steps(retention, now, jobs):
-            while some := await self._run(step):
+            while (some := await self._run(step)) is not None:
                 removed += some
         return removed
 

@@ -15,6 +15,7 @@ from controlplane.edges.store.store import Store
 from controlplane.engine.state import ClusterState, SequencedEvent
 from tests.contract.store.builders import (
     T0,
+    Running,
     decided,
     numbers,
     progressed,
@@ -186,6 +187,41 @@ def test_nothing_is_pruned_that_no_checkpoint_holds(url: str) -> None:
             await world.append_units(10)
             await world.writer.prune(Retention(events=1), Instant(T0 * 2), ())
             assert len(world.store.events()) == 10
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("few_rows_at_once")
+def test_a_long_curve_is_thinned_evenly_and_whole_where_attempts_meet(url: str) -> None:
+    kept = Retention(losses=25)
+    attempts = [range(50), range(41, 130), range(130, 200)]  # The second did nine again.
+    meet = {40, 41, 129, 130}
+    job = (JobUid("a"), JobUid("short"))
+
+    def steps(world: Running) -> list[int]:
+        return [loss.step for loss in world.store.losses(JobUid("a"))]
+
+    async def scenario() -> None:
+        async with running(url) as world:
+            short = [(n, 1.0) for n in range(25)]
+            await world.writer.append(progressed("short", *short))
+            for number, done in enumerate(attempts, 1):
+                losses = [(n, float(n)) for n in done]
+                await world.writer.append(progressed("a", *losses, attempt=number))
+            assert await world.writer.prune(kept, T0, job) > 0
+            once = steps(world)
+            assert once == sorted({*range(0, 200, 8), 199} | meet)
+            assert [loss.loss for loss in world.store.losses(JobUid("a"))] == once
+            assert len(world.store.losses(JobUid("short"))) == 25
+            assert await world.writer.prune(kept, T0, job) == 0
+
+            # However often it grows: a curve that was thinned before, and what came since.
+            for begin in range(200, 1600, 100):
+                losses = [(n, float(n)) for n in range(begin, begin + 100)]
+                await world.writer.append(progressed("a", *losses, attempt=3))
+                await world.writer.prune(kept, T0, job)
+                assert len(steps(world)) <= 25 + 2 * len(attempts)
+            assert steps(world) == sorted({*range(0, 1600, 64), 1599} | meet)
 
     asyncio.run(scenario())
 
