@@ -9,7 +9,6 @@ import json
 import os
 import random
 import secrets
-import socket
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from headrace.api.addresses import LISTENING_PORTS
+from headrace.cli.ports import Ports
 from headrace.cli.processes import Process, marked
 
 T = TypeVar("T")
@@ -104,26 +103,6 @@ def marks(cluster: str, home: Path) -> dict[str, str]:
     return {CLUSTER_VARIABLE: cluster, CONTROL_DIR_VARIABLE: f"{home / 'nodes'}/"}
 
 
-def free_ports(count: int, host: str, chance: random.Random | None = None) -> list[int]:
-    """Ports that nobody listens on now, in the order of ``chance``."""
-    found: list[int] = []
-    candidates = (chance or random.Random()).sample(LISTENING_PORTS, len(LISTENING_PORTS))
-    for port in candidates:
-        with socket.socket() as probe:
-            # As servers bind: what ended a moment ago does not hold its port, who listens does.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise OSError(
-        f"wanted {count} free ports between {LISTENING_PORTS.start} and {LISTENING_PORTS.stop}"
-    )
-
-
 def ray_address(home: Path) -> str:
     """A loopback address of the home's own.
 
@@ -134,13 +113,13 @@ def ray_address(home: Path) -> str:
     return f"127.{1 + digest[0] % 250}.{digest[1]}.{2 + digest[2] % 250}"
 
 
-def lay_out(home: Path, wish: Wish, cluster: str) -> Layout:
-    """The cluster's parts for a wish; picks free ports, starts nothing."""
+def lay_out(home: Path, wish: Wish, cluster: str, ports: Ports) -> Layout:
+    """The cluster's parts for a wish; takes free ports, starts nothing."""
     ray_host = ray_address(home)
-    ray_ports = free_ports(9, "0.0.0.0")  # noqa: S104 - Ray binds some of them everywhere
+    ray_ports = ports.take(9, "0.0.0.0")  # noqa: S104 - Ray binds some of them everywhere
     # The same home has the same addresses again, if they are free: who watches it finds it again.
     own = random.Random(os.fsencode(home))
-    grpc, metrics = (f"127.0.0.1:{port}" for port in free_ports(2, "127.0.0.1", own))
+    grpc, metrics = (f"127.0.0.1:{port}" for port in ports.take(2, "127.0.0.1", own))
     ray = f"{ray_host}:{ray_ports[0]}"
     dashboard = f"http://127.0.0.1:{ray_ports[1]}" if wish.dashboard else ""
     ray_folder = home / "ray"

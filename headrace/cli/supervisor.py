@@ -28,6 +28,7 @@ from headrace.cli.local_cluster import (
     lay_out,
     write_record,
 )
+from headrace.cli.ports import Ports
 from headrace.cli.processes import Process, process
 from headrace.cli.teardown import tear_down
 from headrace.client import context
@@ -239,11 +240,12 @@ def main(arguments: list[str]) -> int:
     settings = json.loads((home / SETTINGS).read_text(encoding="utf-8"))
     cluster, wish = settings.pop("id"), settings.pop("wish")
     wish["gpus"] = tuple(wish["gpus"])
-    with (home / "supervisor.lock").open("w") as lock:
+    # The ports stay claimed while there is a supervisor: a part that is started again binds again.
+    with (home / "supervisor.lock").open("w") as lock, Ports() as ports:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # What dies below becomes our child, so that it is reaped even where nobody else does it.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        layout = lay_out(home, Wish(**wish), cluster)
+        layout = lay_out(home, Wish(**wish), cluster, ports)
         record = Record(
             cluster,
             "starting",

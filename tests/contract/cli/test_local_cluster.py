@@ -24,6 +24,7 @@ from headrace.cli.local_cluster import (
     survivors,
     write_record,
 )
+from headrace.cli.ports import Ports
 from headrace.cli.processes import Process, marked, process
 from headrace.cli.restore import restore_home, set_store_aside
 from headrace.cli.supervisor import Supervisor
@@ -46,7 +47,8 @@ def a_part(name: str, program: str = READY, needs: tuple[str, ...] = ()) -> Part
 
 
 def a_layout(home: Path, *parts: Part) -> Layout:
-    real = lay_out(home, Wish(), f"cluster-of-{home.name}")
+    with Ports() as ports:
+        real = lay_out(home, Wish(), f"cluster-of-{home.name}", ports)
     return replace(real, parts=parts, nodes={})
 
 
@@ -221,7 +223,9 @@ def test_down_says_so_where_nothing_runs(
 
 
 def test_two_homes_share_no_port_and_no_address(tmp_path: Path) -> None:
-    one, two = (lay_out(tmp_path / name, Wish(nodes=3), name) for name in ("one", "two"))
+    with Ports() as ports, Ports() as others:
+        one = lay_out(tmp_path / "one", Wish(nodes=3), "one", ports)
+        two = lay_out(tmp_path / "two", Wish(nodes=3), "two", others)
     assert set(one.endpoints.values()).isdisjoint(two.endpoints.values())
     assert [part.name for part in one.parts] == [
         "ray", "controlplane", "agent-node-a", "agent-node-b", "agent-node-c",
@@ -232,7 +236,8 @@ def test_two_homes_share_no_port_and_no_address(tmp_path: Path) -> None:
 
 
 def test_gpus_are_dealt_to_the_nodes(tmp_path: Path) -> None:
-    layout = lay_out(tmp_path, Wish(nodes=2, gpus=("GPU-1", "GPU-2", "GPU-3")), "c")
+    with Ports() as ports:
+        layout = lay_out(tmp_path, Wish(nodes=2, gpus=("GPU-1", "GPU-2", "GPU-3")), "c", ports)
     offered = [
         part.command[part.command.index("--accelerators") + 1]
         for part in layout.parts
