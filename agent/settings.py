@@ -1,10 +1,10 @@
 """What an agent is told at its start: flags and environment, read once."""
 
 import argparse
-import ipaddress
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from agent.gpu_probe import Wanted
 from agent.launching import LaunchSettings
 from agent.ray_bridge import RayAddress
 from agent.units import UnitSettings
-from headrace.api.addresses import CONTROL_PLANE
+from headrace.api.addresses import CONTROL_PLANE, is_loopback
 
 
 class SettingsError(Exception):
@@ -72,7 +72,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--slots", type=int, default=0, help="CPU slots where there are no GPUs (0: one a core)")
     add("--cpu-cores", default="", help="cores to share out, e.g. 0,2-5 (default: all)")
-    add("--advertise-address", default="127.0.0.1", help="where other nodes reach this one")
+    add(
+        "--advertise-address",
+        default="",
+        help="where other nodes reach this one (default: the address from which it reaches the "
+        "control plane)",
+    )
     add("--label", action="append", default=[], metavar="KEY=VALUE")
     add("--taint", action="append", default=[], metavar="KEY[=VALUE]")
     add("--run-as-uid", type=int, default=-1, help="user that ranks run as (needs root)")
@@ -87,8 +92,32 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> AgentSettings:
+def address_towards(address: str) -> str:
+    """This machine's address on the way to ``host:port``. Nothing is sent.
+
+    Raises:
+        OSError: There is no way.
+    """
+    host, _, port = address.rpartition(":")
+    family, kind, protocol, _, target = socket.getaddrinfo(
+        host.strip("[]"), int(port), type=socket.SOCK_DGRAM
+    )[0]
+    with socket.socket(family, kind, protocol) as way:
+        way.connect(target)
+        return str(way.getsockname()[0])
+
+
+def parse(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    towards: Callable[[str], str] = address_towards,
+) -> AgentSettings:
     """The settings that flags and environment make.
+
+    Args:
+        arguments: The flags.
+        environment: The environment.
+        towards: Says from which address the control plane is reached.
 
     Raises:
         SettingsError: They contradict each other, or a file cannot be read.
@@ -96,6 +125,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> AgentSett
     given = parser().parse_args(arguments)
     if not given.node or "/" in given.node or ":" in given.node:
         raise SettingsError(f"--node {given.node!r}: a node's name has no '/' and no ':'")
+    tls = _tls(given)
+    advertised = given.advertise_address or _advertised(given, towards)
     # Ray and the ranks have working folders of their own.
     state = given.state_dir.absolute() / given.node
     return AgentSettings(
@@ -103,7 +134,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> AgentSett
         control_plane=given.control_plane,
         description=NodeDescription(
             name=given.node,
-            address=given.advertise_address,
+            address=advertised,
             labels=dict(_pair(text, "--label", needs_value=True) for text in given.label),
             taints=tuple(_pair(text, "--taint", needs_value=False) for text in given.taint),
         ),
@@ -113,7 +144,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> AgentSett
             launch=LaunchSettings(
                 node=given.node,
                 module=given.launch_module,
-                advertise_address=given.advertise_address,
+                advertise_address=advertised,
                 secrets_folder=environment.get("HEADRACE_SECRETS_DIR", ""),
                 run_as_uid=given.run_as_uid,
             ),
@@ -122,20 +153,30 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> AgentSett
         ),
         ray=RayAddress(given.ray_address, given.ray_node_ip, given.ray_auth_mode),
         accelerators=Wanted(given.accelerators, given.slots, _cores(given.cpu_cores)),
-        tls=_tls(given),
+        tls=tls,
         end_units_on_exit=given.end_units_on_exit,
     )
 
 
-def is_loopback(address: str) -> bool:
-    """Whether host:port stays on this machine."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
+def _advertised(given: argparse.Namespace, towards: Callable[[str], str]) -> str:
+    """Where other nodes find this one, if nobody says so."""
+    control_plane = given.control_plane
+    if given.command != "run" or is_loopback(control_plane):
+        return "127.0.0.1"
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        found = towards(control_plane)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"--control-plane {control_plane}: no way there is known ({error}), so neither is the "
+            "address at which other nodes reach this one; give --advertise-address"
+        ) from None
+    if is_loopback(f"[{found}]:0" if ":" in found else f"{found}:0"):
+        # The ranks of two nodes would each look for the others at home.
+        raise SettingsError(
+            f"--control-plane {control_plane} is reached from {found}, where no other node finds "
+            "this one; give --advertise-address"
+        )
+    return found
 
 
 def _tls(given: argparse.Namespace) -> Tls | None:

@@ -42,7 +42,6 @@ from controlplane.edges.grpc_server.server import (
     ListenRefusedError,
     Server,
     TlsFiles,
-    is_loopback,
     start_server,
 )
 from controlplane.edges.grpc_server.submission import Submission
@@ -60,6 +59,7 @@ from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.loop import CycleReport, Loop
 from controlplane.engine.ports import DecisionLog, TermLostError
 from controlplane.engine.state import ClusterState
+from headrace.api.addresses import is_loopback
 
 _TRY_AGAIN_SECONDS = 1.0
 _LOOK_SECONDS = 0.25

@@ -1,12 +1,12 @@
-"""Where the control plane is, and how to speak to it. Standard library only, so it loads fast."""
+"""Where the control plane is, and how to speak to it. Without grpc, so it loads fast."""
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from headrace.api.addresses import is_loopback
 
 HOME_VARIABLE = "HEADRACE_HOME"
 SERVER_VARIABLE = "HEADRACE_SERVER"
@@ -106,14 +106,6 @@ def forget(home: Path) -> None:
     stored = read(home)
     if stored is not None and stored.local:
         (home / FILE).unlink(missing_ok=True)
-
-
-def is_loopback(server: str) -> bool:
-    """Whether ``host:port`` is on this machine."""
-    host = urlsplit(f"//{server}").hostname or ""
-    # Spelled out, because a host may be called 127.example.org.
-    quad = re.fullmatch(r"127(\.[0-9]{1,3}){3}", host)
-    return host in ("localhost", "::1") or quad is not None or server.startswith("unix:")
 
 
 def _check(context: Context) -> None:

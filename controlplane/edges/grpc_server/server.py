@@ -1,6 +1,5 @@
 """The gRPC server with everything on it: services, health, reflection, roles, TLS."""
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from controlplane.edges.grpc_server.gatekeeper import Gatekeeper
+from headrace.api.addresses import is_loopback
 from headrace.api.generated import (
     admin_pb2,
     admin_pb2_grpc,
@@ -72,19 +72,6 @@ class Health:
         status = health_pb2.HealthCheckResponse
         for name in ("", *SERVICES):
             await self.servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether ``host:port`` can be reached from this machine only."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rsplit(":", 1)[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(slots=True)

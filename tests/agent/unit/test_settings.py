@@ -4,13 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from agent.settings import AgentSettings, SettingsError, is_loopback, parse
+from agent.settings import AgentSettings, SettingsError, address_towards, parse
 from controlplane.config import ServeSettings, read_settings
+
+WAYS = {"10.0.0.1:7070": "10.0.0.7", "named:7070": "127.0.1.1", "[fd00::1]:1": "fd00::7"}
+"""From which address this machine reaches others."""
 
 
 def parsed(*more: str, **environment: str) -> AgentSettings:
     return parse(
-        ["--ray-address", "h:1", "--state-dir", "state", "--node", "n", *more], environment
+        ["--ray-address", "h:1", "--state-dir", "state", "--node", "n", *more],
+        environment,
+        towards=lambda control_plane: WAYS[control_plane],
     )
 
 
@@ -75,17 +80,38 @@ def test_certificates_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "expected"),
+    ("flags", "address"),
     [
-        ("127.0.0.1:1", True),
-        ("127.3.2.1:1", True),
-        ("localhost:1", True),
-        ("[::1]:1", True),
-        ("unix:/run/headrace.sock", True),
-        ("10.0.0.1:1", False),
-        ("0.0.0.0:1", False),
-        ("localhost.example.org:1", False),
+        ((), "127.0.0.1"),
+        (("--control-plane", "localhost:7070"), "127.0.0.1"),
+        (("--control-plane", "10.0.0.1:7070", "--insecure"), "10.0.0.7"),
+        (("--control-plane", "[fd00::1]:1", "--insecure"), "fd00::7"),
+        (("--control-plane", "named:7070", "--insecure", "--advertise-address", "a"), "a"),
     ],
 )
-def test_loopbacks(address: str, expected: bool) -> None:
-    assert is_loopback(address) is expected
+def test_other_nodes_are_told_where_they_reach_this_one(
+    flags: tuple[str, ...], address: str
+) -> None:
+    made = parsed(*flags)
+    assert made.description.address == address
+    assert made.units.launch.advertise_address == address
+
+
+def test_a_node_that_others_would_not_find_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"from 127\.0\.1\.1, where no .*--advertise-address"):
+        parsed("--control-plane", "named:7070", "--insecure")
+
+    def no_way(control_plane: str) -> str:
+        raise OSError("Network is unreachable")
+
+    flags = ["--ray-address", "h:1", "--state-dir", "s", "--insecure"]
+    with pytest.raises(SettingsError, match=r"unreachable.*--advertise-address"):
+        parse([*flags, "--control-plane", "10.0.0.1:7070"], {}, towards=no_way)
+    # Ending what runs here asks nobody else.
+    parse([*flags, "end-units", "--control-plane", "10.0.0.1:7070"], {}, towards=no_way)
+
+
+def test_this_machines_own_address_on_the_way_to_another() -> None:
+    assert address_towards("127.0.0.1:1") == "127.0.0.1"
+    with pytest.raises(OSError):  # noqa: PT011 - whatever the resolver says
+        address_towards("no-such-host.invalid:1")

@@ -10,7 +10,6 @@ from headrace.client.context import (
     NoContextError,
     forget,
     home_directory,
-    is_loopback,
     load,
     read,
     write,
@@ -59,15 +58,6 @@ def test_the_file_is_its_users_own_and_only_the_local_one_is_forgotten(tmp_path:
     write(tmp_path, Context("127.0.0.1:1", local=True))
     forget(tmp_path)
     assert read(tmp_path) is None
-
-
-@pytest.mark.parametrize(
-    ("server", "here"),
-    [("127.0.0.1:1", True), ("127.9.8.7:1", True), ("localhost:1", True), ("[::1]:1", True),
-     ("10.0.0.1:1", False), ("127.example:1", False), ("host:1", False)],
-)  # fmt: skip
-def test_only_loopback_goes_without_tls(server: str, here: bool) -> None:
-    assert is_loopback(server) is here
 
 
 def test_the_home_is_chosen_by_the_environment(tmp_path: Path) -> None:
