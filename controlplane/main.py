@@ -69,7 +69,7 @@ _COLLECT_AFTER = (20_000, 20, 20)
 _CHECKPOINT_AFTER_EVENTS = 1_000
 
 OK, BROKEN, REFUSED, TERM_LOST = 0, 1, 2, 3
-"""Exit codes: stopped as asked; a fault of ours; cannot start like this; another one decides."""
+"""Exit codes: stopped as asked; it cannot go on; it cannot start like this; another one decides."""
 
 log = structlog.get_logger(__name__)
 
@@ -533,9 +533,11 @@ async def serve(settings: ServeSettings) -> int:
     try:
         return await plane.run()
     except (ListenRefusedError, RolesFileError, StoreError) as error:
-        log.error("cannot start", why=str(error))
-        sys.stderr.write(f"the control plane cannot start: {error}\n")
-        return REFUSED
+        # What it had begun with it may not be able to go on with.
+        what, code = ("ends", BROKEN) if plane.ready.is_set() else ("cannot start", REFUSED)
+        log.error(what, why=str(error))
+        sys.stderr.write(f"the control plane {what}: {error}\n")
+        return code
 
 
 def _pieces(source: Path) -> Iterator[bytes]:

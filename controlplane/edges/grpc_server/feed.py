@@ -6,7 +6,7 @@ one costs a set of uids and misses nothing that is still true.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -91,11 +91,6 @@ class StateFeed:
         """Version of the published state."""
         return int(self.state.last_sequence)
 
-    @property
-    def floor(self) -> int:
-        """Oldest version that a watcher can resume from."""
-        return self._floor
-
     def listen(self, listener: Callable[[Changes], None]) -> None:
         """Calls ``listener`` with every publication, before watchers wake."""
         self._listeners.append(listener)
@@ -114,15 +109,17 @@ class StateFeed:
         version = self.version
         for uid in changes.jobs:
             self._changed_at[uid] = version
+        gone: list[Gone] = []
         for record in changes.gone:
             self._changed_at.pop(record.uid, None)
             if len(self._gone) == _GONE_KEPT:
                 self._floor = max(self._floor, self._gone[0].version + 1)
             job = record.job
-            self._gone.append(Gone(version, job.uid, job.namespace, job.name, job.spec.queue))
+            gone.append(Gone(version, job.uid, job.namespace, job.name, job.spec.queue))
+            self._gone.append(gone[-1])
         for listener in self._listeners:
             listener(changes)
-        self._tell(changes)
+        self._tell(changes.jobs, gone)
 
     def replace(self, state: ClusterState) -> None:
         """Starts over from a state that was restored. What changed before it is for the log to
@@ -132,11 +129,10 @@ class StateFeed:
         self._floor = self.version
         self._gone.clear()
 
-    def _tell(self, changes: Changes) -> None:
-        if changes.jobs or changes.gone:
-            gone = list(self._gone)[-len(changes.gone) :] if changes.gone else []
+    def _tell(self, jobs: Sequence[JobUid], gone: Sequence[Gone]) -> None:
+        if jobs or gone:
             for watcher in self._watchers:
-                watcher.changed.update(dict.fromkeys(changes.jobs))
+                watcher.changed.update(dict.fromkeys(jobs))
                 for job in gone:
                     watcher.changed.pop(job.uid, None)
                     watcher.gone[job.uid] = job

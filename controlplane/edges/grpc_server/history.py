@@ -1,7 +1,7 @@
 """The store's memory for the services: its blocking questions are asked from threads."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from controlplane.domain.action import StartAttempt
 from controlplane.domain.clock import Clock
@@ -43,10 +43,13 @@ class History:
         """The newest decisions about one job, oldest first."""
         return await asyncio.to_thread(self._store.decisions, uid, limit)
 
-    async def decisions_after(self, uid: JobUid, after: int) -> Sequence[StoredDecision]:
-        """The decisions about one job after a number, oldest first."""
-        found = await self._deep(uid, lambda oldest: oldest.sequence <= after)
-        return [decision for decision in found if decision.sequence > after]
+    async def decisions_after(
+        self, uid: JobUid, after: SequenceNumber, limit: int
+    ) -> Sequence[StoredDecision]:
+        """The decisions about one job after a number, oldest first: ``limit`` of them, and more
+        only if there are more.
+        """
+        return await asyncio.to_thread(self._store.decisions_after, uid, after, limit)
 
     async def placement_of(self, uid: JobUid, attempt: Attempt) -> Placement | None:
         """Where an attempt was started; None if that is not known any more."""
@@ -62,17 +65,6 @@ class History:
             if placement is not None or len(found) < depth:
                 return placement
         return None
-
-    async def _deep(
-        self, uid: JobUid, enough: Callable[[StoredDecision], bool]
-    ) -> Sequence[StoredDecision]:
-        """Reads back until the oldest decision found is old enough."""
-        found: Sequence[StoredDecision] = ()
-        for depth in _DEPTHS:
-            found = await self.decisions(uid, depth)
-            if len(found) < depth or enough(found[0]):
-                break
-        return found
 
     async def losses(self, uid: JobUid, after_step: int, limit: int) -> Sequence[StoredLoss]:
         """Training losses by step."""

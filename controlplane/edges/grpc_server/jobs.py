@@ -217,14 +217,17 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         only = JobUid(request.uid) if request.uid else None
         found = await self._history.events(only, after, size + 1)
         told = [logged_event(e.sequence, e.event, self.name_of) for e in found]
+        more = len(found) > size
         if only is not None:
             # A decision is about many jobs; the store keeps what it says of each apart.
-            decided = await self._history.decisions_after(only, after)
+            decided = await self._history.decisions_after(only, after, size)
+            more = more or len(decided) > size
             told.extend(logged_decision(decision, self.name_of) for decision in decided)
             told.sort(key=lambda event: event.sequence)
         page = _whole_sequences(told, size)
         return jobs_pb2.ListEventsResponse(
-            events=page, next_after_sequence=page[-1].sequence if len(told) > len(page) else 0
+            events=page,
+            next_after_sequence=page[-1].sequence if more or len(told) > len(page) else 0,
         )
 
     async def GetLosses(  # noqa: N802

@@ -108,8 +108,10 @@ LOCAL = Caller("local", Role.ADMIN, trusted=True)
 LOCAL_OPERATOR = Caller("local-operator", Role.OPERATOR, trusted=True)
 """An operator without TLS: it says so in the metadata ``headrace-role``."""
 
-caller: ContextVar[Caller] = ContextVar("caller", default=LOCAL)
-"""Who made the call that is being served."""
+caller: ContextVar[Caller] = ContextVar("caller")
+"""Who made the call that is being served. There is none by default: who was not let in by the gate
+may do nothing.
+"""
 
 
 class RolesFileError(Exception):

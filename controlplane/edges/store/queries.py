@@ -39,6 +39,21 @@ def decisions(engine: Engine, uid: JobUid, limit: int) -> list[StoredDecision]:
     return newest_first[::-1]
 
 
+def decisions_after(
+    engine: Engine, uid: JobUid, after: SequenceNumber, limit: int
+) -> list[StoredDecision]:
+    """See ``Store.decisions_after``."""
+    later = (DECISIONS.c.uid == storable(uid), DECISIONS.c.seq > after)
+    in_order = (DECISIONS.c.seq, DECISIONS.c.place)
+    beyond = select(DECISIONS.c.seq).where(*later).order_by(*in_order).offset(limit).limit(1)
+    wanted = select(DECISIONS).where(*later).order_by(*in_order)
+    with engine.connect() as connection:
+        end = connection.scalar(beyond)
+        if end is not None:
+            wanted = wanted.where(DECISIONS.c.seq <= end)
+        return [to_decision(row) for row in connection.execute(wanted).mappings()]
+
+
 def losses(engine: Engine, uid: JobUid, after_step: int, limit: int) -> list[StoredLoss]:
     """See ``Store.losses``."""
     wanted = (

@@ -135,6 +135,15 @@ class Store:
         with told_as_store_errors(self._where):
             return queries.decisions(self._engine, uid, limit)
 
+    def decisions_after(
+        self, uid: JobUid, after: SequenceNumber, limit: int
+    ) -> list[StoredDecision]:
+        """The first decisions about a job after a number, oldest first. If there are more than
+        ``limit``, the one beyond comes too, and all that carry its number: none is told in part.
+        """
+        with told_as_store_errors(self._where):
+            return queries.decisions_after(self._engine, uid, after, limit)
+
     def losses(self, uid: JobUid, after_step: int = -1, limit: int = 10_000) -> list[StoredLoss]:
         """A page of a job's losses, by step."""
         with told_as_store_errors(self._where):

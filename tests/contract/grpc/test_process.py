@@ -25,8 +25,8 @@ from controlplane.edges.store import lease
 from controlplane.edges.store.errors import StoreError
 from controlplane.edges.store.store import Store
 from controlplane.edges.wall_clock import WallClock
-from controlplane.main import ControlPlane, main, running
-from headrace.api.generated import admin_pb2, jobs_pb2, nodes_pb2
+from controlplane.main import BROKEN, ControlPlane, main, running, serve
+from headrace.api.generated import admin_pb2, jobs_pb2, jobs_pb2_grpc, nodes_pb2
 from tests.contract.grpc.harness import (
     PATIENCE_SECONDS,
     Agent,
@@ -296,6 +296,32 @@ def test_a_process_that_cannot_start_says_why(tmp_path: Path) -> None:
         assert "--insecure-listen" in errors.decode()
 
     run(test())
+
+
+def test_a_store_that_breaks_in_mid_reign_is_not_told_as_one_that_cannot_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = tmp_path / "ready"
+
+    async def test() -> int:
+        serving = asyncio.create_task(serve(settings(tmp_path, ready_file=told)))
+
+        async def ready() -> bool:
+            return told.exists()
+
+        await eventually(ready)
+        with sqlite3.connect(tmp_path / "headrace.db") as database:
+            refused = (
+                "CREATE TRIGGER t BEFORE INSERT ON decisions BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
+            database.execute(refused)
+        async with grpc.aio.insecure_channel(json.loads(told.read_text())["grpc"]) as channel:
+            jobs = jobs_pb2_grpc.JobServiceStub(channel)  # type: ignore[no-untyped-call]
+            await jobs.SubmitJob(a_request())
+            return await serving
+
+    assert run(test()) == BROKEN
+    assert "the control plane ends: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,19 @@ def test_a_watch_ends_with_a_sentence_when_the_control_plane_stops(tmp_path: Pat
     run(test())
 
 
+async def paged_story(api: Api, uid: str, page_size: int) -> list[jobs_pb2.LoggedEvent]:
+    """All events of a job, page by page."""
+    story: list[jobs_pb2.LoggedEvent] = []
+    after = 0
+    while True:
+        request = jobs_pb2.ListEventsRequest(uid=uid, after_sequence=after, page_size=page_size)
+        page = await api.jobs.ListEvents(request)
+        story += page.events
+        after = page.next_after_sequence
+        if not after:
+            return story
+
+
 def test_events_tell_a_jobs_story_in_sentences_and_in_pages(tmp_path: Path) -> None:
     async def test() -> None:
         async with an_api(tmp_path) as api:
@@ -233,16 +246,9 @@ def test_events_tell_a_jobs_story_in_sentences_and_in_pages(tmp_path: Path) -> N
             await agent.progressed(launch, 1, 5.5)
             await agent.exited(launch, "Succeeded", 100)
             await api.until_stage(created.uid, "Succeeded")
-            story: list[jobs_pb2.LoggedEvent] = []
-            after = 0
-            while True:
-                page = await api.jobs.ListEvents(
-                    jobs_pb2.ListEventsRequest(uid=created.uid, after_sequence=after, page_size=2)
-                )
-                story += page.events
-                after = page.next_after_sequence
-                if not after:
-                    break
+            story = await paged_story(api, created.uid, 2)
+            assert await paged_story(api, created.uid, 1) == story
+            assert await paged_story(api, created.uid, 1000) == story
             everything = await api.jobs.ListEvents(jobs_pb2.ListEventsRequest(page_size=1000))
             negative = await refusal(
                 api.jobs.ListEvents(jobs_pb2.ListEventsRequest(after_sequence=-1))

@@ -146,6 +146,25 @@ def test_decisions_are_listed_by_job(url: str) -> None:
     asyncio.run(scenario())
 
 
+def test_decisions_are_paged_and_none_is_told_in_part(url: str) -> None:
+    async def scenario() -> None:
+        async with running(url) as world:
+            for n in range(5):
+                decision = decided(world.term, n, stop("a"), stop("b"), a=why(str(n)))
+                await world.decisions.append(decision)
+
+            def page(after: int, limit: int) -> list[int]:
+                found = world.store.decisions_after(JobUid("a"), SequenceNumber(after), limit)
+                return [row.sequence for row in found]
+
+            assert page(0, 3) == [1, 1, 2, 2]
+            assert page(2, 4) == [3, 3, 4, 4, 5, 5]
+            assert page(2, 6) == [3, 3, 4, 4, 5, 5]
+            assert page(5, 1) == []
+
+    asyncio.run(scenario())
+
+
 def test_a_decision_is_not_handed_to_the_loop_that_made_it(url: str) -> None:
     async def scenario() -> None:
         async with running(url) as world:

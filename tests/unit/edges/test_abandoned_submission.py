@@ -12,12 +12,14 @@ from controlplane.edges.grpc_server.directory import JobDirectory
 from controlplane.edges.grpc_server.door import Door
 from controlplane.edges.grpc_server.feed import StateFeed
 from controlplane.edges.grpc_server.ports import Told
+from controlplane.edges.grpc_server.roles import LOCAL, caller
 from controlplane.edges.grpc_server.submission import Submission
 from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.state import ClusterState
 from headrace.api.generated import jobs_pb2
 from tests.contract.grpc.harness import manifest
 
+UID = JobUid("a")
 REQUEST = jobs_pb2.SubmitJobRequest(manifest_json=json.dumps(manifest("train")))
 
 
@@ -46,10 +48,20 @@ def run(test: Callable[[Submission, SlowLog], Awaitable[None]]) -> None:
     submission = Submission(feed=feed, directory=directory, door=door, mint=lambda: next(uids))
 
     async def limited() -> None:
+        caller.set(LOCAL)
         async with asyncio.timeout(20):
             await test(submission, log)
 
     asyncio.run(limited())
+
+
+def test_who_was_not_let_in_by_the_gate_may_nothing() -> None:
+    feed = StateFeed(ClusterState.empty())
+    submission = Submission(
+        feed=feed, directory=JobDirectory(feed), door=Door(WallClock(), feed), mint=lambda: UID
+    )
+    with pytest.raises(LookupError):
+        asyncio.run(submission.submit(REQUEST))
 
 
 async def abandoned(submission: Submission, log: SlowLog) -> Told:
