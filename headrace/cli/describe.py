@@ -18,6 +18,8 @@ from headrace.client.client import Client
 
 _LABEL_WIDTH = 18
 _EVENTS_SHOWN = 12
+_ATTEMPTS_OF_RESTORED = 10**9
+"""After a restore, attempts go on from the clock's seconds; nothing else brings them so far."""
 _CONDITION_COLUMNS = (
     Column("CONDITION"),
     Column("STATUS", colours={"True": "32", "Unknown": "33"}),
@@ -76,7 +78,8 @@ def _describe_job(client: Client, job: jobs_pb2.Job) -> None:
     _field("Progress", f"{views.progress(job)}, loss {views.loss(job)}")
     _field("Checkpoint", f"step {status.progress.checkpoint_step}")
     _field("Ends in", views.eta(job, now))
-    _field("Attempt", f"{status.attempt}, {status.failures} failures")
+    jumped = " (counted on from a restore)" if status.attempt >= _ATTEMPTS_OF_RESTORED else ""
+    _field("Attempt", f"{status.attempt}{jumped}, {status.failures} failures")
     _field("Reconfigurations", status.reconfigurations)
     _field("Held", f"{status.held_accelerator_seconds:.0f} accelerator-seconds")
     dashboard = client.cluster().dashboard_url

@@ -22,7 +22,7 @@ MEANINGS = {
     ExitCode.OK: "done",
     ExitCode.FAILED: "failed; the message says what and what would help",
     ExitCode.USAGE: "wrong use of the command line",
-    ExitCode.NOT_FOUND: "no such job, node or queue",
+    ExitCode.NOT_FOUND: "no such job, attempt, rank, node or queue",
     ExitCode.REFUSED: "refused: an invalid manifest, or not allowed",
     ExitCode.UNREACHABLE: "no control plane answers",
     ExitCode.JOB_FAILED: "a job that was waited for failed",

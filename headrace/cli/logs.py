@@ -39,7 +39,7 @@ def logs(session: Session, name: str, namespace: str, wanted: Wanted) -> None:
     """Writes a rank's output to stdout.
 
     Raises:
-        CommandError: The job has not started, and is not to be followed.
+        CommandError: The job has not started, or not that attempt, and is not to be followed.
     """
     with session.client(patience_seconds=30.0) as client:
         job = find_job(client, name, namespace)
@@ -48,6 +48,12 @@ def logs(session: Session, name: str, namespace: str, wanted: Wanted) -> None:
                 raise CommandError(
                     ExitCode.FAILED,
                     f"{name} has not started yet, so there is no output; -f waits for it",
+                )
+            if wanted.attempt > job.status.attempt:
+                raise CommandError(
+                    ExitCode.NOT_FOUND,
+                    f"wanted an attempt of {name} between 1 and {job.status.attempt}, got "
+                    f"{wanted.attempt}; -f waits for it",
                 )
             told = False
             for piece in client.stream_logs(
@@ -92,10 +98,16 @@ def unit_of(job: jobs_pb2.Job, rank: int) -> int:
 
 
 def _follow(client: Client, uid: str, wanted: Wanted) -> None:
-    """Shows one attempt after the other until the job is finished."""
+    """Shows one attempt after the other until the job is finished.
+
+    Raises:
+        CommandError: It finished without the attempt that was wanted.
+    """
     attempt, tail = wanted.attempt, wanted.tail_lines
     while True:
         job = _job_with_attempt(client, uid, attempt or 1)
+        if job is None and wanted.attempt:
+            raise CommandError(ExitCode.NOT_FOUND, f"the job ended without an attempt {attempt}")
         if job is None:
             return
         attempt = attempt or job.status.attempt

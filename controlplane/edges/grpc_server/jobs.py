@@ -266,13 +266,12 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             node = await self._place_of(record, JobUid(request.uid), attempt, request.unit)
         elif record is None:
             raise not_found("job with uid", request.uid)
+        if node is None and attempt:
+            what = f"unit {request.unit} in attempt"
+            raise not_found(what, str(attempt), "its start is not in the log (any more)")
         if node is None:
-            note = (
-                "the job has not started yet, so there is no output"
-                if not attempt
-                else f"attempt {attempt} has no unit {request.unit} that is known here"
-            )
-            yield jobs_pb2.StreamLogsResponse(attempt=attempt, unit=request.unit, note=note)
+            note = "the job has not started yet, so there is no output"
+            yield jobs_pb2.StreamLogsResponse(unit=request.unit, note=note)
             return
         wanted = LogRequest(
             JobUid(request.uid), attempt, request.unit, request.tail_lines, request.follow

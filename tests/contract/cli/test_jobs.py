@@ -197,6 +197,16 @@ def test_describe_tells_names_of_variables_and_never_a_value(
     assert "http://127.0.0.1:8265" in told
 
 
+def test_describe_says_why_attempts_have_jumped(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    plane.put("a", attempt=3)
+    plane.put("restored", attempt=1_795_701_110)
+    assert "3, 0 failures" in headrace("describe", "job", "a").stdout
+    told = headrace("describe", "job", "restored").stdout
+    assert "1795701110 (counted on from a restore), 0 failures" in told
+
+
 def test_explain_says_what_is_missing_and_who_holds_it(
     headrace: Headrace, plane: FakeControlPlane
 ) -> None:
@@ -288,6 +298,18 @@ def test_logs_print_what_was_kept(headrace: Headrace, plane: FakeControlPlane) -
     plane.output[1, 1] = [b"step 1\n", b"step 2\n"]
     assert headrace("logs", "a", "--rank", "1").stdout == "step 1\nstep 2\n"
     assert headrace("logs", "a", "--rank", "2").exit_code == ExitCode.NOT_FOUND
+
+
+def test_logs_of_an_attempt_that_never_was_are_an_error(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    plane.put("a", "Succeeded", attempt=2)
+    told = headrace("logs", "a", "-a", "9")
+    assert told.exit_code == ExitCode.NOT_FOUND
+    assert "wanted an attempt of a between 1 and 2, got 9" in told.stderr
+    told = headrace("logs", "a", "-a", "9", "-f")
+    assert told.exit_code == ExitCode.NOT_FOUND
+    assert "the job ended without an attempt 9" in told.stderr
 
 
 def test_logs_without_a_line_say_how_the_job_stands(

@@ -176,7 +176,7 @@ def test_a_slow_reader_loses_output_and_holds_nobody_up(tmp_path: Path) -> None:
     run(test())
 
 
-def test_what_cannot_be_read_is_said_in_a_note(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     async def test() -> None:
         async with an_api(tmp_path) as api:
             waiting = await api.submit(
@@ -187,15 +187,16 @@ def test_what_cannot_be_read_is_said_in_a_note(tmp_path: Path) -> None:
             notes = [piece.note async for piece in reading(api, waiting.uid)]
             agent, uid = await a_running_job(api)
             away = [piece.note async for piece in reading(api, uid)]
-            no_unit = [piece.note async for piece in reading(api, uid, unit=9)]
-            no_attempt = [piece.note async for piece in reading(api, uid, attempt=9)]
+            no_unit = await refusal(reading(api, uid, unit=9).read())
+            no_attempt = await refusal(reading(api, uid, attempt=9).read())
             nobody = await refusal(reading(api, "nobody").read())
             negative = await refusal(reading(api, uid, unit=-1).read())
         assert "not started" in notes[0]
         assert f"{agent.node} is not connected" in away[0]
-        assert "no unit 9" in no_unit[0]
-        assert "attempt 9" in no_attempt[0]
-        assert nobody.code() is grpc.StatusCode.NOT_FOUND
+        assert "no unit 9 in attempt '1'" in str(no_unit.details())
+        assert "no unit 0 in attempt '9'" in str(no_attempt.details())
+        for missing in (nobody, no_unit, no_attempt):
+            assert missing.code() is grpc.StatusCode.NOT_FOUND
         assert "unit" in violations(negative)
 
     run(test())
