@@ -4,6 +4,7 @@ import difflib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,27 +118,49 @@ def remove_node(session: Session, node: str) -> None:
     say(f"node/{node} forgotten")
 
 
-def download(session: Session, what: str, target: str) -> None:
-    """Writes a snapshot or a backup; a file appears only when it is whole."""
+def snapshot(session: Session, target: str) -> None:
+    """Writes a snapshot to a file or to stdout (``-``)."""
     with session.client() as client:
-        pieces = client.snapshot() if what == "snapshot" else client.backup()
-        if target == "-":
+        _download(client.snapshot(), target)
+
+
+def backup(session: Session, target: str, *, force: bool) -> None:
+    """Writes a backup to a file or to stdout (``-``).
+
+    Raises:
+        CommandError: The file is there already, and is not to be replaced: it may be the only copy.
+    """
+    if target != "-" and not force and Path(target).exists():
+        raise CommandError(
+            ExitCode.REFUSED, f"{target} is there already; --force replaces it by the new backup"
+        )
+    with session.client() as client:
+        _download(client.backup(), target)
+
+
+def _download(pieces: Iterator[bytes], target: str) -> None:
+    """Writes the pieces; a file appears, or is replaced, only when it is whole."""
+    if target == "-":
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        return
+    path = Path(target)
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.part")
+    written = 0
+    try:
+        # It may hold what only its owner should read: manifests with their environments.
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
             for piece in pieces:
-                sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
-            return
-        path = Path(target)
-        scratch = path.with_name(f"{path.name}.{os.getpid()}.part")
-        written = 0
-        try:
-            # It may hold what only its owner should read: manifests with their environments.
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                for piece in pieces:
-                    written += stream.write(piece)
-                stream.flush()
-                os.fsync(stream.fileno())
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+                written += stream.write(piece)
+            stream.flush()
+            os.fsync(stream.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        raise CommandError(
+            ExitCode.FAILED, f"{path} cannot be written: {error.strerror or error}"
+        ) from error
+    finally:
+        scratch.unlink(missing_ok=True)
     say(f"{path}: {written} bytes")

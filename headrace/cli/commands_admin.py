@@ -114,18 +114,21 @@ def snapshot(
     """Export the cluster as the deciding loop sees it, to simulate or to replay."""
     from headrace.cli import admin
 
-    admin.download(session_of(context), "snapshot", output)
+    admin.snapshot(session_of(context), output)
 
 
 @guarded
 def backup(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(help="File to write.")],
+    file: Annotated[str, typer.Argument(help="File to write; - for standard output.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the file if it is there already.")
+    ] = False,
 ) -> None:
     """Write a consistent copy of the store, while everything runs."""
     from headrace.cli import admin
 
-    admin.download(session_of(context), "backup", file)
+    admin.backup(session_of(context), file, force=force)
 
 
 def register(app: typer.Typer) -> None:

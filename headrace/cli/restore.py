@@ -57,7 +57,7 @@ def restore_database(backup: Path, url: str) -> None:
     """Fills the empty database at ``url`` by the server's own program.
 
     Raises:
-        CommandError: It refused, and has said why; or it is not installed here.
+        CommandError: It refused, in its own words; or it is not installed here.
         OSError: The backup cannot be read.
     """
     if missing_packages(["controlplane"]):
@@ -67,10 +67,18 @@ def restore_database(backup: Path, url: str) -> None:
         )
     backup.open("rb").close()
     command = [sys.executable, "-m", "controlplane", "restore"]
-    status = subprocess.call([*command, "--from", str(backup), "--database-url", url])
-    if status:
-        code = ExitCode.REFUSED if status == _SERVER_REFUSED else ExitCode.FAILED
-        raise CommandError(code, f"{backup} was not restored")
+    ended = subprocess.run(
+        [*command, "--from", str(backup), "--database-url", url],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    told = ended.stderr.strip()
+    if ended.returncode:
+        code = ExitCode.REFUSED if ended.returncode == _SERVER_REFUSED else ExitCode.FAILED
+        raise CommandError(code, f"{backup}: {told or 'nothing was restored'}")
+    if told:
+        note(told)
 
 
 def set_store_aside(home: Path) -> Path | None:

@@ -158,12 +158,11 @@ def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
             yield from whole
     except zlib.error as error:
         raise BackupRefusedError(
-            f"this is not a backup of a store, or it is damaged ({error}); nothing was restored"
+            f"this is not a backup of a store, or it is damaged ({error})"
         ) from error
     if rest or not unpacker.eof:
         raise BackupRefusedError(
-            "the backup is cut off, so nothing was restored; copy the file again, or take an "
-            "earlier one"
+            "the backup is cut off; copy the file again, or take an earlier one"
         )
 
 
@@ -212,9 +211,9 @@ def _fill(connection: Connection, header: _Header, lines: Iterator[bytes]) -> No
         batch.append(row)
         counts[name] += 1
     else:
-        raise BackupRefusedError("the backup has no end, so nothing was restored")
+        raise BackupRefusedError("the backup has no end")
     for _surplus in lines:  # Reads on to the end, where the checksum is.
-        raise BackupRefusedError("the backup goes on after its end, so nothing was restored")
+        raise BackupRefusedError("the backup goes on after its end")
 
 
 def _parsed(line: bytes, header: _Header) -> tuple[str, dict[str, Any]]:
@@ -226,9 +225,7 @@ def _parsed(line: bytes, header: _Header) -> tuple[str, dict[str, Any]]:
         name, values = value
         return str(name), dict(zip(header.tables[name], values, strict=True))
     except (ValueError, KeyError, TypeError) as error:
-        raise BackupRefusedError(
-            f"the backup is damaged at {line[:60]!r}; nothing was restored"
-        ) from error
+        raise BackupRefusedError(f"the backup is damaged at {line[:60]!r}") from error
 
 
 def _insert(
@@ -248,9 +245,7 @@ def _check_counts(promised: dict[str, int], counts: Counter[str]) -> None:
         if counts[name] != wanted
     ]
     if wrong:
-        raise BackupRefusedError(
-            f"the backup is damaged: it holds {', '.join(wrong)}; nothing was restored"
-        )
+        raise BackupRefusedError(f"the backup is damaged: it holds {', '.join(wrong)}")
 
 
 def _jump(connection: Connection, header: _Header, now: Instant) -> None:

@@ -58,6 +58,28 @@ def test_snapshot_and_backup_are_files_of_their_owner(headrace: Headrace, tmp_pa
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+def test_a_backup_that_is_there_is_replaced_only_by_force(
+    headrace: Headrace, tmp_path: Path
+) -> None:
+    file = tmp_path / "store.backup"
+    file.write_bytes(b"the only copy")
+    refused = headrace("backup", str(file))
+    assert refused.exit_code == ExitCode.REFUSED
+    assert f"{file} is there already; --force" in refused.stderr
+    assert file.read_bytes() == b"the only copy"
+    assert headrace("backup", str(file), "--force").exit_code == ExitCode.OK
+    assert file.read_bytes() == b"first half, second half"
+
+
+def test_a_backup_that_cannot_be_written_names_the_file_that_was_wanted(
+    headrace: Headrace, tmp_path: Path
+) -> None:
+    file = tmp_path / "no-such-folder" / "store.backup"
+    result = headrace("backup", str(file))
+    assert result.exit_code == ExitCode.FAILED
+    assert result.stderr == f"headrace: {file} cannot be written: No such file or directory\n"
+
+
 def test_half_a_backup_is_no_backup(
     headrace: Headrace, plane: FakeControlPlane, tmp_path: Path
 ) -> None:

@@ -114,6 +114,8 @@ def test_a_backup_restores_into_the_home_and_the_old_store_is_kept(
     for unusable, code in ((cut, ExitCode.REFUSED), (tmp_path / "none", ExitCode.FAILED)):
         result = unpointed("restore", str(unusable))
         assert result.exit_code == code, result.output
+        assert result.stderr.count("\n") == 1, "said once"
+        assert str(unusable) in result.stderr
         assert [each.name for each in fresh.glob("*.db*")] == ["headrace.db"]
         assert (fresh / "headrace.db").read_bytes() == b"an older store"
     result = unpointed("restore", str(file))
