@@ -445,7 +445,8 @@ class ControlPlane:
         if not len(reign.tail):
             # Whatever has a lower number than the last decision came out of the tail already.
             folded = report.state.last_sequence
-        self._feed.publish(report.state, folded)
+        said = report.outcome.said if report.outcome is not None else None
+        self._feed.publish(report.state, folded, said)
 
     async def _keep_lease_while_loading(self, writer: GroupCommitWriter) -> None:
         """So that nobody takes the term from one that has a large state to load."""

@@ -20,16 +20,14 @@ from controlplane.baselines.capacity import Capacity, Holding, Parts
 from controlplane.baselines.layout import placement_on, sizes
 from controlplane.baselines.order import (
     RUNNING,
-    Answers,
-    Holders,
     Quotas,
     candidates,
     impossible,
     left_nodes,
     nodes_to_leave,
     outdated,
-    waits,
 )
+from controlplane.baselines.waiting import Ahead, Question, Waits, question
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.job import Topology
 from controlplane.domain.lifecycle import Stage
@@ -210,11 +208,11 @@ class _Admission:
         self.quotas = round_.quotas.copy()
         self._round = round_
         self._sticky = sticky
-        self._holders = Holders(round_.snapshot, self.paper)
+        self._waits = Waits(round_.snapshot, self.paper)
         self._at: dict[JobUid, tuple[Placement, Parts]] = {}
         self._claims: dict[JobUid, Holding] = {}
         self._order: list[JobRecord] = []
-        self._answers = Answers()
+        self._answers: dict[Question, Reason] = {}
 
     def run(self, records: list[JobRecord]) -> None:
         """Goes through all candidates in order."""
@@ -228,19 +226,18 @@ class _Admission:
         for record in self._order if self._sticky else ():
             self._claim(record)
         for rank, record in enumerate(records):
-            known = self._answers.take(record) if record.attempt is None else None
+            known = self._answers.get(question(record)) if record.attempt is None else None
             if known is not None:
                 self.reasons[record.job.uid] = known
                 continue
             holding = self._minimum(record)
             if isinstance(holding, Reason):
                 self.reasons[record.uid] = holding
-                if record.attempt is None:
-                    # Only less is left for those who come later, so their answer is the same.
-                    lasting = holding.code is not ReasonCode.WAITING_FOR_ACCELERATORS
-                    self._answers.give(record, holding, lasting=lasting)
                 continue
             self.quotas.use(record.job.spec.queue, holding.count)
+            if record.attempt is None:
+                ids = holding.ids().items()
+                self._waits.starts(record.uid, [(name, one) for name, each in ids for one in each])
             self.reasons[record.uid] = RUNNING
             at, own = self._at.get(record.uid, (None, {}))
             self.seats[record.uid] = _Seat(record, rank, at, own, holding)
@@ -255,14 +252,17 @@ class _Admission:
     def _minimum(self, record: JobRecord) -> Holding | Reason:
         spec = record.job.spec
         claim = self._claims.pop(record.uid, None)
-        why = None if claim is not None else impossible(record, self.paper, self.quotas)
-        if why is not None:
-            return why
+        never = None if claim is not None else impossible(record, self.paper, self.quotas)
+        if never is not None:
+            self._answers[question(record)] = never
+            return never
         least = sizes(spec)[0]
-        if not self.quotas.allows(spec.queue, least):
+        left = self.quotas.left(spec.queue)
+        if left is not None and left < least:
             if claim is not None:
                 self.paper.give_back(claim)
-            return self.quotas.exceeded(spec.queue, least)
+            self._comes_first(Ahead(record, least, of_quota=True))
+            return self._waits.for_quota(record, least, left)
         holding = claim or self.paper.reserve(spec.accelerators, least)
         holding = holding or self._at_the_cost_of_later_ones(record, least)
         if holding is not None:
@@ -270,7 +270,14 @@ class _Admission:
         available = self.paper.most(spec.accelerators)
         if spec.accelerators.topology is Topology.SAME_NODE:
             self.scattered |= self.paper.total_left(spec.accelerators) >= least
-        return waits(least, available, self._holders.of(record))
+        self._comes_first(Ahead(record, least))
+        return self._waits.for_accelerators(record, least, available)
+
+    def _comes_first(self, ahead: Ahead) -> None:
+        """Those who ask the same later wait behind this one: only less is left for them."""
+        if ahead.record.attempt is None:
+            behind = self._waits.behind(ahead.record, ahead.wanted, ahead)
+            self._answers[question(ahead.record)] = behind
 
     def _at_the_cost_of_later_ones(self, record: JobRecord, least: int) -> Holding | None:
         """Takes what running jobs that come later in the order have, the last one's first."""

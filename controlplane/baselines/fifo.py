@@ -8,16 +8,14 @@ from controlplane.baselines.capacity import Capacity, Signature, signature
 from controlplane.baselines.layout import placement_on, sizes
 from controlplane.baselines.order import (
     RUNNING,
-    Answers,
-    Holders,
     Quotas,
     candidates,
     impossible,
     left_nodes,
     nodes_to_leave,
     outdated,
-    waits,
 )
+from controlplane.baselines.waiting import Ahead, Question, Waits, question
 from controlplane.domain.ids import JobUid, NodeId, QueueName
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
@@ -38,14 +36,14 @@ class _Round:
         self.snapshot = snapshot
         self.left = Capacity(snapshot, without=snapshot.holders)
         self.quotas = Quotas(snapshot)
-        self.holders = Holders(snapshot, self.left)
+        self.waits = Waits(snapshot, self.left)
         self.targets: dict[JobUid, Placement] = {}
         self.reasons: dict[JobUid, Reason] = {}
-        self.answers = Answers()
+        self.answers: dict[Question, Reason] = {}
         self.away = nodes_to_leave(snapshot)
-        self.kept_for: dict[NodeId, Reason] = {}
-        self.blocked: dict[Signature, Reason] = {}
-        self.queue_blocked: dict[QueueName, Reason] = {}
+        self.kept_for: dict[NodeId, Ahead] = {}
+        self.blocked: dict[Signature, Ahead] = {}
+        self.queue_blocked: dict[QueueName, Ahead] = {}
 
     def decide(self) -> Decision:
         waiting = []
@@ -55,7 +53,7 @@ class _Round:
             elif self.snapshot.at >= record.backoff_until:
                 waiting.append(record)
         for record in waiting:
-            known = self.answers.take(record)
+            known = self.answers.get(question(record))
             if known is None:
                 self._place(record)
             else:
@@ -83,31 +81,29 @@ class _Round:
         spec = record.job.spec
         never = impossible(record, self.left, self.quotas)
         if never is not None:
-            self.reasons[record.uid] = never
-            self.answers.give(record, never, lasting=True)
-            return
-        behind = self.blocked.get(signature(spec.accelerators)) or self.queue_blocked.get(
-            spec.queue
-        )
-        if behind is not None:
-            self.reasons[record.uid] = behind
-            self.answers.give(record, behind, lasting=False)
+            self.reasons[record.uid] = self.answers[question(record)] = never
             return
         most = self.left.most_if_empty(spec.accelerators)
         quota = self.quotas.whole(spec.queue)
         limit = most if quota is None else min(most, quota)
         wanted = max(n for n in sizes(spec) if n <= limit)
-        if not self.quotas.allows(spec.queue, wanted):
-            self.reasons[record.uid] = self.quotas.exceeded(spec.queue, wanted)
-            self.queue_blocked[spec.queue] = _behind(
-                record, f"{wanted} accelerators of the quota of queue {spec.queue}"
-            )
+        ahead = self.blocked.get(signature(spec.accelerators)) or self.queue_blocked.get(spec.queue)
+        if ahead is not None:
+            # Nobody who comes later and asks the same finds more.
+            behind = self.waits.behind(record, wanted, ahead)
+            self.reasons[record.uid] = self.answers[question(record)] = behind
+            return
+        left = self.quotas.left(spec.queue)
+        if left is not None and left < wanted:
+            self.reasons[record.uid] = self.waits.for_quota(record, wanted, left)
+            self.queue_blocked[spec.queue] = Ahead(record, wanted, of_quota=True)
             return
         holding = self.left.reserve(spec.accelerators, wanted)
         if holding is None:
             self._block(record, wanted)
             return
-        self.targets[record.uid] = placement_on(spec, holding.parts)
+        target = self.targets[record.uid] = placement_on(spec, holding.parts)
+        self.waits.starts(record.uid, tuple(target.slots()))
         self.reasons[record.uid] = RUNNING
         self.quotas.use(spec.queue, wanted)
 
@@ -116,18 +112,13 @@ class _Round:
         request = record.job.spec.accelerators
         could_use = self.left.names(request)
         kept = next((self.kept_for[n] for n in could_use if n in self.kept_for), None)
-        if kept is not None and self.left.most(request) == 0:
-            self.reasons[record.uid] = kept
+        available = self.left.most(request)
+        if kept is not None and available == 0:
+            self.reasons[record.uid] = self.waits.behind(record, wanted, kept)
         else:
-            available = self.left.most(request)
-            self.reasons[record.uid] = waits(wanted, available, self.holders.of(record))
-        behind = _behind(record, f"{wanted} accelerators")
+            self.reasons[record.uid] = self.waits.for_accelerators(record, wanted, available)
+        ahead = Ahead(record, wanted)
         for node in could_use:
-            self.kept_for.setdefault(node, behind)
+            self.kept_for.setdefault(node, ahead)
         self.left.withhold(request)
-        self.blocked[signature(request)] = behind
-
-
-def _behind(record: JobRecord, what: str) -> Reason:
-    text = f"{record.job.full_name} came first and waits for {what}"
-    return Reason(ReasonCode.BEHIND_EARLIER_JOB, text, holders=(record.uid,))
+        self.blocked[signature(request)] = ahead

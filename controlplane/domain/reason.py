@@ -2,12 +2,20 @@
 
 A reason is data. Its sentence is made from its fields, so two equal reasons read the same and an
 unchanged reason can be recognised and need not be told again.
+
+What a waiting job lacks is a fact about the job. Who holds that, and who is ahead, are facts about
+others: they pass with every start and finish, and a queue of thousands would fill the log with
+them. So they are no news (``repeats``), and whoever asks is told them as the last cycle saw them.
 """
 
+import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from controlplane.domain.ids import JobUid
+
+_HOLDERS_NAMED = 5
 
 
 class ReasonCode(StrEnum):
@@ -62,6 +70,9 @@ class Reason:
         wanted: Accelerators asked for, where that is what it is about.
         available: Accelerators there were for it.
         holders: Jobs that hold what is missing, largest holder first, at most five.
+        more_holders: Jobs beyond those that hold some of it.
+        type: Type of the accelerators; empty where any will do.
+        behind: The job that comes first and waits for the same; empty if none does.
     """
 
     code: ReasonCode
@@ -69,8 +80,28 @@ class Reason:
     wanted: int = 0
     available: int = 0
     holders: tuple[JobUid, ...] = ()
+    more_holders: int = 0
+    type: str = ""
+    behind: JobUid = JobUid("")
 
     @property
     def deficit(self) -> int:
         """Accelerators missing."""
         return max(0, self.wanted - self.available)
+
+    def repeats(self, told: "Reason | None") -> bool:
+        """Whether who was told ``told`` learns nothing new: holders, and who is ahead, aside."""
+        return (
+            told is not None
+            and self.code is told.code
+            and self.wanted == told.wanted
+            and self.available == told.available
+            and self.type == told.type
+            and (self.message == told.message or bool(self.behind and told.behind))
+        )
+
+
+def named_holders(held: Mapping[JobUid, int]) -> tuple[tuple[JobUid, ...], int]:
+    """Of those who hold something the few that a reason names, and how many more there are."""
+    largest = heapq.nsmallest(_HOLDERS_NAMED, held.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(uid for uid, _ in largest), len(held) - len(largest)

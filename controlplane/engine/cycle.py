@@ -16,7 +16,7 @@ from controlplane.domain.ids import JobUid, QueueName, Term
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Policy
-from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.reason import Reason, ReasonCode, named_holders
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
 from controlplane.engine.duties import SUSPENDED, duties
@@ -34,10 +34,13 @@ class Outcome:
     Attributes:
         decided: The decision as it is logged and folded.
         refused: Why the policy's decision was not carried out; empty when it was.
+        said: What the policy said of each job. Most of it repeats what the job was told before, and
+            is not logged again; but who holds what a job lacks is here as it is now.
     """
 
     decided: CycleDecided
     refused: tuple[str, ...] = ()
+    said: Mapping[JobUid, Reason] = field(default_factory=dict)
 
     @property
     def changes_nothing(self) -> bool:
@@ -49,6 +52,7 @@ class Outcome:
 class _Orders:
     actions: list[Action] = field(default_factory=list)
     reasons: dict[JobUid, Reason] = field(default_factory=dict)
+    said: Mapping[JobUid, Reason] = field(default_factory=dict)
 
 
 def run_cycle(
@@ -75,7 +79,7 @@ def run_cycle(
     if refused:
         text = f"policy {name} gave no usable decision: {refused[0]}"
         orders = _tell_waiting(snapshot, Reason(ReasonCode.POLICY_REFUSED, text))
-    return Outcome(_decided(state, snapshot, term, due, orders), refused)
+    return Outcome(_decided(state, snapshot, term, due, orders), refused, orders.said)
 
 
 def hold_back(state: ClusterState, now: Instant, term: Term) -> Outcome:
@@ -97,13 +101,12 @@ def _decided(
     due: tuple[Action, ...],
     orders: _Orders,
 ) -> CycleDecided:
-    """The decision as it is logged; reasons that did not change are not told again."""
+    """The decision as it is logged; reasons that are no news are not told again."""
     jobs = snapshot.jobs
     told = tuple(
         (uid, reason)
         for uid, reason in orders.reasons.items()
-        # Most are the very same one; to compare thousands field by field takes its time.
-        if (known := jobs[uid].reason) is not reason and known != reason
+        if (known := jobs[uid].reason) is not reason and not reason.repeats(known)
     )
     actions = (*due, *orders.actions)
     return CycleDecided(term, state.last_sequence, actions, told, at=snapshot.at)
@@ -137,7 +140,7 @@ def _tell_waiting(snapshot: ClusterSnapshot, reason: Reason) -> _Orders:
 
 
 def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
-    orders = _Orders()
+    orders = _Orders(said=decision.reasons)
     released = _Released(snapshot)
     newcomers = _Newcomers(snapshot, decision)
     targets, reasons = decision.targets, decision.reasons
@@ -146,8 +149,11 @@ def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
             continue
         target = targets.get(uid)
         why = reasons.get(uid)
-        if target is None and why is record.reason and record.stage is Stage.QUEUED:
-            continue  # Most jobs of a long queue: they wait on, for the very same reason.
+        if target is None and why is not None and record.stage is Stage.QUEUED:
+            # Most jobs of a long queue: they wait on, and nothing is new for them.
+            if why is not record.reason and not why.repeats(record.reason):
+                orders.reasons[uid] = why
+            continue
         if record.attempt is not None:
             _steer(orders, record, record.attempt, target, why, newcomers)
         elif record.stage is Stage.SUSPENDED:
@@ -274,13 +280,12 @@ class _Released:
         wanted = target.accelerator_count
         if record.uid in self._strays:
             text = f"ranks of an earlier attempt are being ended on {self._strays[record.uid]}"
-            return Reason(ReasonCode.WAITING_FOR_RELEASE, text, wanted, 0, (record.uid,))
-        taken = [slot for slot in target.slots() if slot in held]
+            return _not_released(record, text, wanted, 0, {record.uid: 1})
+        taken = Counter(held[slot] for slot in target.slots() if slot in held)
         if taken:
-            holders = tuple(dict.fromkeys(held[slot] for slot in taken))[:5]
-            text = f"{len(taken)} of its {wanted} accelerators are being released"
-            free = wanted - len(taken)
-            return Reason(ReasonCode.WAITING_FOR_RELEASE, text, wanted, free, holders)
+            count = taken.total()
+            text = f"{count} of its {wanted} accelerators are being released"
+            return _not_released(record, text, wanted, wanted - count, taken)
         name = record.job.spec.queue
         quota = self._quota(name)
         if quota is None:
@@ -289,7 +294,7 @@ class _Released:
         if wanted <= quota - in_use:
             return None
         text = f"queue {name} still holds {in_use} of its {quota}"
-        return Reason(ReasonCode.WAITING_FOR_RELEASE, text, wanted, max(0, quota - in_use))
+        return _not_released(record, text, wanted, max(0, quota - in_use), self._holders_in(name))
 
     def use(self, record: JobRecord, target: Placement) -> None:
         """The target starts."""
@@ -300,6 +305,15 @@ class _Released:
         queue = self._snapshot.queues.get(name)
         return queue.quota_accelerators if queue is not None else None
 
+    def _holders_in(self, name: QueueName) -> Counter[JobUid]:
+        """The queue's jobs that hold something, and how much."""
+        jobs = self._snapshot.jobs
+        return Counter(
+            uid
+            for uid in self._snapshot.holders.values()
+            if uid in jobs and jobs[uid].job.spec.queue == name
+        )
+
     def _held_by_queue(self) -> Counter[QueueName]:
         """Accelerators that each queue's jobs hold, those being released included."""
         if self._in_queues is None:
@@ -309,6 +323,19 @@ class _Released:
                 if record is not None:
                     self._in_queues[record.job.spec.queue] += 1
         return self._in_queues
+
+
+def _not_released(
+    record: JobRecord, text: str, wanted: int, free: int, held: Mapping[JobUid, int]
+) -> Reason:
+    return Reason(
+        ReasonCode.WAITING_FOR_RELEASE,
+        text,
+        wanted,
+        free,
+        *named_holders(held),
+        type=record.job.spec.accelerators.type,
+    )
 
 
 def _start(record: JobRecord, target: Placement, why: Reason | None) -> StartAttempt:

@@ -65,6 +65,9 @@ def reason_to_wire(reason: Reason | None) -> common_pb2.Reason | None:
         wanted=reason.wanted,
         available=reason.available,
         holders=reason.holders,
+        more_holders=reason.more_holders,
+        type=reason.type,
+        behind=reason.behind,
     )
 
 
@@ -83,6 +86,9 @@ def reason_from_wire(reason: common_pb2.Reason) -> Reason:
         reason.wanted,
         reason.available,
         tuple(JobUid(holder) for holder in reason.holders),
+        reason.more_holders,
+        reason.type,
+        JobUid(reason.behind),
     )
 
 

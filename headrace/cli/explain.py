@@ -1,12 +1,13 @@
 """``headrace explain``: why a job stands where it stands."""
 
+import textwrap
 import time
 from typing import Any
 
 from headrace.api.generated import admin_pb2, jobs_pb2
 from headrace.cli import views
 from headrace.cli.get import find_job
-from headrace.cli.output import Format, document, say, table
+from headrace.cli.output import Format, document, say, table, width
 from headrace.cli.session import Session
 from headrace.cli.tables import Column, age
 
@@ -45,26 +46,42 @@ def explain(session: Session, name: str, namespace: str, output: Format) -> None
 
 
 def sentences(job: jobs_pb2.Job, told: admin_pb2.ExplainResponse) -> list[str]:
-    """The explanation as lines for people."""
+    """The explanation as lines for people, no wider than the terminal."""
+    reason = told.reason
     lines = [f"{job.namespace}/{job.name} is {told.stage or job.status.stage}"]
     if job.status.plan:
         nodes = ", ".join(sorted({unit.node for unit in job.status.units}))
         lines[0] += f" under plan {job.status.plan} on {nodes}"
-    if told.reason.code:
-        lines.append(f"  {views.reason(told.reason)}")
-    missing = told.reason.wanted - told.reason.available
+    if reason.code:
+        lines += f"  {views.reason(reason)}".split("\n")
+    missing = reason.wanted - reason.available
     if missing > 0:
+        kind = f"{reason.type} accelerators" if reason.type else "accelerators"
         lines.append(
-            f"  wanted {told.reason.wanted} accelerators, there are {told.reason.available} for "
-            f"it: {missing} short"
+            f"  wanted {reason.wanted} {kind}, there are {reason.available} for it: {missing} short"
         )
     lines += [
         f"  {holder.namespace}/{holder.name} holds {holder.accelerators} ({holder.uid})"
         for holder in told.holders
     ]
+    if reason.more_holders:
+        lines.append(f"  and {reason.more_holders} more jobs hold some")
     if told.position:
         lines.append(f"  place {told.position} among the waiting jobs of queue {job.queue}")
-    return lines
+    return [part for line in lines for part in _folded(line)]
+
+
+def _folded(line: str) -> list[str]:
+    """The line in pieces that fit the terminal, broken between words only."""
+    return textwrap.wrap(
+        line,
+        width(),
+        subsequent_indent="    ",
+        expand_tabs=False,
+        replace_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [line]
 
 
 def _document(job: jobs_pb2.Job, told: admin_pb2.ExplainResponse) -> dict[str, Any]:

@@ -219,6 +219,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         record = self._directory.find(uid)
         if record is None:
             raise not_found("job with uid", uid)
+        record = self._feed.as_of_now(record)
         decisions = await self._history.decisions(uid, _DECISIONS_TOLD)
         return admin_pb2.ExplainResponse(
             stage=record.stage.value,

@@ -6,11 +6,13 @@ one costs a set of uids and misses nothing that is still true.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from controlplane.domain.changing import changed
 from controlplane.domain.ids import JobUid, NodeId, SequenceNumber
+from controlplane.domain.reason import Reason
 from controlplane.domain.record import JobRecord
 from controlplane.engine.state import ClusterState
 
@@ -85,6 +87,7 @@ class StateFeed:
         self._watchers: set[Watcher] = set()
         self._folded_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._listeners: list[Callable[[Changes], None]] = []
+        self._said: Mapping[JobUid, Reason] = {}
 
     @property
     def version(self) -> int:
@@ -95,15 +98,23 @@ class StateFeed:
         """Calls ``listener`` with every publication, before watchers wake."""
         self._listeners.append(listener)
 
-    def publish(self, state: ClusterState, folded: SequenceNumber | None = None) -> None:
+    def publish(
+        self,
+        state: ClusterState,
+        folded: SequenceNumber | None = None,
+        said: Mapping[JobUid, Reason] | None = None,
+    ) -> None:
         """Makes ``state`` the present one.
 
         Args:
             state: The state after a cycle.
             folded: Number of the last event that came out of the log; None for none new.
+            said: What the cycle's policy said of each job; None if it was not asked.
         """
         changes = changes_between(self.state, state)
         self.state = state
+        if said is not None:
+            self._said = said
         if folded is not None:
             self.folded = max(self.folded, folded)
         version = self.version
@@ -125,9 +136,20 @@ class StateFeed:
         """Starts over from a state that was restored. What changed before it is for the log to
         tell.
         """
-        self.publish(state, state.last_sequence)
+        self.publish(state, state.last_sequence, {})
         self._floor = self.version
         self._gone.clear()
+
+    def as_of_now(self, record: JobRecord) -> JobRecord:
+        """The record with its reason as the last cycle saw it.
+
+        Who holds what a waiting job lacks is not logged whenever it changes (``Reason.repeats``),
+        so the record has it as it was when the job was told.
+        """
+        said = self._said.get(record.uid)
+        if said is None or record.attempt is not None or not said.repeats(record.reason):
+            return record
+        return changed(record, reason=said)
 
     def _tell(self, jobs: Sequence[JobUid], gone: Sequence[Gone]) -> None:
         if jobs or gone:

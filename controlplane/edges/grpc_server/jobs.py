@@ -300,7 +300,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         return record.job.name if record is not None else str(uid)
 
     def _told(self, record: JobRecord) -> jobs_pb2.Job:
-        return job_to_wire(record, self._clock.now(), self._feed.state.silent_nodes)
+        known = self._feed.as_of_now(record)
+        return job_to_wire(known, self._clock.now(), self._feed.state.silent_nodes)
 
 
 def _whole_sequences(events: list[jobs_pb2.LoggedEvent], size: int) -> list[jobs_pb2.LoggedEvent]:

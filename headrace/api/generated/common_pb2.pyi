@@ -22,18 +22,24 @@ class Estimate(_message.Message):
     def __init__(self, low: _Optional[float] = ..., high: _Optional[float] = ..., coverage: _Optional[float] = ..., made_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Reason(_message.Message):
-    __slots__ = ("code", "message", "wanted", "available", "holders")
+    __slots__ = ("code", "message", "wanted", "available", "holders", "more_holders", "type", "behind")
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     WANTED_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    MORE_HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_FIELD_NUMBER: _ClassVar[int]
     code: str
     message: str
     wanted: int
     available: int
     holders: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., wanted: _Optional[int] = ..., available: _Optional[int] = ..., holders: _Optional[_Iterable[str]] = ...) -> None: ...
+    more_holders: int
+    type: str
+    behind: str
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., wanted: _Optional[int] = ..., available: _Optional[int] = ..., holders: _Optional[_Iterable[str]] = ..., more_holders: _Optional[int] = ..., type: _Optional[str] = ..., behind: _Optional[str] = ...) -> None: ...
 
 class Condition(_message.Message):
     __slots__ = ("type", "status", "reason", "message", "observed_generation", "last_transition_time")

@@ -213,6 +213,35 @@ def test_explain_says_who_holds_what_a_job_lacks(tmp_path: Path) -> None:
     run(test())
 
 
+def test_who_waits_far_behind_is_told_who_holds_and_who_comes_first_now(tmp_path: Path) -> None:
+    """Although neither is logged anew when others start and finish."""
+    two = {"minimum": 2}
+
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            await api.admin.SetPolicy(admin_pb2.SetPolicyRequest(settings={"policy": "fifo"}))
+            agent = Agent(api)
+            await agent.register()
+            uids = [(await api.submit(name, accelerators=two)).uid for name in "abcd"]
+
+            async def explained(holder: str, ahead: str) -> admin_pb2.ExplainResponse | None:
+                told = await api.admin.Explain(admin_pb2.ExplainRequest(uid=uids[-1]))
+                found = ([each.uid for each in told.holders], told.reason.behind)
+                return told if found == ([holder], ahead) else None
+
+            first = await eventually(lambda: explained(uids[0], uids[1]))
+            await agent.exited((await agent.assigned(launches)).launches[0], "Succeeded", 100)
+            then = await eventually(lambda: explained(uids[1], uids[2]))
+            listed = await api.job(uids[-1])
+        assert listed.status.reason == then.reason
+        assert first.reason.wanted - first.reason.available == 2
+        assert (first.reason.code, then.reason.code) == ("BehindEarlierJob", "BehindEarlierJob")
+        assert "default/c wants 2 before it" in then.reason.message
+        assert len(then.decisions) == len(first.decisions) == 1
+
+    run(test())
+
+
 def test_a_snapshot_is_the_state_without_secrets(tmp_path: Path) -> None:
     async def test() -> None:
         async with an_api(tmp_path) as api:

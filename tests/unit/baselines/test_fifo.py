@@ -22,8 +22,8 @@ def test_a_waiting_job_is_not_overtaken_on_the_nodes_that_it_wants() -> None:
     world.submit(a_job("big").wanting(4), a_job("small")).settle()
     assert world.stage("small") is Stage.QUEUED
     assert world.code("small") is ReasonCode.BEHIND_EARLIER_JOB
-    assert world.why("small").holders == ("big",)
-    assert "default/big" in world.why("small").message
+    assert world.why("small").behind == "big"
+    assert world.why("small").holders == ("first",)
 
 
 def test_a_job_that_wants_other_nodes_is_not_held_up() -> None:
@@ -38,7 +38,8 @@ def test_who_could_use_any_node_waits_behind_a_job_that_wants_some_of_them() -> 
     world.submit(a_job("first").of_type("a")).settle()
     world.submit(a_job("big").wanting(2).of_type("a"), a_job("any")).settle()
     assert world.code("any") is ReasonCode.BEHIND_EARLIER_JOB
-    assert world.why("any").holders == ("big",)
+    assert world.why("any").behind == "big"
+    assert world.why("any").holders == ("first",)
 
 
 def test_a_job_that_backs_off_holds_up_nobody() -> None:
@@ -81,4 +82,4 @@ def test_running_jobs_stay_when_their_queue_is_squeezed() -> None:
 def test_the_length_of_a_queue_does_not_fill_the_log() -> None:
     world = a_fifo().with_nodes(1, 2).submit(*(a_job(f"j{i}").wanting(2) for i in range(200)))
     world.settle().exits("j0")
-    assert len(world.cycle().decided.reasons) < 50
+    assert len(world.cycle().decided.reasons) <= 1

@@ -180,6 +180,16 @@ def test_a_quota_is_kept_even_while_its_holders_are_only_about_to_leave(policy: 
     assert world.held("a") + world.held("b") == 4
 
 
+def test_who_waits_for_a_quota_to_be_let_go_is_told_who_holds_it() -> None:
+    world = a_cluster().with_node(a_node("n1", 4, "x"), a_node("n2", 4, "y"))
+    world.with_queue("q", quota=4).submit(a_job("other").of_type("x"))
+    world.submit(a_job("a").in_queue("q").wanting(1, 4).of_type("y")).settle()
+    world.submit(a_job("b").in_queue("q").wanting(1, 4).of_type("x")).cycle()
+    why = world.why("b")
+    assert (why.code, why.deficit, why.holders) == (ReasonCode.WAITING_FOR_RELEASE, 2, ("a",))
+    assert "queue q still holds 4 of its 4" in why.message
+
+
 def raises(snapshot: ClusterSnapshot) -> Decision:
     raise ZeroDivisionError("no share of nothing")
 

@@ -1,0 +1,143 @@
+"""What a job that waits is told: what it wants, what it lacks, who holds that, and who comes first.
+
+Thousands of jobs that ask the same are told the same object: it is made once, and recognised
+without a comparison.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from controlplane.baselines.capacity import Capacity, Signature, signature
+from controlplane.domain.ids import JobUid, NodeId, QueueName
+from controlplane.domain.job import AcceleratorRequest
+from controlplane.domain.reason import Reason, ReasonCode, named_holders
+from controlplane.domain.record import JobRecord
+from controlplane.domain.snapshot import ClusterSnapshot, Slot
+
+Question = tuple[AcceleratorRequest, int, QueueName]
+"""All that decides whether a waiting job fits; equal questions have equal answers."""
+
+
+def question(record: JobRecord) -> Question:
+    """What the job asks of the cluster."""
+    spec = record.job.spec
+    return (spec.accelerators, spec.global_batch_size, spec.queue)
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A job that waits and comes first.
+
+    Attributes:
+        record: The job.
+        wanted: Accelerators that it waits for.
+        of_quota: Whether it is its queue's quota that it waits for.
+    """
+
+    record: JobRecord
+    wanted: int
+    of_quota: bool = False
+
+
+_Held = tuple[tuple[JobUid, ...], int]
+"""The largest holders of what a job could use, and how many more there are."""
+
+
+class Waits:
+    """The reasons of jobs that wait, with who holds what they lack.
+
+    Holders are counted once for all jobs that can use the same nodes, or share a queue. Those who
+    start in this very cycle are among them: it is because of them that others wait.
+    """
+
+    def __init__(self, snapshot: ClusterSnapshot, capacity: Capacity) -> None:
+        """Counts nothing yet."""
+        self._snapshot = snapshot
+        self._capacity = capacity
+        self._starting: dict[Slot, JobUid] = {}
+        self._of_nodes: dict[Signature, _Held] = {}
+        self._of_queues: dict[QueueName, _Held] = {}
+
+    def starts(self, uid: JobUid, slots: Sequence[Slot]) -> None:
+        """A job that held nothing is given these, before anyone is told that they are gone."""
+        self._starting.update(dict.fromkeys(slots, uid))
+        self._everywhere[uid] += len(slots)
+
+    def for_accelerators(self, record: JobRecord, wanted: int, available: int) -> Reason:
+        """The job waits for accelerators that others hold."""
+        request = record.job.spec.accelerators
+        text = f"wants {_accelerators(wanted, request.type)}, {available} free for it"
+        code, held = ReasonCode.WAITING_FOR_ACCELERATORS, self._on_nodes(request)
+        return Reason(code, text, wanted, available, *held, request.type)
+
+    def for_quota(self, record: JobRecord, wanted: int, left: int) -> Reason:
+        """The job waits for a share of its queue's quota."""
+        queue, kind = record.job.spec.queue, record.job.spec.accelerators.type
+        text = f"wants {_accelerators(wanted, kind)}, the quota of queue {queue} leaves {left}"
+        held = self._in_queue(queue)
+        return Reason(ReasonCode.QUOTA_EXCEEDED, text, wanted, left, *held, kind)
+
+    def behind(self, record: JobRecord, wanted: int, ahead: Ahead) -> Reason:
+        """The job waits behind another one, for which all that is free is kept."""
+        queue, request = record.job.spec.queue, record.job.spec.accelerators
+        first = ahead.record.job
+        text = (
+            f"wants {_accelerators(wanted, request.type)}; "
+            f"{first.full_name} wants {ahead.wanted} before it"
+        )
+        held = self._in_queue(queue) if ahead.of_quota else self._on_nodes(request)
+        if ahead.of_quota:
+            text += f", of the quota of queue {queue}"
+        code = ReasonCode.BEHIND_EARLIER_JOB
+        return Reason(code, text, wanted, 0, *held, request.type, first.uid)
+
+    def _on_nodes(self, request: AcceleratorRequest) -> _Held:
+        key = signature(request)
+        found = self._of_nodes.get(key)
+        if found is None:
+            found = self._of_nodes[key] = named_holders(self._counted(request))
+        return found
+
+    def _in_queue(self, queue: QueueName) -> _Held:
+        found = self._of_queues.get(queue)
+        if found is None:
+            jobs = self._snapshot.jobs
+            held = {
+                uid: count
+                for uid, count in self._everywhere.items()
+                if uid in jobs and jobs[uid].job.spec.queue == queue
+            }
+            found = self._of_queues[queue] = named_holders(held)
+        return found
+
+    def _counted(self, request: AcceleratorRequest) -> Counter[JobUid]:
+        """Accelerators that the request could use, by who holds them."""
+        nodes = self._capacity.names(request)
+        others = self._of_other_types(request, nodes)
+        if not others and len(nodes) == len(self._snapshot.nodes):
+            return self._everywhere
+        every = [*self._snapshot.holders.items(), *self._starting.items()]
+        return Counter(uid for slot, uid in every if slot[0] in nodes and slot not in others)
+
+    def _of_other_types(self, request: AcceleratorRequest, nodes: Iterable[NodeId]) -> set[Slot]:
+        """On nodes with several types, what is of another one than the request asks for."""
+        if not request.type:
+            return set()
+        usable, known = self._snapshot.usable, self._snapshot.nodes
+        return {
+            (name, accelerator.id)
+            for name in nodes
+            if len(usable[name]) > 1
+            for accelerator in known[name].node.accelerators
+            if accelerator.type != request.type
+        }
+
+    @cached_property
+    def _everywhere(self) -> Counter[JobUid]:
+        return Counter(self._snapshot.holders.values())
+
+
+def _accelerators(count: int, kind: str) -> str:
+    return f"{count} {kind}{' ' if kind else ''}accelerator{'' if count == 1 else 's'}"

@@ -1,0 +1,44 @@
+"""Why a job waits, in lines that a narrow terminal shows whole."""
+
+from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
+from headrace.cli.explain import sentences
+
+
+def test_a_waiting_jobs_lines_fit_eighty_columns_and_say_all() -> None:
+    told = admin_pb2.ExplainResponse(
+        stage="Queued",
+        reason=common_pb2.Reason(
+            code="BehindEarlierJob",
+            message="wants 64 h100 accelerators; research/pretrain-large wants 512 before it",
+            wanted=64,
+            type="h100",
+            more_holders=1203,
+            behind="first",
+        ),
+        holders=[
+            admin_pb2.Holder(uid="u" * 36, namespace="research", name="b" * 40, accelerators=256)
+        ],
+        position=8000,
+    )
+    job = jobs_pb2.Job(namespace="research", name="finetune", queue="default")
+    lines = sentences(job, told)
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    for said in (
+        "research/pretrain-large wants 512 before it",
+        "wanted 64 h100 accelerators, there are 0 for it: 64 short",
+        f"research/{'b' * 40} holds 256 ({'u' * 36})",
+        "and 1203 more jobs hold some",
+        "place 8000 among the waiting jobs of queue default",
+    ):
+        assert said in text
+
+
+def test_the_lines_that_a_rank_wrote_last_stay_lines() -> None:
+    told = admin_pb2.ExplainResponse(stage="Failed")
+    told.reason.code, told.reason.message = "RankFailed", "exit 1\nTraceback:\n  File x"
+    assert sentences(jobs_pb2.Job(name="j"), told)[1:] == [
+        "  RankFailed: exit 1",
+        "Traceback:",
+        "  File x",
+    ]
