@@ -24,7 +24,8 @@ def up(
     ] = False,
     dashboard: Annotated[bool, typer.Option(help="Start Ray's dashboard.")] = True,
     foreground: Annotated[
-        bool, typer.Option("--foreground", help="Stay, and end the cluster on Ctrl-C.")
+        bool,
+        typer.Option("--foreground", help="Stay, and end the cluster on Ctrl-C (exit status 130)."),
     ] = False,
     listed: Annotated[
         bool, typer.Option("--list", help="Only list what is running (as `status` does).")

@@ -47,7 +47,7 @@ _COLUMNS = (
     Column("AGE", right=True),
     Column("RESTARTS", right=True),
     Column("MEMORY", right=True),
-    Column("LOG", gives_way=1),
+    Column("LOG"),
 )
 
 
@@ -67,7 +67,7 @@ def up(home: Path, wish: Wish, *, foreground: bool) -> None:
     with interruptible():
         _up(home, wish)
         if foreground:
-            _stay(home)
+            stay(home)
 
 
 def _up(home: Path, wish: Wish) -> None:
@@ -86,10 +86,19 @@ def _up(home: Path, wish: Wish) -> None:
         try:
             record = _start(home, wish)
             _wait_for_nodes(home, record, wish)
-        except BaseException:
-            _end_quietly(home)
+        except BaseException as trouble:
+            ended = _end_quietly(home)
+            if isinstance(trouble, KeyboardInterrupt) and ended:
+                raise _interrupted(home, "what was started of the cluster") from None
             raise
     _summary(home, record)
+
+
+def _interrupted(home: Path, what: str) -> CommandError:
+    return CommandError(
+        ExitCode.INTERRUPTED,
+        f"interrupted; {what} has ended, and its jobs and checkpoints stay in {home}",
+    )
 
 
 def _start(home: Path, wish: Wish) -> Record:
@@ -119,7 +128,9 @@ def _start(home: Path, wish: Wish) -> Record:
         )
     try:
         return _wait_until_ready(home, supervisor, log, begins)
-    except BaseException:
+    except BaseException as trouble:
+        if isinstance(trouble, KeyboardInterrupt):
+            note("ending what was started ...")
         # Until it has written who it is, nobody else could end it.
         with deaf(), suppress(subprocess.TimeoutExpired):
             supervisor.terminate()
@@ -197,15 +208,22 @@ def _summary(home: Path, record: Record) -> None:
     say(f"Next: {name} apply -f examples/   then: {name} top   end it: {name} down")
 
 
-def _stay(home: Path) -> None:
-    """Waits for Ctrl-C or SIGTERM, then ends the cluster."""
+def stay(home: Path) -> None:
+    """Waits for Ctrl-C or SIGTERM, then ends the cluster.
+
+    Raises:
+        CommandError: That came, and the cluster has ended.
+    """
     note("Ctrl-C ends the cluster")
     try:
         while (record := read_record(home)) is not None and record.supervised:
             time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
         note("ending the cluster ...")
-    finally:
+        if _end_quietly(home):
+            raise _interrupted(home, "the cluster") from None
+        raise
+    else:
         _end_quietly(home)
 
 
@@ -247,14 +265,17 @@ def _end(home: Path, record: Record) -> list[Process]:
     return left
 
 
-def _end_quietly(home: Path) -> None:
-    """Ends the cluster whatever happens meanwhile: a second Ctrl-C must not leave half of it."""
+def _end_quietly(home: Path) -> bool:
+    """Ends the cluster whatever happens meanwhile: a second Ctrl-C must not leave half of it.
+
+    Returns whether nothing is left; tells what is.
+    """
     with deaf():
         record = read_record(home)
-        if record is not None:
-            left = _end(home, record)
-            if left:
-                note(f"headrace: still alive: {', '.join(str(one.pid) for one in left)}")
+        left = _end(home, record) if record is not None else []
+        if left:
+            note(f"headrace: still alive: {', '.join(str(one.pid) for one in left)}")
+        return not left
 
 
 def status(home: Path, output: Format) -> None:
@@ -289,7 +310,11 @@ def status(home: Path, output: Format) -> None:
         for row in rows:
             say(row[0])
         return
-    table(_COLUMNS, rows, wide=output is Format.WIDE)
+    say(f"home: {home}")
+    say()
+    # A path that is cut is of no use, and the home alone may be as wide as the terminal.
+    below = [[*row[:-1], os.path.relpath(row[-1], home)] for row in rows]
+    table(_COLUMNS, below, wide=output is Format.WIDE)
     say()
     say(f"and {len(others)} processes that these have started (Ray's own, ranks)")
     if output is Format.WIDE:

@@ -1,6 +1,7 @@
 """The local cluster's keeper with real, small processes in place of Ray and the agents."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -18,17 +19,19 @@ from headrace.cli.local_cluster import (
     Layout,
     Part,
     Record,
+    RunningPart,
     Wish,
     lay_out,
     read_record,
     survivors,
     write_record,
 )
+from headrace.cli.output import Format
 from headrace.cli.ports import Ports
 from headrace.cli.processes import Process, marked, process
 from headrace.cli.restore import restore_home, set_store_aside
 from headrace.cli.supervisor import Supervisor
-from headrace.cli.up import down
+from headrace.cli.up import down, status, stay
 from headrace.client.context import read
 
 pytestmark = pytest.mark.process
@@ -278,6 +281,49 @@ def test_nothing_is_restored_below_what_a_lost_supervisor_left(tmp_path: Path) -
         left.wait()
 
 
+def test_ctrl_c_in_the_foreground_says_what_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = subprocess.Popen([sys.executable, "-c", READY], stdout=subprocess.DEVNULL)
+    write_record(tmp_path, Record("c", "ready", supervisor=process(child.pid)))
+    presses = iter([False, True, False, False])
+
+    def pressed(home: Path) -> Record | None:
+        if next(presses):
+            raise KeyboardInterrupt
+        return read_record(home)
+
+    monkeypatch.setattr("headrace.cli.up.read_record", pressed)
+    reaping = threading.Thread(target=child.wait)
+    reaping.start()
+    try:
+        with pytest.raises(CommandError, match="interrupted; the cluster has ended") as ended:
+            stay(tmp_path)
+        assert ended.value.code is ExitCode.INTERRUPTED
+    finally:
+        child.kill()
+        reaping.join()
+
+
+def test_status_shows_whole_paths_in_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    home = tmp_path / "a-home-whose-name-alone-is-almost-as-wide-as-the-terminal" / "headrace"
+    this = process(os.getpid())
+    assert this is not None
+    log = home / "logs" / "controlplane.log"
+    part = RunningPart("controlplane", this, str(log), ready=True)
+    write_record(home, Record("c", "ready", supervisor=this, parts=(part,)))
+    status(home, Format.TABLE)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"home: {home}"
+    assert lines[4].endswith("  logs/controlplane.log")
+    assert max(map(len, lines[1:])) <= 80
+    status(home, Format.JSON)
+    assert json.loads(capsys.readouterr().out)["parts"][1]["log"] == str(log)
+
+
 def test_sigterm_while_it_starts_ends_all_that_was_started(tmp_path: Path) -> None:
     starting = subprocess.Popen(
         [sys.executable, "-m", "headrace.cli.main", "up", "--cpu", "--no-dashboard"],
@@ -289,7 +335,11 @@ def test_sigterm_while_it_starts_ends_all_that_was_started(tmp_path: Path) -> No
     assert record is not None
     starting.send_signal(signal.SIGTERM)
     told = starting.communicate(timeout=60)[1]
-    assert (starting.returncode, told.splitlines()[-1]) == (ExitCode.INTERRUPTED, b"interrupted")
+    assert starting.returncode == ExitCode.INTERRUPTED
+    assert told.splitlines()[-2] == b"ending what was started ..."
+    assert told.splitlines()[-1].startswith(
+        b"headrace: interrupted; what was started of the cluster has ended, "
+    )
     assert survivors(record, tmp_path) == []
     assert record.supervisor is not None
     assert not record.supervisor.alive
