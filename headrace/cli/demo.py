@@ -12,6 +12,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -19,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.api.plain_text import plain
 from headrace.cli.demo_checks import Check, Expected, checked
 from headrace.cli.demo_story import ENOUGH_STEPS, DemoFailedError, Scene, Story, held
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.interrupts import deaf, interruptible
-from headrace.cli.output import Format, has_colour, is_terminal, note, say, show, typed
+from headrace.cli.output import Format, has_colour, is_terminal, note, say, show, typed, width
 from headrace.cli.report import write_report
 from headrace.cli.report_fold import history_of
 from headrace.cli.report_model import History
@@ -43,6 +45,7 @@ _ACCELERATED_SCALE = 10
 
 _LOOK_SECONDS = 1.0
 _PROGRESS_LINE_SECONDS = 10.0
+_CLOCK_WIDTH = len("    0 s  ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,7 @@ def _played(
         1 if all(slot.type == "cpu" for slot in slots) else _ACCELERATED_SCALE
     )
     kinds = ", ".join(sorted({slot.type for slot in slots}))
-    say(f"the cluster has {len(slots)} accelerators ({kinds}) on {len(client.nodes())} nodes")
+    tell(f"the cluster has {len(slots)} accelerators ({kinds}) on {len(client.nodes())} nodes")
 
     def submit(name: str) -> str:
         return _submitted(client, session, examples / f"{name}.yaml", scale)
@@ -197,7 +200,7 @@ def _played(
         elastic=submit("gpt"),
         accelerators=len(slots),
         submit_guest=lambda: submit("vit"),
-        say=say,
+        say=tell,
         late_at=began + options.limit_seconds - 3 * _ENDING_SECONDS,
         over_at=began + options.limit_seconds - _ENDING_SECONDS,
     )
@@ -261,7 +264,7 @@ def _show(client: Client, story: Story) -> None:
     while True:
         facts = watcher.facts()
         for line in lines.new(facts):
-            say(line)
+            tell(line, hang=_CLOCK_WIDTH)
         if story.look(facts.jobs, facts.now):
             return
         tick.wait(_LOOK_SECONDS)
@@ -329,26 +332,49 @@ def _summary(history: History, facts: ReportFacts, checks: list[Check]) -> None:
     say()
     for job in history.jobs:
         losses = sorted(facts.losses.get(job.uid, ()), key=lambda point: point.step)
-        say(
+        tell(
             f"{job.label}: {job.stage}, {job.step} of {job.steps_total} steps"
             + (f", loss {losses[0].loss:.3f} -> {losses[-1].loss:.3f}" if losses else "")
-            + f", {job.held_ns / 1e9:.0f} accelerator-seconds"
+            + f", {job.held_ns / 1e9:.0f} accelerator-seconds",
+            hang=4,
         )
         for passage in history.of_job(job.uid):
             cost = "" if passage.cost_ns is None else f" in {passage.cost_ns / 1e9:.1f} s"
             kind = "reconfigured" if passage.planned else "retried"
             why = f": {passage.why}" if passage.why else ""
-            say(f"  {kind} {passage.before.plan} -> {passage.then.plan}{cost}{why}")
+            tell(f"  {kind} {passage.before.plan} -> {passage.then.plan}{cost}{why}", hang=4)
     say()
     for check in checks:
-        show(f"{_verdict(check, colour=colour)} {check.claim} ({check.found})")
+        for line in verdict(check, columns=width(), colour=colour):
+            show(line)
     say()
 
 
-def _verdict(check: Check, *, colour: bool) -> str:
-    word = "ok    " if check.holds else "FAILED"
-    code = "32" if check.holds else "1;31"
-    return f"\x1b[{code}m{word}\x1b[0m" if colour else word
+def verdict(check: Check, *, columns: int, colour: bool) -> list[str]:
+    """A check in lines that fit: whether it holds, what it claims, and what was found."""
+    word, code = ("ok", "32") if check.holds else ("FAILED", "1;31")
+    margin = len("FAILED ")
+    told = _wrapped(f"{check.claim} ({check.found})", columns - margin)
+    shown = f"\x1b[{code}m{word}\x1b[0m" if colour else word
+    begin = shown + " " * (margin - len(word))
+    return [begin + told[0], *(" " * margin + line for line in told[1:])]
+
+
+def tell(text: str, *, hang: int = 0) -> None:
+    """A sentence in as many lines as it takes; all but the first begin ``hang`` columns in."""
+    for line in _wrapped(text, width(), hang):
+        say(line)
+
+
+def _wrapped(text: str, columns: int, hang: int = 0) -> list[str]:
+    """Paths and names stay whole, so that they can be copied."""
+    return textwrap.wrap(
+        plain(text),
+        columns,
+        subsequent_indent=" " * hang,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _last_words(options: Options, home: Path, seconds: float) -> None:
@@ -356,11 +382,12 @@ def _last_words(options: Options, home: Path, seconds: float) -> None:
     say("what to type next:")
     name = typed()
     if options.keep:
-        say(f"  export HEADRACE_HOME={home}   # the demo's cluster is still running")
+        say("  # the demo's cluster is still running")
+        say(f"  export HEADRACE_HOME={shlex.quote(str(home))}")
         steps = {"top": "watch it", "describe job gpt": "tell all about one job"}
     else:
         steps = {
-            "up": "a cluster like this one that keeps running",
+            "up": "a cluster like this one that stays",
             "apply -f examples/": "both jobs again",
             "top": "watch them",
         }

@@ -7,6 +7,7 @@ import yaml
 
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
 from headrace.cli import demo
+from headrace.cli.demo_checks import Check
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.top import Facts
 from tests.unit.report.test_demo_story import a_job
@@ -42,6 +43,33 @@ def test_lines_tell_changes_once_and_progress_now_and_then() -> None:
     ]
     assert lines.new(facts(112, running)) == []
     assert lines.new(facts(122, running)) == ["   22 s  gpt step 30 of 500, loss 3.142"]
+
+
+LONG = "   84 s  decided: gpt: stop attempt 1: makes room for default/vit on node-a, node-b " * 3
+
+
+def test_sentences_break_at_the_width_of_the_terminal_and_hang(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    path = "/tmp/" + "a" * 90
+    demo.tell(f"{LONG}\x1b[2J{path}", hang=9)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.pop().strip() == path  # whole, so that it can be copied
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("   84 s  decided")
+    assert all(line[:9].isspace() and line[9] != " " for line in lines[1:])
+    assert " ".join(lines).split() == LONG.split()
+
+
+@pytest.mark.parametrize(("holds", "word"), [(True, "ok"), (False, "FAILED")])
+def test_a_check_begins_with_its_verdict_and_fits(holds: bool, word: str) -> None:
+    lines = demo.verdict(Check("gpt ran " * 15, holds, "2, 4"), columns=80, colour=False)
+    assert max(map(len, lines)) <= 80
+    assert {line[:7] for line in lines} == {f"{word:<7}", " " * 7}
+    assert " ".join(lines).split() == [word, *["gpt", "ran"] * 15, "(2,", "4)"]
+    coloured = demo.verdict(Check("claim", holds, "found"), columns=80, colour=True)
+    assert coloured[0].endswith(f"{word}\x1b[0m{' ' * (7 - len(word))}claim (found)")
 
 
 @pytest.mark.parametrize("name", ["gpt", "vit"])
