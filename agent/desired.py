@@ -210,12 +210,6 @@ def commands(assignment: Assignment, local: Local, memory: Memory) -> tuple[Comm
     return tuple(_commands(assignment, local, memory))
 
 
-def strays(assignment: Assignment, local: Local) -> tuple[UnitKey, ...]:
-    """Units that run and are not listed."""
-    listed = {launch.key(unit) for launch in assignment.launches for unit in launch.units}
-    return tuple(sorted(key for key in local.running if key not in listed))
-
-
 def _commands(assignment: Assignment, local: Local, memory: Memory) -> Iterator[Command]:
     leaving = {
         launch.key(unit)

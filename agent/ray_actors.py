@@ -32,20 +32,18 @@ class RayNode:
     node: str
     address: str
     node_ip: str = ""
-    dashboard_url: str = field(default="", init=False)
     _affinity: NodeAffinitySchedulingStrategy = field(init=False, repr=False)
 
     def connect(self) -> None:
         """Joins the cluster as a driver. Raises what Ray raises if it is not there."""
         more: dict[str, Any] = {"_node_ip_address": self.node_ip} if self.node_ip else {}
-        context = ray.init(
+        ray.init(
             address=self.address,
             namespace=NAMESPACE,
             log_to_driver=False,
             configure_logging=False,
             **more,
         )
-        self.dashboard_url = context.dashboard_url or ""
         # The driver hangs on this machine's raylet, and so shall every actor of this node.
         here = ray.get_runtime_context().get_node_id()
         self._affinity = NodeAffinitySchedulingStrategy(here, soft=False)

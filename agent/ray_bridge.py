@@ -64,7 +64,6 @@ class RayBridge:
         self._process: asyncio.subprocess.Process | None = None
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._last_id = 0
-        self.dashboard_url = ""
 
     @property
     def joined(self) -> bool:
@@ -174,7 +173,6 @@ class RayBridge:
 
     def _heard(self, message: dict[str, Any]) -> bool:
         if "ready" in message:
-            self.dashboard_url = str(message.get("dashboard") or "")
             self._joined.set()
             _log.info("ray_joined", address=self._ray.address, actors=len(message["ready"]))
             if self.on_joined is not None:

@@ -40,7 +40,7 @@ def main() -> None:
         with lock:
             answers.write(json.dumps(message) + "\n")
 
-    answer({"ready": here.units(), "dashboard": here.dashboard_url})
+    answer({"ready": here.units()})
     _serve(here, sys.stdin, answer)
     here.close()
 

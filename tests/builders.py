@@ -43,6 +43,7 @@ from controlplane.domain.job import (
     Toleration,
     Topology,
 )
+from controlplane.domain.launch import Launch
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Accelerator, Node, Taint
 from controlplane.domain.policy import Policy, PolicySettings
@@ -57,6 +58,7 @@ from controlplane.domain.record import (
     RunningUnit,
     UnitExit,
 )
+from controlplane.engine.assignment import extra_launches, launches_of
 from controlplane.engine.cycle import Outcome as CycleOutcome
 from controlplane.engine.cycle import run_cycle
 from controlplane.engine.state import ClusterState, SequencedEvent, in_replay_order
@@ -175,6 +177,14 @@ def a_node(
         taints=tuple(Taint(key) for key in taints),
         address=name,
     )
+
+
+def launches_for(state: ClusterState, node: NodeId) -> tuple[Launch, ...]:
+    """One node's full assignment, made anew from the state alone."""
+    known = state.nodes.get(node)
+    parts = (launches_of(record).get(node) for record in state.jobs.values())
+    extras = () if known is None else extra_launches(state, known)
+    return (*extras, *(part for part in parts if part is not None))
 
 
 class World:

@@ -67,19 +67,3 @@ def extra_launches(state: ClusterState, node: NodeRecord) -> tuple[Launch, ...]:
         if purge.node == node.id
     ]
     return (*ends, *purges)
-
-
-def assignments(state: ClusterState) -> dict[NodeId, tuple[Launch, ...]]:
-    """Every node's full assignment."""
-    wanted: dict[NodeId, list[Launch]] = {
-        name: list(extra_launches(state, node)) for name, node in state.nodes.items()
-    }
-    for record in state.jobs.values():
-        for name, launch in launches_of(record).items():
-            wanted.setdefault(name, []).append(launch)
-    return {name: tuple(launches) for name, launches in wanted.items()}
-
-
-def launches_for(state: ClusterState, node: NodeId) -> tuple[Launch, ...]:
-    """One node's full assignment."""
-    return assignments(state).get(node, ())

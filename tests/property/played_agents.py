@@ -17,8 +17,8 @@ from controlplane.domain.node import Node
 from controlplane.domain.placement import LaunchUnit
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Intent, Outcome, RunningUnit, UnitExit
-from controlplane.engine.assignment import launches_for
 from controlplane.engine.state import ClusterState
+from tests.builders import launches_for
 
 Key = tuple[JobUid, Attempt, int]
 

@@ -177,8 +177,6 @@ def test_units_other_than_the_first_wait_for_the_address() -> None:
 
 def test_strays_are_kept() -> None:
     assert ordered(local=running(), memory=STARTED) == ()
-    assert desired.strays(Assignment(1, 1), running()) == (KEY,)
-    assert desired.strays(Assignment(1, 1, (launch(),)), running()) == ()
 
 
 def test_checkpoints_are_purged_once_and_only_when_nothing_runs() -> None:

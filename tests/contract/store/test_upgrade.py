@@ -13,9 +13,9 @@ import pytest
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.record import Intent, JobRecord
 from controlplane.edges.store.store import Store
-from controlplane.engine.assignment import launches_for
 from controlplane.engine.state import ClusterState
 from headrace.api.generated import admin_pb2, jobs_pb2
+from tests.builders import launches_for
 from tests.contract.grpc.harness import an_api
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "headrace-0.1.0.db"

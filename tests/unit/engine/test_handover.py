@@ -19,10 +19,9 @@ from controlplane.domain.job import Owner
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent, Outcome, Progress, RunningUnit, UnitExit
-from controlplane.engine.assignment import launches_for
 from controlplane.engine.hearsay import is_worth_storing
 from controlplane.engine.invariants import violations
-from tests.builders import World, a_cluster, a_job, a_node, a_unit, started
+from tests.builders import World, a_cluster, a_job, a_node, a_unit, launches_for, started
 
 EITHER_POLICY = pytest.mark.parametrize("policy", sorted(BASELINES))
 

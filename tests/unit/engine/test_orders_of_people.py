@@ -15,10 +15,18 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent, Outcome, UnitExit
 from controlplane.engine import duties
-from controlplane.engine.assignment import launches_for
 from controlplane.engine.duties import next_due
 from controlplane.engine.fold import UIDS_REMEMBERED
-from tests.builders import JobBuilder, World, a_cluster, a_job, a_node, a_unit, started
+from tests.builders import (
+    JobBuilder,
+    World,
+    a_cluster,
+    a_job,
+    a_node,
+    a_unit,
+    launches_for,
+    started,
+)
 
 EITHER_POLICY = pytest.mark.parametrize("policy", sorted(BASELINES))
 
