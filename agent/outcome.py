@@ -62,11 +62,12 @@ def conclude(
 
 def vanished(*, unit: int, step: int, ray_lost: bool, end_requested: bool, last: str) -> UnitEnd:
     """How a unit ended whose supervisor died before it could say so."""
-    if end_requested:
-        return UnitEnd(Outcome.LOST, step)
     if ray_lost:
+        # Also if its end was ordered: that was often because a peer told first that it had lost it.
         message = f"Ray went away on the node and took unit {unit} with it"
         return UnitEnd(Outcome.LOST, step, Reason(ReasonCode.RAY_LOST, message))
+    if end_requested:
+        return UnitEnd(Outcome.LOST, step)
     message = _join(f"the actor of unit {unit} died", last)
     return UnitEnd(Outcome.LOST, step, Reason(ReasonCode.RANK_LOST, message))
 

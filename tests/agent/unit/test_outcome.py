@@ -82,6 +82,14 @@ def test_a_vanished_supervisor_is_told_apart_from_a_vanished_ray(
     assert end.reason.code is code
 
 
+def test_ray_is_named_even_if_a_peers_loss_was_told_first_and_the_end_ordered() -> None:
+    end = outcome.vanished(unit=3, step=5, ray_lost=True, end_requested=True, last="")
+    assert end.reason is not None
+    assert end.reason.code is ReasonCode.RAY_LOST
+    ordered = outcome.vanished(unit=3, step=5, ray_lost=False, end_requested=True, last="")
+    assert ordered == UnitEnd(Outcome.LOST, 5)
+
+
 def test_an_end_survives_the_folder() -> None:
     for end in (concluded({"exit_code": 1}), UnitEnd(Outcome.STOPPED, 4)):
         assert outcome.from_json(outcome.to_json(end)) == end
