@@ -60,6 +60,17 @@ class ReasonCode(StrEnum):
     MAX_RUN_TIME_EXCEEDED = "MaxRunTimeExceeded"
 
 
+RECONFIGURES = frozenset(
+    {
+        ReasonCode.SHRUNK_FOR_OTHERS,
+        ReasonCode.GROWN_INTO_FREE,
+        ReasonCode.MOVED_OFF_NODE,
+        ReasonCode.SPEC_CHANGED,
+    }
+)
+"""Reasons to stop an attempt that another one follows at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """One reason with its numbers.

@@ -9,7 +9,7 @@ from controlplane.domain.job import Job
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Contact, Node
 from controlplane.domain.placement import Placement
-from controlplane.domain.reason import Reason
+from controlplane.domain.reason import RECONFIGURES, Reason
 
 
 class Intent(StrEnum):
@@ -65,6 +65,7 @@ class AttemptRecord:
         started_at: When it was decided.
         rendezvous: Address that unit 0 bound; empty until it is published.
         units_up: Units whose processes were reported as started.
+        up_at: When the last of them was; None before.
         exits: Units that have released their accelerators.
         trained: Whether it has reported a step of its own.
         running_at: When its first step was reported; None before.
@@ -86,6 +87,18 @@ class AttemptRecord:
     running_at: Instant | None = None
     manifest_json: str = ""
     then: Placement | None = None
+    up_at: Instant | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether all its units run."""
+        return len(self.units_up) == len(self.placement.units) and not self.exits
+
+    @property
+    def reconfigures(self) -> bool:
+        """Whether it is being stopped so that another one follows at once."""
+        why = self.intent_reason
+        return self.intent is Intent.STOP and why is not None and why.code in RECONFIGURES
 
     def holds(self, unit: int) -> bool:
         """Whether that unit's accelerators are not released yet."""
@@ -137,6 +150,11 @@ class JobRecord:
             it lets a policy decide the same while jobs are on their way as when they have arrived.
         progress_reporters: Attempts and the nodes of their unit 0, which reports their progress;
             the last 16, newest last. A node that was out of touch reports late of an earlier one.
+        ran_until: When an attempt of which all units ran last lost one; 0 if there was none.
+        idle_since: When its last attempt released the last accelerator; 0 if there was none.
+        reconfigured_at: When a planned stop for a change of plan or place was last over; 0 if there
+            was none.
+        suspended_at: When it was last suspended, or resumed; 0 if it was not since its submission.
     """
 
     job: Job
@@ -158,6 +176,10 @@ class JobRecord:
     first_started_at: Instant | None = None
     next_placement: Placement | None = None
     progress_reporters: tuple[tuple[Attempt, NodeId], ...] = ()
+    ran_until: Instant = Instant(0)
+    idle_since: Instant = Instant(0)
+    reconfigured_at: Instant = Instant(0)
+    suspended_at: Instant = Instant(0)
 
     @property
     def uid(self) -> JobUid:

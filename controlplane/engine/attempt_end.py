@@ -4,20 +4,10 @@ from controlplane.domain.changing import changed
 from controlplane.domain.clock import Duration, Instant, after, seconds
 from controlplane.domain.job import JobSpec
 from controlplane.domain.lifecycle import Stage
-from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, JobRecord, Outcome
 
-PLANNED = frozenset(
-    {
-        ReasonCode.SHRUNK_FOR_OTHERS,
-        ReasonCode.GROWN_INTO_FREE,
-        ReasonCode.MOVED_OFF_NODE,
-        ReasonCode.SPEC_CHANGED,
-        ReasonCode.PREEMPTED,
-        ReasonCode.SUSPENDED,
-        ReasonCode.WITHDRAWN,
-    }
-)
+PLANNED = RECONFIGURES | {ReasonCode.PREEMPTED, ReasonCode.SUSPENDED, ReasonCode.WITHDRAWN}
 """The control plane's own wish, whatever the ranks made of it on the way out."""
 
 FINAL = frozenset({ReasonCode.DEADLINE_EXCEEDED, ReasonCode.MAX_RUN_TIME_EXCEEDED})

@@ -131,12 +131,28 @@ def _idle_stage(spec: JobSpec) -> Stage:
     return Stage.SUSPENDED if spec.suspend else Stage.QUEUED
 
 
+def _dated(before: JobRecord, after: JobRecord, at: Instant) -> JobRecord:
+    """The changed record with when that ended which it is not any more."""
+    was, still = before.attempt, after.attempt
+    times: dict[str, Any] = {}
+    if was is not None:
+        if still is None:
+            times["idle_since"] = at
+        if was.is_up and (still is None or not still.is_up):
+            times["ran_until"] = at
+        if was.reconfigures and (still is None or not still.reconfigures):
+            times["reconfigured_at"] = at
+    if (before.stage is Stage.SUSPENDED) != (after.stage is Stage.SUSPENDED):
+        times["suspended_at"] = at
+    return changed(after, **times) if times else after
+
+
 def _submitted(draft: Draft, event: JobSubmitted | JobUpdated) -> None:
     job = event.job
     known = draft.jobs.get(job.uid)
     if known is not None:
         if job.generation > known.job.generation:
-            _replaced(draft, known, job)
+            _replaced(draft, known, job, event.at)
         return
     draft.unwanted.pop(job.uid, None)
     # Its owner wants it again: what was still to be removed is a living job's by now.
@@ -172,7 +188,7 @@ def launch_part(manifest_json: str) -> Any:
     return [spec.get(key) for key in _LAUNCH_KEYS]
 
 
-def _replaced(draft: Draft, known: JobRecord, job: Job) -> None:
+def _replaced(draft: Draft, known: JobRecord, job: Job, at: Instant) -> None:
     if known.withdrawn:
         return
     stage = known.stage
@@ -191,6 +207,7 @@ def _replaced(draft: Draft, known: JobRecord, job: Job) -> None:
         setbacks=setbacks,
         backoff_until=backoff_until,
     )
+    draft.jobs[job.uid] = _dated(known, draft.jobs[job.uid], at)
 
 
 def _attempt_under_new_spec(known: JobRecord, job: Job) -> AttemptRecord | None:
@@ -330,9 +347,11 @@ def _unit_started(draft: Draft, event: UnitStarted) -> None:
     record, attempt = found
     attempt = changed(attempt, units_up=attempt.units_up | {event.unit})
     complete = len(attempt.units_up) == len(attempt.placement.units)
-    if complete and not record.job.spec.steps and attempt.running_at is None:
-        # A user's command reports no steps, so being up is all that can be known.
-        attempt = changed(attempt, running_at=event.at)
+    if complete:
+        attempt = changed(attempt, up_at=event.at)
+        if not record.job.spec.steps and attempt.running_at is None:
+            # A user's command reports no steps, so being up is all that can be known.
+            attempt = changed(attempt, running_at=event.at)
     starts = complete and record.stage is Stage.STARTING
     stage = Stage.RUNNING if starts else record.stage
     draft.move(record, stage, "all units are up", attempt=attempt)
@@ -412,7 +431,7 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
         ended = conclude(record, attempt, exit_.at)
         check(record.stage, ended.stage, f"{uid}: attempt {number} ended")
         record = ended
-    draft.jobs[uid] = record
+    draft.jobs[uid] = _dated(found[0], record, exit_.at)
 
 
 def _with_last_step(known: Progress, end: UnitExit) -> Progress:
@@ -483,8 +502,10 @@ def _ordered(draft: Draft, action: Action, at: Instant) -> None:
                 attempt=attempt,
                 reason=action.reason,
             )
+            draft.jobs[action.uid] = _dated(record, draft.jobs[action.uid], at)
         case FailJob():
             draft.move(record, Stage.FAILED, "it failed", reason=action.reason, finished_at=at)
+            draft.jobs[action.uid] = _dated(record, draft.jobs[action.uid], at)
         case ForgetJob():
             _forget(draft, record, purge=action.purge)
 

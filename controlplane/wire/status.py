@@ -12,19 +12,9 @@ from controlplane.domain.ids import JobUid, NodeId
 from controlplane.domain.job import Job
 from controlplane.domain.lifecycle import FINISHED, Stage
 from controlplane.domain.reason import Reason, ReasonCode
-from controlplane.domain.record import AttemptRecord, Intent, JobRecord
+from controlplane.domain.record import JobRecord
 from controlplane.wire.translate import progress_to_wire, reason_to_wire, timestamp, unit_to_wire
 from headrace.api.generated import common_pb2, jobs_pb2
-
-RECONFIGURES = frozenset(
-    {
-        ReasonCode.SHRUNK_FOR_OTHERS,
-        ReasonCode.GROWN_INTO_FREE,
-        ReasonCode.MOVED_OFF_NODE,
-        ReasonCode.SPEC_CHANGED,
-    }
-)
-"""Reasons to stop an attempt that another one follows at once."""
 
 _DEFAULT_REASON = {
     Stage.QUEUED: ReasonCode.WAITING_FOR_ACCELERATORS,
@@ -51,18 +41,15 @@ def _truth(holds: bool) -> str:
     return "True" if holds else "False"
 
 
-def _units_running(attempt: AttemptRecord) -> bool:
-    return len(attempt.units_up) == len(attempt.placement.units) and not attempt.exits
-
-
 def _claims(record: JobRecord, unheard: Collection[NodeId]) -> list[_Claim]:
     stage, attempt, job = record.stage, record.attempt, record.job
     reason = record.reason or Reason(_DEFAULT_REASON[stage])
     why, says = reason.code, reason.message
-    started = attempt.started_at if attempt else None
-    finished = record.finished_at
-    last_change = finished or (attempt.intent_at or None if attempt else None)
-    up = attempt is not None and _units_running(attempt)
+    up = attempt is not None and attempt.is_up
+    # A condition changed when what it says began or ended; where that never was, at submission.
+    ended = {stage: record.finished_at}
+    admission = attempt.started_at if attempt else record.idle_since
+    up_since = (attempt.up_at or attempt.started_at) if attempt and up else record.ran_until
     trains = up and stage in (Stage.RUNNING, Stage.STOPPING)
     runs = _truth(trains)
     run_reason, run_says = (ReasonCode.RUNNING, "") if trains else (why, says)
@@ -71,38 +58,33 @@ def _claims(record: JobRecord, unheard: Collection[NodeId]) -> list[_Claim]:
         runs, run_reason = "Unknown", ReasonCode.RECOVERING
         run_says = f"{', '.join(silent)} not heard of since the control plane started"
     intent_reason = attempt.intent_reason if attempt else None
-    changing = (
-        attempt is not None
-        and attempt.intent is Intent.STOP
-        and intent_reason is not None
-        and intent_reason.code in RECONFIGURES
-    )
+    changing = attempt is not None and attempt.reconfigures
     change = intent_reason if changing and intent_reason else reason
     return [
-        _Claim("Admitted", _truth(attempt is not None), why, says, started or last_change),
-        _Claim("Scheduled", _truth(up), why, says, started or last_change),
-        _Claim(
-            "Running",
-            runs,
-            run_reason,
-            run_says,
-            (attempt.running_at if attempt and trains else None) or started or last_change,
-        ),
+        _Claim("Admitted", _truth(attempt is not None), why, says, admission),
+        _Claim("Scheduled", _truth(up), why, says, up_since),
+        _Claim("Running", runs, run_reason, run_says, up_since),
         _Claim(
             "Reconfiguring",
             _truth(changing),
             change.code,
             change.message,
-            attempt.intent_at if attempt and changing else started,
+            attempt.intent_at if attempt and changing else record.reconfigured_at,
         ),
-        _Claim("Succeeded", _truth(stage is Stage.SUCCEEDED), why, says, finished),
-        _Claim("Failed", _truth(stage is Stage.FAILED), why, says, finished),
+        _Claim(
+            "Succeeded",
+            _truth(stage is Stage.SUCCEEDED),
+            why,
+            says,
+            ended.get(Stage.SUCCEEDED),
+        ),
+        _Claim("Failed", _truth(stage is Stage.FAILED), why, says, ended.get(Stage.FAILED)),
         _Claim(
             "Suspended",
             _truth(stage is Stage.SUSPENDED),
             ReasonCode.SUSPENDED if job.spec.suspend and stage not in FINISHED else why,
             says,
-            last_change,
+            record.suspended_at,
         ),
     ]
 

@@ -1,6 +1,7 @@
 """Conditions, sentences and redaction: what people are told."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -54,6 +55,7 @@ from controlplane.wire import redact
 from controlplane.wire.sentences import logged_event
 from controlplane.wire.status import conditions, held_seconds, job_to_wire
 from headrace.api.plan import ExecutionPlan
+from tests.builders import World, a_cluster, a_job
 
 NODE = NodeId("node-a")
 PLACEMENT = Placement(
@@ -125,15 +127,58 @@ def test_a_job_on_an_unheard_node_runs_or_not() -> None:
     assert "node-a" in told["Running"].message
 
 
-def test_a_job_that_starts_again_is_not_running_since_that_attempt_began() -> None:
-    assert RUNNING.attempt is not None
-    attempt = replace(RUNNING.attempt, running_at=None, started_at=Instant(7 * SECOND))
-    starting = replace(
-        RUNNING, stage=Stage.STARTING, attempt=replace(attempt, units_up=frozenset())
-    )
-    told = {c.type: c for c in conditions(starting)}
-    assert told["Running"].status == "False"
-    assert told["Running"].last_transition_time.seconds == 7
+class Conditions:
+    """Looks at a job's conditions again and again, and knows when each of them changed."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+        self.changed_at: dict[str, tuple[str, int]] = {}
+
+    def look(self) -> set[str]:
+        """Those that changed since the last look; each must say when it did."""
+        now = self.world.now // SECOND
+        changed = set()
+        for told in conditions(self.world.job(self.name)):
+            status, since = self.changed_at.get(told.type, ("", now))
+            if told.status != status:
+                changed.add(told.type)
+                since = now
+            assert told.last_transition_time.seconds == since, told.type
+            self.changed_at[told.type] = (told.status, since)
+        return changed
+
+
+def test_each_condition_says_when_it_changed() -> None:
+    """A job is submitted, starts, fails, backs off, starts again, is reconfigured, suspended,
+    resumed, and succeeds.
+    """
+    world = a_cluster().with_nodes(2, 2).submit(a_job("j").wanting(1, 4))
+    told = Conditions(world, "j")
+    assert len(told.look()) == 7
+    up = {"Scheduled", "Running"}
+    steps: list[tuple[Callable[[], object], set[str]]] = [
+        (world.cycle, {"Admitted"}),
+        (lambda: world.all_up("j"), up),
+        (lambda: world.trains("j"), set()),
+        (lambda: world.exits("j", Outcome.FAILED, units=[0]), up),
+        (lambda: world.exits("j", Outcome.LOST), {"Admitted"}),
+        (world.cycle, set()),
+        (world.cycle, {"Admitted"}),
+        (lambda: world.runs("j"), up),
+        (lambda: world.submit(a_job("other").wanting(2)).cycle(), {"Reconfiguring"}),
+        (lambda: world.exits("j", Outcome.STOPPED), {"Admitted", "Reconfiguring"} | up),
+        (lambda: world.settle(), {"Admitted"} | up),
+        (lambda: world.update(a_job("j").wanting(1, 4).suspended()).cycle(), set()),
+        (lambda: world.exits("j", Outcome.STOPPED), {"Admitted", "Suspended"} | up),
+        (world.cycle, set()),
+        (lambda: world.update(a_job("j").wanting(1, 4)), {"Suspended"}),
+        (lambda: world.settle(), {"Admitted"} | up),
+        (lambda: world.exits("j"), {"Admitted", "Succeeded"} | up),
+    ]
+    for number, (happens, changes) in enumerate(steps):
+        world.passes(3)
+        happens()
+        assert told.look() == changes, number
 
 
 def test_accelerator_seconds_count_each_unit_until_its_release() -> None:
