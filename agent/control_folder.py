@@ -93,7 +93,8 @@ class ControlFolder:
     def prepare(self, launch: dict[str, Any]) -> None:
         """Creates the folder with its ``launch.json``."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "launch.json", json.dumps(launch, indent=1))
+        # Its manifest carries variables, which are nobody else's.
+        write_atomically(self.path / "launch.json", json.dumps(launch, indent=1), mode=0o600)
 
     def observe(self) -> Observation:
         """Where the unit stands now."""
@@ -199,10 +200,19 @@ def claim(folder: Path, content: dict[str, Any]) -> bool:
     return True
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """A reader sees the old file or the new one, never a part."""
+def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
+    """A reader sees the old file or the new one, never a part.
+
+    Args:
+        path: The file.
+        text: What shall be in it.
+        mode: Who may read and write it, as far as the umask allows.
+    """
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    draft.write_text(text)
+    draft.unlink(missing_ok=True)
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
     draft.replace(path)
 
 

@@ -50,6 +50,7 @@ def launch_json(
         "accelerators": list(unit.accelerators),
         "accelerator_type": kind,
         "cpu_cores": list(unit.cpu_cores),
+        "host_memory_bytes": unit.host_memory_bytes,
         "rendezvous": launch.rendezvous if unit.index else "",
         "bind_address": settings.advertise_address,
         "node": settings.node,
@@ -65,6 +66,10 @@ def unit_spec(
 ) -> UnitSpec:
     """What the supervisor is told. Secrets go as references: no value passes through Ray."""
     environment = {"OMP_NUM_THREADS": str(max(1, len(unit.cpu_cores)))}
+    if unit.host_memory_bytes:
+        # Told and not enforced: a limit on address space would stop CUDA, which reserves far more
+        # than it uses, and a cgroup is not the agent's to make everywhere.
+        environment["HEADRACE_HOST_MEMORY_BYTES"] = str(unit.host_memory_bytes)
     secrets: list[tuple[str, str, str]] = []
     for entry in json.loads(launch.manifest_json).get("spec", {}).get("env") or ():
         reference = (entry.get("valueFrom") or {}).get("secretKeyRef")

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import structlog
 
@@ -18,7 +17,7 @@ from agent.journal import Journal, JournalDamagedError
 from agent.outbox import Outbox
 from agent.ray_bridge import RayBridge
 from agent.settings import AgentSettings, SettingsError, parse
-from agent.units import Units
+from agent.units import Units, UnitSettings
 
 TICK_SECONDS = 0.25
 """How often units are looked after."""
@@ -44,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
-        with _alone(settings.units.root):
+        with alone(settings.units):
             asyncio.run(_end_units(settings) if settings.command == "end-units" else run(settings))
     except (
         SettingsError,
@@ -148,9 +147,12 @@ def _say_ready(settings: AgentSettings, accelerators: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def alone(settings: UnitSettings) -> Iterator[None]:
     """Two agents of one node would start everything twice."""
-    root.mkdir(parents=True, exist_ok=True)
+    root = settings.root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    # Ranks of another user pass through it to folders of their own, whose names they know.
+    root.mkdir(mode=0o711 if settings.launch.run_as_uid >= 0 else 0o700, exist_ok=True)
     with (root / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,5 +1,6 @@
 """Connections to either database, set up so that committed means on the disk."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,9 @@ def _sqlite(url: URL) -> Engine:
     folder = Path(url.database).absolute().parent
     if not folder.is_dir():
         raise StoreError(f"the folder {folder} of the store does not exist; create it first")
+    # Manifests carry variables. What lies beside the database takes its mode from it.
+    with suppress(OSError):  # then SQLite says why it cannot be
+        Path(url.database).touch(mode=0o600)
     engine = create_engine(
         url.set(drivername="sqlite+pysqlite"),
         connect_args={"timeout": LOCK_WAIT_SECONDS, "check_same_thread": False},

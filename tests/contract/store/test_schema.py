@@ -1,7 +1,9 @@
 """Older databases open, newer ones are refused with a sentence, strangers are left alone."""
 
 import asyncio
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -162,3 +164,22 @@ def test_a_file_that_is_no_database_is_refused_with_a_sentence(tmp_path: Path) -
     (tmp_path / "notes.txt").write_text("not a database " * 100)
     with pytest.raises(StoreError, match="file is not a database"):
         Store.open(f"sqlite:///{tmp_path / 'notes.txt'}")
+
+
+def test_a_database_file_is_its_users_alone_with_what_lies_beside_it(tmp_path: Path) -> None:
+    found: dict[str, int] = {}
+
+    def look() -> None:
+        found.update({path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()})
+
+    async def scenario() -> None:
+        async with running(f"sqlite:///{tmp_path}/x.db") as world:
+            await world.append_units(1)
+            look()
+
+    before = os.umask(0o022)
+    try:
+        asyncio.run(scenario())
+    finally:
+        os.umask(before)
+    assert found == dict.fromkeys(("x.db", "x.db-shm", "x.db-wal"), 0o600)
