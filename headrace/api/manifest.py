@@ -114,8 +114,7 @@ class Accelerators(_Part):
     cpu_cores_each: Annotated[int, Field(ge=0, le=4096)] = 0
     """CPU cores that each accelerator must bring."""
     host_memory_bytes_each: Bytes = 0
-    """Host memory that each accelerator must bring: bytes, or a quantity such as 16Gi. No limit:
-    the program finds its share in $HEADRACE_HOST_MEMORY_BYTES and is not kept within it."""
+    """Host memory that each accelerator must bring, such as 16Gi; told to the rank, not enforced."""
 
     @property
     def most(self) -> int:
