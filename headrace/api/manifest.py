@@ -114,7 +114,7 @@ class Accelerators(_Part):
     cpu_cores_each: Annotated[int, Field(ge=0, le=4096)] = 0
     """CPU cores that each accelerator must bring."""
     host_memory_bytes_each: Bytes = 0
-    """Host memory that each accelerator must bring, such as 16Gi; told to the rank, not enforced."""
+    """Host memory that each accelerator must bring, such as 16Gi; told, not enforced."""
 
     @property
     def most(self) -> int:
