@@ -40,8 +40,8 @@ The control plane is named by `--server`, else by `$HEADRACE_SERVER`, else by `c
 `$HEADRACE_HOME` (default `~/.headrace`), which `headrace up` writes. `headrace
 --install-completion` installs completion for your shell.
 
-`logs -f`, `get -w` and `apply --wait` go on over a restart of the control plane; `logs -f` also
-follows a job into its next attempt."""
+`logs -f`, `get -w` and `apply --wait` go on over a restart of the control plane, and notice within
+half a minute that its host has vanished; `logs -f` also follows a job into its next attempt."""
 
 
 def _commands(group: Any, path: str) -> Iterator[str]:

@@ -126,6 +126,8 @@ def _shortened(details: str) -> str:
     """gRPC's words for a failed connection, without its addresses in several spellings."""
     if "Connection refused" in details:
         return "connection refused"
+    if "ping timeout" in details:
+        return "it has gone silent"
     if details.upper() == "CANCELLED":
         return "it was just ending"
     if "handshake" in details.lower() or "ssl" in details.lower():
