@@ -181,6 +181,15 @@ def _about_cluster(event: Event) -> _Telling:
     return _Telling(event.kind)
 
 
+def named_in(event: Event) -> tuple[JobUid, ...]:
+    """The jobs that ``logged_event`` calls by their names."""
+    if isinstance(event, CycleDecided):
+        ordered = [action.uid for action in event.actions] or [uid for uid, _ in event.reasons]
+        return tuple(ordered[:_MOST_TOLD])
+    told = _about_job(event)
+    return (JobUid(told.uid),) if told is not None else ()
+
+
 def logged_event(sequence: SequenceNumber, event: Event, names: Names) -> jobs_pb2.LoggedEvent:
     """One event of the log for people."""
     if isinstance(event, CycleDecided):

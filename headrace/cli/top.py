@@ -6,8 +6,8 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from headrace.api.generated import admin_pb2, jobs_pb2
 from headrace.api.plain_text import plain
@@ -48,6 +48,7 @@ class Facts:
         nodes: Every node.
         decisions: Newest events of cycles that decided something, oldest first.
         now: Seconds since 1970.
+        names: What jobs are called that may be gone, by uid.
     """
 
     cluster: admin_pb2.GetClusterResponse
@@ -55,6 +56,7 @@ class Facts:
     nodes: Sequence[admin_pb2.NodeStatus]
     decisions: Sequence[jobs_pb2.LoggedEvent]
     now: float
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 class Watcher:
@@ -64,6 +66,7 @@ class Watcher:
         self._client = client
         self._after: int | None = None
         self._decisions: list[jobs_pb2.LoggedEvent] = []
+        self._names: dict[str, str] = {}
 
     def facts(self) -> Facts:
         """What is so now.
@@ -77,22 +80,31 @@ class Watcher:
             self._after = max(0, cluster.last_sequence - 500)
         for event in self._client.list_events(after_sequence=self._after):
             self._after = event.sequence
+            if event.job_name:
+                self._names[event.uid] = event.job_name
             if event.kind == "CycleDecided":
                 self._decisions.append(event)
         self._decisions = self._decisions[-_DECISIONS_KEPT:]
-        return Facts(
-            cluster,
-            self._client.list_jobs(),
-            self._client.nodes(),
-            tuple(self._decisions),
-            time.time(),
-        )
+        jobs, nodes = self._client.list_jobs(), self._client.nodes()
+        self._remember(jobs, nodes)
+        return Facts(cluster, jobs, nodes, tuple(self._decisions), time.time(), self._names)
+
+    def _remember(
+        self, jobs: Sequence[jobs_pb2.Job], nodes: Sequence[admin_pb2.NodeStatus]
+    ) -> None:
+        """Keeps the names that a picture may need: jobs go, and are still told of."""
+        self._names |= {job.uid: job.name for job in jobs}
+        told = {each.uid for event in self._decisions for each in views.decisions(event)}
+        told.update(holder for node in nodes for holder in node.holders.values())
+        told.update(job.uid for job in jobs)
+        self._names = {uid: name for uid, name in self._names.items() if uid in told}
 
 
 def picture(facts: Facts, *, columns: int, colour: bool = False) -> list[str]:
     """The screen as lines no wider than ``columns``."""
     cluster = facts.cluster
     several = len({job.namespace for job in facts.jobs}) > 1
+    names = {**facts.names, **{job.uid: job.name for job in facts.jobs}}
     lines = [
         f"headrace {plain(cluster.version)}  {plain(cluster.policy)}  {cluster.state}  "
         f"{cluster.accelerators_held}/{cluster.accelerators_total} accelerators  "
@@ -101,7 +113,7 @@ def picture(facts: Facts, *, columns: int, colour: bool = False) -> list[str]:
     ]
     lines += laid_out(
         _NODE_COLUMNS,
-        [_node_row(node, facts.jobs) for node in facts.nodes],
+        [_node_row(node, names) for node in facts.nodes],
         width=columns,
         colour=colour,
     )
@@ -115,10 +127,9 @@ def picture(facts: Facts, *, columns: int, colour: bool = False) -> list[str]:
     )
     if facts.decisions:
         lines += ["", "LAST DECISIONS"]
-        names = {job.uid: job.name for job in facts.jobs}
         decided = [each for event in facts.decisions for each in views.decisions(event)]
         for each in decided[-_DECISIONS_SHOWN:]:
-            about = names.get(each.uid, each.uid)
+            about = views.called(each.uid, names.get(each.uid, ""))
             told = ", because ".join(filter(None, (each.action, each.why)))
             told = plain(" ".join(told.split()))  # a rank's last lines are several
             lines.append(f"{age(facts.now - each.at):>4}  {about}: {told}")
@@ -144,12 +155,13 @@ def _job_row(job: jobs_pb2.Job, now: float, several: bool) -> list[str]:
     ]
 
 
-def _node_row(status: admin_pb2.NodeStatus, jobs: Sequence[jobs_pb2.Job]) -> list[str]:
-    names = {job.uid: job.name for job in jobs}
+def _node_row(status: admin_pb2.NodeStatus, names: Mapping[str, str]) -> list[str]:
     slots = []
     for slot in status.node.accelerators:
         holder = status.holders.get(slot.id, "")
-        slots.append("!" if slot.unhealthy else names.get(holder, holder) or "free")
+        slots.append(
+            "!" if slot.unhealthy else views.called(holder, names.get(holder, "")) or "free"
+        )
     return [
         status.node.name,
         f"{status.contact},drained" if status.drained else status.contact,

@@ -10,8 +10,9 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
-from headrace.cli.tables import STAGE_COLOURS, Column, age
+from headrace.cli.tables import ELLIPSIS, STAGE_COLOURS, Column, age
 
+_UID_SHOWN = 8
 JOB_COLUMNS = (
     Column("NAME", gives_way=1),
     Column("QUEUE", gives_way=2),
@@ -203,9 +204,16 @@ def event_row(event: jobs_pb2.LoggedEvent, now: float) -> list[str]:
         str(event.sequence),
         age(now - moment(event.at)),
         event.kind,
-        event.job_name or event.node or event.uid,
+        called(event.uid, event.job_name) or event.node,
         event.message or reason(event.reason),
     ]
+
+
+def called(uid: str, name: str) -> str:
+    """A job's name; where nobody knows it any more, as much of its uid as tells it from others."""
+    if name not in ("", uid):
+        return name
+    return uid if len(uid) <= _UID_SHOWN else uid[:_UID_SHOWN] + ELLIPSIS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The store's memory for the services: its blocking questions are asked from threads."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from controlplane.domain.action import StartAttempt
 from controlplane.domain.clock import Clock
@@ -38,6 +38,10 @@ class History:
     ) -> Sequence[SequencedEvent]:
         """Events after a number, oldest first: of one job (without decisions), or all."""
         return await asyncio.to_thread(self._store.events, uid, after, limit)
+
+    async def names(self, uids: Collection[JobUid]) -> Mapping[JobUid, str]:
+        """What jobs were called, also those that are forgotten; as far as the log goes back."""
+        return await asyncio.to_thread(self._store.names, uids) if uids else {}
 
     async def decisions(self, uid: JobUid, limit: int) -> Sequence[StoredDecision]:
         """The newest decisions about one job, oldest first."""

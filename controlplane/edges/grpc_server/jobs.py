@@ -18,7 +18,7 @@ from controlplane.edges.grpc_server.history import History
 from controlplane.edges.grpc_server.log_broker import LogBroker, LogRequest
 from controlplane.edges.grpc_server.submission import Submission
 from controlplane.edges.grpc_server.watching import forgotten_since, outdated
-from controlplane.wire.sentences import logged_decision, logged_event
+from controlplane.wire.sentences import Names, logged_decision, logged_event, named_in
 from controlplane.wire.status import gone_to_wire, job_to_wire
 from controlplane.wire.translate import timestamp
 from headrace.api.generated import jobs_pb2, jobs_pb2_grpc
@@ -216,13 +216,15 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         after = SequenceNumber(request.after_sequence)
         only = JobUid(request.uid) if request.uid else None
         found = await self._history.events(only, after, size + 1)
-        told = [logged_event(e.sequence, e.event, self.name_of) for e in found]
+        about = {uid for e in found for uid in named_in(e.event)}
+        name_of = await self._names(about if only is None else about | {only})
+        told = [logged_event(e.sequence, e.event, name_of) for e in found]
         more = len(found) > size
         if only is not None:
             # A decision is about many jobs; the store keeps what it says of each apart.
             decided = await self._history.decisions_after(only, after, size)
             more = more or len(decided) > size
-            told.extend(logged_decision(decision, self.name_of) for decision in decided)
+            told.extend(logged_decision(decision, name_of) for decision in decided)
             told.sort(key=lambda event: event.sequence)
         page = _whole_sequences(told, size)
         return jobs_pb2.ListEventsResponse(
@@ -294,10 +296,12 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         units = placement.units if placement is not None else ()
         return next((known.node for known in units if known.index == unit), None)
 
-    def name_of(self, uid: JobUid) -> str:
-        """What people call the job; its uid once it is forgotten."""
-        record = self._directory.find(uid)
-        return record.job.name if record is not None else str(uid)
+    async def _names(self, uids: Collection[JobUid]) -> Names:
+        """What people call these jobs; the log knows of those that are forgotten."""
+        present = {uid: self._directory.find(uid) for uid in uids}
+        gone = await self._history.names([uid for uid, record in present.items() if record is None])
+        names = {**gone, **{uid: record.job.name for uid, record in present.items() if record}}
+        return lambda uid: names.get(uid, str(uid))
 
     def _told(self, record: JobRecord) -> jobs_pb2.Job:
         known = self._feed.as_of_now(record)

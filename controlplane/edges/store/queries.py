@@ -1,7 +1,10 @@
 """What people ask the log. Read only, on connections of their own; never in the writer's way."""
 
+from collections.abc import Collection
+
 from sqlalchemy import Engine, select
 
+from controlplane.domain.event import JobSubmitted
 from controlplane.domain.ids import JobUid, SequenceNumber
 from controlplane.edges.store.rows import (
     StoredDecision,
@@ -24,6 +27,16 @@ def events(
         wanted = wanted.where(EVENTS.c.uid == storable(uid))
     with engine.connect() as connection:
         return [to_event(row) for row in connection.execute(wanted).mappings()]
+
+
+def names(engine: Engine, uids: Collection[JobUid]) -> dict[JobUid, str]:
+    """See ``Store.names``."""
+    wanted = select(EVENTS).where(
+        EVENTS.c.uid.in_([storable(uid) for uid in uids]), EVENTS.c.kind == "JobSubmitted"
+    )
+    with engine.connect() as connection:
+        found = [to_event(row).event for row in connection.execute(wanted).mappings()]
+    return {event.job.uid: event.job.name for event in found if isinstance(event, JobSubmitted)}
 
 
 def decisions(engine: Engine, uid: JobUid, limit: int) -> list[StoredDecision]:

@@ -1,6 +1,6 @@
 """The store as the rest of the control plane sees it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TypeVar
 
 from sqlalchemy import Engine
@@ -129,6 +129,11 @@ class Store:
         """A page of the log in sequence order: of one job, or of all with None."""
         with told_as_store_errors(self._where):
             return queries.events(self._engine, uid, after, limit)
+
+    def names(self, uids: Collection[JobUid]) -> dict[JobUid, str]:
+        """What jobs were called, as far as the log goes back to their submission."""
+        with told_as_store_errors(self._where):
+            return queries.names(self._engine, uids)
 
     def decisions(self, uid: JobUid, limit: int = 20) -> list[StoredDecision]:
         """The last decisions about a job, oldest first."""

@@ -240,6 +240,28 @@ def test_events_are_paged_and_carry_their_bodies(
     assert found["items"][0]["body"] == {"unit": 1}
 
 
+def test_a_job_that_is_gone_is_called_by_its_name(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    gone, unknown = "11111111-2222-3333-4444-555555555555", "66666666-7777-8888-9999-000000000000"
+    actions = [{"kind": "ForgetJob", "uid": uid} for uid in (gone, unknown)]
+    plane.events = [
+        jobs_pb2.LoggedEvent(sequence=1, kind="JobWithdrawn", uid=gone, job_name="train"),
+        # The server gives the uid of a job whose submission is no longer in the log.
+        jobs_pb2.LoggedEvent(sequence=2, kind="JobWithdrawn", uid=unknown, job_name=unknown),
+        jobs_pb2.LoggedEvent(
+            sequence=3, kind="CycleDecided", body_json=json.dumps({"actions": actions})
+        ),
+    ]
+    plane.nodes = [a_node("node-a", {"node-a-slot-0": gone})]
+    listed = headrace("events").stdout.splitlines()
+    assert [line.split()[3] for line in listed[1:3]] == ["train", "66666666…"]
+    told = headrace("top", "--once").stdout
+    assert "train | free" in told
+    assert "train: forget" in told
+    assert "66666666…: forget" in told
+
+
 def test_top_shows_one_picture_where_nobody_watches(
     headrace: Headrace, plane: FakeControlPlane
 ) -> None:

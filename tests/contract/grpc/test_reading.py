@@ -312,10 +312,15 @@ def test_how_a_forgotten_job_ended_stays_in_the_log(
                 return next((e for e in events if '"ForgetJob"' in e.body_json), None)
 
             told = await eventually(forgotten)
+            everything = jobs_pb2.ListEventsRequest(page_size=1000)
+            every = (await api.jobs.ListEvents(everything)).events
             with Client(Context(api.plane.address)) as client:
                 wait = asyncio.to_thread(wait_for, client, {created.uid: "train"}, 30.0)
                 (waited,) = await asyncio.gather(wait, return_exceptions=True)
         assert told.reason.code == code
+        assert told.job_name == "train"
+        assert {event.job_name for event in every if event.uid} == {"train"}
+        assert any("train: forget the job" in event.message for event in every)
         wanted = "None" if outcome == "Succeeded" else f"train failed: {code}"
         assert str(waited).startswith(wanted)
 
