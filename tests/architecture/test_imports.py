@@ -105,6 +105,11 @@ PLANTS = [
         "only the store knows SQL", "controlplane/edges/grpc_server/door.py", "import sqlalchemy"
     ),
     Plant("only the store knows SQL", "controlplane/wire/translate.py", "import sqlite3"),
+    Plant(
+        "only the store knows its tables",
+        "controlplane/edges/grpc_server/jobs.py",
+        "from controlplane.edges.store.tables import EVENTS",
+    ),
     Plant("only agent.ray_actors knows Ray", "agent/ray_driver.py", "import ray.util"),
     Plant("only agent.ray_actors knows Ray", "headrace/workloads/control.py", "import ray"),
     Plant("only the workloads know torch", "agent/unit_actor.py", "import torch"),
