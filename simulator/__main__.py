@@ -6,6 +6,8 @@ import statistics
 import sys
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from controlplane.baselines import BASELINES
 from controlplane.domain.clock import Instant, seconds
 from controlplane.domain.codec import load
@@ -14,24 +16,71 @@ from controlplane.engine.state import ClusterState
 from simulator.run import Result, simulate
 from simulator.scenario import Scenario, read
 
+EXAMPLE = """\
+nodes:
+- {count: 4, accelerators: 8}
+jobs:
+- {name: small, count: 20, everySeconds: 600, maximum: 4, steps: 5000}
+- {name: large, minimum: 16, maximum: 32, steps: 20000, arrivalSeconds: 3600}
+faults: {nodeLossesPerDay: 1}
+"""
+
+
+def _indented(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())
+
+
+_HELP = f"""\
+A snapshot is what `headrace snapshot -o FILE` wrote: what would become of the
+jobs of that cluster?
+
+  headrace snapshot -o now.json
+  headrace simulate --snapshot now.json --hours 2
+
+A scenario is a YAML file that says which nodes there are, which jobs arrive and
+what goes wrong; durations are seconds of virtual time. This one is whole, and
+examples/scenarios has a longer one:
+
+{_indented(EXAMPLE)}
+  headrace simulate --scenario week.yaml --hours 168 --policy fifo
+"""
+
+REFUSED = 4
+"""What `headrace` ends with where a manifest is wrong."""
+
 
 def main() -> int:
     """Parses arguments, plays, prints. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m simulator", description=__doc__)
-    parser.add_argument("--scenario", type=Path, help="YAML file with nodes, jobs and faults")
-    parser.add_argument("--snapshot", type=Path, help="file written by `headrace snapshot`")
+    parser = argparse.ArgumentParser(
+        prog="headrace simulate",
+        description="Plays a scenario, or a live cluster's snapshot, in virtual time.",
+        epilog=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--scenario", type=Path, metavar="FILE", help="YAML file with nodes, jobs and faults"
+    )
+    parser.add_argument(
+        "--snapshot", type=Path, metavar="FILE", help="file written by `headrace snapshot`"
+    )
     parser.add_argument("--policy", action="append", choices=sorted(BASELINES), help="repeatable")
     parser.add_argument("--seed", type=int, default=1, help="all chance comes from it (default 1)")
     parser.add_argument("--hours", type=float, default=24.0, help="virtual hours (default 24)")
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     options = parser.parse_args()
     if options.scenario is None and options.snapshot is None:
-        parser.error("wanted --scenario FILE or --snapshot FILE (or both), got neither")
+        parser.error(
+            "wanted --scenario FILE or --snapshot FILE (or both), got neither; --help has examples"
+        )
     try:
         scenario = _scenario(options.scenario, options.seed)
         start = _snapshot(options.snapshot)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    except OSError as error:
+        sys.stderr.write(f"headrace: {error.filename}: {error.strerror}\n")
+        return 1
+    except ValueError as error:
+        sys.stderr.write(f"headrace: nothing was simulated:\n{_indented(str(error))}")
+        return REFUSED
     rows = []
     for policy in options.policy or sorted(BASELINES):
         result = simulate(
@@ -55,7 +104,15 @@ def _scenario(path: Path | None, seed: int) -> Scenario:
 def _snapshot(path: Path | None) -> ClusterState | None:
     if path is None:
         return None
-    state: ClusterState = load(path.read_bytes(), ClusterState)
+    try:
+        state: ClusterState = load(path.read_bytes(), ClusterState)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        field = ".".join(map(str, found["loc"]))
+        raise ValueError(
+            f"{path}: {f'{field}: ' if field else ''}{found['msg']}; wanted what `headrace "
+            "snapshot -o FILE` of this version wrote"
+        ) from error
     return state
 
 

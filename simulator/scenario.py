@@ -8,8 +8,7 @@ from math import log
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from controlplane.domain.chance import draw, draw_between
 from controlplane.domain.clock import Instant, seconds
@@ -17,6 +16,8 @@ from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
 from controlplane.domain.job import AcceleratorRequest, Job, JobSpec, ServiceClass
 from controlplane.domain.node import Accelerator, Node
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
+from headrace.api.manifest_source import Finding, documents_in
+from headrace.api.refusal import Problem, problems_in
 
 
 class _Strict(BaseModel):
@@ -117,9 +118,20 @@ def read(path: Path, seed: int) -> Scenario:
     """The scenario in ``path``, with its luck drawn from ``seed``.
 
     Raises:
-        ValueError: The file is not a scenario (pydantic's error names the field).
+        ValueError: The file is not a scenario; each problem with its line and field.
+        OSError: The file cannot be read.
     """
-    return build(ScenarioFile.model_validate(yaml.safe_load(path.read_text())), seed)
+    documents, findings = documents_in(path.read_text(encoding="utf-8"), str(path))
+    if not findings and len(documents) != 1:
+        sentence = f"wanted one scenario, found {len(documents) or 'no'} documents"
+        findings = (Finding(str(path), 0, Problem((), sentence)),)
+    if not findings:
+        try:
+            return build(ScenarioFile.model_validate(documents[0].value), seed)
+        except ValidationError as error:
+            problems = problems_in(error, ScenarioFile.model_json_schema())
+            findings = tuple(documents[0].finding(each) for each in problems)
+    raise ValueError("\n".join(map(str, findings)))
 
 
 def build(described: ScenarioFile, seed: int) -> Scenario:

@@ -90,7 +90,10 @@ def _problem(found: Mapping[str, Any], schema: Mapping[str, Any]) -> Problem:
 
 _WANTED = {
     "int_type": "wanted a whole number",
+    "int_parsing": "wanted a whole number",
+    "int_from_float": "wanted a whole number",
     "float_type": "wanted a number",
+    "float_parsing": "wanted a number",
     "string_type": "wanted text (put it in quotes)",
     "bool_type": "wanted true or false",
     "dict_type": "wanted a mapping",

@@ -93,7 +93,11 @@ def version(
 
 @guarded
 def simulate(context: typer.Context) -> None:
-    """Replay a snapshot or trace in virtual time; takes the simulator's own arguments."""
+    """Play a snapshot of a cluster, or a scenario, in virtual time.
+
+    --snapshot FILE is what `headrace snapshot -o FILE` wrote, --scenario FILE a YAML file with
+    nodes, jobs and faults. `headrace simulate --help` shows all options and a scenario.
+    """
     import subprocess
     import sys
 

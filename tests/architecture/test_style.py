@@ -68,7 +68,7 @@ MAY_IMPORT = {
     ): FOR_DECIDING | {"asyncio"},
     # These read files that people write.
     ("simulator/__main__.py", "simulator/scenario.py"): FOR_DECIDING
-    | {"argparse", "pathlib", "statistics", "sys", "yaml"},
+    | {"argparse", "pathlib", "statistics", "sys"},
 }
 READS_TIME = (r"time\..+", r"datetime\..*(now|utcnow|today)")
 # The simulator is repeatable too, but may write reports and draw from a generator with a seed.
