@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.desired import UnitKey
-from agent.processes import ProcessId
+from headrace.api.processes import Process
 
 PROGRESS_READ_BYTES = 1 << 20
 
@@ -67,9 +67,9 @@ class Observation:
     """
 
     phase: Phase
-    supervisor: ProcessId | None = None
-    raylet: ProcessId | None = None
-    rank: ProcessId | None = None
+    supervisor: Process | None = None
+    raylet: Process | None = None
+    rank: Process | None = None
     ended: dict[str, Any] | None = None
 
 
@@ -225,16 +225,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def process_json(one: ProcessId | None) -> dict[str, int] | None:
+def process_json(one: Process | None) -> dict[str, int] | None:
     """A process as the folder's files name it."""
     return None if one is None else {"pid": one.pid, "start_ticks": one.start_ticks}
 
 
-def _process(value: object) -> ProcessId | None:
+def _process(value: object) -> Process | None:
     if not isinstance(value, dict):
         return None
     try:
-        return ProcessId(int(value["pid"]), int(value["start_ticks"]))
+        return Process(int(value["pid"]), int(value["start_ticks"]))
     except (KeyError, TypeError, ValueError):
         return None
 

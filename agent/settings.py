@@ -99,9 +99,9 @@ def address_towards(address: str) -> str:
         OSError: There is no way.
     """
     host, _, port = address.rpartition(":")
-    family, kind, protocol, _, target = socket.getaddrinfo(
-        host.strip("[]"), int(port), type=socket.SOCK_DGRAM
-    )[0]
+    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+    # IPv4 before IPv6: by its address the ranks choose their interface.
+    family, kind, protocol, _, target = min(found, key=lambda each: each[0] != socket.AF_INET)
     with socket.socket(family, kind, protocol) as way:
         way.connect(target)
         return str(way.getsockname()[0])

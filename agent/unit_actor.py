@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from agent import control_folder, output_log, processes
+from headrace.api.processes import process
+from headrace.api.variables import CONTROL_DIR_VARIABLE
 
 SHIM = Path(__file__).with_name("child_shim.py")
 
@@ -94,7 +96,7 @@ class UnitSupervisor:
             raise RuntimeError("a rank must be started from the main thread of its supervisor")
         spec = UnitSpec.from_json(described)
         folder = Path(spec.folder)
-        me, ray = processes.process(os.getpid()), processes.process(os.getppid())
+        me, ray = process(os.getpid()), process(os.getppid())
         claimed = control_folder.claim(
             folder,
             {
@@ -111,7 +113,7 @@ class UnitSupervisor:
         except StartRefusedError as error:
             _say_ended(folder, {"refused": str(error)})
             return ""
-        started = processes.process(child.pid)
+        started = process(child.pid)
         try:
             control_folder.write_atomically(
                 folder / "process.json",
@@ -138,7 +140,7 @@ def child_environment(spec: UnitSpec, inherited: Mapping[str, str]) -> dict[str,
     environment.update(spec.environment)
     for variable, secret, key in spec.secrets:
         environment[variable] = _secret(spec.secrets_folder, secret, key)
-    environment[processes.CONTROL_DIR_VARIABLE] = spec.folder
+    environment[CONTROL_DIR_VARIABLE] = spec.folder
     return environment
 
 

@@ -1,5 +1,8 @@
 """Environment variables of a rank that are not the user's to set."""
 
+CONTROL_DIR_VARIABLE = "HEADRACE_CONTROL_DIR"
+"""Carried by every process of a launch unit: its control folder."""
+
 RESERVED_VARIABLES = frozenset(
     {
         "CUDA_VISIBLE_DEVICES",

@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from headrace.api.processes import Process
+from headrace.api.variables import CONTROL_DIR_VARIABLE
 from headrace.cli.ports import Ports
-from headrace.cli.processes import Process, marked
+from headrace.cli.processes import marked
 
 T = TypeVar("T")
 
@@ -26,8 +28,6 @@ STORE = "headrace.db"
 SETTINGS = "cluster-settings.json"
 CLUSTER_VARIABLE = "HEADRACE_CLUSTER_ID"
 """Carried by every process of the cluster, except the ranks, whose environment is their own."""
-CONTROL_DIR_VARIABLE = "HEADRACE_CONTROL_DIR"
-"""Carried by every rank: a folder below the home."""
 
 _LONGEST_RAY_FOLDER = 36  # Ray puts sockets below it, whose paths may have 107 characters
 _OBJECT_STORE_BYTES = 200 * 10**6

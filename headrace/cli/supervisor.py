@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
+from headrace.api.processes import Process, process
 from headrace.cli.local_cluster import (
     SETTINGS,
     Layout,
@@ -29,7 +30,6 @@ from headrace.cli.local_cluster import (
     write_record,
 )
 from headrace.cli.ports import Ports
-from headrace.cli.processes import Process, process
 from headrace.cli.teardown import tear_down
 from headrace.client import context
 

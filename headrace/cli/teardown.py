@@ -9,16 +9,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from headrace.api.processes import Process, of_session
+from headrace.api.variables import CONTROL_DIR_VARIABLE
 from headrace.cli.local_cluster import (
     CLUSTER_VARIABLE,
-    CONTROL_DIR_VARIABLE,
     Record,
     RunningPart,
     marks,
     ray_authentication,
     survivors,
 )
-from headrace.cli.processes import Process, end, marked, of_session, wait_gone
+from headrace.cli.processes import end, marked, wait_gone
 from headrace.client import context
 
 _AGENT_SECONDS = 10.0

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from headrace.api.processes import Process
 from headrace.api.visible_gpus import VARIABLE, visible_gpus
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.interrupts import deaf, interruptible
@@ -31,7 +32,7 @@ from headrace.cli.local_cluster import (
     write_record,
 )
 from headrace.cli.output import Format, document, note, say, table, typed
-from headrace.cli.processes import Process, wait_gone
+from headrace.cli.processes import wait_gone
 from headrace.cli.tables import Column, age
 from headrace.cli.teardown import tear_down
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from headrace.api.variables import CONTROL_DIR_VARIABLE
 from headrace.workloads import rendezvous as meeting
 from headrace.workloads.control import Chronicle, ControlFolder, Launch, StopSignal
 from headrace.workloads.ending import ended
@@ -21,14 +22,12 @@ from headrace.workloads.refusal import (
     reason_of,
 )
 
-CONTROL_VARIABLE = "HEADRACE_CONTROL_DIR"
-
 
 def main() -> int:
     """Run the unit; returns its exit status."""
-    named = os.environ.get(CONTROL_VARIABLE)
+    named = os.environ.get(CONTROL_DIR_VARIABLE)
     if not named:
-        sys.stderr.write(f"{CONTROL_VARIABLE} is not set; it is the agent that starts this\n")
+        sys.stderr.write(f"{CONTROL_DIR_VARIABLE} is not set; it is the agent that starts this\n")
         return 2
     control = ControlFolder(Path(named))
     stop = StopSignal(control.path)

@@ -18,13 +18,13 @@ from agent.desired import Assignment, UnitKey, WantedLaunch, WantedUnit
 from agent.journal import Journal
 from agent.launching import LaunchSettings
 from agent.outbox import Outbox
-from agent.processes import process
 from agent.ray_bridge import RayAnswerError
 from agent.units import Units, UnitSettings, clear_old_folders
 from controlplane.domain.ids import AcceleratorId
 from controlplane.domain.node import Accelerator
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent, Outcome
+from headrace.api.processes import process
 
 pytestmark = pytest.mark.process
 

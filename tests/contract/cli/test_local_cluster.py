@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.api.processes import Process, process
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.local_cluster import (
     Layout,
@@ -28,7 +29,7 @@ from headrace.cli.local_cluster import (
 )
 from headrace.cli.output import Format
 from headrace.cli.ports import Ports
-from headrace.cli.processes import Process, marked, process
+from headrace.cli.processes import marked
 from headrace.cli.restore import restore_home, set_store_aside
 from headrace.cli.supervisor import Supervisor
 from headrace.cli.up import down, status, stay
