@@ -40,8 +40,6 @@ from headrace.api.manifest_fields import (
 from headrace.api.refusal import Problem, problems_in
 from headrace.api.variables import setter_of
 
-API_VERSION = "headrace.dev/v1alpha1"
-KIND = "TrainingJob"
 MANAGED_BY_HEADRACE = "headrace.dev/control-plane"
 
 

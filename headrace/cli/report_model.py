@@ -10,9 +10,6 @@ from dataclasses import dataclass
 
 from headrace.cli.report_facts import LossFact
 
-OPEN_STAGES = frozenset({"Queued", "Suspended", "Starting", "Running", "Stopping", "BackingOff"})
-"""Stages of jobs that are not finished, as the API names them."""
-
 
 @dataclass(frozen=True, slots=True)
 class Block:

@@ -65,7 +65,6 @@ class Found:
 
     marker: Marker
     location: str
-    job_uid: str
 
 
 class JobCheckpoints:
@@ -153,7 +152,7 @@ class JobCheckpoints:
         there = self.storage.sizes_bytes(f"{folder}/{marker.folder}")
         if any(there.get(name) != size for name, size in marker.files.items()):
             return None
-        return Found(marker, self.storage.location(f"{folder}/{marker.folder}"), self.uid)
+        return Found(marker, self.storage.location(f"{folder}/{marker.folder}"))
 
     def _marker(self, folder: str) -> Marker | None:
         content = self.storage.read(f"{folder}/{MARKER}")
