@@ -340,7 +340,11 @@ class Telemetry:
             if node.contact is Contact.LOST:
                 continue
             total += len(node.node.accelerators)
-            unhealthy += sum(bool(a.unhealthy) for a in node.node.accelerators)
+            unhealthy += sum(
+                # One that a job still holds is the job's until it lets go.
+                bool(a.unhealthy) and (node.id, a.id) not in state.holders
+                for a in node.node.accelerators
+            )
             stray += sum(len(unit.accelerators) for unit in node.strays)
         held["", "unhealthy"] = unhealthy
         held["", "stray"] = stray

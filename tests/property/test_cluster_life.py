@@ -1,5 +1,6 @@
 """Whatever happens to a cluster, in whatever order it is heard of: no accelerator is held twice,
-gangs are whole, nothing is lost, the log folds to the same state, and in the end every job ends.
+gangs are whole, nothing is lost, accounts add up, the log folds to the same state, and in the end
+every job ends.
 """
 
 from dataclasses import replace
@@ -17,6 +18,7 @@ from hypothesis.stateful import (
 )
 
 from controlplane.domain.action import Action, ForgetJob, StartAttempt
+from controlplane.domain.clock import seconds
 from controlplane.domain.codec import dump, load
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
@@ -35,6 +37,7 @@ from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Outcome, Progress
 from controlplane.engine.state import ClusterState
 from tests.builders import JobBuilder, World, a_job, a_node
+from tests.property.accounts import Accounts
 from tests.property.played_agents import PlayedAgent
 
 NEVER_HERE = {
@@ -89,7 +92,7 @@ class ClusterLife(RuleBasedStateMachine):
         self.outbox: list[Event] = []
         self.submitted: set[JobUid] = set()
         self.may_go: set[JobUid] = set()
-        self.silent = False
+        self.accounts = Accounts(self.world)
         for agent in self.agents:
             self.world.tell(agent.introduces())
 
@@ -265,6 +268,7 @@ class ClusterLife(RuleBasedStateMachine):
 
     def _cycle(self, passes: float, *meanwhile: Event) -> tuple[Action, ...]:
         before = self.world.state
+        self.accounts.time_passes(seconds(passes))
         outcome = self.world.passes(passes).cycle(*meanwhile)
         for action in outcome.decided.actions:
             if isinstance(action, ForgetJob):
@@ -308,6 +312,10 @@ class ClusterLife(RuleBasedStateMachine):
 
     @invariant()
     def accounts_add_up(self) -> None:
+        self.accounts.of_jobs_add_up()
+
+    @invariant()
+    def nothing_is_held_twice(self) -> None:
         state = self.world.state
         held = [
             slot for node in state.nodes.values() for s in node.strays for slot in s.accelerators
@@ -353,6 +361,7 @@ class ClusterLife(RuleBasedStateMachine):
         assert not any(agent.running for agent in self.agents)
         assert not self.world.state.snapshot(self.world.now).holders
         assert not self.world.state.purges
+        self.accounts.of_the_cluster_add_up()
 
     def _everything_is_mended(self) -> None:
         self.world.tell(*self.outbox)
