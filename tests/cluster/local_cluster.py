@@ -147,32 +147,58 @@ class LocalCluster:
     def ranks(self, uid: str, node: str = "") -> list[psutil.Process]:
         """The processes that train, by the folder that each was given."""
         folder = f"{self.home / 'nodes' / node}/"
-        found = []
+        found: dict[int, psutil.Process] = {}
+        parents: dict[int, int] = {}
         for one in marked({"HEADRACE_CONTROL_DIR": folder}):
             try:
                 process = psutil.Process(one.pid)
-                line = process.cmdline()
+                line, parents[one.pid] = process.cmdline(), process.ppid()
                 if "headrace.workloads.launch" in line and uid in process.environ().get(
                     "HEADRACE_CONTROL_DIR", ""
                 ):
-                    found.append(process)
+                    found[one.pid] = process
             except psutil.Error:
                 continue
-        return found
+        # A child that a rank has just forked looks like it until it is a program of its own.
+        return [process for pid, process in found.items() if parents[pid] not in found]
+
+    def who_trains_on(self, uid: str) -> set[psutil.Process]:
+        """Waits for the end of the job; every process that trained meanwhile."""
+        seen: set[psutil.Process] = set()
+
+        def over() -> bool:
+            seen.update(self.ranks(uid))
+            return self.ended(uid)
+
+        until(f"{uid} ends", over)
+        return seen
 
     def nodes_online(self) -> int:
         """Nodes whose agents speak."""
         return sum(node.contact == "Online" for node in self.client.nodes())
 
-    def starts(self, uid: str) -> list[str]:
-        """Starts that were decided for the job."""
+    def starts(self, uid: str) -> list[int]:
+        """Starts that were decided for the job, as numbers in the log."""
         return [
-            event.body_json
+            event.sequence
             for event in self.client.list_events()
             if event.kind == "CycleDecided"
             for action in json.loads(event.body_json)["actions"]
             if action["kind"] == "StartAttempt" and action["uid"] == uid
         ]
+
+    def losses_of_node(self, node: str, after: int) -> list[int]:
+        """When the node counted as lost, as numbers in the log."""
+        return [
+            event.sequence
+            for event in self.client.list_events(after_sequence=after)
+            if event.kind == "NodeLost" and event.node == node
+        ]
+
+    def exits(self, uid: str) -> list[dict[str, Any]]:
+        """How the job's units ended, in the order of the log."""
+        told = (json.loads(event.body_json) for event in self.client.list_events(uid))
+        return [body["exit"] for body in told if body.get("kind") == "UnitExited"]
 
 
 def run(home: Path, *arguments: str) -> str:
@@ -187,3 +213,12 @@ def run(home: Path, *arguments: str) -> str:
     )
     assert done.returncode == 0, f"headrace {' '.join(arguments)}: {done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def same(losses: dict[int, float], undisturbed: dict[int, float]) -> None:
+    """Every step has one loss that counts, and it is the undisturbed one."""
+    assert sorted(losses) == list(range(1, STEPS + 1))
+    worst = max(abs(losses[step] - undisturbed[step]) for step in losses)
+    assert worst < 1e-3, f"losses differ by up to {worst}"
+    early = max(abs(losses[step] - undisturbed[step]) for step in range(1, 51))
+    assert early < 1e-4, f"losses of the first 50 steps differ by up to {early}"

@@ -3,26 +3,15 @@
 Each test trains for real and compares every step's loss with a job that nothing happened to.
 """
 
-import json
 import signal
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.cluster.local_cluster import STEPS, LocalCluster, command, manifest, until
+from tests.cluster.local_cluster import LocalCluster, command, manifest, same, until
 
 pytestmark = [pytest.mark.process, pytest.mark.failure, pytest.mark.timeout(1200)]
-
-
-def same(losses: dict[int, float], undisturbed: dict[int, float]) -> None:
-    """Every step has one loss that counts, and it is the undisturbed one."""
-    assert sorted(losses) == list(range(1, STEPS + 1))
-    worst = max(abs(losses[step] - undisturbed[step]) for step in losses)
-    assert worst < 1e-3, f"losses differ by up to {worst}"
-    early = max(abs(losses[step] - undisturbed[step]) for step in range(1, 51))
-    assert early < 1e-4, f"losses of the first 50 steps differ by up to {early}"
 
 
 def test_a_killed_control_plane_disturbs_no_training(
@@ -30,15 +19,16 @@ def test_a_killed_control_plane_disturbs_no_training(
 ) -> None:
     uid = cluster.submit(manifest("survives-control-plane", store))
     cluster.somewhere(uid)
-    ranks = {process.pid for process in cluster.ranks(uid)}
+    ranks = set(cluster.ranks(uid))
     term = cluster.client.cluster().term
     cluster.kill("controlplane")
+    trained_on = cluster.who_trains_on(uid)
     assert cluster.client.cluster().term > term
-    ended = cluster.finishes(uid)
-    assert ended.status.stage == "Succeeded"
-    assert ended.status.attempt in (0, 1)
-    assert len(cluster.starts(uid)) == 1
+    assert cluster.job(uid).status.stage == "Succeeded"
     assert ranks
+    assert trained_on <= ranks
+    assert len(cluster.starts(uid)) == 1
+    assert {end["outcome"] for end in cluster.exits(uid)} == {"Succeeded"}
     same(cluster.losses(uid), undisturbed)
 
 
@@ -48,14 +38,22 @@ def test_a_killed_agent_disturbs_no_training(
     uid = cluster.submit(manifest("survives-agent", store))
     cluster.somewhere(uid)
     node = cluster.job(uid).status.units[0].node
-    ranks = {process.pid for process in cluster.ranks(uid)}
+    ranks = set(cluster.ranks(uid))
+    before = cluster.client.cluster().last_sequence
     cluster.kill(f"agent-{node}")
-    ended = cluster.finishes(uid)
-    assert ended.status.stage == "Succeeded"
+    trained_on = cluster.who_trains_on(uid)
+    assert cluster.job(uid).status.stage == "Succeeded"
     assert ranks
-    # On a loaded machine the agent may stay away for longer than a node may be silent; then
-    # the job is moved. It is never started twice side by side.
-    assert len(cluster.starts(uid)) in (1, 2)
+    first, *moves = cluster.starts(uid)
+    lost = cluster.losses_of_node(node, before)
+    if not lost:
+        assert trained_on <= ranks
+        assert moves == []
+        assert {end["outcome"] for end in cluster.exits(uid)} == {"Succeeded"}
+    # On a loaded machine the agent may stay away for longer than a node may be silent; then, and
+    # only then, the job is moved.
+    assert len(moves) <= len(lost)
+    assert all(first < away < move for away, move in zip(lost, moves, strict=False))
     same(cluster.losses(uid), undisturbed)
 
 
@@ -104,24 +102,26 @@ def test_the_jobs_of_a_lost_node_move_and_its_leftovers_end(
 def test_without_ray_the_job_resumes_and_says_so(
     cluster: LocalCluster, undisturbed: dict[int, float], store: Path
 ) -> None:
-    uid = cluster.submit(manifest("survives-ray", store))
+    # It waits for about as long as Ray takes to come back, so it can be asked what happened.
+    patient = {"max": 3, "backoffSeconds": 10}
+    uid = cluster.submit(manifest("survives-ray", store, retries=patient))
     cluster.somewhere(uid)
-    before = {process.pid for process in cluster.ranks(uid)}
+    ranks = cluster.ranks(uid)
     for process in cluster.part("ray").children(recursive=True):
         if process.name() in ("gcs_server", "raylet"):
             process.send_signal(signal.SIGKILL)
     cluster.kill("ray")
+    until("it waits for its next try", lambda: cluster.job(uid).status.stage == "BackingOff")
+    told = cluster.job(uid).status.reason
     ended = cluster.finishes(uid)
     assert ended.status.stage == "Succeeded", ended.status.reason.message
-    told = [event.message for event in cluster.client.list_events(uid)]
-    codes = {
-        body["exit"]["reason"]["code"]
-        for body in map(json.loads, (e.body_json for e in cluster.client.list_events(uid)))
-        if body.get("kind") == "UnitExited" and body["exit"].get("reason")
-    }
-    assert codes & {"RayLost", "RankLost"}, (codes, told)
-    assert before
-    assert not any(psutil.pid_exists(pid) for pid in before)
+    # A rank may say that it lost its neighbour before Ray's end is known; that is not the cause.
+    assert told.code == "RayLost"
+    assert "Ray went away" in told.message
+    reasons = [end["reason"]["code"] for end in cluster.exits(uid) if end.get("reason")]
+    assert "RayLost" in reasons
+    assert ranks
+    assert not any(process.is_running() for process in ranks)
     same(cluster.losses(uid), undisturbed)
 
 

@@ -1,0 +1,107 @@
+"""``headrace demo``, the README's first command: whole, and interrupted."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.api.visible_gpus import VARIABLE
+from headrace.cli.exit_codes import ExitCode
+from headrace.cli.local_cluster import read_record, survivors
+from tests.cluster.local_cluster import PATIENCE_SECONDS, until
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A temporary folder for the demo, with a short name: Ray puts sockets below it."""
+    folder = Path(tempfile.mkdtemp(prefix="hr-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def shorter(folder: Path, steps: dict[str, int]) -> Path:
+    """The demo's own examples with fewer steps, in a folder of the test."""
+    for name, count in steps.items():
+        text = (EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8")
+        text, found = re.subn(r"\bsteps: \d+", f"steps: {count}", text)
+        assert found == 1
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def a_demo(temporary: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """The command in a pipe, as in CI, on CPU slots, with a temporary folder of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "headrace.cli.main", "demo", *arguments],
+        env={**os.environ, "TMPDIR": str(temporary), "COLUMNS": "80", VARIABLE: ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_demo_passes_its_own_checks_and_leaves_a_report_and_nothing_else(
+    temporary: Path, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    examples = shorter(tmp_path, {"gpt": 160, "vit": 40})
+    # With more cores the steps take less time, and the second job not: its ranks must come up.
+    scale = max(1, len(os.sched_getaffinity(0)) // 4)
+    # For a machine that does much else; nothing of the demo takes so long.
+    limit = 3 * PATIENCE_SECONDS
+    demo = a_demo(
+        temporary,
+        f"--report={report}",
+        f"--examples={examples}",
+        f"--scale={scale}",
+        f"--limit={limit}",
+    )
+    said, noted = demo.communicate(timeout=4 * PATIENCE_SECONDS)
+    assert demo.returncode == 0, said + noted
+    assert re.findall(r"^(ok|FAILED) +\S", said, re.MULTILINE) == ["ok"] * 6, said
+    told = " ".join(said.split())
+    assert "gpt ran on 4, on 2 beside vit, and on 4 again" in told
+    assert "gpt was reconfigured exactly twice while it ran, and nothing failed" in told
+    for job in ("gpt", "vit"):
+        assert re.search(rf"{job} did every step from 1 to \d+ exactly once", told), told
+    too_long = [one for one in said.splitlines() if len(one) > 80 and str(report) not in one]
+    assert too_long == [], "\n".join(too_long)
+    page = report.read_text(encoding="utf-8")
+    curves = re.findall(r"Training loss of (\w+) from step (\d+) to (\d+)", page)
+    assert {(job, first) for job, first, _ in curves} == {("gpt", "1"), ("vit", "1")}
+    marked_changes = re.findall(r"<title>step [\d.]+: reconfigured, (dp\d) → (dp\d)", page)
+    assert marked_changes == [("dp4", "dp2"), ("dp2", "dp4")]
+    assert re.findall(r"<script|\bsrc=|\bhref=|url\((?!#)|@import", page) == []
+    # What it started has ended (tests/conftest.py looks), and the folders that it made are gone.
+    assert list(temporary.glob("headrace-*")) == []
+
+
+def test_an_interrupted_demo_ends_what_it_started_and_says_where_its_logs_are(
+    temporary: Path, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    demo = a_demo(temporary, f"--report={report}")
+    (home,) = until("it makes its folder", lambda: list(temporary.glob("headrace-demo-*")))
+    until("parts are started", lambda: (known := read_record(home)) and known.parts)
+    record = read_record(home)
+    assert record is not None
+    demo.send_signal(signal.SIGINT)
+    _, noted = demo.communicate(timeout=PATIENCE_SECONDS)
+    assert demo.returncode == ExitCode.INTERRUPTED
+    assert f"the logs are in {home}" in noted.splitlines()
+    assert "interrupted" in noted.splitlines()[-1]
+    assert survivors(record, home) == []
+    assert list(temporary.glob("headrace-*")) == [home]
+    assert (home / "logs" / "supervisor.log").exists()
+    assert not report.exists()
