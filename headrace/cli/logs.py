@@ -179,6 +179,8 @@ def _follow_attempt(client: Client, uid: str, attempt: int, unit: int, tail_line
             passing = trouble.kind in (Kind.UNREACHABLE, Kind.TIMED_OUT)
             if not passing or waited >= _PATIENCE_SECONDS:
                 raise
+            if waited == _PAUSE_SECONDS:  # once of each outage that is more than a blink
+                note_outage(trouble)
             waited += _PAUSE_SECONDS
         time.sleep(_PAUSE_SECONDS)
 

@@ -354,6 +354,7 @@ def test_logs_follow_over_an_outage_without_losing_or_repeating_a_line(
     assert result.exit_code == ExitCode.OK, result.output
     assert result.stdout == "step 1\nstep 2\nstep 3\nstep 4\n"
     assert plane.log_breaks == 0
+    assert result.stderr.count("the control plane does not answer") == 1
 
 
 def test_logs_follow_the_next_attempt_until_the_job_is_finished(
