@@ -187,7 +187,7 @@ class LocalCluster:
             if action["kind"] == "StartAttempt" and action["uid"] == uid
         ]
 
-    def losses_of_node(self, node: str, after: int) -> list[int]:
+    def when_lost(self, node: str, after: int) -> list[int]:
         """When the node counted as lost, as numbers in the log."""
         return [
             event.sequence

@@ -45,7 +45,7 @@ def test_a_killed_agent_disturbs_no_training(
     assert cluster.job(uid).status.stage == "Succeeded"
     assert ranks
     first, *moves = cluster.starts(uid)
-    lost = cluster.losses_of_node(node, before)
+    lost = cluster.when_lost(node, before)
     if not lost:
         assert trained_on <= ranks
         assert moves == []
