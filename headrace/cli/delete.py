@@ -24,7 +24,8 @@ def delete(
     """Withdraws the jobs.
 
     Raises:
-        CommandError: Nothing was named, a job is not there, or it did not go in time.
+        CommandError: Nothing was named, a job is not there, it did not go in time, or somebody
+            pressed Ctrl-C.
     """
     if not names and not orphans:
         raise CommandError(ExitCode.USAGE, "wanted the name of a job, or --orphan UID")
@@ -47,7 +48,14 @@ def delete(
             client.withdraw(uid, purge=purge)
             say(f"what still runs of {uid} will be ended")
         if wait and withdrawn:
-            _wait_until_gone(client, withdrawn, timeout_seconds)
+            try:
+                _wait_until_gone(client, withdrawn, timeout_seconds)
+            except KeyboardInterrupt:
+                raise CommandError(
+                    ExitCode.INTERRUPTED,
+                    f"interrupted; {', '.join(withdrawn.values())} will go all the same (`headrace "
+                    "get jobs` shows what is left)",
+                ) from None
     if missing:
         raise CommandError(
             ExitCode.NOT_FOUND, f"no job {', '.join(missing)} in namespace {namespace}"

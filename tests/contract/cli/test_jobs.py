@@ -298,6 +298,20 @@ def test_delete_goes_by_uid_and_keeps_checkpoints(
     assert not plane.jobs
 
 
+def test_ctrl_c_while_jobs_go_says_that_they_go(
+    headrace: Headrace, plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    plane.put("a")
+    monkeypatch.setattr(Client, "watch_jobs", interrupted)
+    result = headrace("delete", "a", "--wait")
+    assert result.exit_code == ExitCode.INTERRUPTED
+    assert "interrupted; a will go all the same" in result.stderr
+    assert not plane.jobs
+
+
 def test_delete_purges_and_ends_orphans_on_request(
     headrace: Headrace, plane: FakeControlPlane
 ) -> None:
