@@ -4,11 +4,13 @@
 ``Record`` in the home, from which ``status`` and ``down`` know every process that was started.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +32,7 @@ CLUSTER_VARIABLE = "HEADRACE_CLUSTER_ID"
 """Carried by every process of the cluster, except the ranks, whose environment is their own."""
 
 _LONGEST_RAY_FOLDER = 36  # Ray puts sockets below it, whose paths may have 107 characters
+_RAY_PREFIX = "headrace-ray-"
 _OBJECT_STORE_BYTES = 200 * 10**6
 
 
@@ -124,8 +127,9 @@ def lay_out(home: Path, wish: Wish, cluster: str, ports: Ports) -> Layout:
     dashboard = f"http://127.0.0.1:{ray_ports[1]}" if wish.dashboard else ""
     ray_folder = home / "ray"
     if len(str(ray_folder)) > _LONGEST_RAY_FOLDER:
-        name = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
-        ray_folder = Path(tempfile.gettempdir()) / f"headrace-{name}"
+        # Ray opens its folder to everyone, so it lies in one that nobody could make before us.
+        outer = f"{_RAY_PREFIX}{secrets.token_hex(4)}"
+        ray_folder = Path(tempfile.gettempdir()) / outer / "ray"
     parts = [
         Part(
             "ray",
@@ -185,6 +189,27 @@ def make_ray_token(home: Path) -> None:
     file.unlink(missing_ok=True)
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
         stream.write(secrets.token_hex(32))
+
+
+def claim_ray_folder(folder: Path, home: Path) -> None:
+    """Makes what Ray's folder lies in, for this user alone, if that is not the home.
+
+    Raises:
+        FileExistsError: Somebody else has made it.
+    """
+    if folder.parent != home:
+        folder.parent.mkdir(mode=0o700)
+
+
+def remove_ray_folder(record: "Record") -> None:
+    """Removes what Ray left on the disk."""
+    if record.ray_folder:
+        folder = Path(record.ray_folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        # Nothing but what was made for it, and only if nothing else is in there.
+        if folder.parent.name.startswith(_RAY_PREFIX):
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()
 
 
 def ray_authentication(home: Path) -> dict[str, str]:

@@ -25,6 +25,7 @@ from headrace.cli.local_cluster import (
     Record,
     RunningPart,
     Wish,
+    claim_ray_folder,
     last_lines,
     lay_out,
     write_record,
@@ -258,6 +259,7 @@ def main(arguments: list[str]) -> int:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, supervisor.ask_to_stop)
         write_record(home, record)
+        claim_ray_folder(layout.ray_folder, home)
         return supervisor.run()
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from headrace.cli.local_cluster import (
     RunningPart,
     marks,
     ray_authentication,
+    remove_ray_folder,
     survivors,
 )
 from headrace.cli.processes import end, marked, wait_gone
@@ -57,8 +57,7 @@ def tear_down(record: Record, home: Path, *, reap: Callable[[], None]) -> list[P
         reap()
         left = survivors(record, home)
     if not left:
-        if record.ray_folder:
-            shutil.rmtree(record.ray_folder, ignore_errors=True)
+        remove_ray_folder(record)
         with contextlib.suppress(context.NoContextError):
             context.forget(home)
     return left

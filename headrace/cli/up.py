@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from headrace.cli.local_cluster import (
     missing_packages,
     ray_token_file,
     read_record,
+    remove_ray_folder,
     survivors,
     write_record,
 )
@@ -261,8 +261,7 @@ def _end(home: Path, record: Record) -> list[Process]:
         left = tear_down(record, home, reap=lambda: None)
     if not left:
         write_record(home, Record(record.id, "stopped", message=record.message))
-        if record.ray_folder:
-            shutil.rmtree(record.ray_folder, ignore_errors=True)
+        remove_ray_folder(record)
     return left
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -22,8 +23,10 @@ from headrace.cli.local_cluster import (
     Record,
     RunningPart,
     Wish,
+    claim_ray_folder,
     lay_out,
     read_record,
+    remove_ray_folder,
     survivors,
     write_record,
 )
@@ -237,6 +240,28 @@ def test_two_homes_share_no_port_and_no_address(tmp_path: Path) -> None:
     assert one.endpoints["ray"].startswith("127.")
     folders = {flags[flags.index("--state-dir") + 1] for flags in one.nodes.values()}
     assert len(folders) == 3
+
+
+def test_rays_folder_outside_the_home_is_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    home = tmp_path / "a-home-whose-path-is-too-long-for-the-sockets-of-ray"
+    with Ports() as ports:
+        one, two = (lay_out(home, Wish(), "c", ports).ray_folder for _ in range(2))
+    assert one.parent != two.parent  # so nobody can be there first
+    claim_ray_folder(one, home)
+    assert stat.S_IMODE(one.parent.stat().st_mode) == 0o700
+    assert one.parent.parent == tmp_path
+    with pytest.raises(FileExistsError):
+        claim_ray_folder(one, home)
+    one.mkdir()
+    remove_ray_folder(Record("c", "stopped", ray_folder=str(one)))
+    assert list(tmp_path.iterdir()) == []
+    # One of an earlier release lay in the temporary folder itself.
+    (tmp_path / "headrace-0").mkdir()
+    remove_ray_folder(Record("c", "stopped", ray_folder=str(tmp_path / "headrace-0")))
+    assert tmp_path.exists()
 
 
 def test_gpus_are_dealt_to_the_nodes(tmp_path: Path) -> None:
