@@ -33,7 +33,7 @@ from controlplane.domain.event import (
 from controlplane.domain.ids import JobUid, Term
 from controlplane.domain.job import Topology
 from controlplane.domain.lifecycle import FINISHED, HOLDING, IDLE, Stage
-from controlplane.domain.reason import ReasonCode
+from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Outcome, Progress
 from controlplane.engine.state import ClusterState
 from tests.builders import JobBuilder, World, a_job, a_node
@@ -47,6 +47,11 @@ NEVER_HERE = {
     ReasonCode.BATCH_NOT_DIVISIBLE,
     ReasonCode.QUOTA_EXCEEDED,
 }
+WAITS_FOR_OTHERS = (
+    ReasonCode.WAITING_FOR_ACCELERATORS,
+    ReasonCode.BEHIND_EARLIER_JOB,
+    ReasonCode.WAITING_FOR_RELEASE,
+)
 KINDS = ("small", "large")
 FAILURES = st.sampled_from(
     [ReasonCode.RANK_FAILED, ReasonCode.OUT_OF_MEMORY, ReasonCode.RAY_LOST, None]
@@ -80,9 +85,12 @@ class ClusterLife(RuleBasedStateMachine):
     policy = "equal-share"
 
     @initialize(
-        nodes=st.lists(st.tuples(st.integers(1, 4), st.sampled_from(KINDS)), min_size=1, max_size=4)
+        nodes=st.lists(
+            st.tuples(st.integers(1, 4), st.sampled_from(KINDS)), min_size=1, max_size=4
+        ),
+        specs=st.lists(job_specs(), min_size=2, max_size=4),
     )
-    def begin(self, nodes: list[tuple[int, str]]) -> None:
+    def begin(self, nodes: list[tuple[int, str]], specs: list[JobBuilder]) -> None:
         self.world = World(self.policy)
         self.world.with_queue("narrow", quota=3)
         self.agents = [
@@ -95,6 +103,8 @@ class ClusterLife(RuleBasedStateMachine):
         self.accounts = Accounts(self.world)
         for agent in self.agents:
             self.world.tell(agent.introduces())
+        self.some_submit(specs)
+        self.a_while_passes(2, leave=False)
 
     # -- people --------------------------------------------------------------------------
 
@@ -165,7 +175,8 @@ class ClusterLife(RuleBasedStateMachine):
     @rule(data=st.data(), problem=st.sampled_from(["", "Xid 79"]))
     def an_accelerator_changes(self, data: st.DataObject, problem: str) -> None:
         agent = data.draw(st.sampled_from(self.agents))
-        slot = data.draw(st.sampled_from([a.id for a in agent.node.accelerators]))
+        in_use = [slot for slots in agent.running.values() for slot in slots]
+        slot = data.draw(st.sampled_from(in_use or [a.id for a in agent.node.accelerators]))
         agent.finds(slot, problem)
         if agent.reachable:
             self.world.tell(AcceleratorHealthChanged(agent.node.id, slot, problem))
@@ -183,12 +194,14 @@ class ClusterLife(RuleBasedStateMachine):
 
     @rule(rounds=st.integers(1, 4), leave=st.booleans())
     def a_while_passes(self, rounds: int, leave: bool) -> None:
-        """Most of the time everything works, or little would ever run."""
-        for _ in range(rounds):
-            for agent in self.agents:
+        """Most of the time everything works, or little would ever run. What leaves does not leave
+        every node at the same time.
+        """
+        for turn in range(rounds):
+            for number, agent in enumerate(self.agents):
                 if agent.reachable:
                     self.outbox += agent.obey(self.world.state)
-                    self.outbox += agent.leaving() if leave else []
+                    self.outbox += agent.leaving() if leave and (turn + number) % 2 else []
             self.all_messages_arrive()
             for uid in list(self.world.state.jobs):
                 self._report(uid, 2)
@@ -278,6 +291,7 @@ class ClusterLife(RuleBasedStateMachine):
         for record in self.world.state.jobs.values():
             if record.stage in IDLE and not meanwhile:
                 assert record.reason is not None, f"{record.uid} waits and is not told why"
+                _check_told(record.reason)
         return outcome.decided.actions
 
     def _check_gang(self, before: ClusterState, start: StartAttempt) -> None:
@@ -388,6 +402,15 @@ class ClusterLife(RuleBasedStateMachine):
             if quiet == 3:
                 return
         raise AssertionError("jobs are ordered about for ever:\n" + "\n".join(ordered[-8:]))
+
+
+def _check_told(why: Reason) -> None:
+    """Who waits for what others have is told how much that is, and who has it."""
+    if why.code in (*WAITS_FOR_OTHERS, ReasonCode.QUOTA_EXCEEDED):
+        assert why.deficit > 0, why
+    if why.code in WAITS_FOR_OTHERS:
+        assert why.holders or why.behind, why
+    assert (why.code is ReasonCode.BEHIND_EARLIER_JOB) == bool(why.behind), why
 
 
 def _spec_of(builder: JobBuilder) -> dict[str, object]:
