@@ -127,7 +127,6 @@ class Units:
         self.accelerators = dict(accelerators)
         self.assignment: Assignment | None = None
         self.steps_total: dict[str, int] = {}
-        self.purges_failed = 0
         self._journal = journal
         self._outbox = outbox
         self._ray = ray
@@ -515,7 +514,6 @@ class Units:
         if not store or await self._purged(store, key.uid):
             self._journal.purge(key.uid)
         else:
-            self.purges_failed += 1
             await asyncio.sleep(PURGE_RETRY_SECONDS)
         self._purging.discard(key.uid)
         self.reconcile()

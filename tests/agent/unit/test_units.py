@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.control_folder import claim, process_json
 from agent.desired import Assignment, UnitKey, WantedLaunch, WantedUnit
@@ -284,7 +285,12 @@ def test_checkpoints_are_purged_before_that_is_said(world: World, reachable: boo
             assert world.outcome() == (Outcome.NEVER_STARTED, None)
             assert not (store / "job").exists()
         else:
-            await ticking(units, "it was tried", lambda: units.purges_failed)
+            with capture_logs() as said:
+                await ticking(
+                    units,
+                    "it was tried",
+                    lambda: [line for line in said if line["event"] == "purge_failed"],
+                )
             assert world.outcome() is None
             assert (store / "job" / "left").exists()
         await units.close(end_units=False)
