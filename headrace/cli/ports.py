@@ -1,5 +1,6 @@
 """Ports for the parts of a local cluster, which bind them a moment later."""
 
+import errno
 import random
 import socket
 from types import TracebackType
@@ -39,8 +40,10 @@ class Ports:
         claim = socket.socket(socket.AF_UNIX)
         try:
             claim.bind(f"\0headrace/port/{port}")
-        except OSError:
+        except OSError as error:
             claim.close()
+            if error.errno != errno.EADDRINUSE:
+                raise  # no claim can be made here, which says nothing about the port
             return False
         self._claims.append(claim)
         return True
