@@ -23,6 +23,7 @@ from agent.log_service import LogService
 from agent.outbox import Outbox
 from agent.units import Units
 from headrace.api.generated import nodes_pb2, nodes_pb2_grpc
+from headrace.api.keepalive import pings
 
 PROGRESS_PERIOD_SECONDS = 1.0
 """Progress alone is told at most this often."""
@@ -31,8 +32,7 @@ FIRST_BACK_OFF_SECONDS = 0.5
 MOST_BACK_OFF_SECONDS = 10.0
 
 _CHANNEL_OPTIONS = (
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    *pings(),
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
     # The back-off is ours; gRPC's own would add to it.

@@ -15,6 +15,7 @@ from headrace.api.generated import (
     jobs_pb2,
     jobs_pb2_grpc,
 )
+from headrace.api.keepalive import pings
 from headrace.client.context import Context
 from headrace.client.trouble import CallError, Kind, explained
 
@@ -23,11 +24,6 @@ _LONGEST_PAUSE_SECONDS = 2.0
 _CALL_SECONDS = 15.0
 _PAGE = 500
 _LARGEST_MESSAGE_BYTES = 64 * 2**20
-KEEPALIVE_SECONDS = 20.0
-"""A stream on which nothing comes asks this often whether anybody is there. A server that is asked
-more often than it permits ends the connection, so this goes with ``LEAST_PING_SECONDS`` there."""
-KEEPALIVE_TIMEOUT_SECONDS = 10.0
-"""Who has not answered by then is gone."""
 
 
 class Client:
@@ -291,11 +287,7 @@ def _gone(job: jobs_pb2.Job, version: int) -> jobs_pb2.WatchJobsResponse:
 def _channel(context: Context) -> grpc.Channel:
     options: list[tuple[str, str | int]] = [
         ("grpc.max_receive_message_length", _LARGEST_MESSAGE_BYTES),
-        ("grpc.keepalive_time_ms", round(KEEPALIVE_SECONDS * 1000)),
-        # Not `grpc.keepalive_timeout_ms`: beside it, gRPC 1.84 waits a minute for the answer.
-        ("grpc.http2.ping_timeout_ms", round(KEEPALIVE_TIMEOUT_SECONDS * 1000)),
-        # A reader sends nothing after its request: gRPC would ask twice, and then no more.
-        ("grpc.http2.max_pings_without_data", 0),
+        *pings(),
         # After an outage the next try must not wait for gRPC's own, much longer back-off.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),

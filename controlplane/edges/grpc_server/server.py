@@ -19,6 +19,7 @@ from headrace.api.generated import (
     nodes_pb2,
     nodes_pb2_grpc,
 )
+from headrace.api.keepalive import permitted_pings, pings
 
 SERVICES = tuple(
     file.DESCRIPTOR.services_by_name[name].full_name
@@ -29,9 +30,6 @@ SERVICES = tuple(
     )
 )
 _MESSAGE_BYTES = 16 * 2**20
-LEAST_PING_SECONDS = 5.0
-"""Agents and clients ping idle streams, so that both sides notice a dead connection; whoever pings
-more often than this is sent away (too_many_pings)."""
 
 
 class ListenRefusedError(Exception):
@@ -124,10 +122,8 @@ async def start_server(
             ("grpc.max_receive_message_length", _MESSAGE_BYTES),
             ("grpc.max_send_message_length", _MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
-            ("grpc.http2.min_ping_interval_without_data_ms", round(LEAST_PING_SECONDS * 1000)),
-            ("grpc.keepalive_time_ms", 20_000),
-            ("grpc.keepalive_timeout_ms", 10_000),
-            ("grpc.keepalive_permit_without_calls", 1),
+            *pings(),
+            *permitted_pings(),
             *options,
         ),
     )
