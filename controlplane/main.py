@@ -148,7 +148,7 @@ class ControlPlane:
         """Host and port of the gRPC API, once bound."""
         self.metrics_address = ""
         """Host and port of the metrics, once bound."""
-        self._feed = StateFeed(ClusterState.empty())
+        self._feed = StateFeed(ClusterState.empty(), self._clock.monotonic)
         self._directory = JobDirectory(self._feed)
         self._door = Door(self._clock, self._feed)
         self._contacts = Contacts(self._feed, self._door, self._clock.monotonic)
@@ -488,8 +488,9 @@ class ControlPlane:
             if self._clock.monotonic() - pruned_ns > seconds(self._settings.prune_seconds):
                 pruned_ns = self._clock.monotonic()
                 with contextlib.suppress(StoreUnavailableError):
-                    jobs = set(self._feed.state.jobs)
-                    rows = await reign.writer.prune(Retention(), self._clock.now(), jobs)
+                    rows = await reign.writer.prune(
+                        Retention(), self._clock.now(), lambda: self._feed.state.jobs
+                    )
                     log.info("pruned", rows=rows)
             await asyncio.sleep(self._settings.checkpoint_seconds)
 

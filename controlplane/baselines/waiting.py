@@ -91,7 +91,7 @@ class Waits:
         if ahead.of_quota:
             text += f", of the quota of queue {queue}"
         code = ReasonCode.BEHIND_EARLIER_JOB
-        return Reason(code, text, wanted, 0, *held, request.type, first.uid)
+        return Reason(code, text, wanted, 0, *held, request.type, first.uid, ahead.of_quota)
 
     def _on_nodes(self, request: AcceleratorRequest) -> _Held:
         key = signature(request)

@@ -58,12 +58,15 @@ class FailJob:
 class ForgetJob:
     """Drop a withdrawn or expired job from the state; ``purge`` its checkpoints.
 
-    ``reason`` is how it ended: whoever comes after it is gone finds that here only.
+    Attributes:
+        reason: How it ended: whoever comes after it is gone finds that here only.
+        cause: Why it is forgotten.
     """
 
     uid: JobUid
     purge: bool = False
     reason: Reason | None = None
+    cause: Reason | None = None
     kind: Literal["ForgetJob"] = "ForgetJob"
 
 

@@ -58,6 +58,9 @@ class ReasonCode(StrEnum):
     RETRIES_EXHAUSTED = "RetriesExhausted"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     MAX_RUN_TIME_EXCEEDED = "MaxRunTimeExceeded"
+    # Why a finished job is forgotten, where nobody withdrew it.
+    TIME_TO_LIVE_OVER = "TimeToLiveOver"
+    MADE_ROOM = "MadeRoom"
 
 
 RECONFIGURES = frozenset(
@@ -84,6 +87,7 @@ class Reason:
         more_holders: Jobs beyond those that hold some of it.
         type: Type of the accelerators; empty where any will do.
         behind: The job that comes first and waits for the same; empty if none does.
+        of_quota: Whether that is a share of the queue's quota, and not accelerators.
     """
 
     code: ReasonCode
@@ -94,6 +98,7 @@ class Reason:
     more_holders: int = 0
     type: str = ""
     behind: JobUid = JobUid("")
+    of_quota: bool = False
 
     @property
     def deficit(self) -> int:
@@ -108,6 +113,7 @@ class Reason:
             and self.wanted == told.wanted
             and self.available == told.available
             and self.type == told.type
+            and self.of_quota == told.of_quota
             and (self.message == told.message or bool(self.behind and told.behind))
         )
 

@@ -53,8 +53,10 @@ def _making_room(finished: Sequence[JobRecord], kept: int) -> Iterator[Action]:
     """The jobs that finished first go while there are too many."""
     surplus = min(len(finished) - kept, FORGOTTEN_AT_ONCE)
     if surplus > 0:
+        text = f"{kept} finished jobs are kept (finished_jobs_kept), and it finished before them"
+        made_room = Reason(ReasonCode.MADE_ROOM, text)
         for record in heapq.nsmallest(surplus, finished, key=lambda each: each.finished_at or 0):
-            yield ForgetJob(record.uid, record.purge, record.reason)
+            yield ForgetJob(record.uid, record.purge, record.reason, made_room)
 
 
 def _only_waits(record: JobRecord) -> bool:
@@ -145,25 +147,37 @@ def _stragglers_limit(attempt: AttemptRecord, settings: PolicySettings) -> Insta
 
 
 def _duty_of_idle(record: JobRecord, now: Instant, settings: PolicySettings) -> Action | None:
-    if record.stage in FINISHED and (record.withdrawn or now >= _expiry(record, settings)):
-        return ForgetJob(record.uid, record.purge, record.reason)
-    if record.withdrawn:
-        return ForgetJob(record.uid, record.purge, _WITHDRAWN)
     if record.stage in FINISHED:
-        return None
+        cause = _WITHDRAWN if record.withdrawn else _time_to_live_over(record, now, settings)
+        return ForgetJob(record.uid, record.purge, record.reason, cause) if cause else None
+    if record.withdrawn:
+        return ForgetJob(record.uid, record.purge, _WITHDRAWN, _WITHDRAWN)
     limit = _limit_reached(record, now)
     return FailJob(record.uid, limit) if limit is not None else None
 
 
 def _expiry(record: JobRecord, settings: PolicySettings) -> Instant:
     """When a finished job is forgotten: when its manifest says, or else the settings."""
-    if record.finished_at is None:
+    if record.finished_at is None or not _is_ours(record):
         return _NEVER
     ttl = record.job.spec.ttl_seconds_after_finish
     if ttl >= 0:
         return after(record.finished_at, seconds(ttl))
     kept = settings.finished_kept_seconds
-    return after(record.finished_at, seconds(kept)) if kept and _is_ours(record) else _NEVER
+    return after(record.finished_at, seconds(kept)) if kept else _NEVER
+
+
+def _time_to_live_over(record: JobRecord, now: Instant, settings: PolicySettings) -> Reason | None:
+    if now < _expiry(record, settings):
+        return None
+    ttl = record.job.spec.ttl_seconds_after_finish
+    kept, rule = (
+        (ttl, "its ttlSecondsAfterFinish")
+        if ttl >= 0
+        else (settings.finished_kept_seconds, "finished_kept_seconds of this cluster")
+    )
+    text = f"it finished {kept:g} s ago, which is {rule}"
+    return Reason(ReasonCode.TIME_TO_LIVE_OVER, text)
 
 
 def _deadline(record: JobRecord) -> Instant:

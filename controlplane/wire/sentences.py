@@ -82,6 +82,8 @@ def _why(action: Action) -> str:
     match action:
         case StopAttempt() | EndAttempt() | FailJob():
             return _because(action.reason)
+        case ForgetJob():
+            return _because(action.cause)
     return ""
 
 

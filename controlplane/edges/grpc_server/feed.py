@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from controlplane.domain.changing import changed
+from controlplane.domain.clock import SECOND
 from controlplane.domain.ids import JobUid, NodeId, SequenceNumber
 from controlplane.domain.reason import Reason
 from controlplane.domain.record import JobRecord
 from controlplane.engine.state import ClusterState
 
 _GONE_KEPT = 10_000
+HOLDERS_TOLD_SECONDS = 30
+"""Watchers hear at most this often of others who hold what a waiting job lacks."""
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
@@ -76,8 +79,15 @@ class Watcher:
 class StateFeed:
     """The last published state, and who wants to know of the next."""
 
-    def __init__(self, state: ClusterState) -> None:
+    def __init__(self, state: ClusterState, monotonic: Callable[[], int]) -> None:
+        """Starts with ``state``, which nobody has been told of.
+
+        Args:
+            state: The present one.
+            monotonic: Nanoseconds, for what watchers are told only every so often.
+        """
         self.state = state
+        self._monotonic = monotonic
         self.folded = state.last_sequence
         """Every event up to this one is part of the state. The state's own ``last_sequence`` may
         be that of a decision with younger events before it still on their way."""
@@ -88,6 +98,9 @@ class StateFeed:
         self._folded_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._listeners: list[Callable[[Changes], None]] = []
         self._said: Mapping[JobUid, Reason] = {}
+        self._watched: Mapping[JobUid, Reason] = {}
+        """What watchers were last told of who holds what is lacking, and who comes first."""
+        self._watched_ns = self._monotonic()
 
     @property
     def version(self) -> int:
@@ -130,7 +143,26 @@ class StateFeed:
             self._gone.append(gone[-1])
         for listener in self._listeners:
             listener(changes)
-        self._tell(changes.jobs, gone)
+        others = self._of_others()
+        self._changed_at.update(dict.fromkeys(others, version))
+        self._tell((*changes.jobs, *others), gone)
+
+    def _of_others(self) -> list[JobUid]:
+        """Waiting jobs of which a watcher's picture is out of date although they did not change.
+
+        Who holds what they lack changes with every start and finish, for thousands at once: so
+        whoever watches is told at most every ``HOLDERS_TOLD_SECONDS``.
+        """
+        now_ns = self._monotonic()
+        if now_ns - self._watched_ns < HOLDERS_TOLD_SECONDS * SECOND:
+            return []
+        before, self._watched, self._watched_ns = self._watched, self._said, now_ns
+        jobs = self.state.jobs
+        return [
+            uid
+            for uid, why in self._said.items()
+            if uid in jobs and (known := before.get(uid)) is not why and known != why
+        ]
 
     def replace(self, state: ClusterState) -> None:
         """Starts over from a state that was restored. What changed before it is for the log to

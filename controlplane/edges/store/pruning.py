@@ -52,16 +52,20 @@ it has done all.
 """
 
 
-def steps(retention: Retention, now: Instant, jobs: Collection[JobUid]) -> tuple[Step, ...]:
+Jobs = Callable[[], Collection[JobUid]]
+"""The jobs in the state, asked for again and again: they come and go while pruning goes on."""
+
+
+def steps(retention: Retention, now: Instant, jobs: Jobs) -> tuple[Step, ...]:
     """What pruning does; each step is repeated until it has done all."""
-    kept = frozenset(storable(uid) for uid in jobs)
-    forgotten = _ForgottenLosses(kept)
+    forgotten = _ForgottenLosses(jobs)
+    curves = LongCurves.of(map(storable, jobs()), retention.losses, ROWS_AT_ONCE)
     return (
         lambda connection: _prune_checkpoints(connection, retention) or None,
         lambda connection: _prune_events(connection, retention, now) or None,
         lambda connection: _prune_decisions(connection, retention) or None,
         lambda connection: forgotten.remove_some(connection) or None,
-        LongCurves.of(kept, retention.losses, ROWS_AT_ONCE).remove_some,
+        curves.remove_some,
     )
 
 
@@ -114,13 +118,14 @@ def _prune_decisions(connection: Connection, retention: Retention) -> int:
 class _ForgottenLosses:
     """Walks through the uids that have losses, in order, and removes those not in ``jobs``."""
 
-    jobs: frozenset[str]
+    jobs: Jobs
     after: str = ""
 
     def remove_some(self, connection: Connection) -> int:
         """Removes losses of the next forgotten job, as many as fit in one transaction."""
+        jobs = self.jobs()
         while (uid := self._next(connection)) is not None:
-            if uid in self.jobs:
+            if uid in jobs:
                 self.after = uid
                 continue
             some = (

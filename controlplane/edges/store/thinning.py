@@ -1,6 +1,6 @@
 """Thins out the losses of long jobs: a curve of millions of points shows no more than thousands."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -35,7 +35,7 @@ class LongCurves:
     _before: Point | None = None
 
     @classmethod
-    def of(cls, jobs: Collection[str], kept: int, rows_at_once: int) -> "LongCurves":
+    def of(cls, jobs: Iterable[str], kept: int, rows_at_once: int) -> "LongCurves":
         """The curves of these jobs, none looked at yet."""
         return cls(kept, rows_at_once, iter(sorted(jobs)))
 

@@ -14,7 +14,7 @@ acknowledged.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from controlplane.domain.clock import Instant
 from controlplane.domain.codec import dump
 from controlplane.domain.event import CycleDecided, Event, JobProgressed
-from controlplane.domain.ids import JobUid, SequenceNumber, Term
+from controlplane.domain.ids import SequenceNumber, Term
 from controlplane.edges.store import lease, pruning, sqlite_inserts
 from controlplane.edges.store.database import for_writing, where
 from controlplane.edges.store.errors import (
@@ -187,8 +187,8 @@ class GroupCommitWriter:
             lambda connection: save_checkpoint(connection, sequence, at, dump(state, kind))
         )
 
-    async def prune(self, retention: Retention, now: Instant, jobs: Collection[JobUid]) -> int:
-        """Removes what is kept no longer; ``jobs`` are those in the state. Says how many rows.
+    async def prune(self, retention: Retention, now: Instant, jobs: pruning.Jobs) -> int:
+        """Removes what is kept no longer; ``jobs`` gives those in the state. Says how many rows.
 
         Appends go on: it is done in many short transactions.
         """

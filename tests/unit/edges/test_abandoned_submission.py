@@ -40,7 +40,7 @@ class SlowLog:
 
 
 def run(test: Callable[[Submission, SlowLog], Awaitable[None]]) -> None:
-    feed, log = StateFeed(ClusterState.empty()), SlowLog()
+    feed, log = StateFeed(ClusterState.empty(), lambda: 0), SlowLog()
     door = Door(WallClock(), feed)
     door.open(log)
     uids = map(JobUid, "abc")
@@ -56,7 +56,7 @@ def run(test: Callable[[Submission, SlowLog], Awaitable[None]]) -> None:
 
 
 def test_who_was_not_let_in_by_the_gate_may_nothing() -> None:
-    feed = StateFeed(ClusterState.empty())
+    feed = StateFeed(ClusterState.empty(), lambda: 0)
     submission = Submission(
         feed=feed, directory=JobDirectory(feed), door=Door(WallClock(), feed), mint=lambda: UID
     )

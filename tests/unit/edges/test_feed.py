@@ -13,7 +13,7 @@ def test_all_jobs_that_went_at_once_are_told_however_few_are_remembered(
 ) -> None:
     monkeypatch.setattr(feed_module, "_GONE_KEPT", 2)
     world = a_cluster().submit(*map(a_job, "abcd"))
-    feed = StateFeed(world.state)
+    feed = StateFeed(world.state, lambda: 0)
     before = feed.version
     watcher = feed.watch()
     for name in "abc":

@@ -53,7 +53,7 @@ def contacts(watch: Stopwatch) -> Contacts:
         SequencedEvent(SequenceNumber(n), NodeRegistered(Node(name, ())))
         for n, name in enumerate((A, B), 1)
     ]
-    feed = StateFeed(ClusterState.empty().fold(registered))
+    feed = StateFeed(ClusterState.empty().fold(registered), lambda: 0)
     return Contacts(feed, Door(WallClock(), feed), watch)
 
 
@@ -99,7 +99,7 @@ def test_nodes_from_before_a_restart_have_the_recovery_grace(
 def test_who_registers_while_it_is_being_lost_has_to_register_again(watch: Stopwatch) -> None:
     """Both events are on their way at once, and the loss may be the later one."""
     registered = SequencedEvent(SequenceNumber(1), NodeRegistered(Node(A, ())))
-    feed = StateFeed(ClusterState.empty().fold([registered]))
+    feed = StateFeed(ClusterState.empty().fold([registered]), lambda: 0)
     door = Door(WallClock(), feed)
     contacts = Contacts(feed, door, watch)
 

@@ -214,6 +214,8 @@ def test_a_finished_job_takes_a_new_time_to_live_but_does_not_run_again() -> Non
     assert isinstance(forget, ForgetJob)
     assert forget.reason is not None
     assert forget.reason.code is ReasonCode.SUCCEEDED
+    assert forget.cause is not None
+    assert forget.cause.code is ReasonCode.TIME_TO_LIVE_OVER
 
 
 @pytest.mark.parametrize("stage", [Stage.QUEUED, Stage.RUNNING, Stage.STOPPING])
@@ -292,7 +294,7 @@ def test_a_finished_job_is_remembered_for_a_time_unless_its_manifest_says_how_lo
 
 def test_a_finished_object_of_kubernetes_is_forgotten_only_when_its_owner_says_so() -> None:
     world = a_world_of_finished("b", finished_jobs_kept=0, finished_kept_seconds=10)
-    theirs = JobBuilder(replace(a_job("a").job, owner=Owner.KUBERNETES))
+    theirs = JobBuilder(replace(a_job("a").within(ttl=5).job, owner=Owner.KUBERNETES))
     world.submit(theirs).settle().exits("a").passes(1000)
     assert forgotten(world) == []
     assert list(world.state.jobs) == ["a"]
