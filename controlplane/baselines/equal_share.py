@@ -22,10 +22,10 @@ from controlplane.baselines.order import (
     RUNNING,
     Quotas,
     candidates,
+    cannot_stay,
     impossible,
     left_nodes,
     nodes_to_leave,
-    outdated,
 )
 from controlplane.baselines.waiting import Ahead, Question, Waits, question
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
@@ -166,9 +166,9 @@ class _Round:
             placement = record.next_placement
         else:
             placement = attempt.placement if attempt.intent is Intent.RUN else attempt.then
-        if placement is None or left_nodes(placement, self.away):
+        if placement is None or cannot_stay(record, placement, self.away, capacity):
             return None
-        return None if outdated(record, placement, capacity) else placement
+        return placement
 
     def _laid_out(self, admitted: list[_Seat]) -> list[_Seat] | None:
         """Finds a place for every share with few changes; None if that leaves somebody out."""
@@ -238,9 +238,16 @@ class _Admission:
             if record.attempt is None:
                 ids = holding.ids().items()
                 self._waits.starts(record.uid, [(name, one) for name, each in ids for one in each])
-            self.reasons[record.uid] = RUNNING
             at, own = self._at.get(record.uid, (None, {}))
+            self.reasons[record.uid] = RUNNING if at is not None else self._why_held(record)
             self.seats[record.uid] = _Seat(record, rank, at, own, holding)
+
+    def _why_held(self, record: JobRecord) -> Reason:
+        """Why an admitted job that has no place to keep is given one."""
+        attempt = record.attempt
+        if attempt is None or attempt.intent is not Intent.RUN:
+            return RUNNING
+        return cannot_stay(record, attempt.placement, self._round.away, self.paper) or RUNNING
 
     def _claim(self, record: JobRecord) -> None:
         """Sets the job's minimum aside where it is, if it is left there."""

@@ -10,16 +10,15 @@ from controlplane.baselines.order import (
     RUNNING,
     Quotas,
     candidates,
+    cannot_stay,
     impossible,
-    left_nodes,
     nodes_to_leave,
-    outdated,
 )
 from controlplane.baselines.waiting import Ahead, Question, Waits, question
 from controlplane.domain.ids import JobUid, NodeId, QueueName
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
-from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.reason import Reason
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 
@@ -65,16 +64,10 @@ class _Round:
         placement, queue = record.attempt.placement, record.job.spec.queue
         if self.quotas.whole(queue) is not None:
             self.quotas.use(queue, placement.accelerator_count)
-        leaves = left_nodes(placement, self.away)
-        if leaves:
-            text = f"{', '.join(leaves)} takes no work now"
-            self.reasons[record.uid] = Reason(ReasonCode.MOVED_OFF_NODE, text)
-        elif outdated(record, placement, self.left):
-            text = "its spec does not allow any more where it runs"
-            self.reasons[record.uid] = Reason(ReasonCode.SPEC_CHANGED, text)
-        else:
+        leaves = cannot_stay(record, placement, self.away, self.left)
+        if leaves is None:
             self.targets[record.uid] = placement
-            self.reasons[record.uid] = RUNNING
+        self.reasons[record.uid] = leaves or RUNNING
 
     def _place(self, record: JobRecord) -> None:
         """Gives the job all it can ever use here, whatever is free now, or a reason."""

@@ -57,6 +57,19 @@ def left_nodes(placement: Placement, away: frozenset[NodeId]) -> list[NodeId]:
     return sorted({unit.node for unit in placement.units} & away) if away else []
 
 
+def cannot_stay(
+    record: JobRecord, placement: Placement, away: frozenset[NodeId], capacity: Capacity
+) -> Reason | None:
+    """Why the job must leave the place where it runs, or is about to; None if it may stay."""
+    leaves = left_nodes(placement, away)
+    if leaves:
+        return Reason(ReasonCode.MOVED_OFF_NODE, f"{', '.join(leaves)} takes no work now")
+    if outdated(record, placement, capacity):
+        text = "its spec does not allow any more where it runs"
+        return Reason(ReasonCode.SPEC_CHANGED, text)
+    return None
+
+
 def outdated(record: JobRecord, placement: Placement, capacity: Capacity) -> bool:
     """Whether the job's spec, if it was changed since, does not allow this placement any more."""
     if record.job.generation == 1:

@@ -58,6 +58,9 @@ class ReasonCode(StrEnum):
     RETRIES_EXHAUSTED = "RetriesExhausted"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     MAX_RUN_TIME_EXCEEDED = "MaxRunTimeExceeded"
+    # What a condition that does not hold says.
+    NOT_SUSPENDED = "NotSuspended"
+    NOT_FAILED = "NotFailed"
     # Why a finished job is forgotten, where nobody withdrew it.
     TIME_TO_LIVE_OVER = "TimeToLiveOver"
     MADE_ROOM = "MadeRoom"

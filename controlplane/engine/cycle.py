@@ -206,14 +206,16 @@ def _why_changed(
         text = f"gives back {held} accelerators{makes_room or detail}"
         return Reason(ReasonCode.PREEMPTED, text)
     wanted = then.accelerator_count
-    change = f"{before.plan} -> {then.plan}"
+    moved = sorted(then.nodes - before.nodes) or sorted(then.nodes)
+    same_plan = before.plan == then.plan
+    change = f"moves to {', '.join(moved)}" if same_plan else f"{before.plan} -> {then.plan}"
+    if why is not None and why.code in (ReasonCode.MOVED_OFF_NODE, ReasonCode.SPEC_CHANGED):
+        return Reason(why.code, f"{change}: {why.message}", wanted, held)
     if wanted < held:
         return Reason(ReasonCode.SHRUNK_FOR_OTHERS, f"{change}{makes_room}", wanted, held)
     if wanted > held:
         return Reason(ReasonCode.GROWN_INTO_FREE, change, wanted, held)
-    moved = sorted(then.nodes - before.nodes) or sorted(then.nodes)
-    text = f"moves to {', '.join(moved)}{makes_room}"
-    return Reason(ReasonCode.MOVED_OFF_NODE, text, wanted, held)
+    return Reason(ReasonCode.MOVED_OFF_NODE, f"{change}{makes_room}", wanted, held)
 
 
 class _Newcomers:
@@ -342,7 +344,9 @@ def _start(record: JobRecord, target: Placement, why: Reason | None) -> StartAtt
     nodes = ", ".join(sorted(target.nodes))
     reason = why or Reason(ReasonCode.STARTED)
     if reason.code in (ReasonCode.RUNNING, ReasonCode.STARTED):
-        reason = changed(
-            reason, code=ReasonCode.STARTED, message=f"starts as {target.plan} on {nodes}"
-        )
+        message = f"starts as {target.plan} on {nodes}"
+        if record.stage is Stage.BACKING_OFF and record.reason is not None:
+            ended = record.reason.message.partition("\n")[0]
+            message += f" again, after attempt {record.attempts_made}: {ended}"
+        reason = changed(reason, code=ReasonCode.STARTED, message=message)
     return StartAttempt(record.uid, record.next_attempt, target, reason)

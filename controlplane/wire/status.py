@@ -42,7 +42,7 @@ def _truth(holds: bool) -> str:
 
 
 def _claims(record: JobRecord, unheard: Collection[NodeId]) -> list[_Claim]:
-    stage, attempt, job = record.stage, record.attempt, record.job
+    stage, attempt = record.stage, record.attempt
     reason = record.reason or Reason(_DEFAULT_REASON[stage])
     why, says = reason.code, reason.message
     up = attempt is not None and attempt.is_up
@@ -78,15 +78,25 @@ def _claims(record: JobRecord, unheard: Collection[NodeId]) -> list[_Claim]:
             says,
             ended.get(Stage.SUCCEEDED),
         ),
-        _Claim("Failed", _truth(stage is Stage.FAILED), why, says, ended.get(Stage.FAILED)),
-        _Claim(
-            "Suspended",
-            _truth(stage is Stage.SUSPENDED),
-            ReasonCode.SUSPENDED if job.spec.suspend and stage not in FINISHED else why,
-            says,
-            record.suspended_at,
-        ),
+        _failed(record, why, says),
+        _suspended(record, says),
     ]
+
+
+def _failed(record: JobRecord, why: ReasonCode, says: str) -> _Claim:
+    if record.stage is Stage.FAILED:
+        return _Claim("Failed", "True", why, says, record.finished_at)
+    return _Claim("Failed", "False", ReasonCode.NOT_FAILED, "", None)
+
+
+def _suspended(record: JobRecord, says: str) -> _Claim:
+    since = record.suspended_at
+    if record.stage is Stage.SUSPENDED:
+        return _Claim("Suspended", "True", ReasonCode.SUSPENDED, says, since)
+    if record.job.spec.suspend and record.stage not in FINISHED:
+        # Asked for, and on its way: it still holds something.
+        return _Claim("Suspended", "False", ReasonCode.SUSPENDED, says, since)
+    return _Claim("Suspended", "False", ReasonCode.NOT_SUSPENDED, "", since)
 
 
 def conditions(record: JobRecord, unheard: Collection[NodeId] = ()) -> list[common_pb2.Condition]:

@@ -221,6 +221,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             raise not_found("job with uid", uid)
         record = self._feed.as_of_now(record)
         decisions = await self._history.decisions(uid, _DECISIONS_TOLD)
+        backs_off = record.stage is Stage.BACKING_OFF
         return admin_pb2.ExplainResponse(
             stage=record.stage.value,
             reason=reason_to_wire(record.reason),
@@ -235,6 +236,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
                 for decision in decisions
             ],
             position=self._position(record),
+            retry_at=timestamp(record.backoff_until) if backs_off else None,
         )
 
     def _holders_told(self, record: JobRecord) -> list[admin_pb2.Holder]:

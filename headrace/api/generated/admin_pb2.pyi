@@ -176,18 +176,20 @@ class ExplainRequest(_message.Message):
     def __init__(self, uid: _Optional[str] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("stage", "reason", "holders", "decisions", "position")
+    __slots__ = ("stage", "reason", "holders", "decisions", "position", "retry_at")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     HOLDERS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AT_FIELD_NUMBER: _ClassVar[int]
     stage: str
     reason: _common_pb2.Reason
     holders: _containers.RepeatedCompositeFieldContainer[Holder]
     decisions: _containers.RepeatedCompositeFieldContainer[ExplainedDecision]
     position: int
-    def __init__(self, stage: _Optional[str] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., holders: _Optional[_Iterable[_Union[Holder, _Mapping]]] = ..., decisions: _Optional[_Iterable[_Union[ExplainedDecision, _Mapping]]] = ..., position: _Optional[int] = ...) -> None: ...
+    retry_at: _timestamp_pb2.Timestamp
+    def __init__(self, stage: _Optional[str] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., holders: _Optional[_Iterable[_Union[Holder, _Mapping]]] = ..., decisions: _Optional[_Iterable[_Union[ExplainedDecision, _Mapping]]] = ..., position: _Optional[int] = ..., retry_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Holder(_message.Message):
     __slots__ = ("uid", "namespace", "name", "accelerators")

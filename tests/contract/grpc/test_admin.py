@@ -213,6 +213,29 @@ def test_explain_says_who_holds_what_a_job_lacks(tmp_path: Path) -> None:
     run(test())
 
 
+def test_explain_says_when_a_job_that_failed_is_tried_again_and_after_what(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            agent = Agent(api)
+            await agent.register()
+            created = await api.submit(retries={"max": 1, "backoffSeconds": 1})
+            launch = (await agent.assigned(launches)).launches[0]
+            await agent.started(launch)
+            await agent.exited(launch, "Failed", 100)
+
+            async def explained(stage: str) -> admin_pb2.ExplainResponse | None:
+                told = await api.admin.Explain(admin_pb2.ExplainRequest(uid=created.uid))
+                return told if told.stage == stage else None
+
+            failed = await eventually(lambda: explained("BackingOff"))
+            again = await eventually(lambda: explained("Starting"))
+        assert failed.retry_at.seconds >= failed.decisions[0].at.seconds + 1
+        assert not again.HasField("retry_at")
+        assert "again, after attempt 1: " in again.decisions[-1].reason.message
+
+    run(test())
+
+
 def test_who_waits_far_behind_is_told_who_holds_and_who_comes_first_now(tmp_path: Path) -> None:
     """Although neither is logged anew when others start and finish."""
     two = {"minimum": 2}

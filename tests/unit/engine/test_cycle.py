@@ -165,7 +165,21 @@ def test_who_leaves_a_drained_node_makes_room_for_nobody() -> None:
     (node,) = world.nodes_of("job")
     (other,) = {"n1", "n2"} - {node}
     world.drain(node)
-    assert stops(world) == {"job": f"moves to {other}"}
+    assert stops(world) == {"job": f"moves to {other}: {node} takes no work now"}
+
+
+def test_who_shrinks_because_a_node_is_drained_is_told_so() -> None:
+    world = a_cluster().with_nodes(2, 1).submit(a_job().wanting(1, 2)).settle()
+    world.drain("n1")
+    assert stops(world) == {"job": "dp2 -> dp1: n1 takes no work now"}
+    assert world.code("job") is ReasonCode.MOVED_OFF_NODE
+
+
+def test_a_job_that_starts_again_after_a_failure_says_after_which() -> None:
+    world = a_cluster().with_nodes(1, 1).submit(a_job()).settle()
+    world.fails("job").passes(600).cycle()
+    message = "starts as dp1 on n1 again, after attempt 1: said RankFailed"
+    assert world.why("job").message == message
 
 
 @EITHER_POLICY

@@ -117,6 +117,8 @@ def test_conditions_say_what_is_true_now(record: JobRecord, holds: set[str]) -> 
     assert true_conditions(record) == holds
     for condition in conditions(record):
         assert condition.reason in {code.value for code in ReasonCode}
+        if condition.type in ("Failed", "Suspended") and condition.status == "False":
+            assert condition.reason == f"Not{condition.type}", "no reason of another condition"
         assert condition.observed_generation == 4
 
 
