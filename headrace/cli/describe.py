@@ -24,21 +24,27 @@ _CONDITION_COLUMNS = (
     Column("CONDITION"),
     Column("STATUS", colours={"True": "32", "Unknown": "33"}),
     Column("AGE", right=True),
-    Column("REASON", gives_way=1),
-    Column("MESSAGE", gives_way=2),
+    Column("REASON", gives_way=1, wraps=True),
+    Column("MESSAGE", gives_way=2, wraps=True),
 )
 _UNIT_COLUMNS = (
     Column("UNIT", right=True),
     Column("NODE", gives_way=1),
     Column("RANKS", right=True),
-    Column("CORES", gives_way=2),
-    Column("ACCELERATORS", gives_way=3),
+    Column("CORES", gives_way=2, wraps=True),
+    Column("ACCELERATORS", gives_way=3, wraps=True),
 )
 _SLOT_COLUMNS = (
     Column("ACCELERATOR", gives_way=1),
     Column("TYPE", gives_way=2),
-    Column("HEALTH", gives_way=3, colours={"healthy": STAGE_COLOURS["Online"]}),
-    Column("HELD BY", gives_way=4),
+    Column("HEALTH", gives_way=3, colours={"healthy": STAGE_COLOURS["Online"]}, wraps=True),
+    Column("HELD BY", gives_way=4, wraps=True),
+)
+_EVENT_COLUMNS = (
+    Column("SEQ", right=True),
+    Column("AGE", right=True),
+    Column("KIND"),
+    Column("MESSAGE", gives_way=1, wraps=True),
 )
 
 
@@ -108,7 +114,13 @@ def _describe_job(client: Client, job: jobs_pb2.Job) -> None:
     found = latest(client, job.uid, _EVENTS_SHOWN)
     if found:
         say()
-        table(views.EVENT_COLUMNS, [views.event_row(event, now) for event in found])
+        table(_EVENT_COLUMNS, [_event_row(event, now) for event in found])
+
+
+def _event_row(event: jobs_pb2.LoggedEvent, now: float) -> list[str]:
+    """An event of the job that is described, whose name needs no column."""
+    sequence, passed, kind, _, message = views.event_row(event, now)
+    return [sequence, passed, kind, message]
 
 
 def _unit_row(unit: Any) -> list[str]:
@@ -118,8 +130,8 @@ def _unit_row(unit: Any) -> list[str]:
         str(unit.index),
         unit.node,
         str(unit.first_rank) if ranks == 1 else f"{unit.first_rank}-{last}",
-        ",".join(map(str, unit.cpu_cores)),
-        ",".join(unit.accelerators),
+        ", ".join(map(str, unit.cpu_cores)),
+        ", ".join(unit.accelerators),
     ]
 
 

@@ -14,8 +14,8 @@ from headrace.cli.tables import Column, age
 _DECISION_COLUMNS = (
     Column("SEQ", right=True),
     Column("AGE", right=True),
-    Column("ORDERED", gives_way=1),
-    Column("BECAUSE", gives_way=2),
+    Column("ORDERED", gives_way=1, wraps=True),
+    Column("BECAUSE", gives_way=2, wraps=True),
 )
 
 

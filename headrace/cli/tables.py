@@ -1,9 +1,11 @@
 """Tables that fit the terminal: plain text, laid out by this module, so that it loads in no time.
 
 When a row is too wide, columns give way in the order that they say: long texts first, names last.
+What gives way is cut, or goes on below where the column says so.
 """
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -11,6 +13,8 @@ from headrace.api.plain_text import plain
 
 _GAP = "  "
 _NARROWEST = 6
+_READABLE = 24
+"""Sentences are not made narrower than this while anything else can give way."""
 ELLIPSIS = "…"
 
 
@@ -23,12 +27,14 @@ class Column:
         gives_way: Columns with the highest number shrink first; 0 never shrinks.
         right: Whether it is aligned to the right.
         colours: Colour of a cell by its text.
+        wraps: Whether a text that is too long goes on below, under its column, and is not cut.
     """
 
     title: str
     gives_way: int = 0
     right: bool = False
     colours: Mapping[str, str] | None = None
+    wraps: bool = False
 
 
 STAGE_COLOURS = {
@@ -74,8 +80,9 @@ def laid_out(
     if width is not None:
         widths = _fitted(columns, widths, width)
     return [
-        _line(columns, row, widths, colour=colour and (not heading or at > 0))
+        line
         for at, row in enumerate(everything)
+        for line in _lines(columns, row, widths, colour=colour and (not heading or at > 0))
     ]
 
 
@@ -84,26 +91,40 @@ def _fitted(columns: Sequence[Column], widths: list[int], width: int) -> list[in
     excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
     order = sorted(range(len(columns)), key=lambda at: -columns[at].gives_way)
     fitted = list(widths)
-    for at in order:
-        if excess <= 0 or columns[at].gives_way == 0:
-            break
-        floor = min(fitted[at], max(_NARROWEST, len(columns[at].title)))
-        cut = min(excess, fitted[at] - floor)
-        fitted[at] -= cut
-        excess -= cut
+    for readable in (_READABLE, _NARROWEST):
+        for at in order:
+            if excess <= 0 or columns[at].gives_way == 0:
+                break
+            least = readable if columns[at].wraps else _NARROWEST
+            floor = min(fitted[at], max(least, len(columns[at].title)))
+            cut = min(excess, fitted[at] - floor)
+            fitted[at] -= cut
+            excess -= cut
     return fitted
 
 
-def _line(
+def _lines(
     columns: Sequence[Column], row: Sequence[str], widths: Sequence[int], *, colour: bool
-) -> str:
-    cells = []
-    for column, text, width in zip(columns, row, widths, strict=True):
-        cut = text if len(text) <= width else text[: width - 1] + ELLIPSIS
-        padded = cut.rjust(width) if column.right else cut.ljust(width)
-        code = (column.colours or {}).get(text.split(",")[0]) if colour else None
-        cells.append(f"\x1b[{code}m{padded}\x1b[0m" if code else padded)
-    return _GAP.join(cells).rstrip()
+) -> Iterator[str]:
+    """The row, and below it what of its texts goes on."""
+    parts = [
+        textwrap.wrap(text, width, break_on_hyphens=False) if column.wraps else [_cut(text, width)]
+        for column, text, width in zip(columns, row, widths, strict=True)
+    ]
+    codes = [
+        (column.colours or {}).get(text.split(",")[0]) if colour else None
+        for column, text in zip(columns, row, strict=True)
+    ]
+    for pieces in zip_longest(*parts, fillvalue=""):
+        cells = []
+        for column, piece, width, code in zip(columns, pieces, widths, codes, strict=True):
+            padded = piece.rjust(width) if column.right else piece.ljust(width)
+            cells.append(f"\x1b[{code}m{padded}\x1b[0m" if code and piece else padded)
+        yield _GAP.join(cells).rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + ELLIPSIS
 
 
 def age(seconds: float) -> str:

@@ -24,6 +24,7 @@ from headrace.api.manifest import TrainingJob, canonical_json, parse
 from headrace.api.runtime import refusals
 
 STARTED = Timestamp(seconds=1_790_000_000)
+STARTED_BECAUSE = "4 were free, which is all that it can use, and on one node, as it wishes"
 Watch = jobs_pb2.WatchJobsResponse
 
 
@@ -296,7 +297,7 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
                     sequence=7,
                     at=STARTED,
                     action="StartAttempt 1 dp4 on node-a",
-                    reason=common_pb2.Reason(code="Started", message="4 were free"),
+                    reason=common_pb2.Reason(code="Started", message=STARTED_BECAUSE),
                 )
             ],
             position=2,

@@ -16,7 +16,13 @@ from headrace.client.client import Client
 from headrace.client.context import Context
 from headrace.client.trouble import CallError
 from tests.contract.cli.conftest import Headrace, a_file, unpointed
-from tests.contract.cli.fake_control_plane import FakeControlPlane, a_node, as_canonical, manifest
+from tests.contract.cli.fake_control_plane import (
+    STARTED_BECAUSE,
+    FakeControlPlane,
+    a_node,
+    as_canonical,
+    manifest,
+)
 
 
 def units(*nodes: str) -> list[common_pb2.LaunchUnit]:
@@ -205,6 +211,27 @@ def test_describe_says_why_attempts_have_jumped(
     assert "3, 0 failures" in headrace("describe", "job", "a").stdout
     told = headrace("describe", "job", "restored").stdout
     assert "1795701110 (counted on from a restore), 0 failures" in told
+
+
+def test_reasons_are_told_whole_on_80_columns(headrace: Headrace, plane: FakeControlPlane) -> None:
+    lacks = "wants 6 accelerators, the usable nodes of the cluster have 4 of them altogether"
+    failed = "failed on node-a: unit 0 was ended by SIGKILL, which nobody here had ordered"
+    condition = common_pb2.Condition(
+        type="Reconfiguring", status="False", reason="GrownIntoFreeAccelerators", message=lacks
+    )
+    plane.put("a", conditions=[condition])
+    plane.events = [
+        jobs_pb2.LoggedEvent(sequence=8, kind="UnitExited", uid="uid-a", message=failed)
+    ]
+    for command, reasons in (
+        (("describe", "job", "a"), (lacks, failed)),
+        (("explain", "a"), (STARTED_BECAUSE,)),
+    ):
+        lines = headrace(*command).stdout.splitlines()
+        assert max(map(len, lines)) <= 80
+        words = " ".join(lines).split()
+        for reason in reasons:
+            assert all(words.count(word) >= reason.split().count(word) for word in reason.split())
 
 
 def test_explain_says_what_is_missing_and_who_holds_it(

@@ -64,3 +64,31 @@ def test_ages_and_bars() -> None:
         "0s", "59s", "119s", "2m", "2h", "2d",
     ]  # fmt: skip
     assert (bar(0, 4), bar(0.5, 4), bar(7, 4)) == ("░░░░", "██░░", "████")
+
+
+SENTENCES = (
+    Column("SEQ", right=True),
+    Column("STATE", colours=STAGE_COLOURS),
+    Column("ORDERED", gives_way=1, wraps=True),
+    Column("BECAUSE", gives_way=2, wraps=True),
+)
+
+
+@given(st.lists(st.tuples(st.just("8"), st.just("Running"), CELLS, CELLS), min_size=1, max_size=4))
+def test_sentences_go_on_below_and_nothing_of_them_is_lost(rows: list[tuple[str, ...]]) -> None:
+    lines = laid_out(SENTENCES, rows, width=60)
+    assert max(map(len, lines)) <= 60
+    whole = laid_out(SENTENCES, rows, width=None)
+    assert sorted("".join("".join(lines).split())) == sorted("".join("".join(whole).split()))
+
+
+def test_a_sentence_goes_on_under_its_own_column() -> None:
+    rows = [("812", "Running", "start attempt 3 with dp4", "WaitsFor: " + "all of them " * 4)]
+    title, *lines = laid_out(SENTENCES, rows, width=66, colour=False)
+    assert [line[: title.index("BECAUSE")].split() for line in lines] == [
+        ["812", "Running", "start", "attempt", "3", "with", "dp4"],
+        [],
+        [],
+    ]
+    because = [line[title.index("BECAUSE") :] for line in lines]
+    assert because == ["WaitsFor: all of them all", "of them all of them all of", "them"]
