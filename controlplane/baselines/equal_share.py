@@ -235,10 +235,10 @@ class _Admission:
                 self.reasons[record.uid] = holding
                 continue
             self.quotas.use(record.job.spec.queue, holding.count)
-            if record.attempt is None:
-                ids = holding.ids().items()
-                self._waits.starts(record.uid, [(name, one) for name, each in ids for one in each])
             at, own = self._at.get(record.uid, (None, {}))
+            if record.attempt is None or at is None:
+                ids = holding.ids().items()
+                self._waits.gets(record.uid, [(name, one) for name, each in ids for one in each])
             self.reasons[record.uid] = RUNNING if at is not None else self._why_held(record)
             self.seats[record.uid] = _Seat(record, rank, at, own, holding)
 

@@ -96,7 +96,7 @@ class _Round:
             self._block(record, wanted)
             return
         target = self.targets[record.uid] = placement_on(spec, holding.parts)
-        self.waits.starts(record.uid, tuple(target.slots()))
+        self.waits.gets(record.uid, target.slots())
         self.reasons[record.uid] = RUNNING
         self.quotas.use(spec.queue, wanted)
 

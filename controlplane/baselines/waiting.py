@@ -5,7 +5,7 @@ without a comparison.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -49,7 +49,7 @@ class Waits:
     """The reasons of jobs that wait, with who holds what they lack.
 
     Holders are counted once for all jobs that can use the same nodes, or share a queue. Those who
-    start in this very cycle are among them: it is because of them that others wait.
+    start or move in this very cycle are among them: it is because of them that others wait.
     """
 
     def __init__(self, snapshot: ClusterSnapshot, capacity: Capacity) -> None:
@@ -60,10 +60,12 @@ class Waits:
         self._of_nodes: dict[Signature, _Held] = {}
         self._of_queues: dict[QueueName, _Held] = {}
 
-    def starts(self, uid: JobUid, slots: Sequence[Slot]) -> None:
-        """A job that held nothing is given these, before anyone is told that they are gone."""
-        self._starting.update(dict.fromkeys(slots, uid))
-        self._everywhere[uid] += len(slots)
+    def gets(self, uid: JobUid, slots: Iterable[Slot]) -> None:
+        """A job starts on these, or moves there, before anyone is told that they are gone."""
+        holders = self._snapshot.holders
+        new = [slot for slot in slots if holders.get(slot) != uid]
+        self._starting.update(dict.fromkeys(new, uid))
+        self._everywhere[uid] += len(new)
 
     def for_accelerators(self, record: JobRecord, wanted: int, available: int) -> Reason:
         """The job waits for accelerators that others hold."""

@@ -73,6 +73,15 @@ def test_those_who_start_in_this_very_cycle_hold_what_others_lack(policy: str) -
     assert world.why("c").holders == ("a",)
 
 
+def test_those_who_move_there_in_this_very_cycle_hold_what_others_lack() -> None:
+    world = a_cluster("equal-share").with_node(a_node("n1", 3)).submit(a_job("mover").wanting(2))
+    world.settle().with_node(a_node("n0", 4, "small")).drain("n1")
+    world.submit(a_job("new").wanting(3).of_type("small"))
+    for _ in ("in the cycle that moves it", "while it stops"):
+        world.cycle()
+        assert (world.why("new").deficit, world.why("new").holders) == (1, ("mover",))
+
+
 @EITHER_POLICY
 def test_a_few_holders_are_named_and_the_others_counted(policy: str) -> None:
     world = a_cluster(policy).with_nodes(1, 9).submit(*(a_job(f"j{i}") for i in range(7)))
