@@ -82,11 +82,12 @@ def describe(
     kind: Annotated[str, typer.Argument(help="job, node or queue.")],
     name: Annotated[str, typer.Argument(help="Its name.")],
     namespace: Namespace = "default",
+    output: Output = Format.TABLE,
 ) -> None:
     """Tell everything about one job, node or queue."""
     from headrace.cli import describe as work
 
-    work.describe(session_of(context), kind, name, namespace)
+    work.describe(session_of(context), kind, name, namespace, output)
 
 
 @guarded

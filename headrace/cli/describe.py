@@ -1,17 +1,18 @@
-"""``headrace describe``: everything about one job, node or queue, for people."""
+"""``headrace describe``: everything about one job, node or queue, for people or as a document."""
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from headrace.api.generated import admin_pb2, jobs_pb2
+from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
 from headrace.cli import views
-from headrace.cli.events import latest
+from headrace.cli.events import as_document, latest
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.explain import sentences
 from headrace.cli.get import find_job, kind_of
-from headrace.cli.output import say, table
+from headrace.cli.output import Format, document, say, table
 from headrace.cli.session import Session
 from headrace.cli.tables import STAGE_COLOURS, Column, age
 from headrace.client.client import Client
@@ -48,23 +49,62 @@ _EVENT_COLUMNS = (
 )
 
 
-def describe(session: Session, kind: str, name: str, namespace: str) -> None:
+def describe(session: Session, kind: str, name: str, namespace: str, output: Format) -> None:
     """Prints everything about one object."""
     with session.client() as client:
         match kind_of(kind):
             case "job":
-                _describe_job(client, find_job(client, name, namespace))
+                job = find_job(client, name, namespace)
+                whole = partial(_job_document, client, job)
+                _print(output, f"job/{job.name}", whole, partial(_describe_job, client, job))
             case "node":
-                _describe_node(client, name)
+                node = _node(client, name)
+                whole = partial(_node_document, node)
+                _print(output, f"node/{name}", whole, partial(_describe_node, client, node))
             case _:
-                _describe_queue(client, name)
+                queue = _queue(client, name)
+                whole = partial(_queue_document, client, queue)
+                _print(output, f"queue/{name}", whole, partial(_describe_queue, client, queue))
+
+
+def _print(
+    output: Format,
+    name: str,
+    whole: Callable[[], dict[str, Any]],
+    show: Callable[[bool], None],
+) -> None:
+    """The object in a format; ``show`` prints it for people, in wide tables if it is told so."""
+    match output:
+        case Format.JSON | Format.YAML:
+            document(whole(), output)
+        case Format.NAME:
+            say(name)
+        case _:
+            show(output is Format.WIDE)
+
+
+def _job_document(client: Client, job: jobs_pb2.Job) -> dict[str, Any]:
+    return {
+        "job": views.job_document(job),
+        "explanation": views.plain(client.explain(job.uid)),
+        "events": [as_document(event) for event in latest(client, job.uid, _EVENTS_SHOWN)],
+    }
+
+
+def _node_document(node: admin_pb2.NodeStatus) -> dict[str, Any]:
+    return {"node": views.plain(node)}
+
+
+def _queue_document(client: Client, queue: common_pb2.Queue) -> dict[str, Any]:
+    jobs = client.list_jobs(jobs_pb2.JobSelector(queue=queue.name))
+    return {"queue": views.plain(queue), "jobs": [views.job_document(job) for job in jobs]}
 
 
 def _field(label: str, value: object) -> None:
     say(f"{label + ':':<{_LABEL_WIDTH}} {value}")
 
 
-def _describe_job(client: Client, job: jobs_pb2.Job) -> None:
+def _describe_job(client: Client, job: jobs_pb2.Job, wide: bool) -> None:
     status, now = job.status, time.time()
     manifest: dict[str, Any] = json.loads(job.manifest_json)
     for label, value in (
@@ -107,14 +147,15 @@ def _describe_job(client: Client, job: jobs_pb2.Job) -> None:
                 ]
                 for each in status.conditions
             ],
+            wide=wide,
         )
     if status.units:
         say()
-        table(_UNIT_COLUMNS, [_unit_row(unit) for unit in status.units])
+        table(_UNIT_COLUMNS, [_unit_row(unit) for unit in status.units], wide=wide)
     found = latest(client, job.uid, _EVENTS_SHOWN)
     if found:
         say()
-        table(_EVENT_COLUMNS, [_event_row(event, now) for event in found])
+        table(_EVENT_COLUMNS, [_event_row(event, now) for event in found], wide=wide)
 
 
 def _event_row(event: jobs_pb2.LoggedEvent, now: float) -> list[str]:
@@ -173,13 +214,16 @@ def _variable(variable: dict[str, Any]) -> str:
     return str(variable["name"])
 
 
-def _describe_node(client: Client, name: str) -> None:
+def _node(client: Client, name: str) -> admin_pb2.NodeStatus:
     found = {each.node.name: each for each in client.nodes()}
     if name not in found:
         raise CommandError(
             ExitCode.NOT_FOUND, f"no node {name}; there are {', '.join(sorted(found)) or 'none'}"
         )
-    status = found[name]
+    return found[name]
+
+
+def _describe_node(client: Client, status: admin_pb2.NodeStatus, wide: bool) -> None:
     node, now = status.node, time.time()
     names = {job.uid: f"{job.namespace}/{job.name}" for job in client.list_jobs()}
     for label, value in (
@@ -193,7 +237,8 @@ def _describe_node(client: Client, name: str) -> None:
     ):
         _field(label, value)
     say()
-    table(_SLOT_COLUMNS, [_slot_row(slot, status, names) for slot in node.accelerators])
+    rows = [_slot_row(slot, status, names) for slot in node.accelerators]
+    table(_SLOT_COLUMNS, rows, wide=wide)
     for stray in status.strays:
         say(
             f"stray: unit {stray.unit} of attempt {stray.attempt} of {stray.uid}, which no job "
@@ -206,19 +251,24 @@ def _slot_row(slot: Any, status: admin_pb2.NodeStatus, names: dict[str, str]) ->
     return [slot.id, slot.type, slot.unhealthy or "healthy", names.get(holder, holder) or "free"]
 
 
-def _describe_queue(client: Client, name: str) -> None:
+def _queue(client: Client, name: str) -> common_pb2.Queue:
     found = {each.name: each for each in client.queues()}
     if name not in found:
         raise CommandError(
             ExitCode.NOT_FOUND, f"no queue {name}; there are {', '.join(sorted(found)) or 'none'}"
         )
-    for column, value in zip(views.QUEUE_COLUMNS, views.queue_row(found[name]), strict=True):
+    return found[name]
+
+
+def _describe_queue(client: Client, queue: common_pb2.Queue, wide: bool) -> None:
+    for column, value in zip(views.QUEUE_COLUMNS, views.queue_row(queue), strict=True):
         _field(column.title.capitalize(), value)
-    jobs = client.list_jobs(jobs_pb2.JobSelector(queue=name))
+    jobs = client.list_jobs(jobs_pb2.JobSelector(queue=queue.name))
     if jobs:
         say()
         now = time.time()
         table(
             views.JOB_COLUMNS,
             [views.job_row(job, now, named=f"{job.namespace}/{job.name}") for job in jobs],
+            wide=wide,
         )

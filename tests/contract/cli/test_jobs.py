@@ -213,6 +213,21 @@ def test_describe_says_why_attempts_have_jumped(
     assert "1795701110 (counted on from a restore), 0 failures" in told
 
 
+def test_describe_tells_programs_the_same(headrace: Headrace, plane: FakeControlPlane) -> None:
+    plane.put("a", units=units("node-a"))
+    plane.nodes = [a_node("node-a")]
+    plane.events = [jobs_pb2.LoggedEvent(sequence=8, kind="UnitExited", uid="uid-a")]
+    told = json.loads(headrace("describe", "job", "a", "-o", "json").stdout)
+    assert told["job"]["status"]["nodes"] == ["node-a"]
+    assert told["explanation"]["decisions"][0]["reason"]["message"] == STARTED_BECAUSE
+    assert [each["sequence"] for each in told["events"]] == [8]
+    node = yaml.safe_load(headrace("describe", "node", "node-a", "-o", "yaml").stdout)
+    assert node["node"]["contact"] == "Online"
+    queue = json.loads(headrace("describe", "queue", "default", "-o", "json").stdout)
+    assert [each["metadata"]["name"] for each in queue["jobs"]] == ["a"]
+    assert headrace("describe", "job", "a", "-o", "name").stdout == "job/a\n"
+
+
 def test_reasons_are_told_whole_on_80_columns(headrace: Headrace, plane: FakeControlPlane) -> None:
     lacks = "wants 6 accelerators, the usable nodes of the cluster have 4 of them altogether"
     failed = "failed on node-a: unit 0 was ended by SIGKILL, which nobody here had ordered"
