@@ -18,6 +18,18 @@ _DECISION_COLUMNS = (
     Column("BECAUSE", gives_way=2, wraps=True),
 )
 
+_LACKS = frozenset(
+    {
+        "WaitingForAccelerators",
+        "BehindEarlierJob",
+        "QuotaExceeded",
+        "NoMatchingAccelerator",
+        "ExceedsCluster",
+        "WaitingForRelease",
+    }
+)
+"""Reasons whose numbers say what is missing; others tell what a job has and is to have."""
+
 
 def explain(session: Session, name: str, namespace: str, output: Format) -> None:
     """Prints a job's reason, what it lacks, who holds that, and its last decisions."""
@@ -54,7 +66,7 @@ def sentences(job: jobs_pb2.Job, told: admin_pb2.ExplainResponse) -> list[str]:
         lines[0] += f" under plan {job.status.plan} on {nodes}"
     if reason.code:
         lines += f"  {views.reason(reason)}".split("\n")
-    missing = reason.wanted - reason.available
+    missing = reason.wanted - reason.available if reason.code in _LACKS else 0
     if missing > 0:
         kind = f"{reason.type} accelerators" if reason.type else "accelerators"
         lines.append(

@@ -1,5 +1,6 @@
 """Why a job waits, in lines that a narrow terminal shows whole."""
 
+from controlplane.domain.reason import ReasonCode
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
 from headrace.cli.explain import sentences
 
@@ -32,6 +33,27 @@ def test_a_waiting_jobs_lines_fit_eighty_columns_and_say_all() -> None:
         "place 8000 among the waiting jobs of queue default",
     ):
         assert said in text
+
+
+def test_a_job_that_grows_lacks_nothing() -> None:
+    told = admin_pb2.ExplainResponse(stage="Stopping")
+    told.reason.code, told.reason.message = "GrownIntoFreeAccelerators", "dp2 -> dp4"
+    told.reason.wanted, told.reason.available = 4, 2
+    assert sentences(jobs_pb2.Job(name="j"), told)[1:] == [
+        "  GrownIntoFreeAccelerators: dp2 -> dp4"
+    ]
+
+
+def test_every_reason_that_counts_what_is_missing_says_it() -> None:
+    """Of the domain's codes those that come first, why a job waits, and have numbers."""
+    numberless = {"QueueMissing", "BatchNotDivisible", "ControlPlaneRecovering", "Suspended"}
+    numberless |= {"BackingOff", "PolicyRefused"}
+    codes = [code.value for code in ReasonCode]
+    for code in set(codes[: codes.index("Started")]) - numberless:
+        told = admin_pb2.ExplainResponse(reason=common_pb2.Reason(code=code, wanted=4, available=1))
+        assert "  wanted 4 accelerators, there are 1 for it: 3 short" in sentences(
+            jobs_pb2.Job(name="j"), told
+        )
 
 
 def test_the_lines_that_a_rank_wrote_last_stay_lines() -> None:
