@@ -243,7 +243,8 @@ class Decision(Protocol):
 def logged_decision(decision: Decision, names: Names) -> jobs_pb2.LoggedEvent:
     """What was decided about one job, for people."""
     action = decision.action
-    told = action_sentence(action) if action is not None else "wait"
+    # Without an order only the reason is new, which may well be that it runs as planned.
+    told = action_sentence(action) if action is not None else names(decision.uid)
     return jobs_pb2.LoggedEvent(
         sequence=decision.sequence,
         at=timestamp(decision.at),

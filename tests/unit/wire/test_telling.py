@@ -51,8 +51,9 @@ from controlplane.domain.record import (
     Progress,
     UnitExit,
 )
+from controlplane.edges.store.rows import StoredDecision
 from controlplane.wire import redact
-from controlplane.wire.sentences import logged_event
+from controlplane.wire.sentences import logged_decision, logged_event
 from controlplane.wire.status import conditions, held_seconds, job_to_wire
 from headrace.api.plan import ExecutionPlan
 from tests.builders import World, a_cluster, a_job
@@ -255,6 +256,15 @@ def test_every_event_is_one_sentence(event: Event, told: str) -> None:
     assert told in wire.message.replace("name-", "")
     assert (wire.sequence, wire.kind) == (7, event.kind)
     assert json.loads(wire.body_json)["kind"] == event.kind
+
+
+def test_a_job_that_runs_as_planned_is_not_said_to_wait() -> None:
+    why = Reason(ReasonCode.RUNNING)
+    one = StoredDecision(SequenceNumber(7), JobUid("u"), Instant(9), Term(1), None, why)
+    cycle = CycleDecided(Term(1), SequenceNumber(1), reasons=((JobUid("u"), why),))
+    told = logged_decision(one, lambda _: "train").message
+    assert told == "decided: train (RunningAsPlanned)"
+    assert told == logged_event(SequenceNumber(7), cycle, lambda _: "train").message
 
 
 def test_no_kind_of_event_is_forgotten_here() -> None:
