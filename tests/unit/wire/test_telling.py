@@ -261,7 +261,7 @@ def test_every_event_is_one_sentence(event: Event, told: str) -> None:
 def test_a_job_that_runs_as_planned_is_not_said_to_wait() -> None:
     why = Reason(ReasonCode.RUNNING)
     one = StoredDecision(SequenceNumber(7), JobUid("u"), Instant(9), Term(1), None, why)
-    cycle = CycleDecided(Term(1), SequenceNumber(1), reasons=((JobUid("u"), why),))
+    cycle = CycleDecided(Term(1), SequenceNumber(1), (), ((JobUid("u"), why),))
     told = logged_decision(one, lambda _: "train").message
     assert told == "decided: train (RunningAsPlanned)"
     assert told == logged_event(SequenceNumber(7), cycle, lambda _: "train").message
