@@ -1,8 +1,9 @@
 """The command line's entry point: names, options and help. What commands do is loaded late."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup, TyperOption
 
 from headrace.cli import commands_admin, commands_cluster, commands_demo, commands_jobs
 from headrace.cli.exit_codes import MEANINGS
@@ -11,11 +12,50 @@ from headrace.client.context import home_directory
 
 _EXITS = "\n".join(f"  {int(code):<4} {meaning}" for code, meaning in MEANINGS.items())
 
+
+class AnywhereGroup(TyperGroup):
+    """Takes its own options also behind the command's name, where people write them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Brings them to the front before anything is parsed."""
+        return super().parse_args(ctx, self._led_by_own(ctx, args))
+
+    def _led_by_own(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments with this group's options first; nothing behind ``--`` is one."""
+        takes_value = {
+            name: not each.is_flag
+            for each in self.params
+            if isinstance(each, TyperOption) and not each.is_eager
+            for name in each.opts
+        }
+        own: list[str] = []
+        others: list[str] = []
+        left = iter(args)
+        for each in left:
+            name, equals, _ = each.partition("=")
+            if each == "--":
+                others += [each, *left]
+            elif name not in takes_value:
+                others.append(each)
+            elif equals or not takes_value[name]:
+                own.append(each)
+            elif (value := next(left, None)) is not None:
+                own += [each, value]
+            elif ctx.resilient_parsing:  # a shell completes it, and its value is not there yet
+                others.append(each)
+            else:
+                ctx.fail(f"Option {each!r} requires an argument.")
+        return own + others
+
+
 app = typer.Typer(
     name="headrace",
+    cls=AnywhereGroup,
     help=f"""Train on a cluster that wastes nothing.
 
 Start here: `headrace up`, then `headrace apply -f examples/`, then `headrace top`.
+
+The options below may also stand behind the command.
 
 \b
 Exit status:
@@ -51,7 +91,7 @@ def options(
         bool, typer.Option("--insecure", help="Speak to another machine without TLS.")
     ] = False,
 ) -> None:
-    """Options of every command."""
+    """Options of every command, before or behind its name."""
     context.obj = Session(
         home=home_directory(),
         flags={

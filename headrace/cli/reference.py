@@ -26,7 +26,8 @@ def cli_reference() -> str:
     lines = ["# The `headrace` command", "", _NOTE, "", *_CLI_INTRODUCTION.splitlines(), ""]
     lines += ["## Exit status", "", "| status | meaning |", "|---|---|"]
     lines += [f"| {int(code)} | {meaning} |" for code, meaning in MEANINGS.items()]
-    lines += ["", "## Options of every command", "", *_options(root), ""]
+    lines += ["", "## Options of every command", "", "Before or behind its name.", ""]
+    lines += [*_options(root), ""]
     lines += list(_commands(root, "headrace"))
     return "\n".join(lines).rstrip() + "\n"
 
