@@ -130,7 +130,10 @@ class ClusterLife(RuleBasedStateMachine):
         uid = self._some_job(data)
         if uid is not None:
             known = self.world.state.jobs[uid].job
-            changed = JobBuilder(known)._spec(**_spec_of(spec)).generation(known.generation + 1)
+            # A program stays a program: the door takes no other (from_manifest.IMMUTABLE).
+            kind = {name: getattr(known.spec, name) for name in ("unit_per_node", "elastic")}
+            new = _spec_of(spec) | kind
+            changed = JobBuilder(known)._spec(**new).generation(known.generation + 1)
             self.world.tell(JobUpdated(changed.job))
 
     @rule(data=st.data())
