@@ -136,8 +136,11 @@ spec:
 | `PET_...` | `MASTER_ADDR` to `NPROC_PER_NODE` again, under the names that `torchrun` reads |
 
 `$(NODE_RANK)` in an argument is replaced by the variable's value, as in Kubernetes; `$NODE_RANK` is
-not, because there is no shell. A program is told to stop by SIGTERM. Headrace does not
-know its checkpoints: it must save and find them itself, for an attempt begins at its beginning.
+not, because there is no shell. Unknown names stay, and `$$` becomes `$`, wherever it stands:
+`$$(NODE_RANK)` reaches the program as `$(NODE_RANK)`, and a shell's own `$$` is written `$$$$`.
+
+A program is told to stop by SIGTERM. Headrace does not know its checkpoints: it must save and find
+them itself, for an attempt begins at its beginning.
 
 **It may run twice for a time.** A node that only the network cut off counts as lost after
 `node_grace_seconds`, and the next attempt starts elsewhere; what runs on the cut-off node runs on

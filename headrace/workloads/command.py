@@ -129,14 +129,16 @@ def with_own_programs(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def expanded(text: str, environment: Mapping[str, str]) -> str:
-    """``$(NAME)`` replaced as Kubernetes does: unknown names stay, ``$$(NAME)`` is an escape."""
+    """``$(NAME)`` replaced as Kubernetes does: unknown names stay, and ``$$`` becomes ``$``.
+
+    As there, a name is whatever stands between the parentheses, and what is put in is not
+    looked at again.
+    """
 
     def value(found: re.Match[str]) -> str:
-        if found[1]:
-            return found[0][1:]
-        return environment.get(found[2], found[0])
+        return "$" if found[1] is None else environment.get(found[1], found[0])
 
-    return re.sub(r"(\$?)\$\(([A-Za-z_][A-Za-z0-9_]*)\)", value, text)
+    return re.sub(r"\$(?:\$|\(([^)]*)\))", value, text)
 
 
 def _die_with_parent() -> Any:

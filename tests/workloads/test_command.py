@@ -122,6 +122,27 @@ def test_variables_are_expanded_as_in_kubernetes() -> None:
     assert expanded("$$(PORT)", known) == "$(PORT)"
 
 
+@pytest.mark.parametrize(
+    ("text", "becomes"),
+    [
+        ("$(PORT)/$(PORT)", "29500/29500"),
+        ("[$(EMPTY)]", "[]"),
+        ("$(SAME)", "$(PORT)"),
+        ("$$PORT", "$PORT"),
+        ("$$(PORT) $$$(PORT) $$$$(PORT)", "$(PORT) $29500 $$(PORT)"),
+        ("kill $$$$", "kill $$"),
+        ("$${#TOK} ${#TOK} $? $", "${#TOK} ${#TOK} $? $"),
+        ("$(date +%s) $$(date +%s)", "$(date +%s) $(date +%s)"),
+        ("$(echo $$)", "$(echo $$)"),
+        ("$(echo $(PORT))", "$(echo $(PORT))"),
+        ("$(PORT", "$(PORT"),
+    ],
+)
+def test_dollars_are_read_as_kubernetes_reads_them(text: str, becomes: str) -> None:
+    known = {"PORT": "29500", "SAME": "$(PORT)", "EMPTY": ""}
+    assert expanded(text, known) == becomes
+
+
 def test_torchrun_is_found_although_nobody_activated_the_environment() -> None:
     own = str(Path(sys.executable).parent)
     assert with_own_programs({"PATH": "/bin"})["PATH"] == f"/bin:{own}"
