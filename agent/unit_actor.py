@@ -147,18 +147,18 @@ def child_environment(spec: UnitSpec, inherited: Mapping[str, str]) -> dict[str,
 def _secret(folder: str, secret: str, key: str) -> str:
     if not folder:
         raise StartRefusedError(
-            f"secret {secret}, key {key} is wanted, but this node has no secrets; start its agent "
-            "with HEADRACE_SECRETS_DIR naming a folder that has them as files name/key"
+            f"secret {secret}/{key} is wanted, but this node has no secrets; start its agent "
+            f"with HEADRACE_SECRETS_DIR naming a folder that has it as {secret}/{key}"
         )
     if not all(SECRET_PART.fullmatch(part) and part.strip(".") for part in (secret, key)):
         raise StartRefusedError(f"secret {secret!r}, key {key!r} is not a possible name")
+    file = Path(folder) / secret / key
     try:
-        return (Path(folder) / secret / key).read_text().removesuffix("\n")
+        return file.read_text().removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         kind = error.strerror if isinstance(error, OSError) else "it is not text"
         raise StartRefusedError(
-            f"secret {secret}, key {key} cannot be read on this node ({kind}); put it into the "
-            "file name/key below the agent's HEADRACE_SECRETS_DIR"
+            f"secret {secret}/{key} cannot be read on this node ({kind}); put it into {file} there"
         ) from None
 
 

@@ -136,8 +136,9 @@ spec:
 | `PET_...` | `MASTER_ADDR` to `NPROC_PER_NODE` again, under the names that `torchrun` reads |
 
 `$(NODE_RANK)` in an argument is replaced by the variable's value, as in Kubernetes; `$NODE_RANK` is
-not, because there is no shell. Unknown names stay, and `$$` becomes `$`, wherever it stands:
-`$$(NODE_RANK)` reaches the program as `$(NODE_RANK)`, and a shell's own `$$` is written `$$$$`.
+not, because there is no shell. `$(...)` with an unknown name stays as it is, and `$$` elsewhere
+becomes `$`: `$$(NODE_RANK)` reaches the program as `$(NODE_RANK)`, and a shell's own `$$` is
+written `$$$$`.
 
 A program is told to stop by SIGTERM. Headrace does not know its checkpoints: it must save and find
 them itself, for an attempt begins at its beginning.

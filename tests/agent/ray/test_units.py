@@ -112,7 +112,7 @@ def test_a_missing_secret_is_refused_by_name(
     control_plane.assign("node-a", 1, a_launch("job", slots=(A,), env=env))
     ended = until("the end is reported", lambda: control_plane.exits("job"))[0]
     assert (ended.outcome, ended.reason.code) == ("Failed", "StartRefused")
-    assert "secret hub, key token" in ended.reason.message
+    assert "secret hub/token" in ended.reason.message
     assert agent.times_started("job") == 0
 
 

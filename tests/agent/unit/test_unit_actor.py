@@ -244,3 +244,12 @@ def test_secrets_cannot_reach_other_files(tmp_path: Path, name: str) -> None:
     spec = UnitSpec("/f", "m", secrets=(("X", name, "key"),), secrets_folder=str(tmp_path))
     with pytest.raises(StartRefusedError):
         child_environment(spec, {})
+
+
+def test_a_missing_secret_is_told_with_the_file_that_it_belongs_into(tmp_path: Path) -> None:
+    spec = UnitSpec("/f", "m", secrets=(("X", "hub", "token"),), secrets_folder=str(tmp_path))
+    wanted = f"secret hub/token .*No such file.*into {tmp_path}/hub/token there"
+    with pytest.raises(StartRefusedError, match=wanted):
+        child_environment(spec, {})
+    with pytest.raises(StartRefusedError, match=r"secret hub/token .*no secrets"):
+        child_environment(replace(spec, secrets_folder=""), {})
