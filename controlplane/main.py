@@ -487,12 +487,20 @@ class ControlPlane:
                     log.warning("no checkpoint could be saved yet", why=str(error))
             if self._clock.monotonic() - pruned_ns > seconds(self._settings.prune_seconds):
                 pruned_ns = self._clock.monotonic()
-                with contextlib.suppress(StoreUnavailableError):
-                    rows = await reign.writer.prune(
-                        Retention(), self._clock.now(), lambda: self._feed.state.jobs
-                    )
-                    log.info("pruned", rows=rows)
+                await self._prune(reign.writer)
             await asyncio.sleep(self._settings.checkpoint_seconds)
+
+    async def _prune(self, writer: GroupCommitWriter) -> None:
+        retention, jobs = Retention(), self._feed.state.jobs
+        # Only they can have too many, and to ask the store of each job would keep it busy.
+        long = [uid for uid, job in jobs.items() if job.progress.step >= retention.losses]
+        try:
+            now = self._clock.now()
+            rows = await writer.prune(retention, now, lambda: self._feed.state.jobs, long)
+        except StoreUnavailableError as error:
+            log.warning("the store could not be pruned yet", why=str(error))
+        else:
+            log.info("pruned", rows=rows)
 
     async def _save_checkpoint(self, reign: _Reign) -> SequenceNumber:
         state = self._feed.state

@@ -6,7 +6,7 @@ since the oldest of those; behind it at most ``events`` more, none older than ``
 attempt. A database file does not shrink by that, but what was freed is used before the file grows.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, or_, select
@@ -19,6 +19,8 @@ from controlplane.edges.store.thinning import LongCurves
 
 ROWS_AT_ONCE = 2_000
 """Rows removed in one transaction: appends wait meanwhile."""
+_JOBS_AT_ONCE = 100
+"""Jobs looked at in one transaction, whether or not anything of theirs goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +58,17 @@ Jobs = Callable[[], Collection[JobUid]]
 """The jobs in the state, asked for again and again: they come and go while pruning goes on."""
 
 
-def steps(retention: Retention, now: Instant, jobs: Jobs) -> tuple[Step, ...]:
+def steps(
+    retention: Retention, now: Instant, jobs: Jobs, long_jobs: Iterable[JobUid]
+) -> tuple[Step, ...]:
     """What pruning does; each step is repeated until it has done all."""
     forgotten = _ForgottenLosses(jobs)
-    curves = LongCurves.of(map(storable, jobs()), retention.losses, ROWS_AT_ONCE)
+    curves = LongCurves.of(map(storable, long_jobs), retention.losses, ROWS_AT_ONCE)
     return (
         lambda connection: _prune_checkpoints(connection, retention) or None,
         lambda connection: _prune_events(connection, retention, now) or None,
         lambda connection: _prune_decisions(connection, retention) or None,
-        lambda connection: forgotten.remove_some(connection) or None,
+        forgotten.remove_some,
         curves.remove_some,
     )
 
@@ -121,24 +125,23 @@ class _ForgottenLosses:
     jobs: Jobs
     after: str = ""
 
-    def remove_some(self, connection: Connection) -> int:
+    def remove_some(self, connection: Connection) -> int | None:
         """Removes losses of the next forgotten job, as many as fit in one transaction."""
         jobs = self.jobs()
-        while (uid := self._next(connection)) is not None:
-            if uid in jobs:
-                self.after = uid
-                continue
-            some = (
-                select(LOSSES.c.step)
-                .where(LOSSES.c.uid == uid)
-                .order_by(LOSSES.c.step)
-                .limit(ROWS_AT_ONCE)
-                .scalar_subquery()
-            )
-            return connection.execute(
-                delete(LOSSES).where(LOSSES.c.uid == uid, LOSSES.c.step.in_(some))
-            ).rowcount
+        for _ in range(_JOBS_AT_ONCE):
+            uid = self._next(connection)
+            if uid is None:
+                return None
+            if uid not in jobs:
+                return self._remove(connection, uid)
+            self.after = uid
         return 0
+
+    def _remove(self, connection: Connection, uid: str) -> int:
+        of_job = LOSSES.c.uid == uid
+        steps = select(LOSSES.c.step).where(of_job).order_by(LOSSES.c.step).limit(ROWS_AT_ONCE)
+        gone = delete(LOSSES).where(of_job, LOSSES.c.step.in_(steps.scalar_subquery()))
+        return connection.execute(gone).rowcount
 
     def _next(self, connection: Connection) -> str | None:
         # A distinct over the whole table would read every loss; this reads one row a job.

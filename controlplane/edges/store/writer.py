@@ -14,7 +14,7 @@ acknowledged.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from controlplane.domain.clock import Instant
 from controlplane.domain.codec import dump
 from controlplane.domain.event import CycleDecided, Event, JobProgressed
-from controlplane.domain.ids import SequenceNumber, Term
+from controlplane.domain.ids import JobUid, SequenceNumber, Term
 from controlplane.edges.store import lease, pruning, sqlite_inserts
 from controlplane.edges.store.database import for_writing, where
 from controlplane.edges.store.errors import (
@@ -183,17 +183,26 @@ class GroupCommitWriter:
             sequence: The last number that was folded into it (``ClusterState.last_sequence``).
             at: Now.
         """
-        await self._run(
-            lambda connection: save_checkpoint(connection, sequence, at, dump(state, kind))
-        )
+        # Written down beside the loop and before the transaction: appends wait for that one.
+        text = await asyncio.to_thread(dump, state, kind)
+        await self._run(lambda connection: save_checkpoint(connection, sequence, at, text))
 
-    async def prune(self, retention: Retention, now: Instant, jobs: pruning.Jobs) -> int:
-        """Removes what is kept no longer; ``jobs`` gives those in the state. Says how many rows.
+    async def prune(
+        self, retention: Retention, now: Instant, jobs: pruning.Jobs, long_jobs: Iterable[JobUid]
+    ) -> int:
+        """Removes what is kept no longer. Appends go on: there are many short transactions.
 
-        Appends go on: it is done in many short transactions.
+        Args:
+            retention: What is kept.
+            now: Now.
+            jobs: Gives those in the state.
+            long_jobs: Those that may have more losses than are kept.
+
+        Returns:
+            How many rows are gone.
         """
         removed = 0
-        for step in pruning.steps(retention, now, jobs):
+        for step in pruning.steps(retention, now, jobs, long_jobs):
             while (some := await self._run(step)) is not None:
                 removed += some
         return removed

@@ -83,7 +83,7 @@ def test_a_second_decider_fences_the_first(url: str) -> None:
                     old.writer.append(started("late")),
                     old.writer.renew_lease(LATER),
                     old.writer.save_checkpoint({}, dict, SequenceNumber(1), T0),
-                    old.writer.prune(Retention(), T0, set),
+                    old.writer.prune(Retention(), T0, set, ()),
                 ):
                     with pytest.raises(TermLostError):
                         await late

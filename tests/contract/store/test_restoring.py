@@ -129,6 +129,7 @@ def test_the_store_remembers_the_latest_time(url: str) -> None:
 @pytest.fixture
 def few_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(pruning, "_JOBS_AT_ONCE", 1)
 
 
 @pytest.mark.usefixtures("few_rows_at_once")
@@ -143,14 +144,14 @@ def test_pruning_keeps_the_stated_bound(url: str) -> None:
             await world.append_units(4)
             for n in range(6):
                 await world.decisions.append(decided(world.term, 64 + n, stop("a"), b=why("x")))
-            assert await world.writer.prune(kept, T0, set) > 0
+            assert await world.writer.prune(kept, T0, set, ()) > 0
 
             # The oldest checkpoint kept is at 40; what came later is needed for it.
             assert numbers(world.store.events(limit=1000)) == list(range(41, 71))
             assert numbers(world.store.load(Names)[1]) == list(range(61, 71))
             # Three rows, rounded up to whole decisions of two.
             assert [row.sequence for row in world.store.decisions(JobUid("a"))] == [69, 70]
-            assert await world.writer.prune(kept, T0, set) == 0
+            assert await world.writer.prune(kept, T0, set, ()) == 0
             assert await world.writer.append(started()) == 71
 
     asyncio.run(scenario())
@@ -167,12 +168,12 @@ def test_pruning_keeps_history_that_is_young_enough(url: str) -> None:
                 old = n < 35
                 await world.writer.append(started("a", n, at=T0 if old else T0 + day))
             await world.writer.save_checkpoint((), Names, SequenceNumber(50), T0)
-            await world.writer.prune(kept, Instant(T0 + day), set)
+            await world.writer.prune(kept, Instant(T0 + day), set, ())
             assert numbers(world.store.events(limit=1000)) == list(range(21, 51))
-            await world.writer.prune(kept, Instant(T0 + day + 1), set)
+            await world.writer.prune(kept, Instant(T0 + day + 1), set, ())
             assert numbers(world.store.events(limit=1000)) == list(range(36, 51))
             # However old, the last one stays: numbers go on from it.
-            await world.writer.prune(kept, Instant(T0 + 9 * day), set)
+            await world.writer.prune(kept, Instant(T0 + 9 * day), set, ())
             assert numbers(world.store.events(limit=1000)) == [50]
 
         async with running(url) as world:
@@ -185,7 +186,7 @@ def test_nothing_is_pruned_that_no_checkpoint_holds(url: str) -> None:
     async def scenario() -> None:
         async with running(url) as world:
             await world.append_units(10)
-            await world.writer.prune(Retention(events=1), Instant(T0 * 2), set)
+            await world.writer.prune(Retention(events=1), Instant(T0 * 2), set, ())
             assert len(world.store.events()) == 10
 
     asyncio.run(scenario())
@@ -208,18 +209,18 @@ def test_a_long_curve_is_thinned_evenly_and_whole_where_attempts_meet(url: str) 
             for number, done in enumerate(attempts, 1):
                 losses = [(n, float(n)) for n in done]
                 await world.writer.append(progressed("a", *losses, attempt=number))
-            assert await world.writer.prune(kept, T0, lambda: job) > 0
+            assert await world.writer.prune(kept, T0, lambda: job, job) > 0
             once = steps(world)
             assert once == sorted({*range(0, 200, 8), 199} | meet)
             assert [loss.loss for loss in world.store.losses(JobUid("a"))] == once
             assert len(world.store.losses(JobUid("short"))) == 25
-            assert await world.writer.prune(kept, T0, lambda: job) == 0
+            assert await world.writer.prune(kept, T0, lambda: job, job) == 0
 
             # However often it grows: a curve that was thinned before, and what came since.
             for begin in range(200, 1600, 100):
                 losses = [(n, float(n)) for n in range(begin, begin + 100)]
                 await world.writer.append(progressed("a", *losses, attempt=3))
-                await world.writer.prune(kept, T0, lambda: job)
+                await world.writer.prune(kept, T0, lambda: job, job)
                 assert len(steps(world)) <= 25 + 2 * len(attempts)
             assert steps(world) == sorted({*range(0, 1600, 64), 1599} | meet)
 
@@ -233,7 +234,7 @@ def test_losses_of_forgotten_jobs_go(url: str) -> None:
             for uid in ("a", "b", "c", "d"):
                 await world.writer.append(progressed(uid, *((n, 1.0) for n in range(20))))
             live = {JobUid("b"), JobUid("d")}
-            assert await world.writer.prune(Retention(), T0, lambda: live) == 40
+            assert await world.writer.prune(Retention(), T0, lambda: live, ()) == 40
             left = {uid: len(world.store.losses(JobUid(uid))) for uid in ("a", "b", "c", "d")}
             assert left == {"a": 0, "b": 20, "c": 0, "d": 20}
 
@@ -250,7 +251,7 @@ def test_a_job_that_comes_while_pruning_goes_on_keeps_its_losses(
         async with running(url) as world:
             for name in "abcdef":
                 await world.writer.append(progressed(name, *((n, 1.0) for n in range(40))))
-            removed = asyncio.create_task(world.writer.prune(Retention(), T0, lambda: live))
+            removed = asyncio.create_task(world.writer.prune(Retention(), T0, lambda: live, ()))
             await world.writer.append(progressed("a", (40, 1.0)))  # pruning has begun by then
             live.add(JobUid("new"))
             await world.writer.append(progressed("new", *((n, 1.0) for n in range(5))))
