@@ -319,9 +319,9 @@ class Record:
     nodes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def with_part(self, part: RunningPart) -> "Record":
-        """The record with this part in place of what was known of it."""
-        others = tuple(known for known in self.parts if known.name != part.name)
-        return replace(self, parts=(*others, part))
+        """The record with this part in the place of what was known of it, or as the last."""
+        parts = {known.name: known for known in self.parts} | {part.name: part}
+        return replace(self, parts=tuple(parts.values()))
 
     @property
     def supervised(self) -> bool:

@@ -41,9 +41,10 @@ _START_SECONDS = 400.0
 _DOWN_SECONDS = 150.0
 _REGISTER_SECONDS = 60.0
 _NEEDED = ("controlplane", "agent", "ray", "torch")
+_STATE_COLOURS = {"ready": "32", "starting": "33", "restarting": "33", "dead": "31"}
 _COLUMNS = (
     Column("PART"),
-    Column("STATE", colours={"ready": "32", "starting": "33", "dead": "31"}),
+    Column("STATE", colours=_STATE_COLOURS),
     Column("PID", right=True),
     Column("AGE", right=True),
     Column("RESTARTS", right=True),
@@ -332,7 +333,10 @@ def _rows(home: Path, record: Record) -> list[list[str]]:
         state = record.state if record.supervised else "dead"
         rows.append(_row("supervisor", state, record.supervisor, 0, home / "logs/supervisor.log"))
     for part in record.parts:
-        state = ("ready" if part.ready else "starting") if part.process.alive else "dead"
+        state = "ready" if part.ready else "starting"
+        if not part.process.alive:
+            restarted = record.supervised and record.state != "stopping"
+            state = "restarting" if restarted else "dead"
         rows.append(_row(part.name, state, part.process, part.restarts, Path(part.log)))
     return rows
 

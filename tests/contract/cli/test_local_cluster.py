@@ -352,6 +352,29 @@ def test_status_shows_whole_paths_in_80_columns(
     assert json.loads(capsys.readouterr().out)["parts"][1]["log"] == str(log)
 
 
+def test_a_part_that_is_down_keeps_its_place_and_is_said_to_restart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    this = process(os.getpid())
+    assert this is not None
+    gone = Process(this.pid, this.start_ticks - 1)
+    up, down = (RunningPart(name, this, "", ready=True) for name in ("ray", "controlplane"))
+    record = Record("c", "ready", supervisor=this, parts=(up, down))
+    record = record.with_part(replace(up, process=gone, ready=False, restarts=1))
+
+    def shown(record: Record) -> list[tuple[str, str]]:
+        write_record(tmp_path, record)
+        status(tmp_path, Format.JSON)
+        parts = json.loads(capsys.readouterr().out)["parts"]
+        return [(part["part"], part["state"]) for part in parts]
+
+    assert shown(record) == [
+        ("supervisor", "ready"), ("ray", "restarting"), ("controlplane", "ready"),
+    ]  # fmt: skip
+    assert ("ray", "dead") in shown(replace(record, state="stopping"))
+    assert ("ray", "dead") in shown(replace(record, supervisor=gone))
+
+
 def test_sigterm_while_it_starts_ends_all_that_was_started(tmp_path: Path) -> None:
     starting = subprocess.Popen(
         [sys.executable, "-m", "headrace.cli.main", "up", "--cpu", "--no-dashboard"],
