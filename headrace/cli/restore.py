@@ -7,6 +7,7 @@ from pathlib import Path
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.local_cluster import (
     STORE,
+    Record,
     database_url,
     missing_packages,
     read_record,
@@ -31,13 +32,8 @@ def restore_home(home: Path, backup: Path) -> None:
     """
     with alone(home):
         record = read_record(home)
-        left = survivors(record, home) if record is not None else []
-        if record is not None and (record.supervised or left):
-            raise CommandError(
-                ExitCode.REFUSED,
-                f"the cluster of {home} is running on that store, or has left {len(left)} processes"
-                " behind; `headrace down` first",
-            )
+        if record is not None:
+            _refuse_while_used(home, record)
         _remove_unfinished(home)
         try:
             restore_database(backup, database_url(home, _RESTORING))
@@ -51,6 +47,18 @@ def restore_home(home: Path, backup: Path) -> None:
                 file.rename(home / file.name.replace(_RESTORING, STORE, 1))
     if kept is not None:
         note(f"the store that was there is kept as {kept}")
+
+
+def _refuse_while_used(home: Path, record: Record) -> None:
+    left = survivors(record, home)
+    if record.supervised:
+        told = "is running on that store"
+    elif left:
+        count = "a process" if len(left) == 1 else f"{len(left)} processes"
+        told = f"has lost its supervisor and left {count} behind"
+    else:
+        return
+    raise CommandError(ExitCode.REFUSED, f"the cluster of {home} {told}; `headrace down` first")
 
 
 def restore_database(backup: Path, url: str) -> None:
@@ -83,16 +91,20 @@ def restore_database(backup: Path, url: str) -> None:
 
 def set_store_aside(home: Path) -> Path | None:
     """Makes room for a store, and returns where the one that was there is kept."""
-    if not (home / STORE).exists():
+    there = [file for file in store_files(home) if file.exists()]
+    if not there:
         return None
     number = 1
     while (home / f"{STORE}.before-restore-{number}").exists():
         number += 1
+    if not (home / STORE).exists():
+        # A restore was cut off after it had moved the database: its log belongs to that one, and
+        # SQLite would put what stands in it into the new one.
+        number = max(1, number - 1)
     kept = home / f"{STORE}.before-restore-{number}"
-    for file in store_files(home):
-        if file.exists():
-            # SQLite finds its write-ahead log by the database's name, so both get the new one.
-            file.rename(home / file.name.replace(STORE, kept.name, 1))
+    for file in there:
+        # SQLite finds its write-ahead log by the database's name, so both get the new one.
+        file.rename(home / file.name.replace(STORE, kept.name, 1))
     return kept
 
 

@@ -206,8 +206,8 @@ def _summary(home: Path, record: Record) -> None:
     say(f"  {'logs:':<15} {home / 'logs'}")
     say(f"  {'nodes:':<15} {', '.join(record.nodes)}")
     say()
-    name = typed()
-    say(f"Next: {name} apply -f examples/   then: {name} top   end it: {name} down")
+    for label, command in (("next:", "apply -f examples/"), ("then:", "top"), ("end it:", "down")):
+        say(f"  {label:<15} {typed()} {command}")
 
 
 def stay(home: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from headrace.api.processes import Process, process
+from headrace.cli import up as work
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.local_cluster import (
     Layout,
@@ -298,9 +299,12 @@ def test_nothing_is_restored_below_what_a_lost_supervisor_left(tmp_path: Path) -
     )
     try:
         until(lambda: len(marked(layout.marks)) == 1)
-        with pytest.raises(CommandError, match="headrace down") as refused:
+        with pytest.raises(CommandError, match="supervisor and left a process behind") as refused:
             restore_home(tmp_path, tmp_path / "backup")
         assert refused.value.code is ExitCode.REFUSED
+        write_record(tmp_path, Record(layout.id, "ready", supervisor=process(os.getpid())))
+        with pytest.raises(CommandError, match="is running on that store; `headrace down` first"):
+            restore_home(tmp_path, tmp_path / "backup")
         assert (tmp_path / "headrace.db").read_text() == "store"
     finally:
         left.kill()
@@ -375,6 +379,19 @@ def test_a_part_that_is_down_keeps_its_place_and_is_said_to_restart(
     assert ("ray", "dead") in shown(replace(record, supervisor=gone))
 
 
+def test_up_says_what_to_type_next_in_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(work, "_NEEDED", ())
+    monkeypatch.setattr(work, "typed", lambda: "uv run headrace")
+    write_record(tmp_path, Record("c", "ready", supervisor=process(os.getpid())))
+    work.up(tmp_path, Wish(), foreground=False)
+    next_, then, end = capsys.readouterr().out.splitlines()[-3:]
+    assert max(map(len, (next_, then, end))) <= 80
+    assert next_.split() == ["next:", "uv", "run", "headrace", "apply", "-f", "examples/"]
+    assert (then.split()[-1], end.split()[-1]) == ("top", "down")
+
+
 def test_sigterm_while_it_starts_ends_all_that_was_started(tmp_path: Path) -> None:
     starting = subprocess.Popen(
         [sys.executable, "-m", "headrace.cli.main", "up", "--cpu", "--no-dashboard"],
@@ -399,8 +416,6 @@ def test_sigterm_while_it_starts_ends_all_that_was_started(tmp_path: Path) -> No
 def test_what_is_not_installed_is_said_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headrace.cli import up as work
-
     monkeypatch.setattr(work, "_NEEDED", ("no_such_package_of_headrace",))
     with pytest.raises(CommandError, match="no_such_package_of_headrace"):
         work.up(tmp_path, Wish(), foreground=False)
