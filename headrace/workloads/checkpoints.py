@@ -237,21 +237,27 @@ class JobCheckpoints:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``list`` prints one JSON line a checkpoint; ``purge`` removes all of a job's."""
+    """``list`` prints one JSON line a checkpoint, of one job or of all that have any in the store;
+    ``purge`` removes all of a job's.
+    """
     parser = argparse.ArgumentParser(prog="python -m headrace.workloads.checkpoints")
     parser.add_argument("verb", choices=["list", "purge"])
     parser.add_argument("--store", required=True, help="path or fsspec URL")
-    parser.add_argument("--uid", required=True, help="the job's uid")
+    parser.add_argument("--uid", help="the job's uid; `list` without one lists all jobs")
     parser.add_argument("--base", type=Path, help="what a relative path is relative to")
     chosen = parser.parse_args(arguments)
+    if chosen.verb == "purge" and chosen.uid is None:
+        parser.error("purge: wanted --uid, got none; `list` shows the uids")
     try:
-        job = JobCheckpoints(open_storage(chosen.store, chosen.base), chosen.uid)
+        storage = open_storage(chosen.store, chosen.base)
         if chosen.verb == "purge":
+            job = JobCheckpoints(storage, chosen.uid)
             sys.stdout.write(json.dumps({"uid": job.uid, "purged": job.purge()}) + "\n")
             return 0
-        for found in job.whole():
-            line = {"uid": job.uid, "location": found.location, **asdict(found.marker)}
-            sys.stdout.write(json.dumps(line) + "\n")
+        for uid in [chosen.uid] if chosen.uid else filter(_UID.fullmatch, storage.names("")):
+            for found in JobCheckpoints(storage, uid).whole():
+                line = {"uid": uid, "location": found.location, **asdict(found.marker)}
+                sys.stdout.write(json.dumps(line) + "\n")
     except WorkloadError as error:
         sys.stderr.write(error.message + "\n")
         return 1

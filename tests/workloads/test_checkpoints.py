@@ -156,6 +156,13 @@ def test_list_and_purge_on_the_command_line(
     assert cli.main(["list", "--store", str(tmp_path), "--uid", UID]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["step"] == 10
+    (tmp_path / "no job's folder").mkdir()
+    assert cli.main(["list", "--store", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {json.loads(line)["uid"] for line in lines} == {UID, "job-2"}
+    with pytest.raises(SystemExit):
+        cli.main(["purge", "--store", str(tmp_path)])
+    assert "wanted --uid" in capsys.readouterr().err
     assert (
         cli.main(["purge", "--store", tmp_path.name, "--base", str(tmp_path.parent), "--uid", UID])
         == 0
