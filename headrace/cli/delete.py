@@ -3,7 +3,7 @@
 import sys
 
 from headrace.cli.exit_codes import CommandError, ExitCode
-from headrace.cli.get import find_job
+from headrace.cli.get import find_job, jobs_not_there, split
 from headrace.cli.output import is_terminal, note, note_outage, say
 from headrace.cli.session import Session
 from headrace.cli.wait import deadline
@@ -38,7 +38,7 @@ def delete(
             except CallError as trouble:
                 if trouble.kind is not Kind.NOT_FOUND:
                     raise
-                missing.append(name)
+                missing.append("/".join(split(name, namespace)))
                 continue
             # By uid: a new job of the same name, submitted meanwhile, is none of our business.
             client.withdraw(job.uid, purge=purge)
@@ -57,9 +57,7 @@ def delete(
                     "get jobs` shows what is left)",
                 ) from None
     if missing:
-        raise CommandError(
-            ExitCode.NOT_FOUND, f"no job {', '.join(missing)} in namespace {namespace}"
-        )
+        raise jobs_not_there(missing)
 
 
 def _wait_until_gone(client: Client, withdrawn: dict[str, str], timeout_seconds: float) -> None:

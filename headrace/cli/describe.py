@@ -9,9 +9,8 @@ from typing import Any
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
 from headrace.cli import views
 from headrace.cli.events import as_document, latest
-from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.explain import sentences
-from headrace.cli.get import find_job, kind_of
+from headrace.cli.get import find_job, kind_of, not_there
 from headrace.cli.output import Format, document, say, table
 from headrace.cli.session import Session
 from headrace.cli.tables import STAGE_COLOURS, Column, age
@@ -217,9 +216,7 @@ def _variable(variable: dict[str, Any]) -> str:
 def _node(client: Client, name: str) -> admin_pb2.NodeStatus:
     found = {each.node.name: each for each in client.nodes()}
     if name not in found:
-        raise CommandError(
-            ExitCode.NOT_FOUND, f"no node {name}; there are {', '.join(sorted(found)) or 'none'}"
-        )
+        raise not_there("node", [name], f"there are {', '.join(sorted(found)) or 'none'}")
     return found[name]
 
 
@@ -254,9 +251,7 @@ def _slot_row(slot: Any, status: admin_pb2.NodeStatus, names: dict[str, str]) ->
 def _queue(client: Client, name: str) -> common_pb2.Queue:
     found = {each.name: each for each in client.queues()}
     if name not in found:
-        raise CommandError(
-            ExitCode.NOT_FOUND, f"no queue {name}; there are {', '.join(sorted(found)) or 'none'}"
-        )
+        raise not_there("queue", [name], f"there are {', '.join(sorted(found)) or 'none'}")
     return found[name]
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,18 @@ def kind_of(word: str) -> str:
     near = difflib.get_close_matches(word.lower(), spellings, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise CommandError(ExitCode.USAGE, f"wanted jobs, nodes or queues, got {word!r}{hint}")
+
+
+def not_there(kind: str, names: Sequence[str], hint: str) -> CommandError:
+    """What is missing, in the words in which the control plane says it of one."""
+    several = "s" if len(names) > 1 else ""
+    told = f"no {kind}{several} {', '.join(map(repr, names))}; {hint}"
+    return CommandError(ExitCode.NOT_FOUND, told)
+
+
+def jobs_not_there(names: Sequence[str]) -> CommandError:
+    """The same of jobs, as namespace/name."""
+    return not_there("job", names, "`headrace get jobs` lists all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +82,9 @@ def get_jobs(session: Session, scope: Scope, output: Format) -> None:
     missing = sorted(set(scope.names) - {job.name for job in jobs})
     print_jobs(jobs, scope, output)
     if missing:
-        raise CommandError(
-            ExitCode.NOT_FOUND,
-            f"no job {', '.join(missing)} in {scope.namespace or 'any namespace'}",
-        )
+        if scope.namespace:
+            raise jobs_not_there([f"{scope.namespace}/{name}" for name in missing])
+        raise not_there("job", missing, "`headrace get jobs -A` lists those of every namespace")
     if not jobs and output in (Format.TABLE, Format.WIDE):
         where = (
             f"namespace {scope.namespace} (-A shows all)" if scope.namespace else "any namespace"
@@ -181,7 +193,4 @@ def get_others(session: Session, kind: str, names: tuple[str, ...], output: Form
             note(f"no {kind}s")
     missing = sorted(set(names) - found.keys())
     if missing:
-        raise CommandError(
-            ExitCode.NOT_FOUND,
-            f"no {kind} {', '.join(missing)}; there are {', '.join(sorted(found)) or 'none'}",
-        )
+        raise not_there(kind, missing, f"there are {', '.join(sorted(found)) or 'none'}")

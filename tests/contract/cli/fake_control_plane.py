@@ -169,7 +169,9 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         self._enter("GetJob", request, context)
         found = self._selected(request.selector)
         if not found:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"no job {request.selector.name}")
+            name = f"{request.selector.namespace}/{request.selector.name}"
+            told = f"no job {name!r}; `headrace get jobs` lists all"
+            context.abort(grpc.StatusCode.NOT_FOUND, told)
         return jobs_pb2.GetJobResponse(job=found[0])
 
     def ListJobs(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802

@@ -99,11 +99,15 @@ def test_what_is_not_there_is_said_with_its_exit_status(
     headrace: Headrace, plane: FakeControlPlane
 ) -> None:
     plane.put("a")
-    assert headrace("get", "jobs", "a", "x").exit_code == ExitCode.NOT_FOUND
-    for command in (("describe", "job", "x"), ("logs", "x"), ("explain", "x"), ("events", "x")):
-        result = headrace(*command)
+    for command in ("get jobs a x", "describe job x", "logs x", "explain x", "events x"):
+        result = headrace(*command.split())
         assert result.exit_code == ExitCode.NOT_FOUND, command
-        assert "no job x" in result.stderr
+        told = "headrace: no job 'default/x'; `headrace get jobs` lists all\n"
+        assert result.stderr == told, command
+    assert "no jobs 'default/x', 'default/y'; " in headrace("get", "jobs", "x", "y").stderr
+    assert "no job 'x'; `headrace get jobs -A` " in headrace("get", "jobs", "-A", "x").stderr
+    for command in ("get nodes x", "describe node x"):
+        assert headrace(*command.split()).stderr.endswith("no node 'x'; there are none\n")
     wrong = headrace("get", "jbs")
     assert wrong.exit_code == ExitCode.USAGE
     assert "did you mean jobs?" in wrong.stderr
@@ -334,7 +338,7 @@ def test_delete_goes_by_uid_and_keeps_checkpoints(
     plane.put("b")
     result = headrace("delete", "a", "x", "b", "--wait")
     assert result.exit_code == ExitCode.NOT_FOUND
-    assert "no job x" in result.stderr
+    assert "no job 'default/x'" in result.stderr
     requests = [request for call, request in plane.asked if call == "WithdrawJob"]
     assert [(each.uid, each.purge) for each in requests] == [("uid-a", False), ("uid-b", False)]
     assert not plane.jobs
