@@ -126,7 +126,8 @@ def lay_out(home: Path, wish: Wish, cluster: str, ports: Ports) -> Layout:
     ray = f"{ray_host}:{ray_ports[0]}"
     dashboard = f"http://127.0.0.1:{ray_ports[1]}" if wish.dashboard else ""
     ray_folder = home / "ray"
-    if len(str(ray_folder)) > _LONGEST_RAY_FOLDER:
+    # Ray's processes take the name of their folder for ASCII, and end if it is not.
+    if len(str(ray_folder)) > _LONGEST_RAY_FOLDER or not str(ray_folder).isascii():
         # Ray opens its folder to everyone, so it lies in one that nobody could make before us.
         outer = f"{_RAY_PREFIX}{secrets.token_hex(4)}"
         ray_folder = Path(tempfile.gettempdir()) / outer / "ray"

@@ -243,11 +243,16 @@ def test_two_homes_share_no_port_and_no_address(tmp_path: Path) -> None:
     assert len(folders) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "longest"),
+    [("a-home-whose-path-is-too-long-for-the-sockets-of-ray", 36), ("not-äscii", 1000)],
+)
 def test_rays_folder_outside_the_home_is_nobody_elses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, longest: int
 ) -> None:
+    monkeypatch.setattr("headrace.cli.local_cluster._LONGEST_RAY_FOLDER", longest)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    home = tmp_path / "a-home-whose-path-is-too-long-for-the-sockets-of-ray"
+    home = tmp_path / name
     with Ports() as ports:
         one, two = (lay_out(home, Wish(), "c", ports).ray_folder for _ in range(2))
     assert one.parent != two.parent  # so nobody can be there first
