@@ -7,6 +7,7 @@ from typer.core import TyperGroup, TyperOption
 
 from headrace.cli import commands_admin, commands_cluster, commands_demo, commands_jobs
 from headrace.cli.exit_codes import MEANINGS
+from headrace.cli.output import write_what_streams_can
 from headrace.cli.session import Session
 from headrace.client.context import home_directory
 
@@ -113,6 +114,7 @@ commands_demo.register(app)
 
 def run() -> None:
     """Runs the command line; the exit status is documented in docs/cli.md."""
+    write_what_streams_can()
     app()
 
 

@@ -1,5 +1,7 @@
 """What commands write: tables, JSON, YAML or names on stdout, sentences on stderr."""
 
+import codecs
+import io
 import json
 import os
 import shutil
@@ -14,6 +16,25 @@ from headrace.cli.tables import Column, laid_out
 
 _ESCAPED = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 """Control characters that JSON may hold as they are; a terminal would obey them."""
+
+
+_STAND_INS = {"█": "#", "░": ".", "…": "~"}
+"""For characters of this program's own that a terminal's encoding may not have."""
+
+
+def write_what_streams_can() -> None:
+    """From now on a character that a stream's encoding does not have is replaced, not an error."""
+    codecs.register_error("headrace", _standing_in)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="headrace")
+
+
+def _standing_in(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(_STAND_INS.get(character, "?") for character in missing), error.end
 
 
 class Format(StrEnum):
@@ -106,9 +127,11 @@ def table(
 
 def document(value: Any, form: Format) -> None:
     """A document as JSON or YAML."""
+    # Both can write any text in ASCII, so nothing is replaced where that is all there is.
+    unicode = "utf" in sys.stdout.encoding.lower()
     if form is Format.JSON:
-        show(json.dumps(value, indent=2, ensure_ascii=False).translate(_ESCAPED))
+        show(json.dumps(value, indent=2, ensure_ascii=not unicode).translate(_ESCAPED))
         return
     import yaml
 
-    show(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100).rstrip("\n"))
+    show(yaml.safe_dump(value, sort_keys=False, allow_unicode=unicode, width=100).rstrip("\n"))

@@ -1,5 +1,6 @@
 """What others wrote steers no terminal, whichever way it is shown."""
 
+import io
 import json
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from headrace.api.generated import admin_pb2, jobs_pb2
 from headrace.api.plain_text import plain
 from headrace.cli.explain import sentences
-from headrace.cli.output import Format, document, note, say, table
+from headrace.cli.output import Format, document, note, say, table, write_what_streams_can
 from headrace.cli.tables import Column
 from headrace.cli.top import Facts, picture
 
@@ -83,3 +84,17 @@ def test_the_live_screen_shows_reasons_cut_and_without_control_characters() -> N
     assert "LAST DECISIONS" in lines
     assert not any(steers(line) or "\n" in line for line in lines)
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_an_encoding_lacks_is_replaced_and_documents_lose_nothing(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding))
+    write_what_streams_can()
+    say("██░ be… 日")
+    document({"reason": "日"}, Format.JSON)
+    bars, *rest = written.getvalue().decode(encoding).splitlines()
+    assert bars == "##. be~ ?"
+    assert json.loads("".join(rest)) == {"reason": "日"}
