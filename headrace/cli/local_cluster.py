@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 RECORD = "cluster.json"
 STORE = "headrace.db"
+RESTORING = f"{STORE}.restoring"
+"""What `headrace restore` fills before it puts it in the store's place."""
 SETTINGS = "cluster-settings.json"
 CLUSTER_VARIABLE = "HEADRACE_CLUSTER_ID"
 """Carried by every process of the cluster, except the ranks, whose environment is their own."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.local_cluster import (
+    RESTORING,
     STORE,
     Record,
     database_url,
@@ -17,7 +18,6 @@ from headrace.cli.local_cluster import (
 from headrace.cli.output import note
 from headrace.cli.up import alone
 
-_RESTORING = f"{STORE}.restoring"
 _SERVER_REFUSED = 2  # exit status of `python -m controlplane restore`
 
 
@@ -36,15 +36,15 @@ def restore_home(home: Path, backup: Path) -> None:
             _refuse_while_used(home, record)
         _remove_unfinished(home)
         try:
-            restore_database(backup, database_url(home, _RESTORING))
+            restore_database(backup, database_url(home, RESTORING))
         except BaseException:
             _remove_unfinished(home)
             raise
         kept = set_store_aside(home)
         # The log first: without it the database would not be whole.
-        for file in reversed(store_files(home, _RESTORING)):
+        for file in reversed(store_files(home, RESTORING)):
             if file.exists():
-                file.rename(home / file.name.replace(_RESTORING, STORE, 1))
+                file.rename(home / file.name.replace(RESTORING, STORE, 1))
     if kept is not None:
         note(f"the store that was there is kept as {kept}")
 
@@ -109,5 +109,5 @@ def set_store_aside(home: Path) -> Path | None:
 
 
 def _remove_unfinished(home: Path) -> None:
-    for file in store_files(home, _RESTORING):
+    for file in store_files(home, RESTORING):
         file.unlink(missing_ok=True)

@@ -19,7 +19,9 @@ from headrace.api.visible_gpus import VARIABLE, visible_gpus
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.interrupts import deaf, interruptible
 from headrace.cli.local_cluster import (
+    RESTORING,
     SETTINGS,
+    STORE,
     Record,
     Wish,
     last_lines,
@@ -84,6 +86,12 @@ def _up(home: Path, wish: Wish) -> None:
                 ExitCode.FAILED,
                 f"an earlier cluster of {home} lost its supervisor and left processes behind; "
                 "`headrace status` lists them, `headrace down` ends them",
+            )
+        if (home / RESTORING).exists() and not (home / STORE).exists():
+            raise CommandError(
+                ExitCode.REFUSED,
+                f"a restore into {home} was cut off before the new store was in its place; run "
+                "`headrace restore` again with the same file",
             )
         try:
             record = _start(home, wish)
