@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from headrace.api.generated import jobs_pb2
 from headrace.api.manifest import TrainingJob, canonical_json
 from headrace.api.manifest_source import Finding, Keys, SourcedJob, read_jobs
 from headrace.api.refusal import Problem
@@ -17,6 +18,7 @@ from headrace.cli import views
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.output import Format, document, note, say
 from headrace.cli.session import Session
+from headrace.cli.wait import FINISHED, wait_for
 from headrace.client.client import Client
 from headrace.client.context import Context, NoContextError
 from headrace.client.trouble import CallError, Kind
@@ -59,13 +61,12 @@ def apply(
             _check_alone(jobs, output)
             return
         if dry_run:
-            _tell([_Result(each.job, "would be accepted (dry run)") for each in jobs], output)
-            return
-        results = [_submit(client, each) for each in jobs]
+            results = [_Result(each.job, "would be accepted (dry run)") for each in jobs]
+        else:
+            results = [_submit(client, each) for each in jobs]
         _tell(results, output)
-        if wait:
-            from headrace.cli.wait import wait_for
-
+        _note_what_stands_in_the_way(client, results)
+        if wait and not dry_run:
             names = {each.uid: each.job.metadata.name for each in results}
             wait_for(client, names, timeout_seconds)
 
@@ -94,6 +95,37 @@ def _tell(results: Sequence[_Result], output: Format) -> None:
     for each in results:
         name = f"job/{each.job.metadata.name}"
         say(name if output is Format.NAME else f"{name} {each.result}")
+
+
+def _note_what_stands_in_the_way(client: Client, results: Sequence[_Result]) -> None:
+    """Says of accepted jobs why they will not run, where that is plain already."""
+    queues = {each.name for each in client.queues()}
+    for each in results:
+        name, queue = each.job.metadata.name, each.job.spec.queue
+        if queue not in queues:
+            note(
+                f"job/{name} will wait: there is no queue {queue}; `headrace queue set {queue}` "
+                "creates it"
+            )
+        if each.result == "unchanged":
+            # By uid, and none is no error: it may just have been forgotten.
+            for job in client.list_jobs(jobs_pb2.JobSelector(uid=each.uid)):
+                _note_that_it_is_over(job)
+
+
+def _note_that_it_is_over(job: jobs_pb2.Job) -> None:
+    status = job.status
+    if status.stage not in FINISHED:
+        return
+    note(
+        f"job/{job.name} is over ({status.reason.code or status.stage}) and does not run again; "
+        f"`headrace delete {job.name}` and apply it once more"
+    )
+    if status.progress.checkpoint_step:
+        note(
+            f"a new job begins at step 0, or with spec.checkpoint.startFrom.uid: {job.uid} at "
+            f"step {status.progress.checkpoint_step}"
+        )
 
 
 def _refuse(findings: tuple[Finding, ...]) -> None:

@@ -39,6 +39,31 @@ def test_apply_reads_standard_input_and_says_unchanged(headrace: Headrace) -> No
     assert headrace("apply", "-f", "-", "-o", "name", stdin=text).stdout == "job/a\n"
 
 
+def test_apply_says_what_keeps_an_accepted_job_from_running(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    text = json.dumps(manifest("a", queue="nosuch"))
+    for more in (("--dry-run",), ()):
+        told = headrace("apply", "-f", "-", *more, stdin=text)
+        assert told.exit_code == ExitCode.OK
+        assert "there is no queue nosuch; `headrace queue set nosuch`" in told.stderr
+    text = json.dumps(manifest("a"))
+    assert headrace("apply", "-f", "-", stdin=text).stderr == ""
+    plane.put(
+        "a",
+        "Failed",
+        manifest_json=plane.jobs["uid-a"].manifest_json,
+        reason=common_pb2.Reason(code="RetriesExhausted"),
+        progress=common_pb2.Progress(step=250, checkpoint_step=200),
+    )
+    told = headrace("apply", "-f", "-", stdin=text)
+    assert told.stdout == "job/a unchanged\n"
+    assert "job/a is over (RetriesExhausted) and does not run again; `headrace delete a`" in (
+        told.stderr
+    )
+    assert "spec.checkpoint.startFrom.uid: uid-a at step 200" in told.stderr
+
+
 def test_apply_prints_one_json_document_of_one_job_and_a_list_of_several(
     headrace: Headrace, tmp_path: Path
 ) -> None:
