@@ -1,4 +1,4 @@
-"""Other versions of the wire, made from descriptors alone: the released one, and one to come."""
+"""Other versions of the wire, made from descriptors alone: an earlier one, and one to come."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from headrace.api.generated import nodes_pb2
 
 PACKAGE = "headrace.v1alpha1"
-RELEASED_IMAGE = Path(__file__).parents[2] / "fixtures" / "protos-0.1.0.binpb"
+EARLIER_IMAGE = Path(__file__).parents[2] / "fixtures" / "protos-before-0.1.0.binpb"
 NOVELTY = "novelty"
 """A text field that every message of the next version has, and none of today's."""
 INTENT_PAUSE = 99
@@ -65,10 +65,10 @@ class Dialect:
         return message_factory.GetMessageClass(descriptor)
 
 
-def released() -> Dialect:
-    """The wire of 0.1.0, as it was released."""
-    image = descriptor_pb2.FileDescriptorSet.FromString(RELEASED_IMAGE.read_bytes())
-    return Dialect("0.1.0", image.file)
+def earlier_version() -> Dialect:
+    """The wire of a day before 0.1.0, when fewer fields were known."""
+    image = descriptor_pb2.FileDescriptorSet.FromString(EARLIER_IMAGE.read_bytes())
+    return Dialect("before 0.1.0", image.file)
 
 
 def next_version() -> Dialect:

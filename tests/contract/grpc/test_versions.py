@@ -22,11 +22,17 @@ from agent.units import Units, UnitSettings
 from controlplane.domain.ids import AcceleratorId
 from controlplane.domain.node import Accelerator
 from headrace.api.generated import admin_pb2, jobs_pb2
-from tests.contract.grpc.dialects import INTENT_PAUSE, PACKAGE, Dialect, next_version, released
+from tests.contract.grpc.dialects import (
+    INTENT_PAUSE,
+    PACKAGE,
+    Dialect,
+    earlier_version,
+    next_version,
+)
 from tests.contract.grpc.harness import Api, an_api, eventually, manifest, refusal, run
 from tests.contract.grpc.test_agent import FullRay
 
-DIALECTS = [released(), next_version()]
+DIALECTS = [earlier_version(), next_version()]
 both = pytest.mark.parametrize("dialect", DIALECTS, ids=[one.name for one in DIALECTS])
 
 

@@ -1,4 +1,4 @@
-"""A store that the control plane of 0.1.0 left opens, and shows what was in it.
+"""A store that an earlier control plane left opens, and shows what was in it.
 
 tests/fixtures/README.md says how the file was made.
 """
@@ -18,7 +18,8 @@ from headrace.api.generated import admin_pb2, jobs_pb2
 from tests.builders import launches_for
 from tests.contract.grpc.harness import an_api
 
-FIXTURE = Path(__file__).parents[2] / "fixtures" / "headrace-0.1.0.db"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+EARLIER = ("headrace-before-0.1.0.db", "headrace-0.1.0.db")
 STAGES = {
     "finished": Stage.SUCCEEDED,
     "failed": Stage.FAILED,
@@ -29,10 +30,10 @@ STAGES = {
 STEPS = {"finished": 20, "failed": 3, "running": 20, "withdrawn": 2, "waiting": 0}
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(params=EARLIER)
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """With a copy of the store in it, which may be changed."""
-    shutil.copy(FIXTURE, tmp_path / "headrace.db")
+    shutil.copy(FIXTURES / request.param, tmp_path / "headrace.db")
     return tmp_path
 
 
@@ -70,8 +71,9 @@ def test_it_loads_and_has_exactly_its_jobs(folder: Path) -> None:
     store.close()
 
 
-def test_it_tells_nothing_of_the_machine_it_was_made_on() -> None:
-    content = FIXTURE.read_bytes()
+@pytest.mark.parametrize("name", EARLIER)
+def test_it_tells_nothing_of_the_machine_it_was_made_on(name: str) -> None:
+    content = (FIXTURES / name).read_bytes()
     assert not [path for path in (b"/home/", b"/root/", b"/tmp/", b"/Users/") if path in content]
 
 
