@@ -160,9 +160,15 @@ def job_row(job: jobs_pb2.Job, now: float, *, wide: bool = False, named: str = "
             str(status.reconfigurations),
             str(status.failures),
             job.uid,
-            reason(status.reason),
+            _first_line(reason(status.reason)),
         ]
     return row
+
+
+def _first_line(text: str) -> str:
+    """What a row has room for of a reason that ends with a rank's last lines."""
+    first, _, more = text.partition("\n")
+    return f"{first} {ELLIPSIS}" if more else first
 
 
 def node_row(status: admin_pb2.NodeStatus, *, wide: bool = False) -> list[str]:
