@@ -91,7 +91,9 @@ def from_json(value: dict[str, Any]) -> UnitEnd:
 
 
 def _join(sentence: str, last_lines: str) -> str:
-    return f"{sentence}; its last lines:\n{last_lines}" if last_lines else sentence
+    """The sentence with the output's end, which often is that very sentence once more."""
+    others = "\n".join(line for line in last_lines.splitlines() if sentence not in line)
+    return f"{sentence}; its last lines:\n{others}" if others else sentence
 
 
 def _number(value: object) -> int:

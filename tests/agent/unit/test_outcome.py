@@ -21,6 +21,21 @@ def test_what_a_rank_says_steers_no_terminal() -> None:
     assert end.reason.message.startswith("no more; its last lines:\n")
 
 
+@pytest.mark.parametrize(
+    ("printed", "told"),
+    [
+        ("step 3\nCheckpointFailed: the disk is full", "the disk is full; its last lines:\nstep 3"),
+        ("CheckpointFailed: the disk is full", "the disk is full"),
+    ],
+)
+def test_a_reason_that_the_rank_printed_too_is_told_once(printed: str, told: str) -> None:
+    said = {"outcome": "Failed", "reason": "CheckpointFailed", "message": "the disk is full"}
+    known = {"unit": 0, "step": 5, "end_requested": False, "killed": False}
+    end = outcome.conclude({"exit_code": 1}, said, last_lines=printed, **known)
+    assert end.reason is not None
+    assert end.reason.message == told
+
+
 @pytest.mark.parametrize("how", ["Succeeded", "Stopped"])
 def test_a_rank_that_ends_well_is_believed(how: str) -> None:
     assert concluded({"exit_code": 0}, {"outcome": how, "step": 9}) == UnitEnd(Outcome(how), 9)
