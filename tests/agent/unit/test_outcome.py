@@ -30,8 +30,15 @@ def test_what_a_rank_says_steers_no_terminal() -> None:
 )
 def test_a_reason_that_the_rank_printed_too_is_told_once(printed: str, told: str) -> None:
     said = {"outcome": "Failed", "reason": "CheckpointFailed", "message": "the disk is full"}
-    known = {"unit": 0, "step": 5, "end_requested": False, "killed": False}
-    end = outcome.conclude({"exit_code": 1}, said, last_lines=printed, **known)
+    end = outcome.conclude(
+        {"exit_code": 1},
+        said,
+        unit=0,
+        step=5,
+        end_requested=False,
+        killed=False,
+        last_lines=printed,
+    )
     assert end.reason is not None
     assert end.reason.message == told
 
