@@ -167,6 +167,12 @@ def _wait_until_ready(
             if record.state == "failed":
                 supervisor.wait()
                 raise CommandError(ExitCode.FAILED, f"the cluster did not start: {record.message}")
+        if ended and record is not None and record.state == "stopped":
+            raise CommandError(
+                ExitCode.FAILED,
+                "the cluster was ended while it was starting, by `headrace down` or by a signal to "
+                "its supervisor",
+            )
         if ended:
             told = "\n".join(last_lines(log, start=begins)) or "(it wrote nothing)"
             raise CommandError(ExitCode.FAILED, f"the supervisor ended while starting:\n{told}")

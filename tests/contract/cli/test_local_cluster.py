@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -395,6 +396,21 @@ def test_up_says_what_to_type_next_in_80_columns(
     assert max(map(len, (next_, then, end))) <= 80
     assert next_.split() == ["next:", "uv", "run", "headrace", "apply", "-f", "examples/"]
     assert (then.split()[-1], end.split()[-1]) == ("top", "down")
+
+
+def test_up_says_that_down_has_ended_what_it_was_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = subprocess.Popen
+
+    def ended_by_down(_command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+        write_record(tmp_path, Record("c", "stopped"))
+        return real([sys.executable, "-c", ""], **options)
+
+    monkeypatch.setattr("headrace.cli.up.subprocess.Popen", ended_by_down)
+    monkeypatch.setattr(work, "_NEEDED", ())
+    with pytest.raises(CommandError, match="ended while it was starting, by `headrace down`"):
+        work.up(tmp_path, Wish(), foreground=False)
 
 
 def test_sigterm_while_it_starts_ends_all_that_was_started(tmp_path: Path) -> None:
