@@ -1,6 +1,6 @@
 # The verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup protos protos-freeze format lint test test-process failures demo bench docs clean
+.PHONY: help setup protos protos-freeze format lint test test-process failures lives demo bench docs clean
 
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -8,6 +8,7 @@ RUN := $(UV) run --no-sync
 # Quick tests run side by side on this many workers.
 WORKERS ?= 2
 REPEAT ?= 20
+LIVES ?= 2000
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,6 +51,9 @@ failures: setup ## the tests that kill real processes, REPEAT=20 times in a row
 	  echo "round $$round of $(REPEAT)"; \
 	  $(RUN) pytest -rs -m failure || exit 1; \
 	done
+
+lives: setup ## LIVES=2000 random lives of a cluster, others each time
+	HEADRACE_LIVES=$(LIVES) $(RUN) pytest -q tests/property/test_cluster_life.py
 
 demo: setup ## a cluster, two jobs, two reconfigurations and a report, in 4 minutes
 	$(RUN) headrace demo

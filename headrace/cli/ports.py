@@ -34,6 +34,7 @@ class Ports:
                 return taken
         raise OSError(
             f"wanted {count} free ports between {LISTENING_PORTS.start} and {LISTENING_PORTS.stop}"
+            f", got {len(taken)}: the others are in use, or claimed by other local clusters"
         )
 
     def _claimed(self, port: int) -> bool:

@@ -246,7 +246,11 @@ def main(arguments: list[str]) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # What dies below becomes our child, so that it is reaped even where nobody else does it.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        layout = lay_out(home, Wish(**wish), cluster, ports)
+        try:
+            layout = lay_out(home, Wish(**wish), cluster, ports)
+        except OSError as error:  # whoever waits for us shows the end of this log
+            sys.stderr.write(f"{error}\n")
+            return 1
         record = Record(
             cluster,
             "starting",
