@@ -80,6 +80,9 @@ def sentences(job: jobs_pb2.Job, told: admin_pb2.ExplainResponse) -> list[str]:
         lines.append(f"  and {reason.more_holders} more jobs hold some")
     if told.position:
         lines.append(f"  place {told.position} among the waiting jobs of queue {job.queue}")
+    if told.HasField("retry_at"):
+        left = max(0.0, views.moment(told.retry_at) - time.time())
+        lines.append(f"  is tried again in {age(left)} at the earliest")
     return [part for line in lines for part in _folded(line)]
 
 

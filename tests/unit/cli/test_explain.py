@@ -1,5 +1,7 @@
 """Why a job waits, in lines that a narrow terminal shows whole."""
 
+import time
+
 from controlplane.domain.reason import ReasonCode
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
 from headrace.cli.explain import sentences
@@ -33,6 +35,12 @@ def test_a_waiting_jobs_lines_fit_eighty_columns_and_say_all() -> None:
         "place 8000 among the waiting jobs of queue default",
     ):
         assert said in text
+
+
+def test_a_job_that_backs_off_says_when_it_is_tried_again() -> None:
+    told = admin_pb2.ExplainResponse(stage="BackingOff", position=1)
+    told.retry_at.FromSeconds(int(time.time()) + 3600)
+    assert sentences(jobs_pb2.Job(name="j"), told)[-1] == "  is tried again in 59m at the earliest"
 
 
 def test_a_job_that_grows_lacks_nothing() -> None:
