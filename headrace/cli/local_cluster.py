@@ -33,8 +33,11 @@ SETTINGS = "cluster-settings.json"
 CLUSTER_VARIABLE = "HEADRACE_CLUSTER_ID"
 """Carried by every process of the cluster, except the ranks, whose environment is their own."""
 
-_LONGEST_RAY_FOLDER = 36  # Ray puts sockets below it, whose paths may have 107 characters
-_RAY_PREFIX = "headrace-ray-"
+_LONGEST_RAY_FOLDER = 39
+"""Ray puts sockets below it, whose paths may have 107 characters: 68 are its own, such as
+``/session_2026-11-26_18-04-40_123456_1234567/sockets/dash_MetricsHead``.
+"""
+_RAY_PREFIX = "hr-ray-"
 _OBJECT_STORE_BYTES = 200 * 10**6
 
 
@@ -127,12 +130,7 @@ def lay_out(home: Path, wish: Wish, cluster: str, ports: Ports) -> Layout:
     grpc, metrics = (f"127.0.0.1:{port}" for port in ports.take(2, "127.0.0.1", own))
     ray = f"{ray_host}:{ray_ports[0]}"
     dashboard = f"http://127.0.0.1:{ray_ports[1]}" if wish.dashboard else ""
-    ray_folder = home / "ray"
-    # Ray's processes take the name of their folder for ASCII, and end if it is not.
-    if len(str(ray_folder)) > _LONGEST_RAY_FOLDER or not str(ray_folder).isascii():
-        # Ray opens its folder to everyone, so it lies in one that nobody could make before us.
-        outer = f"{_RAY_PREFIX}{secrets.token_hex(4)}"
-        ray_folder = Path(tempfile.gettempdir()) / outer / "ray"
+    ray_folder = _ray_folder(home)
     parts = [
         Part(
             "ray",
@@ -184,6 +182,27 @@ def lay_out(home: Path, wish: Wish, cluster: str, ports: Ports) -> Layout:
 def ray_token_file(home: Path) -> Path:
     """Where the cluster's Ray token is: not below the secrets, which manifests can refer to."""
     return home / "ray-token"
+
+
+def _ray_folder(home: Path) -> Path:
+    """Where Ray keeps its own things: in the home if it can.
+
+    Raises:
+        OSError: There is no place for it.
+    """
+    # Ray opens its folder to everyone, so it lies in one that nobody could make before us.
+    outer = f"{_RAY_PREFIX}{secrets.token_hex(4)}"
+    places = [home, *(Path(each) / outer for each in (tempfile.gettempdir(), "/tmp"))]  # noqa: S108
+    for place in places:
+        folder = place / "ray"
+        # Ray's processes take the name of their folder for ASCII, and end if it is not.
+        if len(str(folder)) <= _LONGEST_RAY_FOLDER and str(folder).isascii():
+            return folder
+    raise OSError(
+        f"wanted a folder for Ray's sockets whose name is ASCII and has at most "
+        f"{_LONGEST_RAY_FOLDER} characters, got {', '.join(str(each) for each in places)}; set "
+        "TMPDIR to a shorter one"
+    )
 
 
 def make_ray_token(home: Path) -> None:

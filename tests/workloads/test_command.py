@@ -103,7 +103,7 @@ def test_a_program_does_not_outlive_its_unit(agent: Agent, tmp_path: Path) -> No
     ("program", "reason", "sentence"),
     [
         (("false",), "RankFailed", "exit status 1"),
-        (("sh", "-c", "kill -SEGV $$"), "RankFailed", "signal SIGSEGV"),
+        (("sh", "-c", "kill -SEGV $$$$"), "RankFailed", "signal SIGSEGV"),
         (("no-such-program",), "StartRefused", "no-such-program cannot be started"),
     ],
 )

@@ -244,9 +244,21 @@ def test_two_homes_share_no_port_and_no_address(tmp_path: Path) -> None:
     assert len(folders) == 3
 
 
+def test_rays_longest_socket_has_room_below_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket = "session_2026-11-26_18-04-40_123456_4194304/sockets/dash_MetricsHead"
+    for temporary in ("/tmp", "/tmp/hr-07mmv8m1", "/var/folders/of/somebody/with/a/long/name"):
+        monkeypatch.setattr("tempfile.tempdir", temporary)
+        for home in (Path("/h"), tmp_path / "a-home-with-a-long-name", Path("/home/so-so/long")):
+            with Ports() as ports:
+                folder = lay_out(home, Wish(), "c", ports).ray_folder
+            assert len(str(folder / socket)) <= 107
+
+
 @pytest.mark.parametrize(
     ("name", "longest"),
-    [("a-home-whose-path-is-too-long-for-the-sockets-of-ray", 36), ("not-äscii", 1000)],
+    [("a-home-whose-path-is-too-long-for-rays-sockets" * 2, 150), ("not-äscii", 1000)],
 )
 def test_rays_folder_outside_the_home_is_nobody_elses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, longest: int
