@@ -250,7 +250,7 @@ def test_rays_longest_socket_has_room_below_its_folder(
     socket = "session_2026-11-26_18-04-40_123456_4194304/sockets/dash_MetricsHead"
     for temporary in ("/tmp", "/tmp/hr-07mmv8m1", "/var/folders/of/somebody/with/a/long/name"):
         monkeypatch.setattr("tempfile.tempdir", temporary)
-        for home in (Path("/h"), tmp_path / "a-home-with-a-long-name", Path("/home/so-so/long")):
+        for home in (Path("/h"), tmp_path / "a-home-with-a-long-name", Path("/srv/so-so/long")):
             with Ports() as ports:
                 folder = lay_out(home, Wish(), "c", ports).ray_folder
             assert len(str(folder / socket)) <= 107
