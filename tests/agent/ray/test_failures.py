@@ -107,7 +107,7 @@ def test_sigterm_leaves_units_running_and_end_units_ends_them(
     assert not gone(rank)
     training.end_units()
     assert gone(rank)
-    assert gone(actor)
+    until("Ray has ended its actor", lambda: gone(actor))
 
 
 def test_a_control_plane_that_was_away_hears_everything_afterwards(
