@@ -1,43 +1,147 @@
 """The execution plan: how one training job is laid out over accelerators.
 
-A plan never changes what is trained (batch, precision and data belong to the job); it only says
-how the work is split. This release knows data parallelism with gradient accumulation.
+A plan never changes what is trained: precision, batch and data belong to the job. It only says who
+computes and who keeps which part. The dimensions are those of the Rubick paper (MLSys 2025,
+section 3), widened by ZeRO-1 and ZeRO-3, pipeline schedules, and their combinations.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
 
-_SHORT_FORM = re.compile(r"dp([1-9][0-9]*)(?:-ga([1-9][0-9]*))?")
+SIZE_MAX = 65536
+"""No size and no number of micro-batches is larger."""
+
+
+class PipelineSchedule(StrEnum):
+    """The order in which a pipeline's stages work on micro-batches.
+
+    ``interleaved`` (Megatron-LM) and ``zb`` (zero bubble, the V-shaped form) give two stages to
+    each rank, the others one.
+    """
+
+    GPIPE = "gpipe"
+    ONE_F_ONE_B = "1f1b"
+    INTERLEAVED = "interleaved"
+    ZERO_BUBBLE = "zb"
+
+    @property
+    def stages_per_rank(self) -> int:
+        """Stages that each pipeline rank holds."""
+        return 2 if self in (PipelineSchedule.INTERLEAVED, PipelineSchedule.ZERO_BUBBLE) else 1
+
+
+_SCHEDULES = "|".join(PipelineSchedule)
+_NUMBER = "[1-9][0-9]{0,4}"
+_SHORT_FORM = re.compile(
+    rf"(?:dp(?P<dp>{_NUMBER})(?:-|$))?"
+    rf"(?:tp(?P<tp>{_NUMBER})(?:-|$))?"
+    rf"(?:pp(?P<pp>{_NUMBER})\.(?P<schedule>{_SCHEDULES})(?:-|$))?"
+    r"(?:z(?P<zero>[1-3])(?:-|$))?"
+    rf"(?:ga(?P<ga>{_NUMBER})(?:-|$))?"
+    r"(?:(?P<gc>gc)(?:-|$))?"
+    r"(?P<offload>offload)?"
+)
+_EXAMPLES = "dp4, dp2-z3-gc, tp2-ga4 or pp2.1f1b-ga4"
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionPlan:
     """One way to run a job.
 
+    Ranks are numbered with tensor-parallel neighbours next to each other, then data-parallel ones,
+    then pipeline stages: ``rank = (stage * data_parallel + replica) * tensor_parallel + slice``.
+
     Attributes:
-        data_parallel: Number of replicas; each rank holds the whole model.
-        accumulation_steps: Micro-batches whose gradients a rank adds up before an update.
+        data_parallel: Replicas among which the batch is split.
+        accumulation_steps: Micro-batches of a replica in one optimizer step; those of a pipeline
+            are on their way at the same time.
+        tensor_parallel: Ranks that share each layer's matrices.
+        pipeline_parallel: Ranks among which the layers are divided.
+        schedule: Order of work of a pipeline; None without one.
+        zero_stage: What replicas share instead of each keeping all of it (ZeRO, SC 2020): 1
+            optimizer states, 2 gradients too, 3 parameters too; 0 for nothing.
+        activation_checkpointing: Whether a block's activations are computed again for the backward
+            pass instead of kept.
+        offload: Whether parameters, gradients and optimizer states live in host memory and the
+            optimizer runs on the CPU (ZeRO-Offload).
     """
 
     data_parallel: int = 1
     accumulation_steps: int = 1
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    schedule: PipelineSchedule | None = None
+    zero_stage: int = 0
+    activation_checkpointing: bool = False
+    offload: bool = False
 
     def __post_init__(self) -> None:
-        if self.data_parallel < 1 or self.accumulation_steps < 1:
+        for name in (
+            "data_parallel",
+            "accumulation_steps",
+            "tensor_parallel",
+            "pipeline_parallel",
+        ):
+            value = getattr(self, name)
+            if not 1 <= value <= SIZE_MAX:
+                raise ValueError(f"{name}: wanted 1 to {SIZE_MAX}, got {value}")
+        if self.zero_stage not in range(4):
+            raise ValueError(f"zero_stage: wanted 0, 1, 2 or 3, got {self.zero_stage}")
+        if (self.schedule is None) != (self.pipeline_parallel == 1):
             raise ValueError(
-                "a plan needs at least one replica and one accumulation step, got "
-                f"data_parallel={self.data_parallel}, accumulation_steps={self.accumulation_steps}"
+                f"schedule: wanted one of {', '.join(PipelineSchedule)} for a pipeline of 2 ranks "
+                f"or more and none without one, got {self.schedule} for pipeline_parallel="
+                f"{self.pipeline_parallel}"
             )
 
     @property
     def ranks(self) -> int:
         """Accelerators that the plan occupies."""
-        return self.data_parallel
+        return self.data_parallel * self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def stages(self) -> int:
+        """Parts into which the layers are divided."""
+        per_rank = self.schedule.stages_per_rank if self.schedule is not None else 1
+        return self.pipeline_parallel * per_rank
 
     def __str__(self) -> str:
-        """The canonical short form, e.g. ``dp4-ga2``; ``ga1`` is left out."""
-        accumulation = f"-ga{self.accumulation_steps}" if self.accumulation_steps > 1 else ""
-        return f"dp{self.data_parallel}{accumulation}"
+        """The canonical short form, e.g. ``dp2-tp2-pp2.1f1b-z2-ga4-gc-offload``.
+
+        Sizes of one are left out, but for the ``dp1`` of a plan for a single rank.
+        """
+        return "-".join(self._parts())
+
+    def _parts(self) -> Iterable[str]:
+        if self.data_parallel > 1 or self.ranks == 1:
+            yield f"dp{self.data_parallel}"
+        if self.tensor_parallel > 1:
+            yield f"tp{self.tensor_parallel}"
+        if self.pipeline_parallel > 1:
+            yield f"pp{self.pipeline_parallel}.{self.schedule}"
+        if self.zero_stage:
+            yield f"z{self.zero_stage}"
+        if self.accumulation_steps > 1:
+            yield f"ga{self.accumulation_steps}"
+        if self.activation_checkpointing:
+            yield "gc"
+        if self.offload:
+            yield "offload"
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Any]) -> "ExecutionPlan":
+        """Read a plan stored by the names of its attributes; what is missing has its default.
+
+        Raises:
+            ValueError: The values are not those of a plan.
+        """
+        known = {item.name: parts[item.name] for item in fields(cls) if item.name in parts}
+        if known.get("schedule") is not None:
+            known["schedule"] = PipelineSchedule(known["schedule"])
+        return cls(**known)
 
     @classmethod
     def parse(cls, text: str) -> "ExecutionPlan":
@@ -47,6 +151,21 @@ class ExecutionPlan:
             ValueError: The text is not a plan in canonical form.
         """
         found = _SHORT_FORM.fullmatch(text)
-        if found is None or found[2] == "1":
-            raise ValueError(f"wanted a plan such as dp4 or dp2-ga4, got {text!r}")
-        return cls(int(found[1]), int(found[2] or 1))
+        if found is None or not text:
+            raise ValueError(f"wanted a plan such as {_EXAMPLES}, got {text!r}")
+        try:
+            plan = cls(
+                data_parallel=int(found["dp"] or 1),
+                accumulation_steps=int(found["ga"] or 1),
+                tensor_parallel=int(found["tp"] or 1),
+                pipeline_parallel=int(found["pp"] or 1),
+                schedule=PipelineSchedule(found["schedule"]) if found["schedule"] else None,
+                zero_stage=int(found["zero"] or 0),
+                activation_checkpointing=found["gc"] is not None,
+                offload=found["offload"] is not None,
+            )
+        except ValueError as error:
+            raise ValueError(f"{text!r} is no plan: {error}") from error
+        if str(plan) != text:
+            raise ValueError(f"wanted the canonical form {plan}, got {text!r}")
+        return plan

@@ -72,9 +72,7 @@ def why_stopped(reason: Mapping[str, Any] | None) -> str:
 
 def plan_text(plan: Mapping[str, Any]) -> str:
     """A plan as the log holds it, in its short form."""
-    return str(
-        ExecutionPlan(int(plan.get("data_parallel", 1)), int(plan.get("accumulation_steps", 1)))
-    )
+    return str(ExecutionPlan.from_parts(plan))
 
 
 @dataclass(slots=True)

@@ -1,0 +1,64 @@
+"""What GPT-2 and LLaMA share: tokens in, blocks, logits of the next token out."""
+
+from collections.abc import Iterator
+
+import torch.nn.functional as F  # noqa: N812 - torch's own habit
+from torch import Tensor, nn
+
+from headrace.api.models import ModelShape
+from headrace.workloads.training.families.layers import Embedding, Linear
+from headrace.workloads.training.families.part import Part
+
+
+class LanguagePart(Part):
+    """The layers ``first`` to ``last`` (not included) of a causal language model.
+
+    The first part has the table of tokens, the last one the output head. A tied head is the table
+    itself: in a pipeline the last part has a copy of it, by the same name.
+    """
+
+    blocks: nn.ModuleDict
+    norm: nn.Module | None
+
+    def __init__(self, shape: ModelShape, first: int, last: int) -> None:
+        super().__init__()
+        self.begins, self.ends = first == 0, last == shape.layers
+        has_table = self.begins or (self.ends and shape.tied)
+        self.tokens = Embedding(shape.vocabulary, shape.hidden) if has_table else None
+        has_head = self.ends and not shape.tied
+        self.head = Linear(shape.hidden, shape.vocabulary, bias=False) if has_head else None
+
+    def units(self) -> Iterator[nn.Module]:
+        yield from self.blocks.values()
+
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """Vectors of tokens (batch, length)."""
+        assert self.tokens is not None
+        vectors: Tensor = self.tokens(tokens)
+        return vectors
+
+    def forward(self, given: Tensor) -> Tensor:
+        """Logits (batch, length, vocabulary), or the residual stream for the next stage.
+
+        Args:
+            given: Tokens (batch, length), or the residual stream of the stage before.
+        """
+        x = self.embedded(given) if self.begins else given
+        for block in self.blocks.values():
+            x = self.through(block, x)
+        if self.norm is None:
+            return x
+        return self.logits(self.norm(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """What each token is worth as the next one."""
+        if self.head is not None:
+            found: Tensor = self.head(x)
+            return found
+        assert self.tokens is not None
+        return F.linear(x, self.tokens.weight)
+
+    def loss_sum(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        flat = outputs.flatten(0, 1).float()
+        total = F.cross_entropy(flat, targets.flatten(), reduction="sum")
+        return total / targets.shape[1]
