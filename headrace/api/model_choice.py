@@ -1,0 +1,51 @@
+"""The shape of the built-in model that a manifest names. No torch, and none of the schema."""
+
+from collections.abc import Mapping
+
+from headrace.api.models import PRESETS, Family, ModelShape, resized
+
+SIZES: Mapping[str, str] = {
+    "hiddenSize": "hidden",
+    "numHiddenLayers": "layers",
+    "numDecoderLayers": "decoder_layers",
+    "numAttentionHeads": "heads",
+    "numKeyValueHeads": "key_value_heads",
+    "intermediateSize": "intermediate",
+    "vocabSize": "vocabulary",
+    "patchSize": "patch_size",
+    "imageSize": "image_size",
+    "numChannels": "channels",
+}
+"""A manifest's sizes, which are Hugging Face's common names, and those of `ModelShape`."""
+
+
+def presets_of(name: str) -> tuple[str, ...]:
+    """The presets of a family, by the part of their names behind the family's."""
+    return tuple(full[len(name) + 1 :] for full, shape in PRESETS.items() if shape.family == name)
+
+
+def chosen_shape(
+    name: str, preset: str, config: Mapping[str, int], sequence_length: int = 0
+) -> ModelShape:
+    """The preset's shape with the manifest's own sizes in their place.
+
+    Args:
+        name: Family.
+        preset: Which of its presets.
+        config: Sizes by the manifest's names.
+        sequence_length: Tokens of a sample; 0 leaves it to the preset.
+
+    Raises:
+        ValueError: There is no such family, preset or size, or the sizes do not fit together.
+    """
+    shape = PRESETS.get(f"{name}-{preset}")
+    if shape is None:
+        known = "; ".join(f"{family}: {', '.join(presets_of(family))}" for family in Family)
+        raise ValueError(f"wanted a model and one of its presets ({known}), got {name}, {preset}")
+    unknown = sorted(set(config) - set(SIZES))
+    if unknown:
+        raise ValueError(f"wanted sizes among {', '.join(SIZES)}, got {', '.join(unknown)}")
+    sizes = {SIZES[key]: value for key, value in config.items()}
+    if sequence_length and shape.family is not Family.VIT:
+        sizes["sequence_length"] = sequence_length
+    return resized(shape, **sizes) if sizes else shape
