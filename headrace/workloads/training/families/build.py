@@ -1,0 +1,45 @@
+"""The part of a model that a rank holds, by the model's shape."""
+
+from headrace.api.models import SPLITTABLE, Family, ModelShape
+from headrace.workloads.training.families.part import Part
+
+
+def part_of(shape: ModelShape, first: int, last: int) -> Part:
+    """The layers ``first`` to ``last`` (not included), without initial weights.
+
+    Only the family that is asked for is imported: the transformers library takes seconds.
+
+    Raises:
+        ValueError: These are no layers of this model, or its family stays whole.
+    """
+    if not 0 <= first < last <= shape.layers:
+        raise ValueError(f"wanted layers of {shape.layers}, got {first} to {last}")
+    if shape.family not in SPLITTABLE and (first, last) != (0, shape.layers):
+        raise ValueError(
+            f"{shape.family} stays whole: wanted layers 0 to {shape.layers}, got {first} to {last}"
+        )
+    match shape.family:
+        case Family.GPT2:
+            from headrace.workloads.training.families.gpt2 import Gpt2
+
+            return Gpt2(shape, first, last)
+        case Family.LLAMA:
+            from headrace.workloads.training.families.llama import Llama
+
+            return Llama(shape, first, last)
+        case Family.BERT:
+            from headrace.workloads.training.families.bert import Bert
+
+            return Bert(shape)
+        case Family.ROBERTA:
+            from headrace.workloads.training.families.bert import Roberta
+
+            return Roberta(shape)
+        case Family.T5:
+            from headrace.workloads.training.families.t5 import T5
+
+            return T5(shape)
+        case Family.VIT:
+            from headrace.workloads.training.families.vit import Vit
+
+            return Vit(shape)
