@@ -23,8 +23,11 @@ from typing import Any
 from headrace.workloads.refusal import FENCED, START_REFUSED, WorkloadError
 from headrace.workloads.storage import Storage, open_storage
 
-FORMAT_VERSION = 1
-"""Version of layout and marker. A checkpoint of a newer one is refused."""
+FORMAT_VERSION = 2
+"""Version of layout, marker and names of tensors. Those of any other are refused.
+
+Before version 2 query, key and value were one matrix, which ranks cannot share.
+"""
 
 MARKER = "COMMITTED"
 CLAIM = "claim"
@@ -163,11 +166,12 @@ class JobCheckpoints:
             version = int(loaded["format_version"])
         except (ValueError, KeyError, TypeError):
             return None  # torn: the marker was being written when the power went
-        if version > FORMAT_VERSION:
+        if version != FORMAT_VERSION:
+            which = "newer" if version > FORMAT_VERSION else "older"
             raise WorkloadError(
                 START_REFUSED,
                 f"the checkpoint {folder} in {self.storage.name} has format {version}, this "
-                f"release reads up to {FORMAT_VERSION}: run the job with the newer release",
+                f"release reads {FORMAT_VERSION}: run the job with the {which} release",
             )
         try:
             return Marker(**loaded)
@@ -194,10 +198,8 @@ class JobCheckpoints:
         return removed
 
     def draft_folder(self, step: int, attempt: int) -> str:
-        """An empty place for the tensors of a step, relative to the store."""
-        folder = f"{self._step_folder(step)}/attempt-{attempt:05d}"
-        self.storage.remove(folder)
-        return folder
+        """The place of an attempt's tensors of a step, relative to the store."""
+        return f"{self._step_folder(step)}/attempt-{attempt:05d}"
 
     def commit(self, marker: Marker) -> Marker:
         """Make the written tensors count.

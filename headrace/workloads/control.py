@@ -1,7 +1,8 @@
 """The folder through which a unit speaks with the actor that started it. No torch in here.
 
-The actor writes ``launch.json`` before the start and ``stop`` to ask for a planned stop. The unit
-writes ``rendezvous`` (unit 0), ``progress.jsonl`` (rank 0) and, at the end, ``exit.json``.
+The actor writes ``launch.json`` before the start, ``plan`` to ask for another plan on the same
+accelerators, and ``stop`` to ask for a planned stop. The unit writes ``rendezvous`` (unit 0),
+``progress.jsonl`` (rank 0) and, at the end, ``exit.json``.
 """
 
 import json
@@ -136,6 +137,15 @@ class ControlFolder:
                 START_REFUSED, f"there is no launch.json in {self.path}; the actor writes it"
             ) from error
         return Launch.from_json(text)
+
+    def wanted_plan(self) -> str:
+        """The plan under which the actor wants the attempt to go on; empty for no wish."""
+        if self.path is None:
+            return ""
+        try:
+            return (self.path / "plan").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
 
     def publish_rendezvous(self, address: str) -> None:
         """Say where unit 0 listens."""

@@ -38,13 +38,13 @@ def alive(pid: int) -> bool:
     return True
 
 
-def a_manifest(store: Path | str, model: str = "gpt", **training: Any) -> Manifest:
+def a_manifest(store: Path | str, model: str = "gpt2", **training: Any) -> Manifest:
     """A job small enough to train in a second."""
     checkpoint = {"store": str(store), "everySteps": 1000, "keep": 3}
     for key in ("everySteps", "keep", "startFrom", "everySeconds"):
         if key in training:
             checkpoint[key] = training.pop(key)
-    config = {"layers": 2, "width": 32, "heads": 2}
+    config = {"numHiddenLayers": 2, "hiddenSize": 32, "numAttentionHeads": 2}
     chosen = {
         "globalBatchSize": 16,
         "steps": 12,

@@ -55,7 +55,8 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_attempt(
 
 def test_an_attempt_that_was_superseded_may_not_commit(agent: Agent, store: Path) -> None:
     manifest = a_manifest(store, steps=ENDLESS, everySteps=10)
-    old = agent.start(manifest, 2).reaches(12)
+    old = agent.start(manifest, 2)
+    until(lambda: 10 in {line["checkpoint_step"] for line in old.progress()}, lambda: "step 10")
     JobCheckpoints(LocalStorage(store), "job-1").claim(2)
     # Both ranks end, and both for the reason that only rank 0 can know.
     assert old.reasons() == {"FencedByNewerAttempt"}
@@ -137,7 +138,8 @@ def test_a_full_disk_fails_the_attempt_and_leaves_the_checkpoint_before(
     agent: Agent, store: Path
 ) -> None:
     manifest = a_manifest(store, steps=ENDLESS, everySteps=40)
-    run = agent.start(manifest, 2).reaches(41)
+    run = agent.start(manifest, 2)
+    until(lambda: 40 in {line["checkpoint_step"] for line in run.progress()}, lambda: "step 40")
     # No file of this process can grow beyond this size from now on, as on a full disk.
     resource.prlimit(run.units[0].pid, resource.RLIMIT_FSIZE, (20_000, 20_000))
     assert run.reasons() == {"CheckpointFailed"}
@@ -153,7 +155,11 @@ def test_a_full_disk_fails_the_attempt_and_leaves_the_checkpoint_before(
 
 def test_running_out_of_memory_has_a_reason_of_its_own(agent: Agent, store: Path) -> None:
     manifest = a_manifest(store, globalBatchSize=4)
-    manifest["spec"]["model"]["config"] = {"layers": 1, "width": 32768, "heads": 1}
+    manifest["spec"]["model"]["config"] = {
+        "numHiddenLayers": 1,
+        "hiddenSize": 32768,
+        "numAttentionHeads": 1,
+    }
     # 32768^2 x 12 weights of 4 bytes are 51 GB, against an address space of 40 GiB.
     run = agent.start(manifest, environment={"TEST_ADDRESS_SPACE_BYTES": str(40 * 2**30)})
     assert run.reasons() == {"OutOfMemory"}

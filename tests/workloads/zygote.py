@@ -12,8 +12,7 @@ import resource
 import signal
 import sys
 
-import torch.distributed.checkpoint  # noqa: F401 - imported for the forked units
-
+import headrace.workloads.training.run  # noqa: F401 - imported for the forked units
 from headrace.workloads import launch
 
 _PR_SET_PDEATHSIG = 1

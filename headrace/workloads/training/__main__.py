@@ -8,10 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.workloads.control import Chronicle, ControlFolder, StopSignal
 from headrace.workloads.ending import ended
+
+if TYPE_CHECKING:
+    from headrace.api.plan import ExecutionPlan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--control-dir", type=Path, help="folder for progress.jsonl and exit.json (rank 0)"
     )
+    parser.add_argument("--plan", help="execution plan, e.g. dp2-z3; data parallel if left out")
     chosen = parser.parse_args(arguments)
     rank = int(os.environ.get("RANK", "0"))
     folder = chosen.control_dir
@@ -30,10 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = StopSignal(folder)
     stop.listen()
     control = ControlFolder(folder if rank == 0 else None)
-    return ended(control, lambda: _run(chosen.manifest, rank, control, stop))
+    return ended(control, lambda: _run(chosen.manifest, chosen.plan, rank, control, stop))
 
 
-def _run(manifest: Path, rank: int, control: ControlFolder, stop: StopSignal) -> Any:
+def _run(
+    manifest: Path, plan: str | None, rank: int, control: ControlFolder, stop: StopSignal
+) -> Any:
     document, uid = _read(manifest)
 
     import torch
@@ -48,7 +54,7 @@ def _run(manifest: Path, rank: int, control: ControlFolder, stop: StopSignal) ->
     seat = Seat(
         uid=uid,
         attempt=0,
-        plan=plan_for(spec, ranks),
+        plan=_plan(plan) if plan else plan_for(spec, ranks),
         gpu=int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.device_count() else None,
         node="",
         base=Path(),
@@ -61,6 +67,16 @@ def _run(manifest: Path, rank: int, control: ControlFolder, stop: StopSignal) ->
         return Rank(seat, spec, rendezvous, control, stop, chronicle).run()
     finally:
         rendezvous.leave()
+
+
+def _plan(text: str) -> "ExecutionPlan":
+    from headrace.api.plan import ExecutionPlan
+    from headrace.workloads.refusal import START_REFUSED, WorkloadError
+
+    try:
+        return ExecutionPlan.parse(text)
+    except ValueError as error:
+        raise WorkloadError(START_REFUSED, f"--plan: {error}") from error
 
 
 def _store(ranks: int) -> Any:

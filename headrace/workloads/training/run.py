@@ -3,9 +3,12 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from headrace.api.feasible_plans import infeasible
+from headrace.api.models import Family, ModelShape, resized
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.checkpoints import Found, JobCheckpoints
 from headrace.workloads.control import SUCCEEDED, Chronicle, ControlFolder, StopSignal
@@ -19,20 +22,18 @@ from headrace.workloads.refusal import (
     reason_of,
 )
 from headrace.workloads.rendezvous import RankGoneError, Rendezvous
-from headrace.workloads.storage import Storage, open_storage
+from headrace.workloads.storage import open_storage
 from headrace.workloads.training import tensors
-from headrace.workloads.training.models import build, sizes_of
-from headrace.workloads.training.optimiser import FlatModel
-from headrace.workloads.training.replicas import Replicas
-from headrace.workloads.training.samples import (
-    DIGIT_CLASSES,
-    DIGIT_SIDE,
-    Digits,
-    Samples,
-    open_samples,
-)
+from headrace.workloads.training.families.build import part_of
+from headrace.workloads.training.families.weights import StoredWeights
+from headrace.workloads.training.planned import PlannedModel
+from headrace.workloads.training.samples import Digits, Samples, open_samples
+from headrace.workloads.training.saving import Saver
 from headrace.workloads.training.spec import TrainingSpec
-from headrace.workloads.training.trainer import EXTRA, Parts, Progress, Trainer
+from headrace.workloads.training.switching import fill_from_weights, fill_initial
+from headrace.workloads.training.trainer import Parts, Progress, Trainer
+from headrace.workloads.training.world import World
+from headrace.workloads.watch import Watch
 
 _PROOF_SECONDS = 5.0
 """How long a network file system may take to show what another node wrote."""
@@ -77,23 +78,51 @@ class Start:
         step: Step to go on from; 0 for the beginning.
         loss: Loss of that step.
         own: Whether that checkpoint is this job's own.
-        found: The checkpoint; only rank 0 needs it.
-        storage: Where it lies, which may be another job's store.
+        location: Where torch finds its tensors; empty for the beginning.
+        store: The store in which it lies, which may be another job's.
+        found: The checkpoint; only rank 0 looks at it.
     """
 
     attempt: int
     step: int = 0
     loss: float | None = None
     own: bool = True
+    location: str = ""
+    store: str = ""
     found: Found | None = None
-    storage: Storage | None = None
+
+    def told(self) -> dict[str, Any]:
+        """What the other ranks need of it."""
+        names = ("attempt", "step", "loss", "own", "location", "store")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that a rank has before it touches a GPU.
+
+    Attributes:
+        checkpoints: The job's folder in its store.
+        start: What to go on from.
+        samples: The data.
+        shape: The model's sizes.
+        weights: What to begin with instead of the seed's weights.
+    """
+
+    checkpoints: JobCheckpoints
+    start: Start
+    samples: Samples
+    shape: ModelShape
+    weights: StoredWeights | None
 
 
 def plan_for(spec: TrainingSpec, ranks: int) -> ExecutionPlan:
     """Data parallel over ``ranks``, with as few micro-batches as the manifest allows."""
     each = -(-spec.global_batch_size // ranks)
-    most = spec.micro_batch_size_max or each
-    return ExecutionPlan(ranks, -(-each // most))
+    steps = -(-each // (spec.micro_batch_size_max or each))
+    while each % steps:
+        steps += 1
+    return ExecutionPlan(ranks, steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +145,10 @@ class Rank:
         """
         try:
             prepared = self._prepared()
-            return prepared if isinstance(prepared, End) else self._trained(*prepared)
+            if isinstance(prepared, End):
+                return prepared
+            with Watch(self.rendezvous, self.control):
+                return self._trained(prepared)
         except RankGoneError as error:
             first = self.rendezvous.first_failure()
             if first is None:
@@ -126,10 +158,11 @@ class Rank:
             rank, code, message = first
             raise WorkloadError(code, f"rank {rank}: {message}") from error
 
-    def _prepared(self) -> End | tuple[JobCheckpoints, Start, Samples, FlatModel]:
+    def _prepared(self) -> End | Prepared:
         """All that can be done without a process group and without touching a GPU."""
         try:
-            self._check_plan()
+            shape = self.spec.shape()
+            self._check_plan(shape)
             checkpoints = JobCheckpoints(
                 open_storage(self.spec.store, self.seat.base), self.seat.uid
             )
@@ -141,13 +174,15 @@ class Rank:
                     f"nothing left to do: the checkpoint has {start.step} steps already, "
                     f"{self.spec.steps} were asked for",
                 )
-            samples = open_samples(self.spec.data_source, sizes_of(self.spec).sequence_length)
-            flat = self._model(start, samples)
+            samples = open_samples(self.spec.data_source, self._read_as(shape), self.spec.seed)
+            self._check_start(start, samples, shape)
+            weights = self._weights(start, shape)
             self.chronicle.say("ready")
             self.rendezvous.agree(
                 {
                     "data": samples.fingerprint,
                     "training": self.spec.fixed(),
+                    "plan": str(self.seat.plan),
                     "torch": torch.__version__.partition("+")[0],
                 }
             )
@@ -155,20 +190,29 @@ class Rank:
             # Whoever cannot start says so, and then no rank starts.
             self.rendezvous.refuse(*reason_of(error))
             raise
-        return checkpoints, start, samples, flat
+        return Prepared(checkpoints, start, samples, shape, weights)
 
-    def _check_plan(self) -> None:
-        plan, batch = self.seat.plan, self.spec.global_batch_size
+    def _read_as(self, shape: ModelShape) -> ModelShape:
+        """The shape as the data shall fit it: stored weights may know longer samples."""
+        wanted = self.spec.sequence_length or shape.sequence_length
+        if wanted > shape.sequence_length:
+            raise WorkloadError(
+                START_REFUSED,
+                f"data.sequenceLength: wanted at most {shape.sequence_length} tokens, which the "
+                f"model in {self.spec.weights} knows, got {wanted}",
+            )
+        return shape if shape.family is Family.VIT else resized(shape, sequence_length=wanted)
+
+    def _check_plan(self, shape: ModelShape) -> None:
+        plan = self.seat.plan
         if plan.ranks != self.rendezvous.ranks:
             raise WorkloadError(
                 START_REFUSED,
                 f"plan {plan} is for {plan.ranks} ranks, but {self.rendezvous.ranks} were started",
             )
-        if plan.ranks > batch:
-            raise WorkloadError(
-                START_REFUSED,
-                f"wanted a sample for each of {plan.ranks} ranks, got a globalBatchSize of {batch}",
-            )
+        refused = infeasible(shape, plan, global_batch_size=self.spec.global_batch_size)
+        if refused is not None:
+            raise WorkloadError(START_REFUSED, f"plan {plan}: {refused.message}")
 
     def _store_proved(self, checkpoints: JobCheckpoints) -> Start:
         """Claim the job's folder on rank 0, and see on every rank that it is the same folder."""
@@ -188,7 +232,8 @@ class Rank:
                 )
             if self.stop.wait_seconds(0.2):
                 self.rendezvous.await_start("go")
-        return Start(told["attempt"], told["step"], told["loss"], told["own"])
+        told.pop("nonce")
+        return Start(**told)
 
     def _claimed(self, checkpoints: JobCheckpoints) -> Start:
         try:
@@ -206,19 +251,18 @@ class Rank:
             ) from error
         if removed:
             self.chronicle.say(f"removed unfinished checkpoints of steps {removed}")
-        told = {"attempt": attempt, "nonce": nonce, "step": start.step}
-        self.rendezvous.put("proof", {**told, "loss": start.loss, "own": start.own})
+        self.rendezvous.put("proof", {**start.told(), "nonce": nonce})
         return start
 
     def _start(self, checkpoints: JobCheckpoints, attempt: int) -> Start:
         """The newest checkpoint of the job, else the one it shall start from, else nothing."""
         whole = checkpoints.whole()
-        storage, own = checkpoints.storage, True
+        store, own = self.spec.store, True
         wanted = self.spec.start_from
         if not whole and wanted is not None:
             own = False
-            if wanted.store:
-                storage = open_storage(wanted.store, self.seat.base)
+            store = wanted.store or store
+            storage = open_storage(store, self.seat.base)
             other = JobCheckpoints(storage, wanted.uid)
             whole = other.whole()
             if wanted.step is not None:
@@ -234,23 +278,24 @@ class Rank:
             return Start(attempt)
         newest = whole[-1]
         marker = newest.marker
-        return Start(attempt, marker.step, marker.loss, own, newest, storage)
+        return Start(attempt, marker.step, marker.loss, own, newest.location, store, newest)
 
-    def _model(self, start: Start, samples: Samples) -> FlatModel:
-        """The state to begin with, on rank 0; an empty one on the ranks that will be given it."""
-        main = self.rendezvous.rank == 0
-        module = build(self.spec, image_side=DIGIT_SIDE, classes=DIGIT_CLASSES, empty=not main)
-        flat = FlatModel(module, extra=EXTRA)
-        flat.step = start.step
-        if start.found is None or start.storage is None:
-            return flat
+    def _check_start(self, start: Start, samples: Samples, shape: ModelShape) -> None:
+        """What lies in the store is of this model, and of this training if it is the job's own."""
+        if start.found is None:
+            return
         if start.own:
             self._check_continues(start.found, samples)
-        began = time.monotonic()
-        tensors.load(start.storage, start.found.location, flat)
-        seconds = time.monotonic() - began
-        self.chronicle.say(f"read {start.found.location} in {seconds:.2f} s")
-        return flat
+        with torch.device("meta"):
+            whole = part_of(shape, 0, shape.layers)
+        sizes = {name: tuple(p.shape) for name, p in whole.named_parameters()}
+        tensors.check(open_storage(start.store, self.seat.base), start.location, sizes)
+
+    def _weights(self, start: Start, shape: ModelShape) -> StoredWeights | None:
+        """The weights to begin with, where there is no checkpoint to go on from."""
+        if start.location or not self.spec.weights:
+            return None
+        return StoredWeights(Path(self.spec.weights).expanduser(), shape)
 
     def _check_continues(self, found: Found, samples: Samples) -> None:
         """A job's own checkpoint may only go on with what it began with."""
@@ -267,49 +312,78 @@ class Rank:
                 "submit a new job with startFrom",
             )
 
-    def _trained(
-        self, checkpoints: JobCheckpoints, start: Start, samples: Samples, flat: FlatModel
-    ) -> End:
+    def _trained(self, ready: Prepared) -> End:
+        checkpoints, start, samples = ready.checkpoints, ready.start, ready.samples
         gpu = self.seat.gpu
         device = torch.device("cpu") if gpu is None else torch.device("cuda", gpu)
         if device.type == "cuda":
             torch.cuda.set_device(device)
-            flat.move(device)
-        replicas = Replicas(self.rendezvous, device)
-        replicas.give_out(flat.state)
-        if self.rendezvous.rank == 0:
+        world = World(
+            self.rendezvous.store,
+            rank=self.rendezvous.rank,
+            size=self.rendezvous.ranks,
+            device=device,
+        )
+        model = self._filled(ready, world)
+        if world.rank == 0:
             checkpoints.end_proof(start.attempt)
-
-        def save_tensors(folder: str) -> None:
-            tensors.save(checkpoints.storage, folder, flat.state_dict())
-
+        saver = Saver(
+            checkpoints,
+            self.rendezvous,
+            self.spec,
+            self.chronicle,
+            attempt=start.attempt,
+            fingerprint=samples.fingerprint,
+            committed_step=start.step if start.own else 0,
+        )
         parts = Parts(
             spec=self.spec,
-            flat=flat,
             samples=samples,
-            replicas=replicas,
-            checkpoints=checkpoints,
+            world=world,
+            saver=saver,
             rendezvous=self.rendezvous,
             control=self.control,
             stop=self.stop,
             chronicle=self.chronicle,
-            attempt=start.attempt,
-            plan=str(self.seat.plan),
-            accumulation_steps=self.seat.plan.accumulation_steps,
-            save_tensors=save_tensors,
         )
-        progress = Progress(start.step, start.loss, start.step if start.own else 0)
-        outcome = Trainer(parts, progress).run()
+        trainer = Trainer(parts, model, Progress(start.step, start.loss))
+        outcome = trainer.run()
         message = ""
-        if outcome == SUCCEEDED and isinstance(samples, Digits) and self.rendezvous.rank == 0:
-            message = f"{_accuracy(flat, samples):.1%} of the held-out digits are read right"
-            self.chronicle.say(message)
-        replicas.part()
-        return End(outcome, progress.step, message)
+        if outcome == SUCCEEDED and isinstance(samples, Digits):
+            message = (
+                f"{_accuracy(trainer.model, samples):.1%} of the held-out digits are read right"
+            )
+            if world.rank == 0:
+                self.chronicle.say(message)
+        world.part()
+        return End(outcome, trainer.progress.step, message)
+
+    def _filled(self, ready: Prepared, world: World) -> PlannedModel:
+        """This rank's part of the state to begin with."""
+        start = ready.start
+        model = PlannedModel(
+            ready.shape,
+            self.seat.plan,
+            world,
+            precision=self.spec.precision,
+            global_batch_size=self.spec.global_batch_size,
+            weight_decay=self.spec.weight_decay,
+        )
+        if start.location:
+            began = time.monotonic()
+            storage = open_storage(start.store, self.seat.base)
+            tensors.load(storage, start.location, model, start.step)
+            seconds = time.monotonic() - began
+            self.chronicle.say(f"read {start.location} in {seconds:.2f} s")
+        elif ready.weights is not None:
+            fill_from_weights(model, ready.weights)
+        else:
+            fill_initial(model, self.spec.seed)
+        return model
 
 
 @torch.no_grad()
-def _accuracy(flat: FlatModel, samples: Digits) -> float:
-    images, labels = (part.to(flat.device) for part in samples.held_out)
-    right: torch.Tensor = flat.model(images).argmax(dim=1) == labels
+def _accuracy(model: PlannedModel, samples: Digits) -> float:
+    images, labels = (part.to(model.world.device) for part in samples.held_out)
+    right: torch.Tensor = model.outputs(images).argmax(dim=1) == labels
     return float(right.float().mean())

@@ -6,8 +6,11 @@ reads plain JSON: loading the schema would cost every rank half a second of its 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from headrace.api.model_choice import chosen_shape
+from headrace.api.models import ModelShape
 from headrace.workloads.refusal import START_REFUSED, WorkloadError
 
 PRECISIONS = ("fp32", "bf16")
@@ -33,6 +36,8 @@ class TrainingSpec:
     """The parts of a manifest that a trainer needs; names and units are the manifest's.
 
     Attributes:
+        model_name: Family.
+        weights: Folder in Hugging Face's layout to begin with; then preset and config are empty.
         sequence_length: Tokens of a sample; 0 leaves it to the preset.
         micro_batch_size_max: Most samples a rank holds at once; 0 for no limit.
         every_seconds: Longest time between checkpoints; 0 for no such limit.
@@ -41,6 +46,7 @@ class TrainingSpec:
     model_name: str
     model_preset: str
     model_config: Mapping[str, int]
+    weights: str
     data_source: str
     sequence_length: int
     global_batch_size: int
@@ -72,6 +78,7 @@ class TrainingSpec:
             found = cls(
                 model_name=str(model["name"]),
                 model_preset=str(model.get("preset") or "tiny"),
+                weights=str(model.get("weights") or ""),
                 model_config={
                     key: int(value)
                     for key, value in (model.get("config") or {}).items()
@@ -106,12 +113,38 @@ class TrainingSpec:
             )
         return found
 
+    def shape(self) -> ModelShape:
+        """The model's sizes.
+
+        Raises:
+            WorkloadError: There is no such model, or its folder cannot be read.
+        """
+        if self.weights:
+            from headrace.workloads.training.families.weights import shape_in
+
+            found = shape_in(Path(self.weights).expanduser())
+        else:
+            try:
+                return chosen_shape(
+                    self.model_name, self.model_preset, self.model_config, self.sequence_length
+                )
+            except ValueError as error:
+                raise WorkloadError(START_REFUSED, f"model: {error}") from error
+        if found.family != self.model_name:
+            raise WorkloadError(
+                START_REFUSED,
+                f"model: wanted weights of {self.model_name}, got those of {found.family} in "
+                f"{self.weights}",
+            )
+        return found
+
     def fixed(self) -> dict[str, Any]:
         """What must stay the same while a job trains, as it is written into checkpoints."""
         return {
             "model": self.model_name,
             "preset": self.model_preset,
             "config": dict(self.model_config),
+            "weights": self.weights,
             "source": self.data_source,
             "sequenceLength": self.sequence_length,
             "globalBatchSize": self.global_batch_size,

@@ -1,13 +1,17 @@
 """Tensors of a checkpoint to and from a store, by torch.distributed.checkpoint.
 
-The one file that knows that library, whose import takes seconds: only the rank that saves or loads
-pays for it. All replicas are equal, so rank 0 writes and reads alone and gives the others what it
-read over the process group.
+Every rank writes and reads its own pieces, under the names that torch gives with
+``StateDictOptions(flatten_optimizer_state_dict=True)``: parameters are known by name and not by
+position, so that whatever one plan wrote every other plan can load.
 """
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any
 
+import torch
+import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from headrace.workloads.refusal import (
@@ -16,45 +20,92 @@ from headrace.workloads.refusal import (
     WorkloadError,
     no_room,
 )
+from headrace.workloads.rendezvous import RankGoneError
 from headrace.workloads.storage import LocalStorage, Storage
+from headrace.workloads.training.optimiser import MOMENTS
+from headrace.workloads.training.planned import PlannedModel
 
-if TYPE_CHECKING:
-    from headrace.workloads.training.optimiser import FlatModel
+
+def _stored_name(name: str) -> str:
+    """The name in a checkpoint of a parameter, or of a moment written ``parameter|moment``."""
+    parameter, _, moment = name.partition("|")
+    return f"optimizer.state.{parameter}.{moment}" if moment else f"model.{parameter}"
 
 
-def save(storage: Storage, folder: str, state: dict[str, Tensor]) -> None:
-    """Write the tensors into an empty folder of the store, durably.
+def _stored(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {_stored_name(name): tensor for name, tensor in state.items()}
 
-    Raises:
-        WorkloadError: The store took less than all of them.
+
+def _state(model: PlannedModel) -> dict[str, Tensor]:
+    moments = _stored(model.distributed_moments())
+    # AdamW counts the steps of each parameter; they never differ.
+    count = torch.tensor(float(model.step))
+    counts = {f"{name.rpartition('.')[0]}.step": count for name in moments}
+    return _stored(model.distributed()) | moments | counts
+
+
+def save_begun(storage: Storage, folder: str, model: PlannedModel) -> "Saving":
+    """Copy the state, and write it into an empty folder of the store in the background.
+
+    All ranks call it together.
     """
-    import torch.distributed.checkpoint as dcp
+    state = _state(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        future = dcp.async_save(
+            state,
+            storage_writer=_writer(storage, storage.location(folder)),
+            process_group=model.world.for_saving,
+        )
+    assert isinstance(future, Future)
+    size_bytes = sum(tensor.nbytes for tensor in state.values())
+    return Saving(storage, folder, future, size_bytes)
 
-    location = storage.location(folder)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that there is no process group is as wanted
-            dcp.save(state, storage_writer=_writer(storage, location), no_dist=True)
-    except (Exception, dcp.CheckpointException) as error:  # the latter is no Exception
-        storage.remove(folder)
-        size_bytes = sum(tensor.nbytes for tensor in state.values())
-        raise _failed(storage, error, size_bytes) from error
 
+class Saving:
+    """A state that is being written."""
 
-def _failed(storage: Storage, error: BaseException, size_bytes: int) -> WorkloadError:
-    # torch's archive writer hides the system's error behind one of its own, so look again.
-    full = no_room(error) or storage.lacks_room(size_bytes)
-    why = (
-        f"the store has no room for {size_bytes / 1e6:.1f} MB: {full.strerror or full}; free some, "
-        "or keep fewer checkpoints"
-        if full is not None
-        else _first_cause(error)
-    )
-    return WorkloadError(
-        CHECKPOINT_FAILED,
-        f"a checkpoint could not be written to {storage.name}: {why}. Earlier checkpoints are "
-        "untouched",
-    )
+    def __init__(
+        self, storage: Storage, folder: str, future: "Future[Any]", size_bytes: int
+    ) -> None:
+        self._storage = storage
+        self._folder = folder
+        self._future = future
+        self._size_bytes = size_bytes
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self._future.done()
+
+    def result(self) -> None:
+        """Wait for the end.
+
+        Raises:
+            WorkloadError: The store took less than all of it.
+            RankGoneError: Another rank ended meanwhile.
+        """
+        try:
+            self._future.result()
+        except (Exception, dcp.CheckpointException) as error:  # the latter is no Exception
+            full = no_room(error) or self._storage.lacks_room(self._size_bytes)
+            if not isinstance(error, dcp.CheckpointException) and full is None:
+                raise RankGoneError(f"a checkpoint was not finished: {error}") from error
+            raise self._failed(error, full) from error
+
+    def _failed(self, error: BaseException, full: OSError | None) -> WorkloadError:
+        # torch's archive writer hides the system's error behind one of its own, so we looked.
+        why = (
+            f"the store has no room for {self._size_bytes / 1e6:.1f} MB: "
+            f"{full.strerror or full}; free some, or keep fewer checkpoints"
+            if full is not None
+            else _first_cause(error)
+        )
+        return WorkloadError(
+            CHECKPOINT_FAILED,
+            f"a checkpoint could not be written to {self._storage.name}: {why}. Earlier "
+            "checkpoints are untouched",
+        )
 
 
 def _first_cause(error: BaseException) -> str:
@@ -64,40 +115,65 @@ def _first_cause(error: BaseException) -> str:
     return f"{type(causes[0]).__name__}: {str(causes[0]).strip()[:500]}"
 
 
-def load(storage: Storage, location: str, flat: "FlatModel") -> None:
-    """Read the tensors into the model's own buffers.
+def check(storage: Storage, location: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """See that a checkpoint is of a model with these parameters, without reading its tensors.
 
     Raises:
-        WorkloadError: They are those of another model.
+        WorkloadError: It is not, or cannot be read.
     """
-    import torch.distributed.checkpoint as dcp
+    try:
+        there = _reader(storage, location).read_metadata().state_dict_metadata
+    except Exception as error:
+        raise _unreadable(location, error) from error
+    for name, wanted in shapes.items():
+        for key in _stored_names(name):
+            found = there.get(key)
+            size = tuple(getattr(found, "size", ()))
+            if found is None or size != wanted:
+                came = "nothing" if found is None else f"size {size}"
+                raise WorkloadError(
+                    START_REFUSED,
+                    f"the checkpoint is of another model: for {key} wanted size {wanted}, got "
+                    f"{came}; keep the model's sizes, or train a new job",
+                )
 
-    wanted = flat.state_dict()
+
+def _stored_names(name: str) -> Iterable[str]:
+    return (
+        _stored_name(name),
+        *(_stored_name(f"{name}|{moment}") for moment in MOMENTS),
+    )
+
+
+def load(storage: Storage, location: str, model: PlannedModel, step: int) -> None:
+    """Fill a model that has no memory yet with the state of a checkpoint.
+
+    Raises:
+        WorkloadError: It cannot be read.
+    """
     try:
         reader = _reader(storage, location)
-        _check_names(wanted, reader.read_metadata().state_dict_metadata)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dcp.load(wanted, storage_reader=reader, no_dist=True)
-    except (OSError, RuntimeError, dcp.CheckpointException) as error:
-        raise WorkloadError(
-            CHECKPOINT_FAILED,
-            f"the checkpoint {location} cannot be read: {_first_cause(error)}; remove it to go on "
-            "from the one before",
-        ) from error
-    flat.step = int(wanted[f"optimizer.state.{flat.pieces[0].name}.step"].item())
+        model.allocate()
+        _read(reader, _stored(model.distributed()))
+        model.equip()
+        _read(reader, _stored(model.distributed_moments()))
+    except (OSError, RuntimeError, ValueError, dcp.CheckpointException) as error:
+        raise _unreadable(location, error) from error
+    model.begin_at(step)
 
 
-def _check_names(wanted: dict[str, Tensor], there: dict[str, Any]) -> None:
-    for name, tensor in wanted.items():
-        found = there.get(name)
-        if found is None or tuple(getattr(found, "size", ())) != tuple(tensor.shape):
-            came = "nothing" if found is None else f"size {tuple(found.size)}"
-            raise WorkloadError(
-                START_REFUSED,
-                f"the checkpoint is of another model: for {name} wanted size "
-                f"{tuple(tensor.shape)}, got {came}; keep the model's sizes, or train a new job",
-            )
+def _read(reader: Any, wanted: dict[str, Tensor]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.load(wanted, storage_reader=reader, no_dist=True)
+
+
+def _unreadable(location: str, error: BaseException) -> WorkloadError:
+    return WorkloadError(
+        CHECKPOINT_FAILED,
+        f"the checkpoint {location} cannot be read: {_first_cause(error)}; remove it to go on "
+        "from the one before",
+    )
 
 
 def _writer(storage: Storage, location: str) -> Any:

@@ -1,6 +1,6 @@
 """What GPT-2 and LLaMA share: tokens in, blocks, logits of the next token out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ class LanguagePart(Part):
 
     The first part has the table of tokens, the last one the output head. A tied head is the table
     itself: in a pipeline the last part has a copy of it, by the same name.
+
+    Attributes:
+        unembed: Multiplies by a tied table; another function where its rows are divided.
     """
 
     blocks: nn.ModuleDict
@@ -25,6 +28,7 @@ class LanguagePart(Part):
         self.begins, self.ends = first == 0, last == shape.layers
         has_table = self.begins or (self.ends and shape.tied)
         self.tokens = Embedding(shape.vocabulary, shape.hidden) if has_table else None
+        self.unembed: Callable[[Tensor, Tensor], Tensor] = F.linear
         has_head = self.ends and not shape.tied
         self.head = Linear(shape.hidden, shape.vocabulary, bias=False) if has_head else None
 
@@ -56,7 +60,7 @@ class LanguagePart(Part):
             found: Tensor = self.head(x)
             return found
         assert self.tokens is not None
-        return F.linear(x, self.tokens.weight)
+        return self.unembed(x, self.tokens.weight)
 
     def loss_sum(self, outputs: Tensor, targets: Tensor) -> Tensor:
         flat = outputs.flatten(0, 1).float()

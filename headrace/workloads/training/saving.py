@@ -1,0 +1,137 @@
+"""When a state becomes a checkpoint: written in the background, committed when all of it lies
+there.
+"""
+
+import time
+from dataclasses import dataclass
+
+from headrace.workloads.checkpoints import JobCheckpoints, Marker
+from headrace.workloads.control import Chronicle
+from headrace.workloads.refusal import CHECKPOINT_FAILED, WorkloadError, no_room
+from headrace.workloads.rendezvous import Rendezvous
+from headrace.workloads.training.planned import PlannedModel
+from headrace.workloads.training.spec import TrainingSpec
+from headrace.workloads.training.tensors import Saving, save_begun
+
+_SAVE_LIMIT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A state on its way to the store."""
+
+    step: int
+    loss: float | None
+    plan: str
+    folder: str
+    saving: Saving
+    began: float
+
+
+class Saver:
+    """Writes one state at a time. Rank 0 commits; all ranks end alike if it cannot.
+
+    Attributes:
+        committed_step: Step of the newest checkpoint of this job, as rank 0 knows it.
+    """
+
+    def __init__(
+        self,
+        checkpoints: JobCheckpoints,
+        rendezvous: Rendezvous,
+        spec: TrainingSpec,
+        chronicle: Chronicle,
+        *,
+        attempt: int,
+        fingerprint: str,
+        committed_step: int,
+    ) -> None:
+        self.committed_step = committed_step
+        self._checkpoints = checkpoints
+        self._rendezvous = rendezvous
+        self._spec = spec
+        self._chronicle = chronicle
+        self._attempt = attempt
+        self._fingerprint = fingerprint
+        self._draft: _Draft | None = None
+
+    def begin(self, model: PlannedModel, loss: float | None) -> None:
+        """Copy the state and begin to write it, once the one before is committed."""
+        if self._draft is not None:
+            self.finish()
+        began = time.monotonic()
+        store = self._checkpoints
+        folder = store.draft_folder(model.step, self._attempt)
+        if self._rendezvous.rank == 0:
+            store.check_claim(self._attempt)
+            store.storage.remove(folder)
+        saving = save_begun(store.storage, folder, model)
+        self._draft = _Draft(model.step, loss, str(model.plan), folder, saving, began)
+
+    def look(self) -> None:
+        """Commit what has been written meanwhile."""
+        if self._draft is not None and self._draft.saving.is_over:
+            self._commit(self._draft)
+            self._draft = None
+
+    def finish(self) -> None:
+        """Wait until what was begun is committed; all ranks call it at the same step."""
+        draft, self._draft = self._draft, None
+        if draft is None:
+            return
+        self._commit(draft)
+        if self._rendezvous.rank != 0:
+            self._obey(draft)
+
+    def _obey(self, draft: _Draft) -> None:
+        """What rank 0 says of a draft."""
+        refused = self._rendezvous.outcome(_key(draft.step), _SAVE_LIMIT_SECONDS)
+        if refused is not None:
+            raise WorkloadError(str(refused[0]), str(refused[1]))
+
+    def _commit(self, draft: _Draft) -> None:
+        """What becomes of a draft that is written; rank 0 decides and tells."""
+        if self._rendezvous.rank != 0:
+            try:
+                draft.saving.result()
+            except WorkloadError:
+                self._obey(draft)  # torch tells every rank of a failure, rank 0 knows why
+                raise
+            return
+        try:
+            draft.saving.result()
+            self._mark(draft)
+        except WorkloadError as error:
+            self._rendezvous.put(_key(draft.step), [error.code, error.message])
+            raise
+        self._rendezvous.put(_key(draft.step), None)
+
+    def _mark(self, draft: _Draft) -> None:
+        store = self._checkpoints
+        try:
+            store.commit(
+                Marker(
+                    step=draft.step,
+                    attempt=self._attempt,
+                    plan=draft.plan,
+                    loss=draft.loss,
+                    data_fingerprint=self._fingerprint,
+                    training=self._spec.fixed(),
+                    folder=draft.folder.rpartition("/")[2],
+                )
+            )
+            store.keep_newest(self._spec.keep)
+        except OSError as error:
+            what = "has no room" if no_room(error) else "cannot be written"
+            raise WorkloadError(
+                CHECKPOINT_FAILED,
+                f"the checkpoint of step {draft.step} was not committed: {store.storage.name} "
+                f"{what}: {error}. Earlier checkpoints are untouched",
+            ) from error
+        self.committed_step = draft.step
+        seconds = time.monotonic() - draft.began
+        self._chronicle.say(f"checkpoint of step {draft.step} committed in {seconds:.2f} s")
+
+
+def _key(step: int) -> str:
+    return f"checkpoint/{step}"

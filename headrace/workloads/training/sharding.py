@@ -1,0 +1,170 @@
+"""A part laid over the ranks of a plan by torch's own means: DTensor and FSDP2."""
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own habit
+from torch import Tensor, nn
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    RowwiseParallel,
+    parallelize_module,
+)
+
+from headrace.api.plan import ExecutionPlan
+from headrace.workloads.training.families.language import LanguagePart
+from headrace.workloads.training.families.part import SPLIT_ROWS, Part
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's piece of a tensor, sharing its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def local_gradient(parameter: nn.Parameter) -> Tensor | None:
+    """This rank's piece of a parameter's gradient; None if nothing depended on it."""
+    gradient = parameter.grad
+    if isinstance(gradient, DTensor) and isinstance(parameter, DTensor):
+        if gradient.placements != parameter.placements:
+            # That of a table which is only looked up comes divided in another way. By way of the
+            # whole, because gloo does not know how to exchange parts.
+            whole = gradient.redistribute(placements=[Replicate()] * gradient.device_mesh.ndim)
+            gradient = whole.redistribute(placements=parameter.placements)
+        parameter.grad = gradient
+    return None if gradient is None else local(gradient)
+
+
+def is_fully_sharded(plan: ExecutionPlan) -> bool:
+    """Whether FSDP2 runs the plan: everything but one rank, plain replicas and ZeRO-1."""
+    combined = plan.data_parallel > 1 and plan.ranks > plan.data_parallel
+    return plan.zero_stage >= 2 or plan.offload or combined
+
+
+def shards_of(plan: ExecutionPlan) -> int:
+    """Ranks over which each parameter is divided, tensor parallelism aside."""
+    return plan.data_parallel if plan.zero_stage >= 2 else 1
+
+
+def cut_of(part: Part, name: str) -> int | None:
+    """The dimension in which tensor parallelism divides a parameter; None for none."""
+    if not isinstance(part, LanguagePart):
+        return None
+    if name in ("tokens.weight", "head.weight"):
+        return 0
+    for layer, way in part.splits.items():
+        owner, _, kind = name.rpartition(".")
+        if owner.endswith(f".{layer}"):
+            if way == SPLIT_ROWS:
+                return 0
+            return 1 if kind == "weight" else None
+    return None
+
+
+def split_tensors(part: LanguagePart, mesh: "DeviceMesh") -> None:
+    """Divide the matrices of a part, still without memory, over the tensor-parallel ranks."""
+    ways: dict[str, ParallelStyle] = {
+        layer: ColwiseParallel() if way == SPLIT_ROWS else RowwiseParallel()
+        for layer, way in part.splits.items()
+    }
+    for block in part.units():
+        parallelize_module(block, mesh, ways)
+    if part.tokens is not None:
+        if part.begins:
+            parallelize_module(part, mesh, {"tokens": RowwiseParallel(input_layouts=Replicate())})
+        elif not isinstance(part.tokens.weight, DTensor):
+            _divide_table(part.tokens, mesh)
+        part.unembed = _Unembedding(mesh)
+    if part.head is not None:
+        parallelize_module(part, mesh, {"head": ColwiseParallel(output_layouts=Replicate())})
+
+
+def _divide_table(table: nn.Embedding, mesh: "DeviceMesh") -> None:
+    """The copy of a tied table that a last stage has is no input layer: only its weight is cut."""
+    weight = table.weight
+    low = -(-weight.shape[0] // mesh.size())
+    start = min(low * mesh.get_local_rank(), weight.shape[0])
+    end = min(start + low, weight.shape[0])
+    piece = weight.detach()[start:end]
+    divided = DTensor.from_local(
+        piece, mesh, [Shard(0)], run_check=False, shape=weight.shape, stride=weight.stride()
+    )
+    table.weight = nn.Parameter(divided)
+
+
+class _Unembedding:
+    """Multiplies by a tied table whose rows are divided over ranks."""
+
+    def __init__(self, mesh: "DeviceMesh") -> None:
+        self._mesh = mesh
+
+    def __call__(self, x: Tensor, table: Tensor) -> Tensor:
+        everywhere = DTensor.from_local(x, self._mesh, [Replicate()], run_check=False)
+        divided = F.linear(everywhere, table)
+        assert isinstance(divided, DTensor)
+        whole: Tensor = divided.redistribute(self._mesh, [Replicate()]).to_local()
+        return whole
+
+
+def shard_fully(
+    part: Part, mesh: "DeviceMesh", plan: ExecutionPlan, *, precision: str, on_gpu: bool
+) -> None:
+    """Have FSDP2 shard and gather a part, still without memory, block by block."""
+    sharding = mesh["data"] if plan.zero_stage >= 2 or plan.offload else mesh["data", "one"]
+    mixed = (
+        MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        if precision == "bf16"
+        else MixedPrecisionPolicy()
+    )
+    # Pinned memory is what makes copies to a GPU fast; without one there is nothing to pin for.
+    offload = CPUOffloadPolicy(pin_memory=on_gpu) if plan.offload else OffloadPolicy()
+    for module in (*part.units(), part):
+        fully_shard(
+            module,
+            mesh=sharding,
+            mp_policy=mixed,
+            offload_policy=offload,
+            reshard_after_forward=plan.zero_stage == 3,
+        )
+
+
+def settle(part: Part) -> None:
+    """Have FSDP2 take the parameters as they lie now, which may pad or pin them anew."""
+    for module in part.modules():
+        if isinstance(module, FSDPModule):
+            module.unshard()
+            module.reshard()
+
+
+def materialise(part: Part, device: torch.device) -> None:
+    """Give memory to every parameter and buffer; what is shared stays shared."""
+    owners: dict[int, list[tuple[nn.Module, str]]] = {}
+    found: dict[int, nn.Parameter] = {}
+    for module in part.modules():
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            owners.setdefault(id(parameter), []).append((module, name))
+            found[id(parameter)] = parameter
+    for key, parameter in found.items():
+        placed = nn.Parameter(
+            torch.empty_like(parameter.detach(), device=device), parameter.requires_grad
+        )
+        for module, name in owners[key]:
+            setattr(module, name, placed)
+
+
+def named(parts: Iterator[Part] | list[Part]) -> dict[str, nn.Parameter]:
+    """The parameters of a rank by their names in the whole model."""
+    return dict(chain.from_iterable(part.named_parameters() for part in parts))
