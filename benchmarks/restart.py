@@ -77,7 +77,7 @@ def _submitted(name: str, ranks: int, at: Instant) -> JobSubmitted:
         "metadata": {"name": name},
         "spec": {
             "accelerators": {"minimum": ranks},
-            "model": {"name": "gpt", "preset": "small"},
+            "model": {"name": "gpt2", "preset": "small"},
             "data": {"source": "python-stdlib"},
             "training": {"globalBatchSize": 2 * ranks, "steps": 100_000},
             "checkpoint": {"store": "/checkpoints/bench"},

@@ -58,7 +58,7 @@ def _requests() -> Iterator[jobs_pb2.SubmitJobRequest]:
                 "queue": "default",
                 "priority": number % 3,
                 "accelerators": {"minimum": 2, "maximum": 8, "selector": {"zone": "a"}},
-                "model": {"name": "gpt", "preset": "small"},
+                "model": {"name": "gpt2", "preset": "small"},
                 "data": {"source": "python-stdlib", "sequenceLength": 128},
                 "env": [{"name": "RUN", "value": f"{number:08d}"}],
                 "training": {

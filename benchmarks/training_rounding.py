@@ -39,7 +39,7 @@ def manifest(chosen: argparse.Namespace, store: Path) -> dict[str, Any]:
     """The job; the same for every run."""
     return {
         "spec": {
-            "model": {"name": "gpt", "preset": chosen.preset},
+            "model": {"name": "gpt2", "preset": chosen.preset},
             "data": {"source": "python-stdlib"},
             "training": {
                 "globalBatchSize": chosen.batch,

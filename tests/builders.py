@@ -62,6 +62,7 @@ from controlplane.engine.assignment import extra_launches, launches_of
 from controlplane.engine.cycle import Outcome as CycleOutcome
 from controlplane.engine.cycle import run_cycle
 from controlplane.engine.state import ClusterState, SequencedEvent, in_replay_order
+from headrace.api.plan import ExecutionPlan
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,10 @@ class JobBuilder:
     def with_batch(self, batch: int, micro: int = 0) -> "JobBuilder":
         """Global batch, which must divide evenly, and the most that a rank holds at once."""
         return self._spec(global_batch_size=batch, micro_batch_size_max=micro)
+
+    def under(self, *plans: str) -> "JobBuilder":
+        """The plans that it may run under, in their short form."""
+        return self._spec(plans=tuple(map(ExecutionPlan.parse, plans)))
 
     def in_queue(self, name: str) -> "JobBuilder":
         """Its queue."""

@@ -125,16 +125,20 @@ class Pool:
             return self.total
         return sum(len(self.free[node]) for node in allowed if node in self.free)
 
-    def most(self, allowed: Allowed, topology: Topology) -> int:
+    def most(self, allowed: Allowed, topology: Topology, group: int) -> int:
         """Most accelerators that one job could get from what is left."""
-        if topology is Topology.SAME_NODE:
-            largest = next(self.emptiest_first(allowed), None)
-            return 0 if largest is None else len(self.free[largest])
-        return self.count(allowed)
+        if topology is Topology.ANY and group == 1:
+            return self.count(allowed)
+        counts = (_whole_groups(len(self.free[n]), group) for n in self.emptiest_first(allowed))
+        return next(counts, 0) if topology is Topology.SAME_NODE else sum(counts)
 
-    def most_if_empty(self, allowed: Allowed, topology: Topology) -> int:
+    def most_if_empty(self, allowed: Allowed, topology: Topology, group: int) -> int:
         """Most accelerators that one job could get if nobody held any."""
-        counts = [n for node, n in self.whole.items() if allowed is None or node in allowed]
+        counts = [
+            _whole_groups(n, group)
+            for node, n in self.whole.items()
+            if allowed is None or node in allowed
+        ]
         return max(counts, default=0) if topology is Topology.SAME_NODE else sum(counts)
 
 
@@ -177,7 +181,8 @@ class Holding:
 class Capacity:
     """What is left of the cluster's usable, healthy accelerators, by type.
 
-    ``reserve``, ``extend`` and ``claim`` use it up, ``give_back`` undoes that.
+    ``reserve``, ``extend`` and ``claim`` use it up, ``give_back`` undoes that. A ``group`` is how
+    many accelerators of a node a job can only use together: of each node it gets a multiple.
     """
 
     def __init__(self, snapshot: ClusterSnapshot, without: Collection[Slot] = ()) -> None:
@@ -185,7 +190,7 @@ class Capacity:
         self._nodes = snapshot.nodes
         self._pools: dict[str, Pool] = {}
         self._allowed: dict[Signature, dict[str, Allowed]] = {}
-        self._most_if_empty: dict[tuple[Signature, Topology], int] = {}
+        self._most_if_empty: dict[tuple[Signature, Topology, int], int] = {}
         gone = Counter(map(itemgetter(0), without))
         for name, offer in snapshot.usable.items():
             for kind, every in offer.items():
@@ -224,21 +229,25 @@ class Capacity:
             return True
         return _large_enough(request, [a for a in node.node.accelerators if a.type == kind])
 
-    def most(self, request: AcceleratorRequest) -> int:
+    def most(self, request: AcceleratorRequest, group: int = 1) -> int:
         """Most accelerators that the request could get at once from what is left."""
         allowed = self.allowed_nodes(request).items()
         return max(
-            (self._pools[k].most(nodes, request.topology) for k, nodes in allowed), default=0
+            (self._pools[k].most(nodes, request.topology, group) for k, nodes in allowed),
+            default=0,
         )
 
-    def most_if_empty(self, request: AcceleratorRequest) -> int:
+    def most_if_empty(self, request: AcceleratorRequest, group: int = 1) -> int:
         """Most accelerators that the request could get at once if nobody held any."""
-        key = (signature(request), request.topology)
+        key = (signature(request), request.topology, group)
         known = self._most_if_empty.get(key)
         if known is None:
             allowed = self.allowed_nodes(request).items()
             known = max(
-                (self._pools[k].most_if_empty(nodes, request.topology) for k, nodes in allowed),
+                (
+                    self._pools[k].most_if_empty(nodes, request.topology, group)
+                    for k, nodes in allowed
+                ),
                 default=0,
             )
             self._most_if_empty[key] = known
@@ -274,7 +283,7 @@ class Capacity:
             return False
         return len(kinds) == 1 and request.type in ("", *kinds)
 
-    def reserve(self, request: AcceleratorRequest, count: int) -> Holding | None:
+    def reserve(self, request: AcceleratorRequest, count: int, group: int = 1) -> Holding | None:
         """Uses up ``count`` accelerators for the request; None, and nothing used, if impossible.
 
         Prefers the type with the least left over, then few nodes: the fullest node that still
@@ -285,7 +294,7 @@ class Capacity:
             pool = self._pools[kind]
             if best is not None and pool.total >= best[0]:
                 continue
-            chosen = _choose(pool, count, request.topology, allowed)
+            chosen = _choose(pool, count, request.topology, allowed, group)
             if chosen is not None:
                 best = (pool.total, kind, chosen)
         if best is None:
@@ -300,6 +309,7 @@ class Capacity:
         holding: Holding,
         more: int,
         prefer: Parts = MappingProxyType({}),
+        group: int = 1,
     ) -> bool:
         """Adds ``more`` accelerators to a holding; False, and nothing used, if impossible.
 
@@ -308,21 +318,33 @@ class Capacity:
             holding: What it has so far.
             more: How many to add.
             prefer: Accelerators to take first where there is a choice.
+            group: What it has of each node afterwards is a multiple of this.
         """
         pool = self._pools[holding.kind]
         if pool.total < more:
             return False
         allowed = self.allowed_nodes(request).get(holding.kind, frozenset())
         added = Holding(holding.kind)
-        for name in holding.parts:
+        # What makes each node's part whole comes first, or there may be too few left for it.
+        lacking = sum(-len(held) % group for held in holding.parts.values())
+        for name, held in holding.parts.items():
             if more and (allowed is None or name in allowed):
-                part = _preferred(pool.free.get(name, []), prefer.get(name, ()))[:more]
+                free, own = pool.free.get(name, []), -len(held) % group
+                lacking -= own
+                most = own + _whole_groups(min(len(free), more - lacking) - own, group)
+                part = _preferred(free, prefer.get(name, ()))[: max(0, most)]
                 self._move(added, [(name, part)])
                 more -= len(part)
+        if any(
+            (len(held) + len(added.parts.get(name, ()))) % group
+            for name, held in (holding.parts.items() if group > 1 else ())
+        ):
+            self.give_back(added)
+            return False
         if more:
             # What it has on its own nodes is used up now, so these are other nodes.
             rest = (
-                _choose(pool, more, request.topology, allowed)
+                _choose(pool, more, request.topology, allowed, group)
                 if request.topology is Topology.ANY
                 else None
             )
@@ -366,7 +388,13 @@ class Capacity:
                 pool.remove(name, {a.id for a in pool.free[name]})
 
 
-def _choose(pool: Pool, count: int, topology: Topology, allowed: Allowed) -> Chosen | None:
+def _whole_groups(count: int, group: int) -> int:
+    return count - count % group
+
+
+def _choose(
+    pool: Pool, count: int, topology: Topology, allowed: Allowed, group: int
+) -> Chosen | None:
     name = pool.most_full(count, allowed)
     if name is not None:
         return [(name, pool.free[name][:count])]
@@ -374,7 +402,9 @@ def _choose(pool: Pool, count: int, topology: Topology, allowed: Allowed) -> Cho
         return None
     chosen: Chosen = []
     for emptiest in pool.emptiest_first(allowed):
-        part = pool.free[emptiest][:count]
+        part = pool.free[emptiest][: min(count, _whole_groups(len(pool.free[emptiest]), group))]
+        if not part:
+            return None
         chosen.append((emptiest, part))
         count -= len(part)
         if count == 0:

@@ -14,10 +14,10 @@ a job that recovers from a failure of its own comes after its equals, but keeps 
 import heapq
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controlplane.baselines.capacity import Capacity, Holding, Parts
-from controlplane.baselines.layout import placement_on, sizes
+from controlplane.baselines.layout import groups, placement_on, reserved, sizes_in
 from controlplane.baselines.order import (
     RUNNING,
     Quotas,
@@ -29,7 +29,7 @@ from controlplane.baselines.order import (
 )
 from controlplane.baselines.waiting import Ahead, Question, Waits, question
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
-from controlplane.domain.job import Topology
+from controlplane.domain.job import JobSpec, Topology
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Contact
 from controlplane.domain.placement import Placement
@@ -62,6 +62,7 @@ class _Seat:
     Attributes:
         record: The job.
         rank: Its place in the order of admission.
+        sizes: Numbers of accelerators that it can have in this cluster.
         at: Where it runs or is about to run, and may stay; None if it has to find a place.
         own: The accelerators of ``at``.
         holding: What it is given.
@@ -69,6 +70,7 @@ class _Seat:
 
     record: JobRecord
     rank: int
+    sizes: tuple[int, ...]
     at: Placement | None
     own: Parts
     holding: Holding
@@ -78,17 +80,23 @@ class _Seat:
         """The job's uid."""
         return self.record.job.uid
 
-    def next_size(self, limits: Mapping[JobUid, int] | None) -> int | None:
-        """The next size above its share; None at its maximum or its limit."""
-        share = self.holding.count
+    def size_above(self, count: int, limits: Mapping[JobUid, int] | None) -> int | None:
+        """The next size above ``count``; None at its maximum or its limit."""
         limit = None if limits is None else limits[self.uid]
-        if limit is not None and share >= limit:
+        if limit is not None and count >= limit:
             return None
-        possible = sizes(self.record.job.spec)
-        if share >= possible[-1]:
+        if count >= self.sizes[-1]:
             return None
-        size = possible[bisect_right(possible, share)]
+        size = self.sizes[bisect_right(self.sizes, count)]
         return None if limit is not None and size > limit else size
+
+    def grow(self, capacity: Capacity, quotas: Quotas, limits: Mapping[JobUid, int] | None) -> bool:
+        """Makes its share larger by one step, if accelerators and quota allow."""
+        size = self.size_above(self.holding.count, limits)
+        while size is not None and not _grown(self, size, capacity, quotas):
+            # Without plans, which may ask for room on one node, more is never easier to find.
+            size = self.size_above(size, limits) if self.record.job.spec.plans else None
+        return size is not None
 
     def turn(self) -> tuple[int, int, int]:
         """Whose turn it is to grow: who has least; of those, who is not restarted for it."""
@@ -178,17 +186,18 @@ class _Round:
         seats: list[_Seat] = []
         moving: list[_Seat] = []
         for seat in admitted:
-            kept = left.claim(_part(seat.own, shares[seat.uid])) if seat.own else None
+            part = _part(seat.record.job.spec, seat.own, shares[seat.uid])
+            kept = left.claim(part) if part else None
             if kept is None:
                 moving.append(seat)
             else:
-                seats.append(_Seat(seat.record, seat.rank, seat.at, seat.own, kept))
+                seats.append(replace(seat, holding=kept))
         moving.sort(key=lambda seat: -shares[seat.uid])
         for seat in moving:
-            placed = _largest(seat.record, shares[seat.uid], left)
+            placed = _largest(seat, shares[seat.uid], left)
             if placed is None:
                 return None
-            seats.append(_Seat(seat.record, seat.rank, None, {}, placed))
+            seats.append(replace(seat, at=None, own={}, holding=placed))
         for seat in seats:
             quotas.use(seat.record.job.spec.queue, seat.holding.count)
         _deal(seats, left, quotas, shares)
@@ -240,7 +249,8 @@ class _Admission:
                 ids = holding.ids().items()
                 self._waits.gets(record.uid, [(name, one) for name, each in ids for one in each])
             self.reasons[record.uid] = RUNNING if at is not None else self._why_held(record)
-            self.seats[record.uid] = _Seat(record, rank, at, own, holding)
+            here = sizes_in(record.job.spec, self.paper)
+            self.seats[record.uid] = _Seat(record, rank, here, at, own, holding)
 
     def _why_held(self, record: JobRecord) -> Reason:
         """Why an admitted job that has no place to keep is given one."""
@@ -251,8 +261,9 @@ class _Admission:
 
     def _claim(self, record: JobRecord) -> None:
         """Sets the job's minimum aside where it is, if it is left there."""
-        _, own = self._at[record.uid]
-        claim = self.paper.claim(_part(own, sizes(record.job.spec)[0]))
+        spec = record.job.spec
+        part = _part(spec, self._at[record.uid][1], sizes_in(spec, self.paper)[0])
+        claim = self.paper.claim(part) if part else None
         if claim is not None:
             self._claims[record.uid] = claim
 
@@ -263,19 +274,20 @@ class _Admission:
         if never is not None:
             self._answers[question(record)] = never
             return never
-        least = sizes(spec)[0]
+        least = sizes_in(spec, self.paper)[0]
         left = self.quotas.left(spec.queue)
         if left is not None and left < least:
             if claim is not None:
                 self.paper.give_back(claim)
             self._comes_first(Ahead(record, least, of_quota=True))
             return self._waits.for_quota(record, least, left)
-        holding = claim or self.paper.reserve(spec.accelerators, least)
+        holding = claim or reserved(spec, least, self.paper)
         holding = holding or self._at_the_cost_of_later_ones(record, least)
         if holding is not None:
             return holding
-        available = self.paper.most(spec.accelerators)
-        if spec.accelerators.topology is Topology.SAME_NODE:
+        group = min(groups(spec, least))
+        available = self.paper.most(spec.accelerators, group)
+        if spec.accelerators.topology is Topology.SAME_NODE or group > 1:
             self.scattered |= self.paper.total_left(spec.accelerators) >= least
         self._comes_first(Ahead(record, least))
         return self._waits.for_accelerators(record, least, available)
@@ -295,7 +307,7 @@ class _Admission:
                 continue
             self.paper.give_back(claim)
             given_back.append(later)
-            holding = self.paper.reserve(record.job.spec.accelerators, least)
+            holding = reserved(record.job.spec, least, self.paper)
             if holding is not None:
                 return holding
         for later in given_back:
@@ -318,22 +330,30 @@ def _count(own: Parts) -> int:
     return sum(map(len, own.values()))
 
 
-def _part(own: Parts, count: int) -> Parts:
-    """``count`` of a job's accelerators, from the nodes where it has most."""
+def _part(spec: JobSpec, own: Parts, count: int) -> Parts | None:
+    """``count`` of a job's accelerators, from the nodes where it has most; all if it has fewer.
+
+    None if no plan can be laid out over a part of them.
+    """
     if count >= _count(own):
         return own
-    chosen: dict[NodeId, Sequence[AcceleratorId]] = {}
-    for name, ids in sorted(own.items(), key=lambda part: -len(part[1])):
-        if count > 0:
-            chosen[name] = ids[:count]
-            count -= len(ids)
-    return chosen
+    for group in groups(spec, count):
+        chosen: dict[NodeId, Sequence[AcceleratorId]] = {}
+        left = count
+        for name, ids in sorted(own.items(), key=lambda part: -len(part[1])):
+            size = min(left, len(ids) - len(ids) % group)
+            if size > 0:
+                chosen[name] = ids[:size]
+                left -= size
+        if left == 0:
+            return chosen
+    return None
 
 
-def _largest(record: JobRecord, share: int, left: Capacity) -> Holding | None:
+def _largest(seat: _Seat, share: int, left: Capacity) -> Holding | None:
     """The job's share, or the next smaller size for which there is a place."""
-    spec = record.job.spec
-    fitting = (left.reserve(spec.accelerators, n) for n in reversed(sizes(spec)) if n <= share)
+    spec = seat.record.job.spec
+    fitting = (reserved(spec, n, left) for n in reversed(seat.sizes) if n <= share)
     return next((holding for holding in fitting if holding is not None), None)
 
 
@@ -351,12 +371,12 @@ def _deal(
         quotas: What the queues may still hold.
         limits: Most that each may come to hold; None for no limit.
     """
-    growing = [(seat.turn(), seat) for seat in seats if seat.next_size(limits) is not None]
+    able = (seat for seat in seats if seat.size_above(seat.holding.count, limits) is not None)
+    growing = [(seat.turn(), seat) for seat in able]
     heapq.heapify(growing)
     while growing:
         _, seat = growing[0]
-        size = seat.next_size(limits)
-        if size is not None and _grown(seat, size, capacity, quotas):
+        if seat.grow(capacity, quotas, limits):
             heapq.heapreplace(growing, (seat.turn(), seat))
         else:
             heapq.heappop(growing)
@@ -368,12 +388,15 @@ def _grown(seat: _Seat, size: int, capacity: Capacity, quotas: Quotas) -> bool:
     request = spec.accelerators
     if not quotas.allows(spec.queue, more):
         return False
-    if not capacity.extend(request, seat.holding, more, prefer=seat.own):
+    if not any(
+        capacity.extend(request, seat.holding, more, prefer=seat.own, group=group)
+        for group in groups(spec, size)
+    ):
         if seat.own:
             return False
         # It has to be started anyway, so it may as well begin on a larger node, or another type.
         capacity.give_back(seat.holding)
-        elsewhere = capacity.reserve(request, size)
+        elsewhere = reserved(spec, size, capacity)
         if elsewhere is None:
             again = capacity.claim(seat.holding.ids())
             assert again is not None

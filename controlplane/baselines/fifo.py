@@ -5,7 +5,7 @@ the same quota. Jobs that can never run here, and jobs that recover from a failu
 """
 
 from controlplane.baselines.capacity import Capacity, Signature, signature
-from controlplane.baselines.layout import placement_on, sizes
+from controlplane.baselines.layout import groups, placement_on, reserved, sizes_in
 from controlplane.baselines.order import (
     RUNNING,
     Quotas,
@@ -79,7 +79,7 @@ class _Round:
         most = self.left.most_if_empty(spec.accelerators)
         quota = self.quotas.whole(spec.queue)
         limit = most if quota is None else min(most, quota)
-        wanted = max(n for n in sizes(spec) if n <= limit)
+        wanted = max(n for n in sizes_in(spec, self.left) if n <= limit)
         ahead = self.blocked.get(signature(spec.accelerators)) or self.queue_blocked.get(spec.queue)
         if ahead is not None:
             # Nobody who comes later and asks the same finds more.
@@ -91,7 +91,7 @@ class _Round:
             self.reasons[record.uid] = self.waits.for_quota(record, wanted, left)
             self.queue_blocked[spec.queue] = Ahead(record, wanted, of_quota=True)
             return
-        holding = self.left.reserve(spec.accelerators, wanted)
+        holding = reserved(spec, wanted, self.left)
         if holding is None:
             self._block(record, wanted)
             return
@@ -105,7 +105,7 @@ class _Round:
         request = record.job.spec.accelerators
         could_use = self.left.names(request)
         kept = next((self.kept_for[n] for n in could_use if n in self.kept_for), None)
-        available = self.left.most(request)
+        available = self.left.most(request, min(groups(record.job.spec, wanted)))
         if kept is not None and available == 0:
             self.reasons[record.uid] = self.waits.behind(record, wanted, kept)
         else:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from copy import copy
 
 from controlplane.baselines.capacity import Capacity
-from controlplane.baselines.layout import sizes
+from controlplane.baselines.layout import groups, plan_for, sizes, sizes_in
 from controlplane.domain.ids import NodeId, QueueName
 from controlplane.domain.job import ServiceClass
 from controlplane.domain.lifecycle import FINISHED, Stage
@@ -64,20 +64,20 @@ def cannot_stay(
     leaves = left_nodes(placement, away)
     if leaves:
         return Reason(ReasonCode.MOVED_OFF_NODE, f"{', '.join(leaves)} takes no work now")
-    if outdated(record, placement, capacity):
-        text = "its spec does not allow any more where it runs"
-        return Reason(ReasonCode.SPEC_CHANGED, text)
-    return None
+    outdated = _outdated(record, placement, capacity)
+    return Reason(ReasonCode.SPEC_CHANGED, outdated) if outdated else None
 
 
-def outdated(record: JobRecord, placement: Placement, capacity: Capacity) -> bool:
-    """Whether the job's spec, if it was changed since, does not allow this placement any more."""
+def _outdated(record: JobRecord, placement: Placement, capacity: Capacity) -> str:
+    """Why the job's spec, if it was changed since, has another placement; empty if it has not."""
     if record.job.generation == 1:
-        return False
+        return ""
     spec = record.job.spec
-    if placement.accelerator_count not in sizes(spec):
-        return True
-    return not capacity.suits(spec.accelerators, placement.slots())
+    allowed = placement.accelerator_count in sizes(spec)
+    if not allowed or not capacity.suits(spec.accelerators, placement.slots()):
+        return "its spec does not allow any more where it runs"
+    wanted = plan_for(spec, [len(ids) for ids in placement.by_node().values()])
+    return "" if wanted == placement.plan else "its spec asks for another plan"
 
 
 def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reason | None:
@@ -106,13 +106,23 @@ def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reaso
         any_of = kind or "accelerator"
         text = f"no usable node has an {any_of} that its selector, taints and sizes allow"
         return Reason(ReasonCode.NO_MATCHING_ACCELERATOR, text, possible[0], type=kind)
-    if most < possible[0]:
-        text = f"wants {possible[0]} accelerators, the usable nodes have {most} for it"
-        return Reason(ReasonCode.EXCEEDS_CLUSTER, text, possible[0], most, type=kind)
+    here, least = sizes_in(spec, capacity), possible[0]
+    if most >= least and (not here or most < here[0]):
+        group = min(groups(spec, least))
+        most = capacity.most_if_empty(spec.accelerators, group)
+        text = (
+            f"wants {least} accelerators in tensor-parallel groups of {group} on one node each, "
+            f"the usable nodes have {most} for it"
+        )
+        return Reason(ReasonCode.EXCEEDS_CLUSTER, text, least, most, type=kind)
+    if most < least:
+        text = f"wants {least} accelerators, the usable nodes have {most} for it"
+        return Reason(ReasonCode.EXCEEDS_CLUSTER, text, least, most, type=kind)
+    least = here[0]
     quota = quotas.whole(spec.queue)
-    if quota is not None and quota < possible[0]:
-        text = f"wants {possible[0]} accelerators, the whole quota of queue {spec.queue} is {quota}"
-        return Reason(ReasonCode.QUOTA_EXCEEDED, text, possible[0], quota, type=kind)
+    if quota is not None and quota < least:
+        text = f"wants {least} accelerators, the whole quota of queue {spec.queue} is {quota}"
+        return Reason(ReasonCode.QUOTA_EXCEEDED, text, least, quota, type=kind)
     return None
 
 

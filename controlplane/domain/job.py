@@ -6,6 +6,7 @@ from enum import StrEnum
 from controlplane.domain.clock import Instant
 from controlplane.domain.ids import JobUid, QueueName
 from controlplane.domain.node import Taint
+from headrace.api.plan import ExecutionPlan
 
 
 class ServiceClass(StrEnum):
@@ -80,6 +81,8 @@ class JobSpec:
             command, e.g. ``torchrun``) instead of one accelerator each.
         global_batch_size: Samples an optimizer step, over all ranks; 0 for a user's command.
         micro_batch_size_max: Most samples that one rank holds at once; 0 for no limit.
+        plans: The plans that it may run under, the best of each size first; none for data
+            parallel on any number of ranks that divides the batch.
         steps: Optimizer steps until it is done; 0 where unknown (a user's command).
         suspend: Whether it must not run now.
         max_retries: Failed attempts after the first that are forgiven.
@@ -99,6 +102,7 @@ class JobSpec:
     unit_per_node: bool = False
     global_batch_size: int = 0
     micro_batch_size_max: int = 0
+    plans: tuple[ExecutionPlan, ...] = ()
     steps: int = 0
     suspend: bool = False
     max_retries: int = 3

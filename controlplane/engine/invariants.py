@@ -13,6 +13,7 @@ from controlplane.domain.job import JobSpec, Topology
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Contact
 from controlplane.domain.snapshot import ClusterSnapshot
+from headrace.api.plan import ExecutionPlan
 
 
 def violations(snapshot: ClusterSnapshot, actions: tuple[Action, ...]) -> Iterator[str]:
@@ -135,9 +136,21 @@ def _sound_layout(spec: JobSpec, start: StartAttempt) -> Iterator[str]:
         if unit.first_rank != ranks:
             yield f"{start.uid}: unit {unit.index} should begin at rank {ranks}"
         ranks += len(unit.accelerators)
-    batch = spec.global_batch_size
-    plan = start.placement.plan
-    micro_batch, rest = divmod(batch, plan.ranks * plan.accumulation_steps)
+    yield from _sound_plan(spec, start)
+
+
+def _sound_plan(spec: JobSpec, start: StartAttempt) -> Iterator[str]:
+    plan, batch = start.placement.plan, spec.global_batch_size
+    if spec.plans and plan not in spec.plans:
+        yield f"{start.uid}: {plan} is none of its plans"
+    if not spec.plans and plan != ExecutionPlan(plan.data_parallel, plan.accumulation_steps):
+        yield f"{start.uid} names no plans and runs data parallel, not as {plan}"
+    nodes = [unit.node for unit in start.placement.units for _ in unit.accelerators]
+    for first in range(0, len(nodes), plan.tensor_parallel):
+        if len(set(nodes[first : first + plan.tensor_parallel])) > 1:
+            yield f"{start.uid}: tensor-parallel ranks of {plan} would be on several nodes"
+            break
+    micro_batch, rest = divmod(batch, plan.data_parallel * plan.accumulation_steps)
     if rest:
         yield f"{start.uid}: batch {batch} does not divide by plan {plan}"
     if spec.micro_batch_size_max and micro_batch > spec.micro_batch_size_max:

@@ -22,6 +22,7 @@ from controlplane.domain.job import (
 )
 from controlplane.wire.violations import InvalidMessageError, Violation
 from headrace.api.manifest import TrainingJob, canonical_json, json_schema
+from headrace.api.plan import ExecutionPlan
 from headrace.api.refusal import Problem, problems_in
 from headrace.api.runtime import refusals
 
@@ -99,6 +100,7 @@ def spec_of(manifest: TrainingJob) -> JobSpec:
         unit_per_node=spec.command is not None,
         global_batch_size=training.global_batch_size if training else 0,
         micro_batch_size_max=(training.micro_batch_size_max or 0) if training else 0,
+        plans=tuple(map(ExecutionPlan.parse, spec.plans or ())),
         steps=training.steps if training else 0,
         suspend=spec.suspend,
         max_retries=spec.retries.max,

@@ -11,14 +11,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
-from pydantic.alias_generators import to_camel
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from headrace.api.manifest_fields import (
@@ -32,39 +25,22 @@ from headrace.api.manifest_fields import (
     Name,
     Open,
     Path,
+    Plan,
     Seconds,
     Text,
     Timestamp,
     Uid,
 )
+from headrace.api.manifest_model import Data, Model, breaches_of_data
+from headrace.api.manifest_part import Part, broken
+from headrace.api.manifest_plans import breaches_of_plans
 from headrace.api.refusal import Problem, problems_in
 from headrace.api.variables import setter_of
 
 MANAGED_BY_HEADRACE = "headrace.dev/control-plane"
 
 
-def _broken(at: str, sentence: str) -> PydanticCustomError:
-    """A rule across fields is broken; ``at`` is the field, below the model, to point to."""
-    return PydanticCustomError("rule", "{sentence}", {"sentence": sentence, "at": at})
-
-
-class _Part(BaseModel):
-    """Common ground of all parts: camelCase, closed, frozen, no silent conversions."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        validate_by_alias=True,
-        validate_by_name=False,
-        serialize_by_alias=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
-
-
-class Metadata(_Part):
+class Metadata(Part):
     """The object's identity. The owner of the object mints uid and generation."""
 
     name: Name
@@ -77,15 +53,17 @@ class Metadata(_Part):
     """Counts the changes of the spec from 1; minted by the owner."""
     creation_timestamp: Timestamp | None = None
     """When the object was first accepted; written by the owner."""
-    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = {}
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(
+        default_factory=dict
+    )
     """Labels, for people and selectors."""
     annotations: Annotated[
         dict[LabelKey, Annotated[str, Field(max_length=4096), Open]], Field(max_length=64)
-    ] = {}
+    ] = Field(default_factory=dict)
     """Annotations, for people and tools."""
 
 
-class Toleration(_Part):
+class Toleration(Part):
     """Accepts a node's taint."""
 
     key: LabelKey
@@ -94,7 +72,7 @@ class Toleration(_Part):
     """Value of the taint; empty accepts any value of the key."""
 
 
-class Accelerators(_Part):
+class Accelerators(Part):
     """The accelerators that the job can use."""
 
     minimum: Annotated[int, Field(ge=1, le=65536)] = 1
@@ -103,7 +81,9 @@ class Accelerators(_Part):
     """Most accelerators that the job can use; equal to the minimum (a rigid job) if left out."""
     type: LabelValue = ""
     """Accelerator model, for example nvidia-h100-80gb-hbm3 or cpu; empty accepts any one model."""
-    selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = {}
+    selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(
+        default_factory=dict
+    )
     """Node labels that must match."""
     topology: Literal["Any", "SameNode"] = "Any"
     """How far apart the ranks may be."""
@@ -122,50 +102,14 @@ class Accelerators(_Part):
     @model_validator(mode="after")
     def _ordered(self) -> "Accelerators":
         if self.most < self.minimum:
-            raise _broken(
+            raise broken(
                 "maximum",
                 f"wanted at least the minimum of {self.minimum} accelerators, got {self.maximum}",
             )
         return self
 
 
-class ModelConfig(_Part):
-    """Sizes of a built-in model; what is left out comes from the preset."""
-
-    layers: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Transformer blocks."""
-    heads: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Attention heads; must divide the width."""
-    width: Annotated[int, Field(ge=8, le=32768)] | None = None
-    """Width of the residual stream."""
-    patch_size: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Side of an image patch in pixels (vit only)."""
-
-    @model_validator(mode="after")
-    def _divisible(self) -> "ModelConfig":
-        if self.heads and self.width and self.width % self.heads:
-            raise _broken("heads", f"wanted a divisor of the width {self.width}, got {self.heads}")
-        return self
-
-
-class Model(_Part):
-    """A built-in model, which Headrace can lay out anew while it trains."""
-
-    name: Literal["gpt", "vit"]
-    """gpt: byte-level language model. vit: image classifier."""
-    preset: Literal["tiny", "small", "medium", "large"] = "tiny"
-    """Named sizes to begin with."""
-    config: ModelConfig = ModelConfig()
-    """Sizes that replace the preset's."""
-
-    @model_validator(mode="after")
-    def _patches(self) -> "Model":
-        if self.name != "vit" and self.config.patch_size is not None:
-            raise _broken("config.patchSize", f"only vit has patches, not {self.name}")
-        return self
-
-
-class Command(_Part):
+class Command(Part):
     """A program of the user's own, for example torchrun. It runs rigidly: one size, no changes."""
 
     program: Annotated[tuple[Text, ...], Field(min_length=1, max_length=256, strict=False)]
@@ -176,16 +120,7 @@ class Command(_Part):
     """Container image, where the runtime starts containers."""
 
 
-class Data(_Part):
-    """What a built-in model learns from."""
-
-    source: Path
-    """python-stdlib (text), digits (images), or a path of text files on every node (gpt)."""
-    sequence_length: Annotated[int, Field(ge=8, le=131072)] | None = None
-    """Tokens of one sample (gpt only)."""
-
-
-class SecretKeyReference(_Part):
+class SecretKeyReference(Part):
     """Points to one entry of a secret. Only the reference is ever stored or shown."""
 
     name: Name
@@ -194,14 +129,14 @@ class SecretKeyReference(_Part):
     """Entry of the secret."""
 
 
-class ValueSource(_Part):
+class ValueSource(Part):
     """Where the value of a variable comes from."""
 
     secret_key_ref: SecretKeyReference
     """An entry of a secret."""
 
 
-class EnvironmentVariable(_Part):
+class EnvironmentVariable(Part):
     """One environment variable of every rank."""
 
     name: Annotated[str, Field(min_length=1, max_length=256, pattern=VARIABLE)]
@@ -214,14 +149,14 @@ class EnvironmentVariable(_Part):
     @model_validator(mode="after")
     def _one_value(self) -> "EnvironmentVariable":
         if (self.value is None) == (self.value_from is None):
-            raise _broken("value", "wanted exactly one of value and valueFrom")
+            raise broken("value", "wanted exactly one of value and valueFrom")
         owner = setter_of(self.name)
         if owner is not None:
-            raise _broken("name", f"{self.name} is set by {owner} for every rank; use another name")
+            raise broken("name", f"{self.name} is set by {owner} for every rank; use another name")
         return self
 
 
-class PersistentVolumeClaim(_Part):
+class PersistentVolumeClaim(Part):
     """A claim of Kubernetes."""
 
     claim_name: Annotated[str, Field(min_length=1, max_length=253, pattern=NO_NUL)]
@@ -230,14 +165,14 @@ class PersistentVolumeClaim(_Part):
     """Whether it is mounted for reading only."""
 
 
-class HostPath(_Part):
+class HostPath(Part):
     """A directory of the node."""
 
     path: Path
     """Absolute path on the node."""
 
 
-class Volume(_Part):
+class Volume(Part):
     """Something mounted for every rank."""
 
     name: Name
@@ -252,11 +187,11 @@ class Volume(_Part):
     @model_validator(mode="after")
     def _one_source(self) -> "Volume":
         if (self.persistent_volume_claim is None) == (self.host_path is None):
-            raise _broken("hostPath", "wanted exactly one of hostPath and persistentVolumeClaim")
+            raise broken("hostPath", "wanted exactly one of hostPath and persistentVolumeClaim")
         return self
 
 
-class Training(_Part):
+class Training(Part):
     """What is trained. No execution plan changes any of it."""
 
     global_batch_size: Annotated[int, Field(ge=1, le=2**24)]
@@ -279,13 +214,13 @@ class Training(_Part):
     @model_validator(mode="after")
     def _warm_up_ends(self) -> "Training":
         if self.warmup_steps > self.steps:
-            raise _broken(
+            raise broken(
                 "warmupSteps", f"wanted at most {self.steps} (steps), got {self.warmup_steps}"
             )
         return self
 
 
-class StartFrom(_Part):
+class StartFrom(Part):
     """A checkpoint of another job to begin with."""
 
     uid: Uid
@@ -296,7 +231,7 @@ class StartFrom(_Part):
     """Where that job kept its checkpoints; this job's store if left out."""
 
 
-class Checkpoint(_Part):
+class Checkpoint(Part):
     """Where and when the job's state is saved."""
 
     store: Path
@@ -311,7 +246,7 @@ class Checkpoint(_Part):
     """Another job's checkpoint to begin with."""
 
 
-class Retries(_Part):
+class Retries(Part):
     """How failed attempts are forgiven."""
 
     max: Annotated[int, Field(ge=0, le=1000)] = 3
@@ -324,7 +259,7 @@ class Retries(_Part):
     @model_validator(mode="after")
     def _ordered(self) -> "Retries":
         if self.backoff_max_seconds < self.backoff_seconds:
-            raise _broken(
+            raise broken(
                 "backoffMaxSeconds",
                 f"wanted at least backoffSeconds ({self.backoff_seconds}), "
                 f"got {self.backoff_max_seconds}",
@@ -332,7 +267,7 @@ class Retries(_Part):
         return self
 
 
-class Spec(_Part):
+class Spec(Part):
     """What the job asks for."""
 
     queue: Name = "default"
@@ -359,6 +294,11 @@ class Spec(_Part):
     """What is mounted for every rank."""
     training: Training | None = None
     """Batch, steps, precision and schedule of the built-in model."""
+    plans: Annotated[tuple[Plan, ...], Field(min_length=1, max_length=64, strict=False)] | None = (
+        None
+    )
+    """Execution plans that the job may run under, the best of each number of accelerators first;
+    data parallel on any number that divides the batch if left out."""
     checkpoint: Checkpoint | None = None
     """Where and when the job's state is saved."""
     retries: Retries = Retries()
@@ -381,7 +321,7 @@ class Spec(_Part):
         """Rules that span several parts of the spec."""
         if (self.model is None) == (self.command is None):
             there = "both" if self.model else "neither"
-            yield _broken("model", f"wanted exactly one of model and command, got {there}")
+            yield broken("model", f"wanted exactly one of model and command, got {there}")
         elif self.model is not None:
             yield from self._breaches_of_model(self.model)
         else:
@@ -392,7 +332,7 @@ class Spec(_Part):
         ):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
-                yield _broken(field, f"wanted every name once, got {twice} more than once")
+                yield broken(field, f"wanted every name once, got {twice} more than once")
 
     def _breaches_of_model(self, model: Model) -> Iterator[PydanticCustomError]:
         for name, part in (
@@ -401,43 +341,50 @@ class Spec(_Part):
             ("checkpoint", self.checkpoint),
         ):
             if part is None:
-                yield _broken(name, f"is required with the built-in model {model.name}")
+                yield broken(name, f"is required with the built-in model {model.name}")
                 return
         assert self.data is not None
         assert self.training is not None
-        if model.name == "vit" and self.data.source != "digits":
-            yield _broken("data.source", f"vit learns from digits, got {self.data.source!r}")
-        if model.name == "gpt" and self.data.source == "digits":
-            yield _broken("data.source", "gpt learns from python-stdlib or a path, got 'digits'")
-        if model.name == "vit" and self.data.sequence_length is not None:
-            yield _broken("data.sequenceLength", "only gpt has a sequence length, not vit")
+        yield from breaches_of_data(model, self.data)
         batch, fewest = self.training.global_batch_size, self.accelerators.minimum
-        if batch < fewest:
-            yield _broken(
+        if self.plans is not None:
+            yield from breaches_of_plans(
+                self.plans,
+                model,
+                fewest=fewest,
+                most=self.accelerators.most,
+                sequence_length=self.data.sequence_length or 0,
+                global_batch_size=batch,
+                micro_batch_size_max=self.training.micro_batch_size_max or 0,
+            )
+        elif batch < fewest:
+            yield broken(
                 "training.globalBatchSize",
                 f"wanted a sample for each of at least {fewest} accelerators, got {batch}",
             )
         elif self.accelerators.most == fewest and batch % fewest:
-            yield _broken(
+            yield broken(
                 "training.globalBatchSize",
                 f"wanted a multiple of the {fewest} accelerators of this rigid job, got {batch}",
             )
 
     def _breaches_of_command(self) -> Iterator[PydanticCustomError]:
-        for name, part in (("data", self.data), ("training", self.training)):
+        for name, part in (
+            ("data", self.data),
+            ("training", self.training),
+            ("plans", self.plans),
+        ):
             if part is not None:
-                yield _broken(
-                    name, "belongs to a built-in model; a command reads its own arguments"
-                )
+                yield broken(name, "belongs to a built-in model; a command reads its own arguments")
         if self.accelerators.most != self.accelerators.minimum:
-            yield _broken(
+            yield broken(
                 "accelerators.maximum",
                 f"a command runs at one size: wanted {self.accelerators.minimum} (the minimum) or "
                 f"nothing, got {self.accelerators.maximum}",
             )
 
 
-class Condition(_Part):
+class Condition(Part):
     """One observed state, as Kubernetes writes it."""
 
     type: Annotated[str, Field(min_length=1, max_length=316, pattern=r"^[A-Z][A-Za-z]*$")]
@@ -454,7 +401,7 @@ class Condition(_Part):
     """When the status of this condition last changed."""
 
 
-class ProgressStatus(_Part):
+class ProgressStatus(Part):
     """How far the job has come."""
 
     step: Count = 0
@@ -471,7 +418,7 @@ class ProgressStatus(_Part):
     """When this was reported."""
 
 
-class EstimateStatus(_Part):
+class EstimateStatus(Part):
     """A predicted instant: an interval with its coverage."""
 
     low: Timestamp
@@ -484,7 +431,7 @@ class EstimateStatus(_Part):
     """When it was predicted."""
 
 
-class Status(_Part):
+class Status(Part):
     """What was observed; written by Headrace, never by people."""
 
     observed_generation: Count = 0
@@ -515,7 +462,7 @@ class Status(_Part):
     """When it will be done; absent until that can be said with a coverage."""
 
 
-class TrainingJob(_Part):
+class TrainingJob(Part):
     """A training job."""
 
     api_version: Literal["headrace.dev/v1alpha1"]

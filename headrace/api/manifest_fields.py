@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from headrace.api.credentials import has_password
+from headrace.api.plan import ExecutionPlan
 
 _NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 _LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
@@ -63,6 +64,15 @@ def _in_the_open(text: str) -> str:
     return text
 
 
+def _a_plan(text: str) -> str:
+    """Refuses what is no execution plan in canonical form."""
+    try:
+        ExecutionPlan.parse(text)
+    except ValueError as error:
+        raise PydanticCustomError("plan", "{sentence}", {"sentence": str(error)}) from error
+    return text
+
+
 Open = AfterValidator(_in_the_open)
 """Text that is stored and shown, so that no URL in it may hold a password."""
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAME)]
@@ -71,6 +81,7 @@ LabelValue = Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE)]
 Uid = Annotated[str, Field(min_length=1, max_length=64, pattern=_UID)]
 Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=NO_NUL), Open]
 Path = Annotated[str, Field(min_length=1, max_length=1024, pattern=NO_NUL), Open]
+Plan = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_a_plan)]
 Timestamp = Annotated[str, Field(max_length=40, pattern=_TIMESTAMP)]
 Seconds = Annotated[int, Field(ge=0, le=YEAR_SECONDS)]
 Count = Annotated[int, Field(ge=0, le=2**53)]

@@ -1,6 +1,7 @@
 """The shape of the built-in model that a manifest names. No torch, and none of the schema."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from headrace.api.models import PRESETS, Family, ModelShape, resized
 
@@ -17,6 +18,8 @@ SIZES: Mapping[str, str] = {
     "numChannels": "channels",
 }
 """A manifest's sizes, which are Hugging Face's common names, and those of `ModelShape`."""
+
+_TIED = "tieWordEmbeddings"
 
 
 def presets_of(name: str) -> tuple[str, ...]:
@@ -42,10 +45,12 @@ def chosen_shape(
     if shape is None:
         known = "; ".join(f"{family}: {', '.join(presets_of(family))}" for family in Family)
         raise ValueError(f"wanted a model and one of its presets ({known}), got {name}, {preset}")
-    unknown = sorted(set(config) - set(SIZES))
+    if _TIED in config:
+        shape = replace(shape, tied=bool(config[_TIED]))
+    sizes = {SIZES.get(key, key): value for key, value in config.items() if key != _TIED}
+    unknown = sorted(set(config) - set(SIZES) - {_TIED})
     if unknown:
         raise ValueError(f"wanted sizes among {', '.join(SIZES)}, got {', '.join(unknown)}")
-    sizes = {SIZES[key]: value for key, value in config.items()}
     if sequence_length and shape.family is not Family.VIT:
         sizes["sequence_length"] = sequence_length
     return resized(shape, **sizes) if sizes else shape

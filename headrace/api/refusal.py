@@ -64,7 +64,8 @@ def _problem(found: Mapping[str, Any], schema: Mapping[str, Any]) -> Problem:
     kind, came = found["type"], found["input"]
     match kind:
         case "rule":
-            return Problem((*path, *context["at"].split(".")), context["sentence"])
+            at = (int(key) if key.isdigit() else key for key in context["at"].split("."))
+            return Problem((*path, *at), context["sentence"])
         case "extra_forbidden":
             known = _properties(schema, path[:-1])
             return Problem(
@@ -80,7 +81,7 @@ def _problem(found: Mapping[str, Any], schema: Mapping[str, Any]) -> Problem:
             choices = [choice.strip(" '") for choice in wanted.replace(" or ", ",").split(",")]
             near = difflib.get_close_matches(str(came), choices, n=1, cutoff=0.5)
             return Problem(path, f"wanted {wanted}, got {_shown(came)}", near[0] if near else "")
-        case "password":
+        case "password" | "plan":
             return Problem(path, found["msg"])
         case "quantity":
             return Problem(path, f"{found['msg']}, got {_shown(came)}")

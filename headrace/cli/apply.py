@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from headrace.api.generated import jobs_pb2
 from headrace.api.manifest import TrainingJob, canonical_json
+from headrace.api.manifest_model import BUILT_IN_DATA
 from headrace.api.manifest_source import Finding, Keys, SourcedJob, read_jobs
 from headrace.api.refusal import Problem
 from headrace.api.runtime import refusals
@@ -22,8 +23,6 @@ from headrace.cli.wait import FINISHED, wait_for
 from headrace.client.client import Client
 from headrace.client.context import Context, NoContextError
 from headrace.client.trouble import CallError, Kind
-
-BUILT_IN_DATA = ("python-stdlib", "digits")
 
 
 def apply(
@@ -226,6 +225,8 @@ def _relative_paths(job: TrainingJob, home: Path, folder: Path) -> list[tuple[Ke
         if spec.checkpoint.start_from is not None:
             start = spec.checkpoint.start_from.store
             candidates.append((("spec", "checkpoint", "startFrom", "store"), start, home))
+    if spec.model is not None:
+        candidates.append((("spec", "model", "weights"), spec.model.weights, folder))
     if spec.data is not None and spec.data.source not in BUILT_IN_DATA:
         candidates.append((("spec", "data", "source"), spec.data.source, folder))
     if spec.command is not None:
@@ -242,7 +243,7 @@ def _path_problem(keys: Keys, value: str, context: Context, base: Path) -> Probl
     """Why a relative path cannot be used, if so."""
     if keys[-1] == "source" and not (context.local and (base / value).exists()):
         near = difflib.get_close_matches(value, BUILT_IN_DATA, n=1)
-        sentence = f"wanted {' or '.join(BUILT_IN_DATA)}, or an absolute path, got {value!r}"
+        sentence = f"wanted {', '.join(BUILT_IN_DATA)} or an absolute path, got {value!r}"
         return Problem(keys, sentence, near[0] if near else "")
     if not context.local:
         return Problem(

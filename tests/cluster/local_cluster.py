@@ -36,7 +36,7 @@ def manifest(name: str, store: Path, **spec: Any) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": {
             "accelerators": {"minimum": 1, "maximum": 2},
-            "model": {"name": "gpt", "preset": "small"},
+            "model": {"name": "gpt2", "preset": "small"},
             "data": {"source": "python-stdlib"},
             "training": {"globalBatchSize": 4, "steps": STEPS, "learningRate": 0.002, "seed": 7},
             "checkpoint": {"store": str(store), "everySteps": 20, "keep": 2},

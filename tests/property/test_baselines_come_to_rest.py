@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from controlplane.baselines import BASELINES
 from controlplane.domain.lifecycle import FINISHED, Stage
 from controlplane.domain.reason import ReasonCode
+from headrace.api.plan import ExecutionPlan
 from tests.builders import JobBuilder, World, a_cluster, a_job, a_node
 
 WORLDS = settings(
@@ -18,12 +19,19 @@ WORLDS = settings(
 NODES = st.lists(st.tuples(st.integers(1, 4), st.sampled_from("xxy")), min_size=1, max_size=4)
 
 
+PLANS = ("dp1", "dp2", "dp2-z3", "dp4-z2", "tp2", "tp3", "tp4", "dp2-tp2", "pp2.1f1b-ga4", "dp6")
+
+
 @st.composite
 def jobs(draw: st.DrawFn) -> JobBuilder:
     least = draw(st.sampled_from([1, 1, 2, 3]))
     job = a_job().wanting(least, least + draw(st.integers(0, 5)))
     job = job.with_batch(draw(st.sampled_from([0, 12, 60])))
-    if draw(st.integers(0, 6)) == 0:
+    if draw(st.integers(0, 2)) == 0:
+        plans = draw(st.lists(st.sampled_from(PLANS), min_size=1, max_size=5, unique=True))
+        ranks = [ExecutionPlan.parse(plan).ranks for plan in plans]
+        job = job.wanting(min(ranks), max(ranks)).with_batch(12).under(*plans)
+    elif draw(st.integers(0, 6)) == 0:
         job = job.wanting(least).running_a_command()
     if draw(st.booleans()):
         job = job.on_one_node()

@@ -36,7 +36,7 @@ def manifest(name: str, **spec: Any) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": {
             "accelerators": {"minimum": 1, "maximum": 4},
-            "model": {"name": "gpt"},
+            "model": {"name": "gpt2"},
             "data": {"source": "python-stdlib"},
             "training": {"globalBatchSize": 16, "steps": 400},
             "checkpoint": {"store": "/checkpoints"},

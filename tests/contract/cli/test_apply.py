@@ -140,7 +140,7 @@ def test_dry_run_without_a_control_plane_checks_what_it_can(tmp_path: Path) -> N
     lost = a_file(tmp_path, manifest("a", data={"source": "no/such/folder"}))
     refused = unpointed("apply", "--dry-run", "-f", lost)
     assert refused.exit_code == ExitCode.REFUSED
-    assert "wanted python-stdlib or digits, or an absolute path" in refused.stderr
+    assert "wanted python-stdlib, digits, random or an absolute path" in refused.stderr
 
 
 @pytest.mark.usefixtures("home")

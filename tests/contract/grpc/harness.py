@@ -55,7 +55,7 @@ def manifest(name: str = "train", **spec: Any) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": {
             "accelerators": {"minimum": 1, "maximum": 2},
-            "model": {"name": "gpt", "preset": "tiny"},
+            "model": {"name": "gpt2", "preset": "tiny"},
             "data": {"source": "python-stdlib"},
             "training": {"globalBatchSize": 8, "steps": 100},
             "checkpoint": {"store": "/checkpoints"},

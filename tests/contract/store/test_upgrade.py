@@ -52,6 +52,7 @@ def test_it_loads_and_has_exactly_its_jobs(folder: Path) -> None:
     assert {name: record.stage for name, record in jobs.items()} == STAGES
     assert {name: record.progress.step for name, record in jobs.items()} == STEPS
     assert [name for name, record in jobs.items() if record.withdrawn] == ["withdrawn"]
+    assert {record.job.spec.plans for record in jobs.values()} == {()}
     attempt = jobs["withdrawn"].attempt
     assert attempt is not None
     assert attempt.intent is Intent.END

@@ -15,6 +15,7 @@ from headrace.api.manifest import (
     parse,
 )
 from headrace.api.manifest_fields import quantity_bytes
+from headrace.api.models import PRESETS
 from headrace.api.refusal import Problem, field_paths
 from headrace.api.runtime import Runtime, refusals
 
@@ -24,7 +25,7 @@ GPT: dict[str, Any] = {
     "metadata": {"name": "gpt"},
     "spec": {
         "accelerators": {"minimum": 2, "maximum": 4},
-        "model": {"name": "gpt"},
+        "model": {"name": "gpt2"},
         "data": {"source": "python-stdlib"},
         "training": {"globalBatchSize": 16, "steps": 100},
         "checkpoint": {"store": "/checkpoints"},
@@ -97,7 +98,13 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     (GPT, "spec.accelerators.hostMemoryBytesEach", "16GB", "16Gi"),
     (GPT, "spec.accelerators.hostMemoryBytesEach", "9999Pi", "wanted at most"),
     (GPT, "spec.accelerators.tolerations", [{"value": "x"}], "is required"),
-    (GPT, "spec.model.preset", "huge", "wanted 'tiny'"),
+    (GPT, "spec.model.name", "gpt", "wanted 'gpt2', 'llama'"),
+    (GPT, "spec.model.preset", "Huge", "wanted text that matches"),
+    (GPT, "spec.plans", [], "wanted at least 1 entries"),
+    (GPT, "spec.plans", ["dp4"] * 65, "wanted at most 64 entries"),
+    (GPT, "spec.plans", ["dp4", "pp2"], "spec.plans[1]: wanted a plan such as"),
+    (GPT, "spec.plans", ["ga1-dp4"], "spec.plans[0]: wanted a plan such as"),
+    (GPT, "spec.plans", ["dp04"], "spec.plans[0]: wanted a plan such as"),
     (GPT, "spec.training.learningRate", float("inf"), "wanted a finite number"),
     (GPT, "spec.training.learningRate", 0, "wanted more than 0"),
     (GPT, "spec.training.precision", "fp8", "wanted 'fp32'"),
@@ -111,13 +118,43 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     (GPT, "spec.accelerators.maximum", 1, "wanted at least the minimum of 2"),
     (GPT, "spec.model", ABSENT, "exactly one of model and command, got neither"),
     (GPT, "spec.command", {"program": ["x"]}, "exactly one of model and command, got both"),
-    (GPT, "spec.data", ABSENT, "is required with the built-in model gpt"),
-    (GPT, "spec.training", ABSENT, "is required with the built-in model gpt"),
-    (GPT, "spec.checkpoint", ABSENT, "is required with the built-in model gpt"),
-    (GPT, "spec.data.source", "digits", "gpt learns from python-stdlib"),
-    (GPT, "spec.model.name", "vit", "vit learns from digits"),
-    (GPT, "spec.model.config", {"patchSize": 2}, "only vit has patches"),
-    (GPT, "spec.model.config", {"width": 128, "heads": 3}, "wanted a divisor of the width 128"),
+    (GPT, "spec.data", ABSENT, "is required with the built-in model gpt2"),
+    (GPT, "spec.training", ABSENT, "is required with the built-in model gpt2"),
+    (GPT, "spec.checkpoint", ABSENT, "is required with the built-in model gpt2"),
+    (GPT, "spec.data.source", "digits", "gpt2 learns from python-stdlib, random or a path"),
+    (GPT, "spec.model.name", "vit", "vit learns from digits or random, got 'python-stdlib'"),
+    (
+        GPT,
+        "spec.model.preset",
+        "huge",
+        "spec.model.preset: wanted one of tiny, small, 124m, 1.26b, 1.5b for gpt2, got 'huge'",
+    ),
+    (GPT, "spec.model.config", {"patchSize": 2}, "spec.model.config.patchSize: wanted none"),
+    (
+        GPT,
+        "spec.model.config",
+        {"hiddenSize": 128, "numAttentionHeads": 3},
+        "spec.model.config.numAttentionHeads: wanted a divisor of the hidden width 128",
+    ),
+    (GPT, "spec.model.config", {"numDecoderLayers": 2}, "config.numDecoderLayers: wanted 0 for"),
+    (GPT, "spec.model.config", {"numKeyValueHeads": 2}, "config.numKeyValueHeads: wanted as many"),
+    (
+        GPT,
+        "spec.model",
+        {"name": "bert", "config": {"tieWordEmbeddings": False}},
+        "config.tieWordEmbeddings: wanted true for bert",
+    ),
+    (GPT, "spec.model.config", {"vocabSize": 255}, "vocabSize: text is read as bytes"),
+    (GPT, "spec.model", {"name": "gpt2", "weights": "/w", "preset": "tiny"}, "none beside weights"),
+    (
+        GPT,
+        "spec.model",
+        {"name": "gpt2", "weights": "/w", "config": {"hiddenSize": 64}},
+        "spec.model.config: wanted none beside weights",
+    ),
+    (GPT, "spec.plans", ["dp4", "dp2", "dp4"], "spec.plans[2]: wanted every plan once, got dp4"),
+    (GPT, "spec.plans", ["dp4", "dp8"], "spec.plans[1]: dp8 takes 8 accelerators, the job 2 to 4"),
+    (COMMAND, "spec.plans", ["dp2"], "belongs to a built-in model"),
     (GPT, "spec.training.warmupSteps", 101, "wanted at most 100"),
     (GPT, "spec.training.globalBatchSize", 1, "a sample for each of at least 2"),
     (GPT, "spec.retries", {"backoffSeconds": 9, "backoffMaxSeconds": 8}, "wanted at least backoff"),
@@ -147,11 +184,78 @@ def test_a_rigid_job_needs_a_batch_that_divides() -> None:
     assert the_job(changed(GPT, "spec.accelerators", {"minimum": 3, "maximum": 4}))
 
 
+VIT = changed(changed(GPT, "spec.model.name", "vit"), "spec.data.source", "digits")
+
+
 def test_a_vit_has_no_sequence() -> None:
-    vit = changed(changed(GPT, "spec.model.name", "vit"), "spec.data.source", "digits")
-    assert the_job(vit)
-    problem = the_problem(changed(vit, "spec.data.sequenceLength", 8))
+    assert the_job(VIT)
+    problem = the_problem(changed(VIT, "spec.data.sequenceLength", 8))
     assert problem.field == "spec.data.sequenceLength"
+
+
+def test_who_learns_digits_has_their_size() -> None:
+    large = changed(VIT, "spec.model.preset", "86m")
+    assert (
+        "8x8 pixels of one colour in 10 classes, the model reads 224x224 pixels of 3 in 1000"
+        in (the_problem(large).message)
+    )
+    assert the_job(changed(large, "spec.data.source", "random"))
+    sizes = {"imageSize": 8, "patchSize": 4, "numChannels": 1, "vocabSize": 10}
+    assert the_job(changed(large, "spec.model.config", sizes))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_can_be_named(preset: str) -> None:
+    family, _, name = preset.partition("-")
+    job = changed(GPT, "spec.model", {"name": family, "preset": name})
+    model = the_job(changed(job, "spec.data.source", "random")).spec.model
+    assert model is not None
+    assert model.shape() == PRESETS[preset]
+    if family != "vit":
+        assert the_job(job)
+
+
+def test_the_smallest_preset_is_taken_unless_there_are_weights() -> None:
+    model = the_job(GPT).spec.model
+    assert model is not None
+    assert (model.preset, model.shape()) == ("tiny", PRESETS["gpt2-tiny"])
+    written = changed(GPT, "spec.model.preset", "tiny")
+    assert canonical_json(the_job(GPT)) == canonical_json(the_job(written))
+    own = the_job(changed(GPT, "spec.model", {"name": "llama", "weights": "/models/own"}))
+    assert own.spec.model is not None
+    assert (own.spec.model.preset, own.spec.model.shape()) == (None, None)
+    assert TrainingJob.model_validate_json(canonical_json(own)) == own
+
+
+def test_plans_take_the_place_of_the_rules_for_data_parallel_sizes() -> None:
+    rigid = changed(GPT, "spec.accelerators", {"minimum": 3})
+    assert the_job(changed(rigid, "spec.plans", ["pp3.1f1b-ga4"])).spec.plans == ("pp3.1f1b-ga4",)
+
+
+def test_a_plan_must_keep_micro_batches_small() -> None:
+    job = changed(GPT, "spec.training.microBatchSizeMax", 4)
+    assert the_job(changed(job, "spec.plans", ["dp4", "dp2-ga2"]))
+    problem = the_problem(changed(job, "spec.plans", ["dp4", "dp2"]))
+    assert (problem.path, problem.message) == (
+        ("spec", "plans", 1),
+        "dp2 means micro-batches of 8 samples, microBatchSizeMax is 4",
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "plan", "words"),
+    [
+        ("gpt2", "tp4", ""),
+        ("gpt2", "dp3", "dp3 parts 16 samples into 3, which does not go"),
+        ("bert", "pp2.1f1b-ga4", "bert is not split, only gpt2 and llama are"),
+    ],
+)
+def test_what_can_be_said_of_a_plan_without_knowing_sizes_is_said(
+    family: str, plan: str, words: str
+) -> None:
+    job = changed(GPT, "spec.model", {"name": family, "weights": "/w"})
+    found = parse(changed(job, "spec.plans", [plan]))
+    assert words in str(found[0]) if isinstance(found, tuple) else not words
 
 
 @pytest.mark.parametrize(
@@ -161,7 +265,7 @@ def test_a_vit_has_no_sequence() -> None:
         ("spec.service_class", "serviceClass"),
         ("spec.training.learning-rate", "learningRate"),
         ("spec.globalBatchSize", "spec.training.globalBatchSize"),
-        ("spec.model.config.layer", "layers"),
+        ("spec.model.config.numLayers", "numHiddenLayers"),
         ("spec.zzz", ""),
     ],
 )
@@ -171,7 +275,7 @@ def test_the_nearest_right_name_is_told(path: str, nearest: str) -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    document = changed(changed(GPT, "spec.trainin", {}), "spec.model.name", "bert")
+    document = changed(changed(GPT, "spec.trainin", {}), "spec.model.name", "gpt3")
     found = parse(document)
     assert isinstance(found, tuple)
     assert {each.field for each in found} == {"spec.trainin", "spec.model.name"}
@@ -206,7 +310,7 @@ def test_a_quantity_in_kibibytes_loses_no_byte(number: int) -> None:
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 SPECS = st.fixed_dictionaries(
     {
-        "model": st.just({"name": "gpt"}),
+        "model": st.just({"name": "gpt2"}),
         "data": st.just({"source": "python-stdlib"}),
         "training": st.fixed_dictionaries(
             {

@@ -17,7 +17,7 @@ kind: TrainingJob
 metadata:
   name: a
 spec:
-  model: {name: gpt}
+  model: {name: gpt2}
   data:
     source: python-stdlib
   training:
@@ -40,10 +40,10 @@ def test_a_right_manifest_is_read() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "place"),
     [
-        ("  model: {name: gpt}", "  modle: {name: gpt}", "job.yaml:6: spec.modle"),
+        ("  model: {name: gpt2}", "  modle: {name: gpt2}", "job.yaml:6: spec.modle"),
         ("    steps: 10\n", "", "job.yaml:9: spec.training.steps: is required"),
         ("    steps: 10", "    steps: 1.5", "job.yaml:11: spec.training.steps"),
-        ("name: gpt", "name: bert", "job.yaml:6: spec.model.name"),
+        ("name: gpt2", "name: gpt3", "job.yaml:6: spec.model.name"),
         (
             "/c}",
             "/c}\n  env:\n  - {name: A, value: ''}\n  - {name: '1', value: ''}",

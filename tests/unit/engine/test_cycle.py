@@ -17,6 +17,7 @@ from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.engine.cycle import run_cycle
+from headrace.api.plan import ExecutionPlan
 from tests.builders import World, a_cluster, a_job, a_node, started
 
 EITHER_POLICY = pytest.mark.parametrize("policy", sorted(BASELINES))
@@ -250,6 +251,41 @@ def test_a_broken_policy_leaves_jobs_running_and_says_so(policy: Callable[..., o
     assert world.code("a") is ReasonCode.POLICY_REFUSED
     assert world.job("s").reason is None
     assert world.cycle(usable=False).changes_nothing
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        ("tp4", "tensor-parallel ranks of tp4 would be on several nodes"),
+        ("dp4-z3", "dp4-z3 is none of its plans"),
+        ("dp2", "plan dp2 does not occupy 4 accelerators"),
+        ("dp4-ga3", "batch 8 does not divide by plan dp4-ga3"),
+        ("dp4", "plan dp4 means micro-batches of 2, which is too many"),
+        ("pp4.1f1b-ga8", ""),
+    ],
+)
+def test_a_plan_that_cannot_be_laid_out_so_is_not_started(plan: str, words: str) -> None:
+    def plans(snapshot: ClusterSnapshot) -> Decision:
+        decision = equal_share(snapshot)
+        wrong = replace(decision.targets[JobUid("a")], plan=ExecutionPlan.parse(plan))
+        return replace(decision, targets={JobUid("a"): wrong})
+
+    job = a_job("a").wanting(4).with_batch(8, micro=1)
+    named = ("tp4", "dp2", "dp4-ga3", "dp4", "pp4.1f1b-ga8")
+    world = a_cluster().with_nodes(2, 2).submit(job.under("dp4-ga2", *named)).under(plans)
+    refused = world.cycle(usable=not words).refused
+    assert any(words in sentence for sentence in refused) == bool(words)
+
+
+def test_who_names_no_plans_is_data_parallel_whatever_a_policy_says() -> None:
+    def pipelines(snapshot: ClusterSnapshot) -> Decision:
+        decision = equal_share(snapshot)
+        wrong = replace(decision.targets[JobUid("a")], plan=ExecutionPlan.parse("pp2.1f1b-ga2"))
+        return replace(decision, targets={JobUid("a"): wrong})
+
+    world = a_cluster().with_nodes(1, 2).submit(a_job("a").wanting(2).with_batch(8))
+    (refused,) = world.under(pipelines).cycle(usable=False).refused
+    assert refused == "a names no plans and runs data parallel, not as pp2.1f1b-ga2"
 
 
 def test_duties_are_done_under_a_broken_policy_too() -> None:

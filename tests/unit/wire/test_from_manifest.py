@@ -23,7 +23,7 @@ def a_manifest(**spec: Any) -> str:
             "kind": "TrainingJob",
             "metadata": {"name": "train", "namespace": "team"},
             "spec": {
-                "model": {"name": "gpt"},
+                "model": {"name": "gpt2"},
                 "data": {"source": "python-stdlib"},
                 "training": {"globalBatchSize": 32, "steps": 500, "microBatchSizeMax": 4},
                 "checkpoint": {"store": "/c"},
@@ -115,7 +115,7 @@ def test_two_spellings_of_one_wish_are_the_same_text() -> None:
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"model": {"name": "gpt", "preset": "small"}}, "spec.model"),
+        ({"model": {"name": "gpt2", "preset": "small"}}, "spec.model"),
         ({"data": {"source": "/text"}}, "spec.data"),
         (
             {"training": {"globalBatchSize": 64, "steps": 500}},

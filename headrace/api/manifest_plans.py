@@ -1,0 +1,68 @@
+"""Whether the plans that a manifest names can run its model."""
+
+from collections.abc import Iterator
+
+from pydantic_core import PydanticCustomError
+
+from headrace.api.feasible_plans import infeasible
+from headrace.api.manifest_model import Model
+from headrace.api.manifest_part import broken
+from headrace.api.models import SPLITTABLE, ModelShape
+from headrace.api.plan import ExecutionPlan
+
+
+def breaches_of_plans(
+    plans: tuple[str, ...],
+    model: Model,
+    *,
+    fewest: int,
+    most: int,
+    sequence_length: int,
+    global_batch_size: int,
+    micro_batch_size_max: int,
+) -> Iterator[PydanticCustomError]:
+    """The first thing that is wrong with each plan.
+
+    Args:
+        plans: In short form.
+        model: What they must be able to run.
+        fewest: Accelerators that the job takes at least.
+        most: Accelerators that it takes at most.
+        sequence_length: Tokens of a sample; 0 leaves it to the model.
+        global_batch_size: Samples of a step.
+        micro_batch_size_max: Most samples that a rank may hold at once; 0 for no limit.
+    """
+    shape = model.shape(sequence_length)
+    for index, text in enumerate(plans):
+        plan = ExecutionPlan.parse(text)
+        first = plans.index(text)
+        sentence = ""
+        if first < index:
+            sentence = f"wanted every plan once, got {text} as plans[{first}] too"
+        elif not fewest <= plan.ranks <= most:
+            size = str(fewest) if fewest == most else f"{fewest} to {most}"
+            sentence = f"{text} takes {plan.ranks} accelerators, the job {size}"
+        else:
+            sentence = _unfit(model, shape, plan, global_batch_size) or _too_large(
+                plan, global_batch_size, micro_batch_size_max
+            )
+        if sentence:
+            yield broken(f"plans.{index}", sentence)
+
+
+def _unfit(model: Model, shape: ModelShape | None, plan: ExecutionPlan, batch: int) -> str:
+    if shape is not None:
+        problem = infeasible(shape, plan, global_batch_size=batch)
+        return f"{plan}: {problem.message}" if problem is not None else ""
+    # The sizes are in the weights' folder; what they do not divide is seen when the ranks start.
+    if plan.ranks > plan.data_parallel and model.name not in SPLITTABLE:
+        return f"{plan}: {model.name} is not split, only {' and '.join(sorted(SPLITTABLE))} are"
+    parts = plan.data_parallel * plan.accumulation_steps
+    return f"{plan} parts {batch} samples into {parts}, which does not go" if batch % parts else ""
+
+
+def _too_large(plan: ExecutionPlan, batch: int, most: int) -> str:
+    size = batch // (plan.data_parallel * plan.accumulation_steps)
+    if not most or size <= most:
+        return ""
+    return f"{plan} means micro-batches of {size} samples, microBatchSizeMax is {most}"
