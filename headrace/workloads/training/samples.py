@@ -139,7 +139,7 @@ class MaskedTokens:
         places = torch.stack(
             [
                 torch.randperm(length, generator=chance)[:masked]
-                for chance in _chances(0, "mask", indices)
+                for chance in _chances(self._seed, "mask", indices)
             ]
         )
         targets = torch.full_like(window, NOT_COUNTED)
