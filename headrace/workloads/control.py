@@ -2,7 +2,7 @@
 
 The actor writes ``launch.json`` before the start, ``plan`` to ask for another plan on the same
 accelerators, and ``stop`` to ask for a planned stop. The unit writes ``rendezvous`` (unit 0),
-``progress.jsonl`` (rank 0) and, at the end, ``exit.json``.
+``progress.jsonl`` and ``changes.jsonl`` (rank 0) and, at the end, ``exit.json``.
 """
 
 import json
@@ -171,6 +171,12 @@ class ControlFolder:
         except OSError as error:
             # A full disk of the node loses a line for people, which is no reason to lose work.
             sys.stderr.write(f"progress of step {step} could not be told: {error}\n")
+
+    def changed(self, change: Mapping[str, Any]) -> None:
+        """Append one line about a change of plan on the way."""
+        if self.path is not None:
+            with (self.path / "changes.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(change) + "\n")
 
     def exit(self, outcome: str, *, step: int = 0, reason: str = "", message: str = "") -> int:
         """Say how it ended; returns the exit status."""

@@ -19,11 +19,13 @@ Manifest = dict[str, Any]
 Fork = Callable[[dict[str, str], Path], int]
 
 
-def until(holds: Callable[[], bool], what: Callable[[], str]) -> None:
+def until(
+    holds: Callable[[], bool], what: Callable[[], str], seconds: float = DEADLINE_SECONDS
+) -> None:
     """Wait for a condition; a deadline far beyond any slow machine ends a hopeless wait."""
     waited = 0.0
     while not holds():
-        if waited > DEADLINE_SECONDS:
+        if waited > seconds:
             raise AssertionError(f"waited in vain: {what()}")
         _NEVER_SET.wait(0.02)
         waited += 0.02
@@ -118,6 +120,18 @@ class Attempt:
         )
         assert max(self.losses(), default=0) >= step, self.units[0].output
         return self
+
+    def changes(self) -> list[dict[str, Any]]:
+        """Every change of plan that rank 0 told."""
+        file = self.units[0].folder / "changes.jsonl"
+        text = file.read_text() if file.exists() else ""
+        return [json.loads(line) for line in text.split("\n")[:-1]]
+
+    def ask_for(self, plan: str) -> None:
+        """Ask for another plan on the same ranks."""
+        draft = self.units[0].folder / ".plan"
+        draft.write_text(plan)
+        draft.replace(draft.with_name("plan"))
 
     def stop(self) -> "Attempt":
         """Ask every unit for a planned stop."""

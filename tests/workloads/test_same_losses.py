@@ -6,7 +6,7 @@ import pytest
 
 from headrace.workloads.checkpoints import JobCheckpoints
 from headrace.workloads.storage import LocalStorage
-from tests.workloads.attempts import Agent, Fork, a_manifest
+from tests.workloads.attempts import Agent, Fork, a_manifest, until
 
 COMPARED_STEPS = 50
 TOLERANCE = 1e-4
@@ -58,3 +58,39 @@ def test_four_then_two_then_four_ranks_go_on_as_one_run(
     _assert_same(losses, alone)
     newest = JobCheckpoints(LocalStorage(store), "job-1").whole()[-1].marker
     assert (newest.step, newest.attempt, newest.plan) == (max(losses), 3, "dp4")
+
+
+def test_the_plan_changes_while_the_ranks_stay(
+    agent: Agent, store: Path, alone: dict[int, float]
+) -> None:
+    run = agent.start(a_manifest(store, steps=ENDLESS), 4, plan="dp4").reaches(8)
+    for number, plan in enumerate(["tp2-pp2.1f1b-ga2", "dp4-z3-gc"], start=1):
+        run.ask_for(plan)
+        until(lambda number=number: len(run.changes()) == number, lambda: run.units[0].output)  # type: ignore[misc]
+    run.reaches(COMPARED_STEPS).stop()
+    assert len(run.outcomes()) == 1
+    _assert_same(run.losses(), alone)
+    first, second = run.changes()
+    assert (first["from"], first["to"]) == ("dp4", "tp2-pp2.1f1b-ga2")
+    assert (second["from"], second["to"]) == ("tp2-pp2.1f1b-ga2", "dp4-z3-gc")
+    assert second["step"] > first["step"] >= 8
+    for change in (first, second):
+        assert change["seconds"]["stood_still"] >= change["seconds"]["moments"] > 0
+    marker = JobCheckpoints(LocalStorage(store), "job-1").whole()[-1].marker
+    assert marker.plan == "dp4-z3-gc"
+    again = agent.start(a_manifest(store, steps=ENDLESS), 2, attempt=2, plan="pp2.1f1b-ga4")
+    assert min(again.reaches(marker.step + 2).stop().losses()) == marker.step + 1
+
+
+def test_a_plan_that_cannot_be_is_refused_and_training_goes_on(agent: Agent, store: Path) -> None:
+    run = agent.start(a_manifest(store, steps=ENDLESS), 2).reaches(3)
+    for plan, sentence in [
+        ("dp4", "plan dp4 is for 4 ranks, but there are 2"),
+        ("dp2-ga5", "plan dp2-ga5: "),
+        ("fast", "wanted a plan such as"),
+    ]:
+        run.ask_for(plan)
+        until(lambda said=sentence: said in run.units[0].output, lambda: run.units[0].output)  # type: ignore[misc]
+    run.reaches(max(run.losses()) + 2).stop()
+    assert {outcome for outcome, _ in run.outcomes()} == {"Stopped"}
+    assert run.changes() == []

@@ -1,12 +1,10 @@
 """Which samples belong to which step: a function of seed and step alone.
 
 An epoch is one permutation of all samples. Step ``s`` takes the next ``global_batch_size`` of the
-endless sequence of epochs; a rank takes its contiguous part of them and cuts it into
-micro-batches.
+endless sequence of epochs; a replica takes its contiguous part of them.
 """
 
 import zlib
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -43,9 +41,3 @@ class SampleOrder:
             self._permutation = torch.randperm(self._samples, generator=generator)
             self._epoch = epoch
         return self._permutation
-
-
-def parts(indices: Tensor, count: int) -> list[Tensor]:
-    """``count`` contiguous parts whose sizes differ by at most one."""
-    bounds = [len(indices) * part // count for part in range(count + 1)]
-    return [indices[low:high] for low, high in pairwise(bounds)]

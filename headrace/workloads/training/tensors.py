@@ -181,7 +181,7 @@ def _writer(storage: Storage, location: str) -> Any:
         from torch.distributed.checkpoint import FileSystemWriter
 
         return FileSystemWriter(location, sync_files=True)
-    return _fsspec().FsspecWriter(location)
+    return _fsspec().FsspecWriter(location, sync_files=False)  # a URL has no fsync
 
 
 def _reader(storage: Storage, location: str) -> Any:

@@ -2,10 +2,12 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
+from headrace.api.feasible_plans import infeasible
+from headrace.api.models import ModelShape
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.control import (
     STOPPED,
@@ -22,8 +24,10 @@ from headrace.workloads.training.planned import PlannedModel
 from headrace.workloads.training.samples import Samples
 from headrace.workloads.training.saving import Saver
 from headrace.workloads.training.spec import TrainingSpec
-from headrace.workloads.training.switching import switched
+from headrace.workloads.training.switching import Breakdown, switched
 from headrace.workloads.training.world import World, lost_contact
+
+_PLAN_LIMIT_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -72,6 +76,83 @@ class Parts:
     chronicle: Chronicle
 
 
+@dataclass(slots=True)
+class Change:
+    """A change of plan on the way.
+
+    Attributes:
+        before: The plan that was left.
+        after: The plan that was taken up.
+        step: Last step under the plan that was left.
+        took: Where the time went between the two.
+        first_step_seconds: Time of the first step after it; None before it is done.
+    """
+
+    before: str
+    after: str
+    step: int
+    took: Breakdown
+    first_step_seconds: float | None = None
+
+    def told(self, usual_step_seconds: float) -> dict[str, object]:
+        """For the agent: the breakdown, and for how long training stood still.
+
+        Args:
+            usual_step_seconds: Time of a later step under the new plan.
+        """
+        first = self.first_step_seconds or 0.0
+        still = self.took.seconds + max(0.0, first - usual_step_seconds)
+        seconds = {**asdict(self.took), "first_step": first, "stood_still": still}
+        return {
+            "from": self.before,
+            "to": self.after,
+            "step": self.step,
+            "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        }
+
+
+class Wish:
+    """The plan that the agent asks for, as rank 0 sees it.
+
+    Attributes:
+        plan: What was asked for and is possible; None if nothing was.
+    """
+
+    def __init__(self, given: Parts, shape: ModelShape) -> None:
+        self.plan: ExecutionPlan | None = None
+        self._given = given
+        self._shape = shape
+        self._text = ""
+
+    def look(self, current: ExecutionPlan) -> bool:
+        """Whether another plan than the current one is asked for."""
+        given = self._given
+        if given.world.rank != 0:
+            return False
+        text = given.control.wanted_plan()
+        if text != self._text:
+            self._text = text
+            self.plan = self._read(text) if text else None
+        return self.plan is not None and self.plan != current
+
+    def _read(self, text: str) -> ExecutionPlan | None:
+        given = self._given
+        try:
+            plan = ExecutionPlan.parse(text)
+            if plan.ranks != given.world.size:
+                raise ValueError(
+                    f"plan {text} is for {plan.ranks} ranks, but there are {given.world.size}"
+                )
+            refused = infeasible(self._shape, plan, global_batch_size=given.spec.global_batch_size)
+            if refused is not None:
+                raise ValueError(f"plan {text}: {refused.message}")
+        except ValueError as error:
+            # Training goes on as it was: a wish is no reason to lose work.
+            given.chronicle.say(f"no change of plan: {error}")
+            return None
+        return plan
+
+
 class Trainer:
     """Trains from where the state stands to the last step, a stop, or a failure.
 
@@ -84,6 +165,8 @@ class Trainer:
         self._given = given
         self.model = model
         self.progress = progress
+        self._wish = Wish(given, model.shape)
+        self._change: Change | None = None
         spec = given.spec
         self._order = SampleOrder(
             samples=given.samples.count,
@@ -135,9 +218,9 @@ class Trainer:
         step = progress.step + 1
         inputs, targets = self._samples_of(step)
         loss = self.model.gradients(inputs, targets)
-        wanted = self._wanted_plan()
+        wanted = self._wish.look(self.model.plan)
         mean, stop, save, switch = given.world.added(
-            [loss, given.stop.asked(), self._save_is_due(began), wanted is not None]
+            [loss, given.stop.asked(), self._save_is_due(began), wanted]
         )
         if not math.isfinite(mean):
             raise WorkloadError(
@@ -150,6 +233,7 @@ class Trainer:
         progress.loss = mean
         progress.step_seconds = time.monotonic() - began
         self._tell()
+        self._tell_change()
         return Wishes(stop > 0, save > 0, switch > 0)
 
     def _samples_of(self, step: int) -> tuple[Tensor, Tensor]:
@@ -182,25 +266,29 @@ class Trainer:
 
     # -- changing the plan ----------------------------------------------------------------
 
-    def _wanted_plan(self) -> ExecutionPlan | None:
-        """The plan that the agent asks for, if it is another one; rank 0 looks."""
-        if self._given.world.rank != 0:
-            return None
-        text = self._given.control.wanted_plan()
-        if not text or text == str(self.model.plan):
-            return None
-        return ExecutionPlan.parse(text)
-
     def _switch(self) -> None:
         """Go on under the plan that rank 0 was asked for, without leaving the process."""
         given = self._given
         key = f"plan/{self.progress.step}"
         if given.world.rank == 0:
-            given.rendezvous.put(key, str(self._wanted_plan() or self.model.plan))
-        plan = ExecutionPlan.parse(given.rendezvous.outcome(key, 60.0))
+            given.rendezvous.put(key, str(self._wish.plan or self.model.plan))
+        plan = ExecutionPlan.parse(given.rendezvous.outcome(key, _PLAN_LIMIT_SECONDS))
         before = self.model.plan
         self.model, took = switched(self.model, plan)
+        self._change = Change(str(before), str(plan), self.progress.step, took)
         given.chronicle.say(
             f"changed from {before} to {plan} after step {self.progress.step} in "
             f"{took.seconds:.2f} s"
         )
+
+    def _tell_change(self) -> None:
+        """Say what a change cost, once a second step shows how long a step takes now."""
+        change = self._change
+        if change is None:
+            return
+        if change.first_step_seconds is None:
+            change.first_step_seconds = self.progress.step_seconds
+            return
+        self._change = None
+        if self._given.world.rank == 0:
+            self._given.control.changed(change.told(self.progress.step_seconds))

@@ -1,0 +1,111 @@
+"""One rank of the plan matrix: trains under many plans in one process, told by environment.
+
+``python -m tests.workloads.plan_ranks``, or forked by ``zygote``. A *walk* is a list of plans; it
+begins anew from the seed and changes the plan in memory, after the same number of steps each time.
+"""
+
+import json
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from headrace.api.models import PRESETS, ModelShape, resized
+from headrace.api.plan import ExecutionPlan
+from headrace.workloads.training.optimiser import Schedule
+from headrace.workloads.training.order import SampleOrder
+from headrace.workloads.training.planned import PlannedModel
+from headrace.workloads.training.samples import Samples, open_samples
+from headrace.workloads.training.switching import fill_initial, switched
+from headrace.workloads.training.world import World
+
+GLOBAL_BATCH = 16
+SEED = 7
+SHAPES = {
+    "gpt2": resized(PRESETS["gpt2-tiny"], layers=4, hidden=32, sequence_length=32),
+    "llama": resized(PRESETS["llama-tiny"], hidden=32, sequence_length=32),
+    "bert": resized(PRESETS["bert-tiny"], hidden=32, sequence_length=32),
+    "roberta": resized(PRESETS["roberta-tiny"], hidden=32, sequence_length=32),
+    "t5": resized(PRESETS["t5-tiny"], hidden=32, sequence_length=32),
+    "vit": PRESETS["vit-tiny"],
+}
+
+
+class Training:
+    """Steps of one model, whatever the plan."""
+
+    def __init__(self, shape: ModelShape, world: World) -> None:
+        self.shape, self.world = shape, world
+        source = "digits" if shape.family == "vit" else "python-stdlib"
+        self._samples: Samples = open_samples(source, shape, SEED)
+        self._order = SampleOrder(
+            samples=self._samples.count, global_batch_size=GLOBAL_BATCH, seed=SEED
+        )
+        self._schedule = Schedule(3e-3, 5, 1000)
+
+    def begun(self, plan: ExecutionPlan) -> PlannedModel:
+        """The model at step 0."""
+        model = PlannedModel(
+            self.shape,
+            plan,
+            self.world,
+            precision="fp32",
+            global_batch_size=GLOBAL_BATCH,
+            weight_decay=0.01,
+        )
+        fill_initial(model, SEED)
+        return model
+
+    def losses(self, model: PlannedModel, steps: int, first: int) -> list[float]:
+        """Train some steps; ranks that the plan does not use only listen."""
+        found = []
+        for step in range(first, first + steps):
+            loss = torch.zeros(())
+            if model.is_member:
+                inputs, targets = self._samples.batch(model.mine(self._order.of_step(step)))
+                loss = model.gradients(inputs, targets)
+            found += self.world.added([loss])
+            if model.is_member:
+                model.update(self._schedule.rate(step))
+        return found
+
+    def walked(self, plans: list[str], steps: int) -> list[float]:
+        """Losses along a walk."""
+        model: PlannedModel | None = None
+        found: list[float] = []
+        for text in plans:
+            plan = ExecutionPlan.parse(text)
+            model = self.begun(plan) if model is None else switched(model, plan)[0]
+            found += self.losses(model, steps, len(found) + 1)
+        return found
+
+
+def main() -> int:
+    """Train what the environment tells; rank 0 writes the losses."""
+    warnings.simplefilter("ignore")
+    asked: dict[str, Any] = json.loads(os.environ["TEST_WALKS"])
+    rank, port = int(os.environ["TEST_RANK"]), int(os.environ["TEST_PORT"])
+    torch.set_num_threads(1)
+    store = dist.TCPStore("127.0.0.1", port, None, rank == 0, wait_for_workers=False)
+    world = World(store, rank=rank, size=asked["ranks"], device=torch.device("cpu"))
+    training = Training(SHAPES[asked["model"]], world)
+    with Path(os.environ["TEST_OUTPUT"] + f".{rank}").open("w") as output:
+        for walk in asked["walks"]:
+            try:
+                line = {"walk": walk, "losses": training.walked(walk, asked["steps"])}
+            except Exception:
+                line = {"walk": walk, "error": traceback.format_exc()}
+            output.write(json.dumps(line) + "\n")
+            output.flush()
+            if "error" in line:
+                return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
