@@ -1,9 +1,56 @@
-"""Why a plan cannot train a model."""
+"""Which plans can train a model, and why another one cannot.
 
+What is combined is what this release's trainer runs; see ``docs/plans.md``.
+"""
+
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
-from headrace.api.models import ModelShape
-from headrace.api.plan import ExecutionPlan
+from headrace.api.memory import FP32, GIB, PeakMemory, estimated_peak_bytes
+from headrace.api.models import SPLITTABLE, ModelShape
+from headrace.api.plan import ExecutionPlan, PipelineSchedule
+
+_FEWEST_OF_GPIPE = 2
+"""A single micro-batch is no pipeline."""
+
+
+class InfeasibleReason(StrEnum):
+    """Why a plan cannot train a model. Closed: tables and tests count by these."""
+
+    DOES_NOT_DIVIDE = "DoesNotDivide"
+    DOES_NOT_FIT = "DoesNotFit"
+    TENSOR_PARALLEL_ACROSS_NODES = "TensorParallelAcrossNodes"
+    NOT_SUPPORTED_BY_FAMILY = "NotSupportedByFamily"
+    NOT_COMBINED = "NotCombined"
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """Where a plan would run.
+
+    Attributes:
+        accelerator_bytes: Memory of one accelerator that the job may use.
+        host_bytes: Memory of one node that the job may use; None for enough.
+        placement: Accelerators of each node, in the order of ranks; empty for all on one node.
+    """
+
+    accelerator_bytes: int
+    host_bytes: int | None = None
+    placement: tuple[int, ...] = ()
+
+    def nodes_of(self, ranks: int) -> list[int]:
+        """The node of each rank.
+
+        Raises:
+            ValueError: The placement is one of another number of accelerators.
+        """
+        placement = self.placement or (ranks,)
+        if sum(placement) != ranks or min(placement) < 1:
+            counts = " + ".join(map(str, placement))
+            raise ValueError(f"placement: wanted {ranks} accelerators in all, got {counts}")
+        return [node for node, count in enumerate(placement) for _ in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,21 +58,306 @@ class Infeasible:
     """Why not.
 
     Attributes:
+        reason: Of the closed set.
         message: What was wanted, what came, what would help.
+        missing_bytes: By how much it does not fit, if that is why.
     """
 
+    reason: InfeasibleReason
     message: str
+    missing_bytes: int = 0
 
 
 def infeasible(
-    shape: ModelShape, plan: ExecutionPlan, *, global_batch_size: int
+    shape: ModelShape,
+    plan: ExecutionPlan,
+    *,
+    global_batch_size: int,
+    sequence_length: int = 0,
+    precision: str = FP32,
+    hardware: Hardware | None = None,
 ) -> Infeasible | None:
-    """Why the plan cannot train the model; None if it can."""
-    parts = plan.data_parallel * plan.accumulation_steps
-    if global_batch_size % parts:
-        return Infeasible(
-            f"wanted a globalBatchSize that {parts} micro-batches divide, got {global_batch_size}"
+    """Why the plan cannot train the model; None if it can.
+
+    Args:
+        shape: The model.
+        plan: The plan.
+        global_batch_size: Samples of a step.
+        sequence_length: Positions of a sample; 0 for the model's own.
+        precision: ``fp32`` or ``bf16``.
+        hardware: Where it would run; without it, memory and nodes are not asked about.
+    """
+    for found in _form_problems(shape, plan, global_batch_size):
+        return found
+    if hardware is None:
+        return None
+    across = _across_nodes(plan, hardware)
+    if across is not None:
+        return across
+    needed = estimated_peak_bytes(
+        shape,
+        plan,
+        global_batch_size,
+        sequence_length=sequence_length,
+        precision=precision,
+    )
+    return _no_room(shape, plan, needed, hardware, global_batch_size)
+
+
+def feasible_plans(
+    shape: ModelShape,
+    accelerators: int,
+    global_batch_size: int,
+    hardware: Hardware | None = None,
+    *,
+    sequence_length: int = 0,
+    precision: str = FP32,
+) -> tuple[ExecutionPlan, ...]:
+    """All plans that can train the model on exactly so many accelerators, in a fixed order.
+
+    For arguments see `infeasible`; for those that cannot, and why, `judged_plans`.
+    """
+    judged = judged_plans(
+        shape,
+        accelerators,
+        global_batch_size,
+        hardware,
+        sequence_length=sequence_length,
+        precision=precision,
+    )
+    return tuple(plan for plan, problem in judged if problem is None)
+
+
+def judged_plans(
+    shape: ModelShape,
+    accelerators: int,
+    global_batch_size: int,
+    hardware: Hardware | None = None,
+    *,
+    sequence_length: int = 0,
+    precision: str = FP32,
+) -> Iterator[tuple[ExecutionPlan, Infeasible | None]]:
+    """Every plan for exactly so many accelerators, with the reason if it cannot train the model.
+
+    Data parallelism comes first, then what splits the model; within a layout the less that is
+    shared, computed again or moved, the earlier. For arguments see `infeasible`.
+    """
+    for plan in _candidates(accelerators, global_batch_size):
+        yield (
+            plan,
+            infeasible(
+                shape,
+                plan,
+                global_batch_size=global_batch_size,
+                sequence_length=sequence_length,
+                precision=precision,
+                hardware=hardware,
+            ),
         )
+
+
+def _candidates(accelerators: int, global_batch_size: int) -> Iterator[ExecutionPlan]:
+    if accelerators < 1 or global_batch_size < 1:
+        raise ValueError(
+            "wanted at least one accelerator and a global batch of at least one sample, got "
+            f"{accelerators} and {global_batch_size}"
+        )
+    for pipeline, tensor in _splits(accelerators):
+        data = accelerators // (pipeline * tensor)
+        schedules = tuple(PipelineSchedule) if pipeline > 1 else (None,)
+        dimensions = itertools.product(
+            schedules,
+            (False, True),
+            range(4),
+            (False, True),
+            _accumulations(global_batch_size, data, pipeline),
+        )
+        for schedule, offload, zero, checkpointing, steps in dimensions:
+            yield ExecutionPlan(
+                data_parallel=data,
+                accumulation_steps=steps,
+                tensor_parallel=tensor,
+                pipeline_parallel=pipeline,
+                schedule=schedule,
+                zero_stage=zero,
+                activation_checkpointing=checkpointing,
+                offload=offload,
+            )
+
+
+def _splits(accelerators: int) -> Iterator[tuple[int, int]]:
+    """Pipeline and tensor sizes that divide so many accelerators."""
+    sizes = [size for size in range(1, accelerators + 1) if accelerators % size == 0]
+    for pipeline in sizes:
+        for tensor in sizes:
+            if accelerators % (pipeline * tensor) == 0:
+                yield pipeline, tensor
+
+
+def _accumulations(global_batch_size: int, data: int, pipeline: int) -> list[int]:
+    """Numbers of micro-batches worth a look: doubling from one and from the pipeline's length.
+
+    Between them, micro-batches change by less than half. One sample each is always among them:
+    it needs the least memory. If replicas do not divide the batch, one stands for all numbers.
+    """
+    if global_batch_size % data:
+        return [1]
+    share = global_batch_size // data
+    found = {share}
+    for steps in (1, pipeline):
+        while steps <= share:
+            if share % steps == 0:
+                found.add(steps)
+            steps *= 2
+    return sorted(found)
+
+
+def _form_problems(shape: ModelShape, plan: ExecutionPlan, batch: int) -> Iterator[Infeasible]:
+    """What is wrong wherever it would run."""
+    if plan.ranks > plan.data_parallel and shape.family not in SPLITTABLE:
+        yield Infeasible(
+            InfeasibleReason.NOT_SUPPORTED_BY_FAMILY,
+            f"wanted data parallelism, ZeRO or offload for {shape.family}, got {plan}: only "
+            f"{' and '.join(sorted(SPLITTABLE))} are split by tensors or stages",
+        )
+    for message in _not_combined(plan):
+        yield Infeasible(InfeasibleReason.NOT_COMBINED, message)
+    for message in (*_batch_problems(plan, batch), *_split_problems(shape, plan)):
+        yield Infeasible(InfeasibleReason.DOES_NOT_DIVIDE, message)
+
+
+def _not_combined(plan: ExecutionPlan) -> Iterator[str]:
+    zero, data = plan.zero_stage, plan.data_parallel
+    is_split = plan.ranks > data
+    if zero == 1 and (is_split or plan.offload):
+        other = "offload" if plan.offload else "tensor or pipeline parallelism"
+        yield f"wanted ZeRO-1 with replicas only, got {plan}; with {other} take z2 or z3"
+    if plan.offload and zero < 2:
+        yield f"wanted ZeRO-2 or 3 with offload, got {plan}; take z2 or z3, on one rank too"
+    if plan.offload and is_split:
+        yield (
+            f"wanted offload with replicas only, got {plan}; leave out offload, or tensor and "
+            "pipeline parallelism"
+        )
+    if zero and data == 1 and not plan.offload:
+        yield (
+            f"wanted two replicas or more, among which ZeRO shares, got {plan}; leave out z{zero}"
+        )
+    if plan.schedule is PipelineSchedule.ZERO_BUBBLE:
+        if zero == 3:
+            yield f"wanted the zb schedule without ZeRO-3, got {plan}; take z2 or another schedule"
+        if plan.activation_checkpointing:
+            yield (
+                f"wanted the zb schedule without activation checkpointing, got {plan}; leave out "
+                "gc or take another schedule"
+            )
+
+
+def _batch_problems(plan: ExecutionPlan, batch: int) -> Iterator[str]:
+    steps, pipeline = plan.accumulation_steps, plan.pipeline_parallel
+    parts = plan.data_parallel * steps
+    if batch % parts:
+        below = batch - batch % parts
+        sizes = f"{below} or {below + parts}" if below else str(parts)
+        yield (
+            f"wanted a global batch that {plan.data_parallel} replicas with {steps} micro-batches "
+            f"each divide, got {batch} samples; {sizes} would do"
+        )
+    match plan.schedule:
+        case PipelineSchedule.GPIPE:
+            wanted, enough = f"{_FEWEST_OF_GPIPE} micro-batches or more", steps >= _FEWEST_OF_GPIPE
+        case PipelineSchedule.ONE_F_ONE_B:
+            wanted, enough = f"{pipeline} micro-batches or more", steps >= pipeline
+        case PipelineSchedule.INTERLEAVED | PipelineSchedule.ZERO_BUBBLE:
+            wanted, enough = f"a multiple of {pipeline} micro-batches", steps % pipeline == 0
+        case None:
+            return
+    if not enough:
+        yield (
+            f"wanted {wanted} for the {plan.schedule} schedule of {pipeline} ranks, got {steps}; "
+            f"take for example ga{pipeline}"
+        )
+
+
+def _split_problems(shape: ModelShape, plan: ExecutionPlan) -> Iterator[str]:
+    tensor = plan.tensor_parallel
+    for name, size in (
+        ("heads", shape.heads),
+        ("heads of keys and values", shape.shared_heads),
+        ("the perceptron's width", shape.intermediate),
+    ):
+        if size % tensor:
+            fitting = [str(ranks) for ranks in range(1, tensor) if size % ranks == 0]
+            yield (
+                f"wanted {name} that {tensor} tensor-parallel ranks divide, got {size}; "
+                f"{', '.join(fitting)} would"
+            )
     if plan.stages > shape.layers:
-        return Infeasible(f"wanted a layer for each of {plan.stages} stages, got {shape.layers}")
+        yield f"wanted a layer for each of the {plan.stages} stages, got {shape.layers} layers"
+
+
+def _across_nodes(plan: ExecutionPlan, hardware: Hardware) -> Infeasible | None:
+    """Whether tensor-parallel neighbours would be on two nodes."""
+    nodes = hardware.nodes_of(plan.ranks)
+    tensor = plan.tensor_parallel
+    for first in range(0, plan.ranks, tensor):
+        if len(set(nodes[first : first + tensor])) > 1:
+            counts = " + ".join(map(str, hardware.placement))
+            return Infeasible(
+                InfeasibleReason.TENSOR_PARALLEL_ACROSS_NODES,
+                f"wanted each {tensor} tensor-parallel ranks on one node, got {plan} on nodes "
+                f"with {counts}; take a tensor parallelism that divides the accelerators of every "
+                "node, or another placement",
+            )
     return None
+
+
+def _no_room(
+    shape: ModelShape, plan: ExecutionPlan, needed: PeakMemory, hardware: Hardware, samples: int
+) -> Infeasible | None:
+    missing = needed.accelerator_bytes - hardware.accelerator_bytes
+    if missing > 0:
+        less = _needs_less(shape, plan, needed, samples)
+        return Infeasible(
+            InfeasibleReason.DOES_NOT_FIT,
+            f"does not fit by {missing / GIB:.1f} GiB: wanted "
+            f"{needed.accelerator_bytes / GIB:.1f} GiB of an accelerator ({needed}), got "
+            f"{hardware.accelerator_bytes / GIB:.1f} GiB; {less}",
+            missing,
+        )
+    if hardware.host_bytes is None:
+        return None
+    neighbours = max(hardware.placement, default=plan.ranks)
+    missing = needed.host_bytes * neighbours - hardware.host_bytes
+    if missing <= 0:
+        return None
+    less = "more nodes share it" if not plan.offload else "more replicas, or no offload, need less"
+    return Infeasible(
+        InfeasibleReason.DOES_NOT_FIT,
+        f"does not fit by {missing / GIB:.1f} GiB of host memory: wanted "
+        f"{needed.host_bytes / GIB:.1f} GiB for each of {neighbours} ranks on a node, got "
+        f"{hardware.host_bytes / GIB:.1f} GiB; {less}",
+        missing,
+    )
+
+
+def _needs_less(shape: ModelShape, plan: ExecutionPlan, needed: PeakMemory, samples: int) -> str:
+    """What would help, by what there is most of."""
+    ways = []
+    is_split = plan.ranks > plan.data_parallel
+    lasting = needed.states + needed.gradients + needed.copies
+    if needed.activations + needed.temporaries > lasting:
+        if not plan.activation_checkpointing and plan.schedule is not PipelineSchedule.ZERO_BUBBLE:
+            ways.append("activation checkpointing (gc)")
+        if plan.schedule is PipelineSchedule.GPIPE:
+            ways.append("the 1f1b schedule")
+        elif samples > plan.data_parallel * plan.accumulation_steps:
+            ways.append("more micro-batches (ga)")
+    else:
+        if plan.data_parallel > 1 and plan.zero_stage < 3:
+            ways.append(f"a higher ZeRO stage than {plan.zero_stage}")
+        if not is_split and not plan.offload:
+            ways.append("offload")
+            if shape.family in SPLITTABLE:
+                ways.append("tensor or pipeline parallelism")
+    return f"{' or '.join(ways or ['more accelerators'])} would need less"

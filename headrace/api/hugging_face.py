@@ -79,9 +79,8 @@ _SETTINGS: Mapping[Family, tuple[_Setting, ...]] = {
         _Setting("pad_token_id", (ROBERTA_FIRST_POSITION - 1,), 1),
     ),
     Family.T5: (
-        _Setting("feed_forward_proj", ("gated-gelu",), "relu"),
+        _Setting("feed_forward_proj", ("gated-gelu", "relu"), "relu"),
         _Setting("is_encoder_decoder", (True,), True),
-        _Setting("tie_word_embeddings", (False,), True),
         _Setting("relative_attention_num_buckets", (T5_DISTANCES,), 32),
         _Setting("relative_attention_max_distance", (128,), 128),
     ),
@@ -90,7 +89,6 @@ _SETTINGS: Mapping[Family, tuple[_Setting, ...]] = {
         _Setting("qkv_bias", (True,), True),
     ),
 }
-_MT5_ABSENT = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 
 
 def shape_of(config: Mapping[str, Any]) -> ModelShape:
@@ -119,10 +117,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
 
 def _refusals(config: Mapping[str, Any], family: Family) -> Iterator[str]:
     for setting in (*_EVERYWHERE, *_SETTINGS[family]):
-        absent = setting.absent
-        if config["model_type"] == "mt5":
-            absent = _MT5_ABSENT.get(setting.name, absent)
-        given = config.get(setting.name, absent)
+        given = config.get(setting.name, setting.absent)
         if not any(given == value for value in setting.computed):
             yield (
                 f"{setting.name}: wanted {_listed(setting.computed)} for "
@@ -202,6 +197,7 @@ def _bert(config: Mapping[str, Any], family: Family) -> ModelShape:
 
 
 def _t5(config: Mapping[str, Any], family: Family) -> ModelShape:
+    is_mt5 = config["model_type"] == "mt5"
     layers, heads = _size(config, _LAYERS), _size(config, _HEADS)
     hidden, width = _size(config, _HIDDEN), _size(config, _HEAD_WIDTH)
     return ModelShape(
@@ -214,7 +210,8 @@ def _t5(config: Mapping[str, Any], family: Family) -> ModelShape:
         sequence_length=_size(config, _POSITIONS, _T5_POSITIONS),
         decoder_layers=_size(config, ("num_decoder_layers",), layers),
         head_width=0 if width * heads == hidden else width,
-        gated=True,
+        gated=config.get("feed_forward_proj", "gated-gelu" if is_mt5 else "relu") != "relu",
+        tied=_flag(config, "tie_word_embeddings", absent=not is_mt5),
         norm_epsilon=_number(config, ("layer_norm_epsilon",), 1e-6),
     )
 

@@ -41,9 +41,11 @@ class ParameterCounts:
         block_split: Of one block, what tensor-parallel ranks divide among them.
         block_whole: Of one block, what each of them keeps.
         decoder_block: Of one block of the second stack.
-        embedding: In front of the blocks; with a tied head it is the head's matrix, too.
+        embedding: In front of the blocks.
         head: Behind the blocks, without what is tied.
-        tied: Of the embedding, what the head uses too.
+        table: Of the embedding, the vectors of tokens, which tensor-parallel ranks divide.
+        output: The head's matrix, which they divide too: part of the head, or the table if tied.
+        tied: Whether the output matrix is the table.
     """
 
     block_split: int
@@ -51,7 +53,9 @@ class ParameterCounts:
     embedding: int
     head: int
     decoder_block: int = 0
-    tied: int = 0
+    table: int = 0
+    output: int = 0
+    tied: bool = False
 
     @property
     def block(self) -> int:
@@ -264,7 +268,9 @@ def _gpt2(shape: ModelShape) -> ParameterCounts:
         block_whole=2 * hidden + 4 * hidden,
         embedding=table + shape.sequence_length * hidden,
         head=2 * hidden + (0 if shape.tied else table),
-        tied=table if shape.tied else 0,
+        table=table,
+        output=table,
+        tied=shape.tied,
     )
 
 
@@ -277,7 +283,9 @@ def _llama(shape: ModelShape) -> ParameterCounts:
         block_whole=2 * hidden,
         embedding=table,
         head=hidden + (0 if shape.tied else table),
-        tied=table if shape.tied else 0,
+        table=table,
+        output=table,
+        tied=shape.tied,
     )
 
 
@@ -299,7 +307,9 @@ def _bert(shape: ModelShape) -> ParameterCounts:
         block_whole=_encoder_block(shape),
         embedding=rows * hidden + 2 * hidden,
         head=hidden * hidden + 3 * hidden + shape.vocabulary,
-        tied=shape.vocabulary * hidden,
+        table=shape.vocabulary * hidden,
+        output=shape.vocabulary * hidden,
+        tied=True,
     )
 
 
@@ -314,7 +324,9 @@ def _t5(shape: ModelShape) -> ParameterCounts:
         decoder_block=2 * attention + perceptron,
         embedding=table + 2 * T5_DISTANCES * shape.heads,
         head=2 * hidden + (0 if shape.tied else table),
-        tied=table if shape.tied else 0,
+        table=table,
+        output=table,
+        tied=shape.tied,
     )
 
 
@@ -327,6 +339,7 @@ def _vit(shape: ModelShape) -> ParameterCounts:
         # Patches, the class token, positions.
         embedding=patch * hidden + hidden + hidden + shape.sequence_length * hidden,
         head=2 * hidden + shape.vocabulary * (hidden + 1),
+        output=shape.vocabulary * hidden,
     )
 
 

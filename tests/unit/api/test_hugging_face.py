@@ -129,6 +129,14 @@ def test_what_is_left_out_has_its_default() -> None:
     assert read(Family.VIT, num_labels=10, id2label="absent").vocabulary == 10
 
 
+def test_the_first_t5_has_no_gate_and_a_tied_head() -> None:
+    left_out = {"feed_forward_proj": "absent", "tie_word_embeddings": "absent"}
+    first = read(Family.T5, model_type="t5", **left_out)
+    assert (first.gated, first.tied) == (False, True)
+    later = read(Family.T5, model_type="mt5", **left_out)
+    assert (later.gated, later.tied) == (True, False)
+
+
 def test_llama_shares_keys_and_widens_heads() -> None:
     shape = read(Family.LLAMA, num_key_value_heads=8, head_dim=64)
     assert (shape.key_value_heads, shape.head_width) == (8, 64)
@@ -173,8 +181,8 @@ def test_the_rotary_base_is_found_where_old_and_new_files_have_it(where: dict[st
         (Family.BERT, {"type_vocab_size": 1}, "type_vocab_size: wanted 2 for bert, got 1"),
         (Family.ROBERTA, {"type_vocab_size": 2}, "type_vocab_size: wanted 1 for roberta, got 2"),
         (Family.ROBERTA, {"pad_token_id": 0}, "pad_token_id: wanted 1 for roberta, got 0"),
-        (Family.T5, {"feed_forward_proj": "relu"}, "wanted gated-gelu for mt5, got 'relu'"),
-        (Family.T5, {"model_type": "t5", "tie_word_embeddings": "absent"}, "False for t5, got Tru"),
+        (Family.T5, {"feed_forward_proj": "gated-silu"}, "wanted gated-gelu or relu for mt5"),
+        (Family.T5, {"is_encoder_decoder": False}, "is_encoder_decoder: wanted True for mt5"),
         (Family.VIT, {"image_size": [224, 112]}, "image_size: wanted a square, got [224, 112]"),
         (Family.VIT, {"qkv_bias": False}, "qkv_bias: wanted True for vit, got False"),
         (Family.VIT, {"id2label": "absent"}, "wanted num_labels, got a configuration without"),

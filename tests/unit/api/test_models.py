@@ -44,7 +44,9 @@ def test_what_tensor_parallelism_divides_is_part_of_the_block() -> None:
     for shape in PRESETS.values():
         counts = shape.counts
         assert counts.block == counts.block_split + counts.block_whole
-        assert counts.tied <= counts.embedding
+        assert counts.table <= counts.embedding
+        assert counts.tied is shape.tied
+        assert counts.output <= (counts.table if shape.tied else counts.head)
 
 
 @pytest.mark.parametrize(
