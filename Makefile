@@ -1,6 +1,6 @@
 # The verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup protos protos-freeze format lint test test-process failures lives demo bench docs clean
+.PHONY: help setup protos protos-freeze format lint test test-process failures lives plans demo bench docs clean
 
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -9,6 +9,7 @@ RUN := $(UV) run --no-sync
 WORKERS ?= 2
 REPEAT ?= 20
 LIVES ?= 2000
+WALKS ?= 20
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,6 +52,10 @@ failures: setup ## the tests that kill real processes, REPEAT=20 times in a row
 	  echo "round $$round of $(REPEAT)"; \
 	  $(RUN) pytest -rs -m failure || exit 1; \
 	done
+
+plans: setup ## every feasible plan of 1, 2 and 4 ranks, and WALKS=20 random walks, on the CPU
+	HEADRACE_ALL_PLANS=1 HEADRACE_WALKS=$(WALKS) \
+	  $(RUN) pytest -rs --timeout=0 tests/workloads/test_plan_matrix.py
 
 lives: setup ## LIVES=2000 random lives of a cluster, others each time
 	HEADRACE_LIVES=$(LIVES) $(RUN) pytest -q tests/property/test_cluster_life.py

@@ -220,13 +220,13 @@ def _form_problems(shape: ModelShape, plan: ExecutionPlan, batch: int) -> Iterat
             f"wanted data parallelism, ZeRO or offload for {shape.family}, got {plan}: only "
             f"{' and '.join(sorted(SPLITTABLE))} are split by tensors or stages",
         )
-    for message in _not_combined(plan):
+    for message in _not_combined(shape, plan):
         yield Infeasible(InfeasibleReason.NOT_COMBINED, message)
     for message in (*_batch_problems(plan, batch), *_split_problems(shape, plan)):
         yield Infeasible(InfeasibleReason.DOES_NOT_DIVIDE, message)
 
 
-def _not_combined(plan: ExecutionPlan) -> Iterator[str]:
+def _not_combined(shape: ModelShape, plan: ExecutionPlan) -> Iterator[str]:
     zero, data = plan.zero_stage, plan.data_parallel
     is_split = plan.ranks > data
     if zero == 1 and (is_split or plan.offload):
@@ -250,6 +250,12 @@ def _not_combined(plan: ExecutionPlan) -> Iterator[str]:
             yield (
                 f"wanted the zb schedule without activation checkpointing, got {plan}; leave out "
                 "gc or take another schedule"
+            )
+        if shape.tied and data > 1:
+            # Both ends are on one rank, and FSDP2 does not shard one table for two of its roots.
+            yield (
+                f"wanted one replica for the zb schedule of a model whose head is its table of "
+                f"tokens, got {plan}; take another schedule"
             )
 
 

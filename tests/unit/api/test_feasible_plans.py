@@ -215,6 +215,8 @@ def can_run(shape: ModelShape, plan: ExecutionPlan, batch: int) -> bool:
         plan.schedule is not PipelineSchedule.INTERLEAVED or steps % length == 0,
         plan.schedule is not PipelineSchedule.ZERO_BUBBLE
         or (steps % length == 0 and zero != 3 and not plan.activation_checkpointing),
+        plan.schedule is not PipelineSchedule.ZERO_BUBBLE
+        or not (shape.tied and plan.data_parallel > 1),
     )
     return all(rules)
 
