@@ -248,8 +248,11 @@ def test_a_plan_must_keep_micro_batches_small() -> None:
     ("family", "plan", "words"),
     [
         ("gpt2", "tp4", ""),
-        ("gpt2", "dp3", "dp3 parts 16 samples into 3, which does not go"),
-        ("bert", "pp2.1f1b-ga4", "bert is not split, only gpt2 and llama are"),
+        ("llama", "tp2-ga2", ""),
+        ("t5", "dp4-z3-gc", ""),
+        ("gpt2", "dp3", "dp3: wanted a global batch that 3 replicas"),
+        ("gpt2", "dp2-tp2-z1", "wanted ZeRO-1 with replicas only"),
+        ("bert", "pp2.1f1b-ga4", "only gpt2 and llama are split"),
     ],
 )
 def test_what_can_be_said_of_a_plan_without_knowing_sizes_is_said(
