@@ -39,6 +39,7 @@ from controlplane.domain.record import Outcome
 from controlplane.wire import redact
 from controlplane.wire.translate import reason_to_wire, timestamp
 from headrace.api.generated import jobs_pb2
+from headrace.api.plan import ExecutionPlan
 
 Names = Callable[[JobUid], str]
 """What people call a job; its uid if nobody knows any more."""
@@ -119,6 +120,15 @@ def _exited(event: UnitExited) -> _Telling:
     )
 
 
+def _under(plans: tuple[ExecutionPlan, ...]) -> str:
+    if not plans:
+        return ""
+    if len(plans) > _MOST_TOLD:
+        return f" under one of {len(plans)} plans"
+    *others, last = map(str, plans)
+    return " under " + " or ".join(filter(None, (", ".join(others), last)))
+
+
 def _about_job(event: Event) -> _Telling | None:
     match event:
         case JobSubmitted(job) | JobUpdated(job):
@@ -132,7 +142,7 @@ def _about_job(event: Event) -> _Telling | None:
             )
             return _Telling(
                 f"{verb}{by}: generation {job.generation} in queue {job.spec.queue}, "
-                f"wants {size} accelerators",
+                f"wants {size} accelerators{_under(job.spec.plans)}",
                 uid=job.uid,
             )
         case JobWithdrawn():

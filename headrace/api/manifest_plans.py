@@ -7,8 +7,10 @@ from pydantic_core import PydanticCustomError
 from headrace.api.feasible_plans import infeasible
 from headrace.api.manifest_model import Model
 from headrace.api.manifest_part import broken
-from headrace.api.models import SPLITTABLE, ModelShape
+from headrace.api.models import PRESETS, ModelShape, resized
 from headrace.api.plan import ExecutionPlan
+
+_HEAD_WIDTH = 64
 
 
 def breaches_of_plans(
@@ -43,22 +45,34 @@ def breaches_of_plans(
             size = str(fewest) if fewest == most else f"{fewest} to {most}"
             sentence = f"{text} takes {plan.ranks} accelerators, the job {size}"
         else:
-            sentence = _unfit(model, shape, plan, global_batch_size) or _too_large(
-                plan, global_batch_size, micro_batch_size_max
-            )
+            sentence = _unfit(
+                shape or _divided_by(plan, model.name), plan, global_batch_size
+            ) or _too_large(plan, global_batch_size, micro_batch_size_max)
         if sentence:
             yield broken(f"plans.{index}", sentence)
 
 
-def _unfit(model: Model, shape: ModelShape | None, plan: ExecutionPlan, batch: int) -> str:
-    if shape is not None:
-        problem = infeasible(shape, plan, global_batch_size=batch)
-        return f"{plan}: {problem.message}" if problem is not None else ""
-    # The sizes are in the weights' folder; what they do not divide is seen when the ranks start.
-    if plan.ranks > plan.data_parallel and model.name not in SPLITTABLE:
-        return f"{plan}: {model.name} is not split, only {' and '.join(sorted(SPLITTABLE))} are"
-    parts = plan.data_parallel * plan.accumulation_steps
-    return f"{plan} parts {batch} samples into {parts}, which does not go" if batch % parts else ""
+def _unfit(shape: ModelShape, plan: ExecutionPlan, batch: int) -> str:
+    problem = infeasible(shape, plan, global_batch_size=batch)
+    if problem is None:
+        return ""
+    text = str(plan)
+    return problem.message if text in problem.message else f"{text}: {problem.message}"
+
+
+def _divided_by(plan: ExecutionPlan, name: str) -> ModelShape:
+    """A model of the family that the plan divides: what is wrong with the plan then is wrong
+    whatever the sizes, which are in the weights' folder.
+    """
+    heads = plan.tensor_parallel
+    return resized(
+        PRESETS[f"{name}-tiny"],
+        layers=plan.stages,
+        heads=heads,
+        key_value_heads=heads,
+        hidden=_HEAD_WIDTH * heads,
+        intermediate=_HEAD_WIDTH * heads,
+    )
 
 
 def _too_large(plan: ExecutionPlan, batch: int, most: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import shlex
 import shutil
 import sys
@@ -212,7 +213,7 @@ def _played(
     report = options.report.absolute()
     facts = write_report(client, report)
     history = history_of(facts)
-    checks = checked(history, dict(facts.losses), _expected(story, facts))
+    checks = checked(history, dict(facts.losses), _expected(story, facts, _plans(client, story)))
     _summary(history, facts, checks)
     say(f"report: {report}")
     return trouble, checks
@@ -312,7 +313,15 @@ def _state_line(job: Any) -> str:
     return f"{job.name} is {job.status.stage}{where}"
 
 
-def _expected(story: Story, facts: ReportFacts) -> Expected:
+def _plans(client: Client, story: Story) -> tuple[str, ...]:
+    """The plans that the first job's manifest names."""
+    known = {job.uid: job for job in client.list_jobs()}
+    if story.elastic not in known:
+        return ()
+    return tuple(json.loads(known[story.elastic].manifest_json)["spec"].get("plans", ()))
+
+
+def _expected(story: Story, facts: ReportFacts, plans: tuple[str, ...]) -> Expected:
     """What must have been done: all steps of a finished job, enough of one that was cut short."""
     total = {job.uid: job.steps_total for job in facts.jobs}
     done = {job.uid: job.step for job in facts.jobs}
@@ -324,6 +333,7 @@ def _expected(story: Story, facts: ReportFacts) -> Expected:
         accelerators=story.accelerators,
         elastic_steps=done.get(elastic, ENOUGH_STEPS) if cut_short else total.get(elastic, 1),
         guest_steps=total.get(story.guest, 1),
+        plans=plans,
     )
 
 

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from headrace.api.plan import ExecutionPlan
+from headrace.cli.plan_words import explained, kind
 from headrace.cli.report_facts import LossFact
 from headrace.cli.report_model import AttemptSpan, Block, History
 
@@ -42,6 +44,7 @@ class Expected:
         accelerators: Accelerators of the cluster.
         elastic_steps: Steps that the first job must have done at least.
         guest_steps: Steps that the second job must have done.
+        plans: Plans that the first job's manifest names, in short form.
     """
 
     elastic: str
@@ -49,6 +52,7 @@ class Expected:
     accelerators: int
     elastic_steps: int
     guest_steps: int
+    plans: tuple[str, ...] = ()
 
 
 def checked(
@@ -62,6 +66,7 @@ def checked(
     return [
         _sizes(history, expected, first, second),
         _reconfigurations(history, elastic, first),
+        *([_kinds(history, expected, first)] if expected.plans else ()),
         _steps(first, mine, _of(history, elastic), expected.elastic_steps),
         _steps(second, theirs, _of(history, guest), expected.guest_steps),
         _continuity(first, mine),
@@ -101,6 +106,23 @@ def _reconfigurations(history: History, uid: str, label: str) -> Check:
         len(planned) == 2 == len(history.transitions) and not retried,
         f"{len(planned)} reconfigurations ({costs or 'none'}), {len(retried)} retries",
     )
+
+
+def _kinds(history: History, expected: Expected, label: str) -> Check:
+    """The first job changes between kinds of plan, and not only between sizes."""
+    plans = [ExecutionPlan.parse(text) for text in expected.plans]
+    wanted = [
+        next((plan for plan in plans if plan.ranks == size), None)
+        for size in (expected.accelerators, expected.accelerators // 2)
+    ]
+    found = [span.plan for span in _of(history, expected.elastic)]
+    whole, half = wanted
+    claim = f"{label} went over to another kind of plan while it ran, and back"
+    seen = ", then ".join(map(explained, found)) or "it ran under no plan"
+    if whole is None or half is None:
+        return Check(claim, False, f"its manifest has no plans for both sizes; {seen}")
+    holds = found == [str(whole), str(half), str(whole)] and kind(whole) != kind(half)
+    return Check(claim, holds, seen)
 
 
 def _steps(

@@ -4,10 +4,11 @@ alone  --trains on everything-->  shared  --guest done-->  grown  --done, or tim
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from headrace.api.generated import jobs_pb2
+from headrace.cli.plan_words import explained
 
 ARRIVAL_SHARE = 0.2
 """Share of the first job's steps after which the second job is submitted."""
@@ -52,7 +53,8 @@ class Story:
     over_at: float
     guest: str = ""
     scene: Scene = Scene.ALONE
-    _grown_from: int | None = field(default=None)
+    _shrunk: bool = False
+    _grown_from: int | None = None
 
     def look(self, jobs: Iterable[jobs_pb2.Job], now: float) -> bool:
         """Looks at the jobs once; gives the next order if it is time.
@@ -90,7 +92,8 @@ class Story:
         if held(elastic) == self.accelerators and status.progress.step >= arrival:
             self.say(
                 f"{elastic.name} has done {status.progress.step} steps on all "
-                f"{self.accelerators} accelerators; now a second job arrives"
+                f"{self.accelerators} accelerators as {explained(status.plan)}; "
+                "now a second job arrives"
             )
             self.guest = self.submit_guest()
             self.scene = Scene.SHARED
@@ -98,6 +101,13 @@ class Story:
     def _shared(self, elastic: jobs_pb2.Job, guest: jobs_pb2.Job | None) -> None:
         if guest is None:
             return  # submitted, and not in this answer yet
+        status = elastic.status
+        if status.stage == "Running" and held(elastic) < self.accelerators and not self._shrunk:
+            self._shrunk = True
+            self.say(
+                f"{elastic.name} goes on as {explained(status.plan)} beside {guest.name}, from "
+                f"the step at which it stopped"
+            )
         if guest.status.stage == "Succeeded":
             self._must_not_be_done(elastic, f"before {guest.name} was")
             self.say(f"{guest.name} is done; {elastic.name} can have its accelerators back")
@@ -111,7 +121,10 @@ class Story:
         elif status.stage == "Running" and held(elastic) == self.accelerators:
             if self._grown_from is None:
                 self._grown_from = status.progress.step
-                self.say(f"{elastic.name} trains on all {self.accelerators} accelerators again")
+                self.say(
+                    f"{elastic.name} trains on all {self.accelerators} accelerators again, as "
+                    f"{explained(status.plan)}"
+                )
             seen = status.progress.step - self._grown_from
             if now >= self.late_at and seen >= ENOUGH_STEPS:
                 self.say(

@@ -1,6 +1,7 @@
 """``headrace describe``: everything about one job, node or queue, for people or as a document."""
 
 import json
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,7 +12,8 @@ from headrace.cli import views
 from headrace.cli.events import as_document, latest
 from headrace.cli.explain import sentences
 from headrace.cli.get import find_job, kind_of, not_there
-from headrace.cli.output import Format, document, say, table
+from headrace.cli.output import Format, document, say, table, width
+from headrace.cli.plan_words import explained
 from headrace.cli.session import Session
 from headrace.cli.tables import STAGE_COLOURS, Column, age
 from headrace.client.client import Client
@@ -103,6 +105,16 @@ def _field(label: str, value: object) -> None:
     say(f"{label + ':':<{_LABEL_WIDTH}} {value}")
 
 
+def _folded(label: str, text: str) -> None:
+    """A long text behind its label, in as many lines as it takes."""
+    indent = " " * (_LABEL_WIDTH + 1)
+    room = max(20, width() - len(indent))
+    first, *more = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
+    _field(label, first)
+    for line in more:
+        say(indent + line)
+
+
 def _describe_job(client: Client, job: jobs_pb2.Job, wide: bool) -> None:
     status, now = job.status, time.time()
     manifest: dict[str, Any] = json.loads(job.manifest_json)
@@ -117,9 +129,11 @@ def _describe_job(client: Client, job: jobs_pb2.Job, wide: bool) -> None:
         _field(label, value)
     for label, value in wanted(manifest["spec"]):
         _field(label, value)
+    if manifest["spec"].get("plans"):
+        _folded("Plans", ", ".join(manifest["spec"]["plans"]))
     say()
     _field("Stage", views.state(job))
-    _field("Plan", status.plan or "-")
+    _folded("Plan", explained(status.plan) if status.plan else "-")
     _field("Progress", f"{views.progress(job)}, loss {views.loss(job)}")
     _field("Checkpoint", f"step {status.progress.checkpoint_step}")
     _field("Ends in", views.eta(job, now))
@@ -184,10 +198,9 @@ def wanted(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Accelerators", f"{several}{kind}, {spec['serviceClass']}, topology {asked['topology']}"
     if "model" in spec:
         training = spec["training"]
-        yield (
-            "Model",
-            f"{spec['model']['name']} {spec['model']['preset']} on {spec['data']['source']}",
-        )
+        model = spec["model"]
+        sizes = model.get("preset") or f"with the weights in {model['weights']}"
+        yield "Model", f"{model['name']} {sizes} on {spec['data']['source']}"
         yield (
             "Training",
             (

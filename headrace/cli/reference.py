@@ -12,6 +12,10 @@ import typer
 import typer.main
 
 from headrace.api.manifest import json_schema
+from headrace.api.manifest_model import DIGITS, RANDOM, STDLIB
+from headrace.api.model_choice import presets_of
+from headrace.api.models import Family
+from headrace.api.plan import PipelineSchedule
 from headrace.api.runtime import PROCESSES
 from headrace.cli.exit_codes import MEANINGS
 
@@ -95,6 +99,21 @@ def manifest_reference() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _families() -> str:
+    learns = {Family.VIT: f"`{DIGITS}`, `{RANDOM}`"}
+    text = f"`{STDLIB}`, a path of text, `{RANDOM}`"
+    return "\n".join(
+        f"| `{family}` | {', '.join(f'`{preset}`' for preset in presets_of(family))} | "
+        f"{learns.get(family, text)} |"
+        for family in Family
+    )
+
+
+def _schedules() -> str:
+    *others, last = (f"`{schedule}`" for schedule in PipelineSchedule)
+    return f"{', '.join(others)} or {last}"
+
+
 _MANIFEST_INTRODUCTION = f"""\
 A manifest is written as it is for `kubectl apply`, in YAML or JSON, several to a file if you like.
 Unknown fields are refused with file, line and the nearest right name. A field that the runtime
@@ -105,12 +124,53 @@ What Kubernetes or Headrace writes (`uid`, `generation`, `status`) may stay in a
 applied again; a `uid` must then be the job's present one.
 
 Relative checkpoint stores are meant from `$HEADRACE_HOME` of the local cluster, the one folder
-that all of its nodes share. Relative data and working directories are meant from the manifest's
-own folder. For a cluster elsewhere, relative paths are refused.
+that all of its nodes share. Relative weights, data and working directories are meant from the
+manifest's own folder. For a cluster elsewhere, relative paths are refused.
 
 Secrets are referred to and never written down: on a cluster of plain processes `secretKeyRef` names
 the file `name/key` below the agent's `$HEADRACE_SECRETS_DIR` (`secrets/` in the home of a local
 cluster), which is read when a rank starts.
+
+## Built-in models
+
+`spec.model.name` is a family, `preset` one of its named sizes, and `config` replaces single ones,
+under the names that Hugging Face uses:
+
+| family | presets | learns from |
+|---|---|---|
+{_families()}
+
+Text is read as bytes. `random` gives tokens or images of the model's size, for measurements.
+
+## Execution plans
+
+A plan says how a job is laid out over its accelerators, never what is trained. Its short form is
+made of these parts, in this order; what is left out is one, or not used:
+
+| part | meaning |
+|---|---|
+| `dp4` | data parallel over 4: each has a quarter of the batch |
+| `tp2` | tensor parallel over 2 ranks, which share each layer's matrices, and a node |
+| `pp2.1f1b` | a pipeline of 2 ranks; its schedule is {_schedules()} |
+| `z1`, `z2`, `z3` | ZeRO: replicas share optimizer states, gradients too, parameters too |
+| `ga4` | 4 micro-batches a step and replica |
+| `gc` | activations are computed again for the backward pass, not kept |
+| `offload` | parameters and optimizer states live in host memory |
+
+```yaml
+spec:
+  accelerators:
+    minimum: 1
+    maximum: 4
+  plans: [dp4, dp2-tp2, pp2.1f1b-ga4, dp1]
+```
+
+`spec.plans` names the plans that the job may run under, the best of each number of accelerators
+first. It gets as many accelerators as one of them takes, and the first plan of that number for
+which they lie right: ranks that are tensor parallel need accelerators of one node. Each plan is
+checked when the job is submitted, against the model, the batch, `microBatchSizeMax` and the
+accelerators that the job takes. If `plans` is changed while the job runs, it is laid out anew where
+another plan comes first now.
 
 ## A program of your own
 

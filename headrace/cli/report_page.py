@@ -6,6 +6,7 @@ The same history gives the same bytes. Whatever users chose (names, reasons) is 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from headrace.cli.plan_words import explained
 from headrace.cli.report_charts import (
     Look,
     clock_text,
@@ -24,6 +25,7 @@ _CHARTS_OPEN = 6
 _JOBS_MAX = 500
 _LINES_MAX = 600
 _PASSAGES_MAX = 12
+_PLANS_MAX = 24
 _POINTS_BUDGET = 40_000
 """Points of loss curves over the whole page; about 12 bytes each."""
 
@@ -175,8 +177,14 @@ def _jobs(history: History, look: Look) -> str:
         f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         '<p class="note">A reconfiguration costs the time from the decision to stop until the '
         "first step under the new plan. Waiting counts the time without accelerators, "
-        f"reconfigurations apart.</p>{note}</section>"
+        f"reconfigurations apart.</p>{_plans(history)}{note}</section>"
     )
+
+
+def _plans(history: History) -> str:
+    """What the short forms in the page mean."""
+    seen = list(dict.fromkeys(span.plan for span in history.attempts))[:_PLANS_MAX]
+    return f'<p class="note">Plans: {text("; ".join(map(explained, seen)))}.</p>' if seen else ""
 
 
 def _job(job: JobSummary, passages: Sequence[Transition], look: Look) -> str:

@@ -24,7 +24,7 @@ _DECISIONS_KEPT = 64
 _COLUMNS = (
     Column("JOB", gives_way=1),
     Column("STATE", colours=STAGE_COLOURS),
-    Column("PLAN"),
+    Column("PLAN", gives_way=2, wraps=True),
     Column("ACC", right=True),
     Column("PROGRESS"),
     Column("STEPS", right=True),

@@ -17,7 +17,7 @@ JOB_COLUMNS = (
     Column("NAME", gives_way=1),
     Column("QUEUE", gives_way=2),
     Column("STATE", colours=STAGE_COLOURS),
-    Column("PLAN"),
+    Column("PLAN", gives_way=3, wraps=True),
     Column("ACC", right=True),
     Column("PROGRESS", right=True),
     Column("ETA", right=True),
@@ -30,7 +30,7 @@ WIDE_JOB_COLUMNS = (
     Column("RECONFIGS", right=True),
     Column("FAILURES", right=True),
     Column("UID"),
-    Column("REASON", gives_way=3),
+    Column("REASON", gives_way=4),
 )
 NODE_COLUMNS = (
     Column("NAME", gives_way=1),

@@ -71,10 +71,11 @@ def test_the_demo_passes_its_own_checks_and_leaves_a_report_and_nothing_else(
     )
     said, noted = demo.communicate(timeout=4 * PATIENCE_SECONDS)
     assert demo.returncode == 0, said + noted
-    assert re.findall(r"^(ok|FAILED) +\S", said, re.MULTILINE) == ["ok"] * 6, said
+    assert re.findall(r"^(ok|FAILED) +\S", said, re.MULTILINE) == ["ok"] * 7, said
     told = " ".join(said.split())
     assert "gpt ran on 4, on 2 beside vit, and on 4 again" in told
     assert "gpt was reconfigured exactly twice while it ran, and nothing failed" in told
+    assert "gpt went over to another kind of plan while it ran, and back" in told
     for job in ("gpt", "vit"):
         assert re.search(rf"{job} did every step from 1 to \d+ exactly once", told), told
     too_long = [one for one in said.splitlines() if len(one) > 80 and str(report) not in one]
@@ -82,8 +83,8 @@ def test_the_demo_passes_its_own_checks_and_leaves_a_report_and_nothing_else(
     page = report.read_text(encoding="utf-8")
     curves = re.findall(r"Training loss of (\w+) from step (\d+) to (\d+)", page)
     assert {(job, first) for job, first, _ in curves} == {("gpt", "1"), ("vit", "1")}
-    marked_changes = re.findall(r"<title>step [\d.]+: reconfigured, (dp\d) → (dp\d)", page)
-    assert marked_changes == [("dp4", "dp2"), ("dp2", "dp4")]
+    marked_changes = re.findall(r"<title>step [\d.]+: reconfigured, (\S+) → ([-.\w]+)", page)
+    assert marked_changes == [("dp4", "pp2.1f1b-ga4"), ("pp2.1f1b-ga4", "dp4")]
     assert re.findall(r"<script|\bsrc=|\bhref=|url\((?!#)|@import", page) == []
     # What it started has ended (tests/conftest.py looks), and the folders that it made are gone.
     assert list(temporary.glob("headrace-*")) == []

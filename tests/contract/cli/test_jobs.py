@@ -32,13 +32,15 @@ def units(*nodes: str) -> list[common_pb2.LaunchUnit]:
     ]
 
 
+LONGEST = "dp128-tp8-pp16.interleaved-z1-ga128-gc-offload"
+
 # get and describe
 
 
 def test_get_jobs_fits_80_columns(headrace: Headrace, plane: FakeControlPlane) -> None:
     plane.put(
         "a-job-with-a-name-that-is-as-long-as-kubernetes-allows-names-to",
-        plan="dp64-ga16",
+        plan=LONGEST,
         units=units("node-a"),
         queue="a-queue-of-a-rather-large-department",
         progress=common_pb2.Progress(step=99_999, steps_total=99_999),
@@ -48,8 +50,9 @@ def test_get_jobs_fits_80_columns(headrace: Headrace, plane: FakeControlPlane) -
     assert result.exit_code == ExitCode.OK
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["NAME", "QUEUE", "STATE", "PLAN", "ACC", "PROGRESS", "ETA", "AGE"]
-    assert len(lines) == 3
     assert max(map(len, lines)) <= 80
+    at = lines[0].index("PLAN")
+    assert "".join(line[at:].split()[0] for line in lines[1:4]).startswith(LONGEST)
 
 
 def test_a_wide_row_tells_a_reason_without_the_output_of_ranks(
@@ -216,6 +219,24 @@ def test_describe_tells_names_of_variables_and_never_a_value(
     assert "http://127.0.0.1:8265" in told
 
 
+def test_describe_tells_the_plans_and_the_present_one_in_words(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    plans = ["dp4", "pp2.1f1b-ga4", "tp2", "dp2-z3-gc", "dp2-ga2", "dp1-ga4-gc", "dp1"]
+    document = manifest("a", plans=plans, model={"name": "gpt2", "weights": "/w"})
+    plane.put("a", manifest_json=as_canonical(document), plan="dp1-z3-ga4-gc-offload")
+    lines = headrace("describe", "job", "a").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    at = next(number for number, line in enumerate(lines) if line.startswith("Plans:"))
+    assert " ".join(lines[at : at + 2]).split()[1:] == ", ".join(plans).split()
+    told = " ".join(" ".join(lines).split())
+    assert "Model: gpt2 with the weights in /w on python-stdlib" in told
+    assert (
+        "Plan: dp1-z3-ga4-gc-offload (a single rank, ZeRO-3, 4 micro-batches, activations "
+        "computed twice, offloaded to host memory)"
+    ) in told
+
+
 def test_describe_says_why_attempts_have_jumped(
     headrace: Headrace, plane: FakeControlPlane
 ) -> None:
@@ -329,6 +350,7 @@ def test_top_shows_one_picture_where_nobody_watches(
     plane.events = [
         jobs_pb2.LoggedEvent(sequence=5, kind="CycleDecided", body_json=json.dumps(body))
     ]
+    plane.put("b", plan=LONGEST, units=units("node-b"))
     told = headrace("top")
     assert told.exit_code == ExitCode.OK
     assert "█████░░░░░" in told.stdout

@@ -154,6 +154,7 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     ),
     (GPT, "spec.plans", ["dp4", "dp2", "dp4"], "spec.plans[2]: wanted every plan once, got dp4"),
     (GPT, "spec.plans", ["dp4", "dp8"], "spec.plans[1]: dp8 takes 8 accelerators, the job 2 to 4"),
+    (GPT, "spec.plans", ["dp4", "pp4.1f1b-ga4"], "spec.plans[1]: pp4.1f1b-ga4: wanted"),
     (COMMAND, "spec.plans", ["dp2"], "belongs to a built-in model"),
     (GPT, "spec.training.warmupSteps", 101, "wanted at most 100"),
     (GPT, "spec.training.globalBatchSize", 1, "a sample for each of at least 2"),
@@ -229,6 +230,7 @@ def test_the_smallest_preset_is_taken_unless_there_are_weights() -> None:
 
 def test_plans_take_the_place_of_the_rules_for_data_parallel_sizes() -> None:
     rigid = changed(GPT, "spec.accelerators", {"minimum": 3})
+    rigid = changed(rigid, "spec.model.config.numHiddenLayers", 3)
     assert the_job(changed(rigid, "spec.plans", ["pp3.1f1b-ga4"])).spec.plans == ("pp3.1f1b-ga4",)
 
 
@@ -246,8 +248,11 @@ def test_a_plan_must_keep_micro_batches_small() -> None:
     ("family", "plan", "words"),
     [
         ("gpt2", "tp4", ""),
-        ("gpt2", "dp3", "dp3 parts 16 samples into 3, which does not go"),
-        ("bert", "pp2.1f1b-ga4", "bert is not split, only gpt2 and llama are"),
+        ("llama", "tp2-ga2", ""),
+        ("t5", "dp4-z3-gc", ""),
+        ("gpt2", "dp3", "dp3: wanted a global batch that 3 replicas"),
+        ("gpt2", "dp2-tp2-z1", "wanted ZeRO-1 with replicas only"),
+        ("bert", "pp2.1f1b-ga4", "only gpt2 and llama are split"),
     ],
 )
 def test_what_can_be_said_of_a_plan_without_knowing_sizes_is_said(

@@ -89,16 +89,19 @@ class Logbook:
         self.write(CycleDecided(Term(1), seen, actions, told, at=at(when)))
 
     def starting(
-        self, uid: str, attempt: int, slots: tuple[tuple[str, str], ...], accumulate: int = 1
+        self, uid: str, attempt: int, slots: tuple[tuple[str, str], ...], plan: str = ""
     ) -> StartAttempt:
-        """The action that starts an attempt with one rank on each of the slots."""
+        """The action that starts an attempt with one rank on each of the slots, data parallel if
+        no plan is given.
+        """
         self.holds[uid, attempt] = slots
         units = tuple(
             LaunchUnit(number, NodeId(node), (AcceleratorId(slot),), number)
             for number, (node, slot) in enumerate(slots)
         )
         reason = Reason(ReasonCode.STARTED, f"{len(slots)} accelerators are free")
-        placement = Placement(ExecutionPlan(len(slots), accumulate), units)
+        laid_out = ExecutionPlan.parse(plan) if plan else ExecutionPlan(len(slots))
+        placement = Placement(laid_out, units)
         return StartAttempt(JobUid(uid), Attempt(attempt), placement, reason)
 
     def stopping(self, uid: str, attempt: int, message: str) -> StopAttempt:
@@ -162,8 +165,12 @@ class Logbook:
         )
 
 
-def the_demo() -> Logbook:
-    """What the demo is meant to be: gpt on four, on two beside vit, on four again."""
+def the_demo(half: str = "pp2.1f1b-ga4") -> Logbook:
+    """What the demo is meant to be: gpt on four, on two beside vit, on four again.
+
+    Args:
+        half: The plan on two.
+    """
     book = Logbook()
     book.register()
     book.submit(1, "u-gpt", "gpt")
@@ -181,7 +188,7 @@ def the_demo() -> Logbook:
     book.exit(40.2, "u-gpt", 1, Outcome.STOPPED, 120)
     book.decide(
         40.3,
-        book.starting("u-gpt", 2, FOUR[:2], accumulate=2),
+        book.starting("u-gpt", 2, FOUR[:2], half),
         book.starting("u-vit", 1, FOUR[2:]),
     )
     book.train("u-gpt", 2, 47.2, 78, range(121, 181))
@@ -214,7 +221,7 @@ def the_bad_day() -> Logbook:
     book.lose(90, "node-b")
     book.decide(90.1, book.ending("u-1", 2))
     book.exit(90.5, "u-1", 2, Outcome.LOST, 0, (0, 1))
-    book.decide(95.5, book.starting("u-1", 3, FOUR[:2], accumulate=2))
+    book.decide(95.5, book.starting("u-1", 3, FOUR[:2], "dp2-ga2"))
     book.train("u-1", 3, 104, 130, range(201, 261))
     book.register(132, only="node-b")
     book.jobs["u-1"] = JobFact(

@@ -11,8 +11,9 @@ from headrace.cli.report_facts import LossFact, ReportFacts
 from headrace.cli.report_fold import history_of
 from tests.unit.report.logbook import FOUR, Logbook, the_bad_day, the_demo
 
-EXPECTED = Expected("u-gpt", "u-vit", 4, 300, 300)
-SIZES, TWICE_RECONFIGURED, GPT_STEPS, VIT_STEPS, CONTINUOUS, EXCLUSIVE = range(6)
+PLANS = ("dp4", "pp2.1f1b-ga4", "dp1")
+EXPECTED = Expected("u-gpt", "u-vit", 4, 300, 300, PLANS)
+SIZES, TWICE_RECONFIGURED, KINDS, GPT_STEPS, VIT_STEPS, CONTINUOUS, EXCLUSIVE = range(7)
 
 
 def verdict(facts: ReportFacts, expected: Expected = EXPECTED) -> list[Check]:
@@ -29,15 +30,33 @@ def with_gpt_losses(facts: ReportFacts, losses: list[LossFact]) -> ReportFacts:
 
 def test_what_the_demo_is_meant_to_show_passes() -> None:
     checks = verdict(the_demo().facts(122))
-    assert [check.holds for check in checks] == [True] * 6
+    assert [check.holds for check in checks] == [True] * 7
     assert checks[SIZES].claim == "gpt ran on 4, on 2 beside vit, and on 4 again"
     assert checks[TWICE_RECONFIGURED].found == (
-        "2 reconfigurations (dp4 to dp2-ga2 in 9.1 s, dp2-ga2 to dp4 in 15.9 s), 0 retries"
+        "2 reconfigurations (dp4 to pp2.1f1b-ga4 in 9.1 s, pp2.1f1b-ga4 to dp4 in 15.9 s), "
+        "0 retries"
+    )
+    assert checks[KINDS].claim == "gpt went over to another kind of plan while it ran, and back"
+    assert checks[KINDS].found == (
+        "dp4 (data parallel over 4), then pp2.1f1b-ga4 (a pipeline of 2 ranks (1f1b), "
+        "4 micro-batches), then dp4 (data parallel over 4)"
     )
 
 
+def test_another_size_of_the_same_kind_or_another_plan_is_no_change_of_kind() -> None:
+    assert failed(the_demo("dp2-ga2").facts(122)) == [KINDS]
+    same = replace(EXPECTED, plans=("dp4", "dp2-ga2"))
+    assert failed(the_demo("dp2-ga2").facts(122), same) == [KINDS]
+    assert failed(the_demo().facts(122), replace(EXPECTED, plans=("dp4",))) == [KINDS]
+
+
+def test_who_names_no_plans_need_not_change_between_kinds() -> None:
+    checks = verdict(the_demo("dp2-ga2").facts(122), replace(EXPECTED, plans=()))
+    assert [check.holds for check in checks] == [True] * 6
+
+
 def test_nothing_at_all_fails_everything() -> None:
-    assert failed(ReportFacts()) == [0, 1, 2, 3, 4, 5]
+    assert failed(ReportFacts()) == list(range(7))
 
 
 def test_a_lost_step_is_named() -> None:
@@ -81,7 +100,7 @@ def test_a_jump_at_a_reconfiguration_is_named(jump: float) -> None:
 
 
 def test_a_retry_is_not_a_reconfiguration() -> None:
-    found = failed(the_bad_day().facts(140), Expected("u-1", "none", 4, 260, 0))
+    found = failed(the_bad_day().facts(140), Expected("u-1", "none", 4, 260, 0, PLANS))
     assert {SIZES, TWICE_RECONFIGURED, GPT_STEPS} <= set(found)
 
 

@@ -13,7 +13,10 @@ def a_job(name: str, stage: str, step: int, accelerators: int, total: int = 500)
     ]
     progress = common_pb2.Progress(step=step, steps_total=total)
     reason = common_pb2.Reason(code="RankFailed", message=f"{name}: rank 1 exited with 1")
-    status = jobs_pb2.JobStatus(stage=stage, units=units, progress=progress, reason=reason)
+    plan = {2: "pp2.1f1b-ga4", 4: "dp4"}.get(accelerators, "")
+    status = jobs_pb2.JobStatus(
+        stage=stage, units=units, progress=progress, reason=reason, plan=plan
+    )
     return jobs_pb2.Job(uid=f"u-{name}", name=name, status=status)
 
 
@@ -83,6 +86,22 @@ def test_the_whole_course_ends_when_the_first_job_is_done() -> None:
     assert not stage.look(100, a_job("gpt", "Running", 310, 4))
     assert stage.look(130, a_job("gpt", "Succeeded", 500, 0))
     assert stage.story.scene is Scene.OVER
+
+
+def test_it_tells_in_words_under_which_plan_the_first_job_goes_on() -> None:
+    stage = shared()
+    for _ in range(2):
+        stage.look(60, a_job("gpt", "Running", 200, 2), a_job("vit", "Running", 9, 2))
+    stage.look(90, a_job("gpt", "Running", 300, 2), a_job("vit", "Succeeded", 300, 0))
+    stage.look(100, a_job("gpt", "Running", 310, 4))
+    assert stage.said == [
+        "gpt has done 120 steps on all 4 accelerators as dp4 (data parallel over 4); "
+        "now a second job arrives",
+        "gpt goes on as pp2.1f1b-ga4 (a pipeline of 2 ranks (1f1b), 4 micro-batches) beside vit, "
+        "from the step at which it stopped",
+        "vit is done; gpt can have its accelerators back",
+        "gpt trains on all 4 accelerators again, as dp4 (data parallel over 4)",
+    ]
 
 
 def test_it_ends_early_only_after_enough_steps_on_everything() -> None:

@@ -6,9 +6,11 @@ import pytest
 import yaml
 
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
+from headrace.api.plan import ExecutionPlan
 from headrace.cli import demo
 from headrace.cli.demo_checks import Check
 from headrace.cli.exit_codes import CommandError, ExitCode
+from headrace.cli.plan_words import kind
 from headrace.cli.top import Facts
 from tests.unit.report.test_demo_story import a_job
 
@@ -92,6 +94,10 @@ def test_the_examples_are_the_jobs_that_the_demo_needs() -> None:
     gpt, vit = (each.job for each in jobs)
     assert (gpt.metadata.name, vit.metadata.name) == ("gpt", "vit")
     assert gpt.spec.accelerators.minimum <= 2 <= 4 <= (gpt.spec.accelerators.maximum or 0)
+    plans = [ExecutionPlan.parse(plan) for plan in gpt.spec.plans or ()]
+    best = {plan.ranks: plan for plan in reversed(plans)}
+    # On four CPU slots it is four and two, on two GPUs two and one.
+    assert len({kind(best[size]) for size in (4, 2, 1)}) == 3
     assert vit.spec.accelerators.minimum <= 2 <= (vit.spec.accelerators.maximum or 0)
 
 

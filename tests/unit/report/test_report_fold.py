@@ -20,7 +20,7 @@ def test_a_job_that_shrinks_and_grows_is_three_blocks_beside_the_other_job() -> 
     history = history_of(the_demo().facts(122))
     kept = [(one.uid, one.attempt, one.plan) for one in lane(history, "node-a", "slot-0")]
     lent = [(one.uid, one.attempt, one.plan) for one in lane(history, "node-b", "slot-1")]
-    assert kept == [("u-gpt", 1, "dp4"), ("u-gpt", 2, "dp2-ga2"), ("u-gpt", 3, "dp4")]
+    assert kept == [("u-gpt", 1, "dp4"), ("u-gpt", 2, "pp2.1f1b-ga4"), ("u-gpt", 3, "dp4")]
     assert lent == [("u-gpt", 1, "dp4"), ("u-vit", 1, "dp2"), ("u-gpt", 3, "dp4")]
     assert [(one.start_ns, one.end_ns) for one in lane(history, "node-b", "slot-1")] == [
         (at(1.1), at(40.2)),
@@ -37,8 +37,8 @@ def test_a_reconfiguration_costs_from_the_decision_to_the_next_first_step() -> N
         (one.before.plan, one.then.plan, one.planned, one.at_ns, one.cost_ns)
         for one in history.transitions
     ] == [
-        ("dp4", "dp2-ga2", True, at(38.1), at(47.2) - at(38.1)),
-        ("dp2-ga2", "dp4", True, at(71.1), at(87) - at(71.1)),
+        ("dp4", "pp2.1f1b-ga4", True, at(38.1), at(47.2) - at(38.1)),
+        ("pp2.1f1b-ga4", "dp4", True, at(71.1), at(87) - at(71.1)),
     ]
     assert (
         history.transitions[0].why
@@ -60,8 +60,8 @@ def test_waiting_and_accelerator_time_add_up() -> None:
 def test_loss_marks_stand_between_the_steps_and_name_both_plans() -> None:
     series = history_of(the_demo().facts(122)).losses[0]
     assert [(one.step, one.planned, one.before, one.after) for one in series.marks] == [
-        (120.5, True, "dp4", "dp2-ga2"),
-        (180.5, True, "dp2-ga2", "dp4"),
+        (120.5, True, "dp4", "pp2.1f1b-ga4"),
+        (180.5, True, "pp2.1f1b-ga4", "dp4"),
     ]
     assert [point.step for point in series.counted] == list(range(1, 301))
     assert series.superseded == ()

@@ -83,12 +83,14 @@ def test_the_page_shows_what_was_held_under_which_plan_and_what_it_cost() -> Non
     words = " ".join(read(page(the_demo().facts(122))).words)
     for wanted in (
         "gpt  dp4  #1  39.1 s",
-        "dp2-ga2",
-        "dp4 → dp2-ga2: 9.1 s",
+        "pp2.1f1b-ga4",
+        "dp4 → pp2.1f1b-ga4: 9.1 s",
         "300 of 300",
         "equal-share",
         "vit arrived: each of 2 jobs gets 2 of 4 accelerators",
-        "gpt starts attempt 2 as dp2-ga2 on node-a",
+        "gpt starts attempt 2 as pp2.1f1b-ga4 on node-a",
+        "Plans: dp4 (data parallel over 4); "
+        "pp2.1f1b-ga4 (a pipeline of 2 ranks (1f1b), 4 micro-batches)",
     ):
         assert wanted in words
 

@@ -206,8 +206,17 @@ def test_a_job_carries_its_manifest_and_plan() -> None:
 
 
 START = StartAttempt(JobUid("u"), Attempt(1), PLACEMENT, Reason(ReasonCode.STARTED, "free"))
+PLANS = (ExecutionPlan.parse("pp2.1f1b-ga4"), ExecutionPlan())
 EVENTS: list[tuple[Event, str]] = [
     (JobSubmitted(JOB), "generation 4 in queue default, wants 1 to 2 accelerators"),
+    (
+        JobSubmitted(replace(JOB, spec=replace(JOB.spec, plans=PLANS))),
+        "wants 1 to 2 accelerators under pp2.1f1b-ga4 or dp1",
+    ),
+    (
+        JobSubmitted(replace(JOB, spec=replace(JOB.spec, plans=PLANS * 3))),
+        "wants 1 to 2 accelerators under one of 6 plans",
+    ),
     (JobUpdated(JOB), "updated"),
     (JobWithdrawn(JobUid("u"), purge=True), "together with its checkpoints"),
     (NodeRegistered(Node(NODE, (Accelerator(AcceleratorId("s"), "cpu"),))), "1 accelerators (cpu)"),
