@@ -46,7 +46,7 @@ def ordered(
     )
 
 
-def running(**flags: bool) -> Local:
+def running(**flags: Any) -> Local:
     return Local(running={KEY: LocalUnit(("a",), **flags)}, accelerators=HEALTHY)
 
 
