@@ -134,6 +134,8 @@ def _describe_job(client: Client, job: jobs_pb2.Job, wide: bool) -> None:
     say()
     _field("Stage", views.state(job))
     _folded("Plan", explained(status.plan) if status.plan else "-")
+    if status.plan_asked_for:
+        _folded("Asked for", explained(status.plan_asked_for))
     _field("Progress", f"{views.progress(job)}, loss {views.loss(job)}")
     _field("Checkpoint", f"step {status.progress.checkpoint_step}")
     _field("Ends in", views.eta(job, now))
@@ -165,6 +167,10 @@ def _describe_job(client: Client, job: jobs_pb2.Job, wide: bool) -> None:
     if status.units:
         say()
         table(_UNIT_COLUMNS, [_unit_row(unit) for unit in status.units], wide=wide)
+    if status.switches:
+        say()
+        rows = [views.switch_row(switch, now) for switch in reversed(status.switches)]
+        table(views.SWITCH_COLUMNS, rows, wide=wide)
     found = latest(client, job.uid, _EVENTS_SHOWN)
     if found:
         say()

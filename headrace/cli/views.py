@@ -55,6 +55,14 @@ QUEUE_COLUMNS = (
     Column("WAITING", right=True),
     Column("SUBMITTERS", gives_way=2),
 )
+SWITCH_COLUMNS = (
+    Column("SWITCH", gives_way=2, wraps=True),
+    Column("AGE", right=True),
+    Column("STEP", right=True),
+    Column("HOW"),
+    Column("STOOD STILL", right=True),
+    Column("SECONDS", gives_way=1, wraps=True),
+)
 EVENT_COLUMNS = (
     Column("SEQ", right=True),
     Column("AGE", right=True),
@@ -192,6 +200,22 @@ def node_row(status: admin_pb2.NodeStatus, *, wide: bool = False) -> list[str]:
     return row
 
 
+def switch_row(switch: jobs_pb2.Switch, now: float) -> list[str]:
+    """A change of plan or place as a row of ``SWITCH_COLUMNS``."""
+    plans = switch.before
+    if switch.after != switch.before:
+        plans += f" -> {switch.after}"
+    phases = (f"{phase.name.replace('_', ' ')} {phase.seconds:.2f}" for phase in switch.phases)
+    return [
+        plans,
+        age(now - moment(switch.done_at)),
+        str(switch.step),
+        switch.kind.lower(),
+        f"{switch.stood_still_seconds:.2f} s",
+        ", ".join(phases),
+    ]
+
+
 def queue_row(queue: common_pb2.Queue) -> list[str]:
     """A queue as a row of ``QUEUE_COLUMNS``."""
     return [
@@ -235,6 +259,7 @@ class Decided:
 _VERBS = {
     "StartAttempt": "start",
     "StopAttempt": "checkpoint and stop",
+    "ChangePlan": "change the plan of",
     "EndAttempt": "end",
     "FailJob": "give up",
     "ForgetJob": "forget",
@@ -301,6 +326,8 @@ def _status_document(status: jobs_pb2.JobStatus) -> dict[str, Any]:
         "attempt": status.attempt,
         "failures": status.failures,
         "reconfigurations": status.reconfigurations,
+        "planAskedFor": status.plan_asked_for or None,
+        "switches": [_switch_document(each) for each in status.switches],
         "progress": _present(
             {
                 "step": done.step,
@@ -322,6 +349,22 @@ def _status_document(status: jobs_pb2.JobStatus) -> dict[str, Any]:
             "madeAt": iso(status.end.made_at),
         }
     return _present(document)
+
+
+def _switch_document(switch: jobs_pb2.Switch) -> dict[str, Any]:
+    return {
+        "kind": switch.kind,
+        "before": switch.before,
+        "after": switch.after,
+        "acceleratorsBefore": switch.accelerators_before,
+        "acceleratorsAfter": switch.accelerators_after,
+        "reason": switch.reason,
+        "step": switch.step,
+        "orderedAt": iso(switch.ordered_at),
+        "doneAt": iso(switch.done_at),
+        "stoodStillSeconds": switch.stood_still_seconds,
+        "phaseSeconds": {phase.name: phase.seconds for phase in switch.phases},
+    }
 
 
 def _present(document: Mapping[str, Any]) -> dict[str, Any]:

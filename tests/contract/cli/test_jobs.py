@@ -237,6 +237,62 @@ def test_describe_tells_the_plans_and_the_present_one_in_words(
     ) in told
 
 
+def test_describe_shows_each_switch_with_where_its_time_went(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    def phases(*each: tuple[str, float]) -> list[common_pb2.Phase]:
+        return [common_pb2.Phase(name=name, seconds=took) for name, took in each]
+
+    in_memory = phases(
+        ("build", 0.031),
+        ("parameters", 0.212),
+        ("equip", 0.18),
+        ("moments", 0.2),
+        ("first_step", 2),
+    )
+    restart = phases(("drain", 1), ("leave", 0.5), ("wait", 0), ("start", 4.25), ("load", 3))
+    wide = "dp2-tp2-pp2.interleaved-z2-ga16-gc"
+    switches = [
+        jobs_pb2.Switch(
+            kind="Memory",
+            before="dp8",
+            after=wide,
+            step=120,
+            reason="PlanChanged",
+            stood_still_seconds=0.623,
+            phases=in_memory,
+        ),
+        jobs_pb2.Switch(
+            kind="Restart",
+            before=wide,
+            after="dp1",
+            accelerators_before=8,
+            accelerators_after=1,
+            step=99_000,
+            stood_still_seconds=8.75,
+            phases=restart,
+        ),
+    ]
+    plane.put("a", plan="dp1", plan_asked_for="dp1-ga4", switches=switches)
+    lines = headrace("describe", "job", "a").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    told = " ".join(" ".join(lines).split())
+    assert "Asked for: dp1-ga4 (a single rank, 4 micro-batches)" in told
+    heading = next(number for number, line in enumerate(lines) if line.startswith("SWITCH"))
+    table_ = lines[heading + 1 :]
+    assert [word for word in " ".join(table_).split() if word in ("memory", "restart")] == [
+        "restart",
+        "memory",
+    ]
+    for seen in ("0.62 s", "8.75 s", "start 4.25", "moments 0.20", "120", "99000"):
+        assert seen in told
+    status = json.loads(headrace("describe", "job", "a", "-o", "json").stdout)["job"]["status"]
+    assert status["planAskedFor"] == "dp1-ga4"
+    assert [each["kind"] for each in status["switches"]] == ["Memory", "Restart"]
+    assert status["switches"][1]["phaseSeconds"]["start"] == 4.25
+    assert status["switches"][1]["stoodStillSeconds"] == 8.75
+
+
 def test_describe_says_why_attempts_have_jumped(
     headrace: Headrace, plane: FakeControlPlane
 ) -> None:
