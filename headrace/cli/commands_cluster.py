@@ -92,6 +92,38 @@ def version(
 
 
 @guarded
+def profile(
+    model: Annotated[str, typer.Argument(help="Preset, e.g. gpt2-1.26b.")],
+    accelerators: Annotated[int, typer.Option(help="Accelerators to measure on.", min=1)] = 1,
+    batch: Annotated[int, typer.Option(help="Samples of a step.", min=1)] = 16,
+    sequence_length: Annotated[
+        int, typer.Option(help="Tokens of a sample; 0 for the preset's.", min=0)
+    ] = 0,
+    plans: Annotated[
+        str,
+        typer.Option(help="Plans, separated by commas; else those that docs/profiling.md says."),
+    ] = "",
+    seconds: Annotated[
+        float, typer.Option(help="Time for everything, start included.", min=10)
+    ] = 210,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON lines; what is there already is not measured again.", metavar="FILE"
+        ),
+    ] = None,
+) -> None:
+    """Measure execution plans of a model on this machine's accelerators.
+
+    Rows go to profile-MODEL-N.jsonl unless --output says otherwise, as they are measured.
+    """
+    from headrace.cli import profile as work
+
+    named = [each.strip() for each in plans.split(",") if each.strip()]
+    work.profile(work.Wish(model, accelerators, batch, sequence_length, named, seconds, output))
+
+
+@guarded
 def simulate(context: typer.Context) -> None:
     """Play a snapshot of a cluster, or a scenario, in virtual time.
 
@@ -136,6 +168,7 @@ def register(app: typer.Typer) -> None:
     """Adds these commands."""
     for command in (up, down, status):
         app.command(rich_help_panel=_PANEL)(command)
+    app.command(rich_help_panel=_PANEL)(profile)
     app.command()(version)
     passing = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(rich_help_panel="Administration", context_settings=passing)(simulate)

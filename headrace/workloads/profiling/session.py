@@ -161,6 +161,7 @@ class Session:
             heard = self._board.get("heard").decode() if self._board.check(["heard"]) else ""
             reason = "a rank ended without a word, as when the kernel kills it for host memory"
             reason = f"{reason}; another one: {heard}" if heard else reason
+            reason = reason[:_REASON_CHARACTERS]
             self._append(self._row(begun, Status.FAILED, reason=reason))
         self._board.set("begun", NO_PLAN)
 

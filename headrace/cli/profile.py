@@ -1,0 +1,186 @@
+"""`headrace profile`: plans of one model, measured on the accelerators of this machine."""
+
+import os
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from headrace.api.chosen_plans import chosen_plans
+from headrace.api.memory import BF16, FP32, GIB
+from headrace.api.models import PRESETS, Family, ModelShape, resized
+from headrace.api.plan import ExecutionPlan
+from headrace.api.profile_rows import Asked, LinkRow, PlanRow, Row, Status, rows_in
+from headrace.api.profiling_command import GRACE_SECONDS, profiling_command
+from headrace.cli.exit_codes import CommandError, ExitCode
+from headrace.cli.local_cluster import missing_packages
+from headrace.cli.output import note, say, table
+from headrace.cli.tables import Column
+from headrace.cli.up import gpus
+
+PARAMETERS_ON_CPU_MAX = 20_000_000
+"""Larger models take minutes a step without a GPU."""
+
+COLUMNS = (
+    Column("PLAN", gives_way=1),
+    Column("MS", right=True),
+    Column("TOKENS/S", right=True),
+    Column("TFLOP/S", right=True),
+    Column("SHARE", right=True),
+    Column("PEAK GIB", right=True),
+    Column("SWITCH S", right=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line asks for; 0 and empty leave it to the rule."""
+
+    model: str
+    accelerators: int
+    batch: int
+    sequence_length: int
+    plans: Sequence[str]
+    seconds: float
+    output: Path | None
+
+
+def profile(wish: Wish) -> None:
+    """Measure, and print the table.
+
+    Raises:
+        CommandError: It cannot be measured here, or nothing was.
+    """
+    has_gpu = bool(found := gpus())
+    asked, shape = _asked(wish, len(found))
+    plans = _plans(wish, shape, asked)
+    if missing_packages(["torch", "transformers"]):
+        raise CommandError(
+            ExitCode.FAILED,
+            "this needs torch and transformers, not installed here: "
+            "pip install 'headrace[workloads]'",
+        )
+    output = wish.output or Path(f"profile-{asked.model}-{asked.accelerators}.jsonl")
+    _rows(output)  # a file that is no profile is told before anything is measured
+    if not has_gpu:
+        note("headrace: there is no GPU here, so this measures the CPU (gloo, fp32)")
+    note(f"headrace: {len(plans)} plans, at most {wish.seconds:.0f} s; rows go to {output}")
+    trouble = _run(profiling_command(asked, plans, seconds=wish.seconds, output=output), wish)
+    rows = _rows(output)
+    mine = {row.plan: row for row in rows if isinstance(row, PlanRow) and row.asked == asked}
+    chosen = [mine[plan] for plan in plans if plan in mine]
+    links = [
+        row for row in rows if isinstance(row, LinkRow) and row.accelerators == asked.accelerators
+    ]
+    if not chosen:
+        raise CommandError(ExitCode.FAILED, f"nothing was measured:\n{trouble}")
+    show(chosen, links)
+
+
+def _asked(wish: Wish, gpu_count: int) -> tuple[Asked, ModelShape]:
+    shape = PRESETS.get(wish.model)
+    if shape is None:
+        raise CommandError(
+            ExitCode.USAGE,
+            f"wanted one of the models {', '.join(PRESETS)}; got {wish.model}",
+        )
+    there, kind = (gpu_count, "GPUs") if gpu_count else (os.cpu_count() or 1, "CPU cores")
+    if wish.accelerators > there:
+        raise CommandError(
+            ExitCode.USAGE,
+            f"--accelerators: wanted at most the {there} {kind} of this machine, got "
+            f"{wish.accelerators}",
+        )
+    if not gpu_count and shape.parameters > PARAMETERS_ON_CPU_MAX:
+        small = [name for name, one in PRESETS.items() if one.parameters <= PARAMETERS_ON_CPU_MAX]
+        raise CommandError(
+            ExitCode.USAGE,
+            f"{wish.model} has {shape.parameters / 1e6:.0f} M parameters and there is no GPU here; "
+            f"without one, take {', '.join(small)}",
+        )
+    if wish.sequence_length and shape.family is not Family.VIT:
+        shape = resized(shape, sequence_length=wish.sequence_length)
+    precision = BF16 if gpu_count else FP32
+    asked = Asked(wish.model, wish.accelerators, wish.batch, shape.sequence_length, precision)
+    return asked, shape
+
+
+def _plans(wish: Wish, shape: ModelShape, asked: Asked) -> list[str]:
+    """Those that were named, in canonical form, else those of the rule."""
+    try:
+        named = [str(ExecutionPlan.parse(text)) for text in wish.plans]
+    except ValueError as error:
+        raise CommandError(ExitCode.USAGE, f"--plans: {error}") from error
+    found = named or list(map(str, chosen_plans(shape, asked.accelerators, asked.global_batch)))
+    if not found:
+        raise CommandError(
+            ExitCode.USAGE,
+            f"--batch: no plan divides a batch of {asked.global_batch} over "
+            f"{asked.accelerators} accelerators; take a multiple of {asked.accelerators}",
+        )
+    return list(dict.fromkeys(found))
+
+
+def _rows(file: Path) -> list[Row]:
+    try:
+        return rows_in(file)
+    except ValueError as error:
+        raise CommandError(ExitCode.USAGE, f"--output: {error}") from error
+
+
+def _run(command: Sequence[str], wish: Wish) -> str:
+    """Run the ranks and pass on what they say; returns the end of what went wrong."""
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        ) as process:
+            assert process.stdout is not None
+            # torchrun ends its ranks.
+            overdue = threading.Timer(wish.seconds + GRACE_SECONDS, process.terminate)
+            overdue.start()
+            try:
+                _relay(process.stdout)
+                process.wait()
+            except BaseException:
+                process.terminate()
+                raise
+            finally:
+                overdue.cancel()
+        errors.seek(0)
+        return errors.read()[-2000:].strip()
+
+
+def _relay(lines: IO[str]) -> None:
+    for line in lines:
+        note(line.rstrip())
+
+
+def show(rows: Sequence[PlanRow], links: Sequence[LinkRow]) -> None:
+    """The table (a share is of the device's peak), what has no figures and why, and the links."""
+    table(COLUMNS, [_cells(row) for row in rows])
+    for row in rows:
+        if row.status is not Status.MEASURED:
+            say(f"{row.plan}: {row.status}: {row.reason}")
+    if links:
+        say(", ".join(f"{link.link} {link.bandwidth / 1e9:.1f} GB/s" for link in links))
+
+
+def _cells(row: PlanRow) -> list[str]:
+    return [row.plan, *_figures(row)]
+
+
+def _figures(row: PlanRow) -> Iterator[str]:
+    yield _number(row.iteration, 1000, 1)
+    yield _number(row.tokens_rate, 1, 0)
+    yield _number(row.flops_rate, 1e-12, 1 if (row.flops_rate or 0) >= 1e11 else 3)
+    yield f"{row.share_of_peak:.1%}" if row.share_of_peak is not None else ""
+    yield _number(row.peak_process, 1 / GIB, 2)
+    yield _number(row.switch, 1, 2)
+
+
+def _number(value: float | None, factor: float, digits: int) -> str:
+    return f"{value * factor:.{digits}f}" if value is not None else ""
