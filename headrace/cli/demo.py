@@ -352,7 +352,7 @@ def _summary(history: History, facts: ReportFacts, checks: list[Check]) -> None:
             cost = "" if passage.cost_ns is None else f" in {passage.cost_ns / 1e9:.1f} s"
             kind = "reconfigured" if passage.planned else "retried"
             why = f": {passage.why}" if passage.why else ""
-            tell(f"  {kind} {passage.before.plan} -> {passage.then.plan}{cost}{why}", hang=4)
+            tell(f"  {kind} {passage.before.last_plan} -> {passage.then.plan}{cost}{why}", hang=4)
     say()
     for check in checks:
         for line in verdict(check, columns=width(), colour=colour):

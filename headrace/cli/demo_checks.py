@@ -97,7 +97,7 @@ def _reconfigurations(history: History, uid: str, label: str) -> Check:
     planned = [one for one in history.of_job(uid) if one.planned]
     retried = [one for one in history.transitions if not one.planned]
     costs = ", ".join(
-        f"{one.before.plan} to {one.then.plan} in "
+        f"{one.before.last_plan} to {one.then.plan} in "
         + ("unknown time" if one.cost_ns is None else f"{one.cost_ns / 1e9:.1f} s")
         for one in planned
     )

@@ -326,8 +326,9 @@ def _block_title(block: Block, name: str, attempt: AttemptSpan | None, history: 
         f"{name}, {block.plan}, attempt {block.attempt}, unit {block.unit}",
         f"{start} to {until} ({seconds_text(block.end_ns - block.start_ns)})",
     ]
-    if attempt is not None and attempt.first_step_ns is not None:
-        lines.append(f"first step after {seconds_text(attempt.first_step_ns - block.start_ns)}")
+    first = attempt.first_step_ns if attempt is not None else None
+    if first is not None and first >= block.start_ns:
+        lines.append(f"first step after {seconds_text(first - block.start_ns)}")
     if block.outcome:
         lines.append(f"ended: {block.outcome}")
     if block.outcome in ("Failed", "Lost") and attempt is not None and attempt.why:

@@ -140,6 +140,10 @@ class _Folding:
             self._decided(order, at, body)
         elif kind == "JobProgressed":
             self._progressed(at, body)
+        elif kind == "PlanChanged":
+            self._plan_changed(order, at, body)
+        elif kind == "PlanRefused":
+            self.say(at, body["uid"], f"cannot go over to {body['plan']}", str(body["message"]))
         elif kind == "UnitExited":
             self._exited(order, at, body)
         elif kind == "PolicyChanged":
@@ -209,6 +213,24 @@ class _Folding:
         if attempt and attempt.span.first_step_ns is None and progress.get("loss") is not None:
             attempt.span = replace(attempt.span, first_step_ns=at)
 
+    def _plan_changed(self, order: int, at: int, body: Mapping[str, Any]) -> None:
+        """The same accelerators go on under another plan: one block ends, another begins."""
+        uid, number, after = str(body["uid"]), int(body["attempt"]), str(body["after"])
+        attempt = self.attempts.get((uid, number))
+        if attempt is None or attempt.span.last_plan == after:
+            return  # told twice
+        for unit, held in attempt.units.items():
+            ends = (held.order, order)
+            for slot in held.accelerators:
+                outcome = f"went on as {after}"
+                self.blocks.append(_block(attempt.span, unit, slot, held, at, ends, outcome))
+            attempt.units[unit] = replace(held, start_ns=at, order=order)
+        before, still = attempt.span.last_plan, float(body["stood_still_seconds"])
+        attempt.span = replace(attempt.span, changed_to=after)
+        self.say(
+            at, uid, f"goes over from {before} to {after}", f"it stood still for {still:.2f} s"
+        )
+
     def _exited(self, order: int, at: int, body: Mapping[str, Any]) -> None:
         uid, number, end = str(body["uid"]), int(body["attempt"]), body["exit"]
         outcome, why = str(end["outcome"]), sentence(end.get("reason"))
@@ -272,7 +294,9 @@ class _Folding:
             if attempt.span.stop_ns is None:
                 why = why_stopped(action.get("reason"))
                 attempt.span = replace(attempt.span, stop_ns=at, stop_why=why)
-            return f"checkpoints and stops attempt {number} ({attempt.span.plan})"
+            return f"checkpoints and stops attempt {number} ({attempt.span.last_plan})"
+        if kind == "ChangePlan":
+            return f"is asked to go on as {plan_text(action['plan'])} in attempt {number}"
         return f"ends attempt {number}" if kind == "EndAttempt" else f"stops attempt {number}"
 
     def _started(self, order: int, at: int, action: Mapping[str, Any]) -> str:
@@ -404,7 +428,7 @@ class _Folding:
             uid=uid,
             label=self.label(uid),
             stage=shown.stage if shown else "Gone",
-            plan=shown.plan if shown else (running[-1].plan if running else ""),
+            plan=shown.plan if shown else (running[-1].last_plan if running else ""),
             step=max(shown.step if shown else 0, self.progressed.get(uid, 0)),
             steps_total=shown.steps_total if shown else 0,
             submitted_ns=submitted,
@@ -429,7 +453,7 @@ def _block(
         uid=span.uid,
         attempt=span.number,
         unit=unit,
-        plan=span.plan,
+        plan=span.last_plan,
         start_ns=held.start_ns,
         end_ns=end_ns,
         open=not outcome,

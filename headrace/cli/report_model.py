@@ -49,7 +49,7 @@ class AttemptSpan:
     Attributes:
         uid: The job.
         number: Attempt number.
-        plan: Short form of the plan.
+        plan: Short form of the plan that it began with.
         accelerators: How many it held.
         start_ns: When it was decided.
         first_step_ns: When its own first step was reported; None if it never trained.
@@ -59,6 +59,7 @@ class AttemptSpan:
         stopped_at_steps: Steps that its units gave when they stopped as planned, sorted.
         why: Sentence on why it ended, where it did not go as planned.
         stop_why: Sentence on why it was stopped.
+        changed_to: Plan that it went over to last while it ran; empty if it kept the first.
     """
 
     uid: str
@@ -73,6 +74,12 @@ class AttemptSpan:
     stopped_at_steps: tuple[int, ...] = ()
     why: str = ""
     stop_why: str = ""
+    changed_to: str = ""
+
+    @property
+    def last_plan(self) -> str:
+        """The plan under which it ended, or runs."""
+        return self.changed_to or self.plan
 
     @property
     def broke(self) -> bool:
@@ -317,7 +324,7 @@ def _mark(last: LossFact, first: LossFact, passages: Mapping[int, Transition]) -
     return LossMark(
         step=(last.step + first.step) / 2,
         planned=bool(passed) and all(passage.planned for passage in passed),
-        before=passed[0].before.plan if passed else "",
+        before=passed[0].before.last_plan if passed else "",
         after=passed[-1].then.plan if passed else "",
         attempt=first.attempt,
     )

@@ -183,7 +183,7 @@ def _jobs(history: History, look: Look) -> str:
 
 def _plans(history: History) -> str:
     """What the short forms in the page mean."""
-    seen = list(dict.fromkeys(span.plan for span in history.attempts))[:_PLANS_MAX]
+    seen = list(dict.fromkeys(block.plan for block in history.blocks))[:_PLANS_MAX]
     return f'<p class="note">Plans: {text("; ".join(map(explained, seen)))}.</p>' if seen else ""
 
 
@@ -207,7 +207,7 @@ def _costs(planned: Sequence[Transition]) -> str:
     if not planned:
         return "none"
     items = [
-        f"<li>{text(passage.before.plan)} → {text(passage.then.plan)}: "
+        f"<li>{text(passage.before.last_plan)} → {text(passage.then.plan)}: "
         + ("no step yet" if passage.cost_ns is None else f"{passage.cost_ns / 1e9:.1f} s")
         + "</li>"
         for passage in planned[:_PASSAGES_MAX]

@@ -2,10 +2,18 @@
 
 from dataclasses import replace
 
+from controlplane.domain.action import ChangePlan
 from controlplane.domain.clock import SECOND, Instant
-from controlplane.domain.event import AcceleratorHealthChanged, NodeDrained
-from controlplane.domain.ids import AcceleratorId, NodeId
+from controlplane.domain.event import (
+    AcceleratorHealthChanged,
+    NodeDrained,
+    PlanChanged,
+    PlanRefused,
+)
+from controlplane.domain.ids import AcceleratorId, Attempt, JobUid, NodeId
+from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Outcome
+from headrace.api.plan import ExecutionPlan
 from headrace.cli.report_facts import EventFact, JobFact, LossFact, ReportFacts
 from headrace.cli.report_fold import history_of, in_words, replayed
 from headrace.cli.report_model import Block, History, series_of
@@ -232,3 +240,39 @@ def test_the_latest_attempt_counts_whatever_the_order_of_the_points() -> None:
 
 def test_codes_read_as_words() -> None:
     assert in_words("ShrunkForOthers") == "shrunk for others"
+
+
+def test_a_change_of_plan_in_memory_is_two_blocks_of_one_attempt() -> None:
+    book, two = Logbook(), FOUR[:2]
+    book.register()
+    book.submit(1, "u")
+    book.decide(2, book.starting("u", 1, two, "dp2"))
+    book.train("u", 1, 5, 20, range(1, 100))
+    plan, why = ExecutionPlan.parse("tp2"), Reason(ReasonCode.SPEC_CHANGED, "dp2 -> tp2")
+    book.decide(21, ChangePlan(JobUid("u"), Attempt(1), plan, why))
+    changed = PlanChanged(
+        JobUid("u"), Attempt(1), "dp2", "tp2", 99, 0.5, (), NodeId("node-a"), at(22)
+    )
+    book.write(changed)
+    book.write(changed)
+    book.write(PlanRefused(JobUid("u"), Attempt(1), "dp2", "too big", NodeId("node-a"), at(25)))
+    book.decide(30, book.stopping("u", 1, "others came"))
+    book.exit(31, "u", 1, Outcome.STOPPED, 120)
+    book.decide(32, book.starting("u", 2, FOUR[:1]))
+    book.train("u", 2, 35, 40, range(121, 130))
+    history = history_of(book.facts(41))
+    assert [(one.attempt, one.plan, one.start_ns) for one in lane(history, "node-a", "slot-0")] == [
+        (1, "dp2", at(2)),
+        (1, "tp2", at(22)),
+        (2, "dp1", at(32)),
+    ]
+    (passage,) = history.transitions
+    assert (passage.before.plan, passage.before.last_plan, passage.then.last_plan) == (
+        "dp2",
+        "tp2",
+        "dp1",
+    )
+    told = [(line.what, line.why) for line in history.lines]
+    assert ("is asked to go on as tp2 in attempt 1", "dp2 -> tp2") in told
+    assert told.count(("goes over from dp2 to tp2", "it stood still for 0.50 s")) == 1
+    assert ("cannot go over to dp2", "too big") in told
