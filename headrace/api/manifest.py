@@ -33,7 +33,8 @@ from headrace.api.manifest_fields import (
 )
 from headrace.api.manifest_model import Data, Model, breaches_of_data
 from headrace.api.manifest_part import Part, broken
-from headrace.api.manifest_plans import breaches_of_plans
+from headrace.api.manifest_plans import Unfit, breaches_of_plans, fitting
+from headrace.api.manifest_switch import SwitchStatus
 from headrace.api.refusal import Problem, problems_in
 from headrace.api.variables import setter_of
 
@@ -494,6 +495,10 @@ def canonical_json(job: TrainingJob) -> str:
         exclude={"status": True, "metadata": {"uid", "generation", "creation_timestamp"}},
     )
     return _CANONICAL.encode(document)
+    plan_asked_for: Annotated[str, Field(max_length=64)] | None = None
+    """Plan that the ranks were asked for and have not taken up yet."""
+    switches: Annotated[tuple[SwitchStatus, ...], Field(max_length=16, strict=False)] = ()
+    """The last changes of plan or place that are over, oldest first, and what each one cost."""
 
 
 @cache

@@ -169,8 +169,10 @@ spec:
 first. It gets as many accelerators as one of them takes, and the first plan of that number for
 which they lie right: ranks that are tensor parallel need accelerators of one node. Each plan is
 checked when the job is submitted, against the model, the batch, `microBatchSizeMax` and the
-accelerators that the job takes. If `plans` is changed while the job runs, it is laid out anew where
-another plan comes first now.
+accelerators that the job takes. If another plan comes first when `plans` is changed while the job
+runs, its ranks go over to it on the accelerators that they have, without a restart; `headrace
+describe job` shows what that cost. A plan of another number of accelerators is taken up by a
+restart from a checkpoint.
 
 ## A program of your own
 

@@ -286,10 +286,12 @@ def test_describe_shows_each_switch_with_where_its_time_went(
     ]
     for seen in ("0.62 s", "8.75 s", "start 4.25", "moments 0.20", "120", "99000"):
         assert seen in told
-    status = json.loads(headrace("describe", "job", "a", "-o", "json").stdout)["job"]["status"]
+    document = json.loads(headrace("describe", "job", "a", "-o", "json").stdout)["job"]
+    assert TrainingJob.model_validate_json(json.dumps(document)).status is not None
+    status = document["status"]
     assert status["planAskedFor"] == "dp1-ga4"
     assert [each["kind"] for each in status["switches"]] == ["Memory", "Restart"]
-    assert status["switches"][1]["phaseSeconds"]["start"] == 4.25
+    assert status["switches"][1]["phases"][3] == {"name": "start", "seconds": 4.25}
     assert status["switches"][1]["stoodStillSeconds"] == 8.75
 
 
