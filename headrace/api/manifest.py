@@ -33,7 +33,7 @@ from headrace.api.manifest_fields import (
 )
 from headrace.api.manifest_model import Data, Model, breaches_of_data
 from headrace.api.manifest_part import Part, broken
-from headrace.api.manifest_plans import Unfit, breaches_of_plans, fitting
+from headrace.api.manifest_plans import breaches_of_plans
 from headrace.api.manifest_switch import SwitchStatus
 from headrace.api.refusal import Problem, problems_in
 from headrace.api.variables import setter_of
