@@ -453,6 +453,10 @@ class Status(Part):
     """Failed attempts so far."""
     reconfigurations: Count = 0
     """Planned changes of plan or place so far."""
+    plan_asked_for: Annotated[str, Field(max_length=64)] | None = None
+    """Plan that the ranks were asked for and have not taken up yet."""
+    switches: Annotated[tuple[SwitchStatus, ...], Field(max_length=16, strict=False)] = ()
+    """The last changes of plan or place that are over, oldest first, and what each one cost."""
     progress: ProgressStatus = ProgressStatus()
     """How far the job has come."""
     started_at: Timestamp | None = None
@@ -495,10 +499,6 @@ def canonical_json(job: TrainingJob) -> str:
         exclude={"status": True, "metadata": {"uid", "generation", "creation_timestamp"}},
     )
     return _CANONICAL.encode(document)
-    plan_asked_for: Annotated[str, Field(max_length=64)] | None = None
-    """Plan that the ranks were asked for and have not taken up yet."""
-    switches: Annotated[tuple[SwitchStatus, ...], Field(max_length=16, strict=False)] = ()
-    """The last changes of plan or place that are over, oldest first, and what each one cost."""
 
 
 @cache
