@@ -2,7 +2,8 @@
 
 The actor writes ``launch.json`` before the start, ``plan`` to ask for another plan on the same
 accelerators, and ``stop`` to ask for a planned stop. The unit writes ``rendezvous`` (unit 0),
-``progress.jsonl`` and ``changes.jsonl`` (rank 0) and, at the end, ``exit.json``.
+``progress.jsonl``, ``changes.jsonl`` and ``observations.jsonl`` (rank 0) and, at the end,
+``exit.json``.
 """
 
 import json
@@ -171,6 +172,16 @@ class ControlFolder:
         except OSError as error:
             # A full disk of the node loses a line for people, which is no reason to lose work.
             sys.stderr.write(f"progress of step {step} could not be told: {error}\n")
+
+    def observed(self, observation: Mapping[str, Any]) -> None:
+        """Append one line about what a step under the present plan took."""
+        if self.path is None:
+            return
+        try:
+            with (self.path / "observations.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(observation) + "\n")
+        except OSError as error:
+            sys.stderr.write(f"an observation could not be told: {error}\n")
 
     def changed(self, change: Mapping[str, Any]) -> None:
         """Append one line about a plan that was asked for: what it cost, or why it cannot be."""

@@ -1,5 +1,6 @@
 """What a step's time is divided into."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +15,7 @@ from headrace.workloads.training.stopwatch import FORWARD, GRADIENTS, OPTIMIZER,
 def seconds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A clock that goes on by a second with each look."""
     now = iter(range(1000))
-    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
     return
 
 

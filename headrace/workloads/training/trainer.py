@@ -17,6 +17,7 @@ from headrace.workloads.control import (
 from headrace.workloads.refusal import RANK_FAILED, WorkloadError
 from headrace.workloads.rendezvous import RankGoneError, Rendezvous
 from headrace.workloads.training.blueprint import Blueprint
+from headrace.workloads.training.observing import Observer
 from headrace.workloads.training.optimiser import Schedule
 from headrace.workloads.training.order import SampleOrder
 from headrace.workloads.training.planned import PlannedModel
@@ -167,6 +168,7 @@ class Trainer:
         self.progress = progress
         self._wish = Wish(given, model.blueprint)
         self._change: Change | None = None
+        self._observer = Observer(given.world, given.control)
         spec = given.spec
         self._order = SampleOrder(
             samples=given.samples.count,
@@ -217,11 +219,13 @@ class Trainer:
         began = time.monotonic()
         step = progress.step + 1
         inputs, targets = self._samples_of(step)
+        self._observer.before(self.model, step)
         loss = self.model.gradients(inputs, targets)
         wanted = self._wish.look(self.model.plan)
         mean, stop, save, switch = given.world.added(
             [loss, given.stop.asked(), self._save_is_due(began), wanted]
         )
+        self._observer.look()
         if not math.isfinite(mean):
             raise WorkloadError(
                 RANK_FAILED,
@@ -232,6 +236,7 @@ class Trainer:
         progress.step = step
         progress.loss = mean
         progress.step_seconds = time.monotonic() - began
+        self._observer.after(step, progress.step_seconds)
         self._tell()
         self._tell_change()
         return Wishes(stop > 0, save > 0, switch > 0)

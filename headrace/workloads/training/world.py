@@ -121,6 +121,14 @@ class World:
         found: list[float] = together.tolist()
         return found
 
+    def highest(self, numbers: Sequence[float]) -> list[float]:
+        """The largest of each over all ranks."""
+        together = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        if self.size > 1:
+            dist.all_reduce(together, op=dist.ReduceOp.MAX)
+        found: list[float] = together.tolist()
+        return found
+
     def part(self) -> None:
         """Leave, once all ranks are done."""
         self._groups.clear()
