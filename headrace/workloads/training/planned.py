@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from headrace.api.plan import ExecutionPlan, PipelineSchedule
+from headrace.workloads.training.batches import Batch, micro_batches
 from headrace.workloads.training.blueprint import Blueprint
 from headrace.workloads.training.families.language import LanguagePart
 from headrace.workloads.training.families.part import Part
@@ -168,7 +169,7 @@ class PlannedModel:
     def allocate(self) -> dict[str, Tensor]:
         """Give the parameters memory; returns this rank's pieces, to be filled."""
         for part in self.parts:
-            materialise(part, self._state_device)
+            materialise(part, self._state_device, self.world.device)
         self._real = named(self.parts)
         return {name: local(p.detach()) for name, p in self._real.items()}
 
@@ -184,6 +185,7 @@ class PlannedModel:
                     self.parts[0],
                     process_group=self._group("data"),
                     init_sync=False,
+                    broadcast_buffers=False,  # they are constants
                     gradient_as_bucket_view=True,
                 )
             ]
@@ -306,7 +308,7 @@ class PlannedModel:
             scale_grads=False,
         )
 
-    def _share_of_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def _share_of_loss(self, outputs: Tensor, targets: Batch) -> Tensor:
         """A micro-batch's part of the mean loss, as large as averaging over replicas wants it."""
         with self.stopwatch.part(FORWARD):
             total = self.parts[-1].loss_sum(outputs, targets)
@@ -317,7 +319,7 @@ class PlannedModel:
         each = self._batch // self.plan.data_parallel
         return batch[self._place.replica * each : (self._place.replica + 1) * each]
 
-    def gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def gradients(self, inputs: Batch, targets: Batch) -> Tensor:
         """Forward and backward of this replica's samples; returns its share of the mean loss.
 
         Summed over all ranks, the shares are the mean loss of the global batch.
@@ -327,7 +329,7 @@ class PlannedModel:
         with self.stopwatch.part(GRADIENTS):
             return self._gradients(inputs, targets)
 
-    def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _gradients(self, inputs: Batch, targets: Batch) -> Tensor:
         mixed = self._precision == "bf16" and not is_fully_sharded(self.plan)
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=mixed):
             if self._pipeline is not None:
@@ -339,11 +341,10 @@ class PlannedModel:
             return torch.zeros_like(loss)
         return loss / self.plan.data_parallel
 
-    def _accumulated(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _accumulated(self, inputs: Batch, targets: Batch) -> Tensor:
         run, steps = self._runs[0], self.plan.accumulation_steps
         total = torch.zeros((), device=self.world.device)
-        pairs = zip(inputs.chunk(steps), targets.chunk(steps), strict=True)
-        for index, (given, wanted) in enumerate(pairs):
+        for index, (given, wanted) in enumerate(micro_batches((inputs, targets), steps)):
             with self._unsynchronised(run, last=index == steps - 1):
                 loss = self._share_of_loss(run(given), wanted)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -363,7 +364,7 @@ class PlannedModel:
         else:
             yield
 
-    def _through_pipeline(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _through_pipeline(self, inputs: Batch, targets: Batch) -> Tensor:
         given = (inputs,) if any(stage.index == 0 for stage in self.stages) else ()
         if not any(stage.index == self.plan.stages - 1 for stage in self.stages):
             self._pipeline.step(*given)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from headrace.api.models import Family, ModelShape
 from headrace.workloads.refusal import START_REFUSED, WorkloadError
+from headrace.workloads.training.batches import Batch
 from headrace.workloads.training.families.whole import NOT_COUNTED
 
 STDLIB = "python-stdlib"
@@ -55,7 +56,7 @@ class Samples(Protocol):
     count: int
     fingerprint: str
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def batch(self, indices: Tensor) -> tuple[Batch, Batch]:
         """Inputs and targets of these samples, in this order."""
         ...
 

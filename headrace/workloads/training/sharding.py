@@ -149,11 +149,19 @@ def settle(part: Part) -> None:
             module.reshard()
 
 
-def materialise(part: Part, device: torch.device) -> None:
-    """Give memory to every parameter and buffer; what is shared stays shared."""
+def materialise(part: Part, device: torch.device, computing: torch.device) -> None:
+    """Give memory to every parameter; what is shared stays shared.
+
+    Args:
+        part: What is only shapes yet.
+        device: Where parameters live.
+        computing: Where they are used, and where constants (buffers) go.
+    """
     owners: dict[int, list[tuple[nn.Module, str]]] = {}
     found: dict[int, nn.Parameter] = {}
     for module in part.modules():
+        for name, constant in module.named_buffers(recurse=False):
+            setattr(module, name, constant.to(computing))
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             owners.setdefault(id(parameter), []).append((module, name))
             found[id(parameter)] = parameter

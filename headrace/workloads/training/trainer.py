@@ -4,8 +4,6 @@ import math
 import time
 from dataclasses import asdict, dataclass
 
-from torch import Tensor
-
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.control import (
     STOPPED,
@@ -16,6 +14,7 @@ from headrace.workloads.control import (
 )
 from headrace.workloads.refusal import RANK_FAILED, WorkloadError
 from headrace.workloads.rendezvous import RankGoneError, Rendezvous
+from headrace.workloads.training.batches import Batch, on_device
 from headrace.workloads.training.blueprint import Blueprint
 from headrace.workloads.training.observing import Observer
 from headrace.workloads.training.optimiser import Schedule
@@ -241,14 +240,12 @@ class Trainer:
         self._tell_change()
         return Wishes(stop > 0, save > 0, switch > 0)
 
-    def _samples_of(self, step: int) -> tuple[Tensor, Tensor]:
+    def _samples_of(self, step: int) -> tuple[Batch, Batch]:
         """This replica's inputs and targets of a step."""
         given = self._given
         inputs, targets = given.samples.batch(self.model.mine(self._order.of_step(step)))
         device = given.world.device
-        if device.type == "cuda":
-            inputs, targets = inputs.to(device), targets.to(device)
-        return inputs, targets
+        return on_device(inputs, device), on_device(targets, device)
 
     def _save_is_due(self, now: float) -> bool:
         limit = self._given.spec.every_seconds

@@ -1,8 +1,10 @@
 """What a trainer asks of a model, whatever its family."""
 
-from collections.abc import Iterator
-from typing import ClassVar
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -48,3 +50,19 @@ class Part(nn.Module):
             return kept
         out: Tensor = block(*given)
         return out
+
+    def computed_again(self, block: nn.Module) -> Callable[..., Any]:
+        """A ``forward`` for a block that others call, with activations kept or not. Its hooks run
+        once either way.
+        """
+        # In a cycle of references, a part that is dropped would keep its memory for a while.
+        own_part, own_block, forward = weakref.ref(self), weakref.ref(block), type(block).forward
+
+        def run(*given: Any, **named: Any) -> Any:
+            part, block = own_part(), own_block()
+            assert part is not None
+            if part.recompute and part.training and torch.is_grad_enabled():
+                return checkpoint(forward, block, *given, use_reentrant=False, **named)
+            return forward(block, *given, **named)
+
+        return run

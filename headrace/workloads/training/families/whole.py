@@ -5,13 +5,11 @@ library's model gives them.
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from headrace.workloads.training.families.part import Part
 
@@ -57,7 +55,7 @@ class WholeModel(Part):
             self.add_module(name, child)
         for block in self.units():
             # The library has its own switch for this, by another name in every other release.
-            block.forward = self._computed_again(block)
+            block.forward = self.computed_again(block)
 
     def units(self) -> Iterator[nn.Module]:
         for stack in self.stacks:
@@ -77,17 +75,3 @@ class WholeModel(Part):
         ).view(len(targets), -1)
         counted = (targets != NOT_COUNTED).view(len(targets), -1).sum(dim=1)
         return (each.sum(dim=1) / counted.clamp(min=1)).sum()
-
-    def _computed_again(self, block: nn.Module) -> Callable[..., Any]:
-        """The block's ``forward``, with activations kept or not. Hooks run once either way."""
-        # In a cycle of references, a part that is dropped would keep its memory for a while.
-        own_part, own_block, forward = weakref.ref(self), weakref.ref(block), type(block).forward
-
-        def run(*given: Any, **named: Any) -> Any:
-            part, block = own_part(), own_block()
-            assert part is not None
-            if part.recompute and part.training and torch.is_grad_enabled():
-                return checkpoint(forward, block, *given, use_reentrant=False, **named)
-            return forward(block, *given, **named)
-
-        return run
