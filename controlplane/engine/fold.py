@@ -183,7 +183,7 @@ def one_object(request: AcceleratorRequest) -> AcceleratorRequest:
     return request
 
 
-_LAUNCH_KEYS = ("model", "command", "data", "env", "volumes", "training", "checkpoint")
+_LAUNCH_KEYS = ("model", "script", "command", "data", "env", "volumes", "training", "checkpoint")
 
 
 def launch_part(manifest_json: str) -> Any:

@@ -28,6 +28,7 @@ from headrace.api.runtime import refusals
 
 IMMUTABLE = {
     ("model",): "weights of another model cannot be continued",
+    ("script",): "another script is another job",
     ("command",): "another program is another job",
     ("data",): "the order of the data would no longer be the one it began with",
     ("training", "seed"): "initialisation and order of the data depend on it",

@@ -223,6 +223,26 @@ def _accumulations(global_batch_size: int, data: int, pipeline: int) -> list[int
     return sorted(found)
 
 
+def infeasible_own_code(plan: ExecutionPlan, *, global_batch_size: int) -> Infeasible | None:
+    """Why the plan cannot train a model that only its author knows; None if it can.
+
+    Args:
+        plan: The plan.
+        global_batch_size: Samples of a step.
+    """
+    if plan.ranks > plan.data_parallel:
+        return Infeasible(
+            InfeasibleReason.NOT_SUPPORTED_BY_FAMILY,
+            f"wanted data parallelism, ZeRO or offload for training code of your own, got {plan}: "
+            f"nobody knows where to split it; take dp{plan.ranks}-z3, which shares its memory too",
+        )
+    for message in _not_combined(plan, is_tied=False):
+        return Infeasible(InfeasibleReason.NOT_COMBINED, message)
+    for message in _batch_problems(plan, global_batch_size):
+        return Infeasible(InfeasibleReason.DOES_NOT_DIVIDE, message)
+    return None
+
+
 def _form_problems(shape: ModelShape, plan: ExecutionPlan, batch: int) -> Iterator[Infeasible]:
     """What is wrong wherever it would run."""
     if plan.ranks > plan.data_parallel and shape.family not in SPLITTABLE:
@@ -231,13 +251,13 @@ def _form_problems(shape: ModelShape, plan: ExecutionPlan, batch: int) -> Iterat
             f"wanted data parallelism, ZeRO or offload for {shape.family}, got {plan}: only "
             f"{' and '.join(sorted(SPLITTABLE))} are split by tensors or stages",
         )
-    for message in _not_combined(shape, plan):
+    for message in _not_combined(plan, is_tied=shape.tied):
         yield Infeasible(InfeasibleReason.NOT_COMBINED, message)
     for message in (*_batch_problems(plan, batch), *_split_problems(shape, plan)):
         yield Infeasible(InfeasibleReason.DOES_NOT_DIVIDE, message)
 
 
-def _not_combined(shape: ModelShape, plan: ExecutionPlan) -> Iterator[str]:
+def _not_combined(plan: ExecutionPlan, *, is_tied: bool) -> Iterator[str]:
     zero, data = plan.zero_stage, plan.data_parallel
     is_split = plan.ranks > data
     if zero == 1 and (is_split or plan.offload):
@@ -262,7 +282,7 @@ def _not_combined(shape: ModelShape, plan: ExecutionPlan) -> Iterator[str]:
                 f"wanted the zb schedule without activation checkpointing, got {plan}; leave out "
                 "gc or take another schedule"
             )
-        if shape.tied and data > 1:
+        if is_tied and data > 1:
             # Both ends are on one rank, and FSDP2 does not shard one table for two of its roots.
             yield (
                 f"wanted one replica for the zb schedule of a model whose head is its table of "

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from headrace.api.feasible_plans import infeasible_own_code
 from headrace.api.manifest_fields import (
     NO_NUL,
     VARIABLE,
@@ -33,7 +34,7 @@ from headrace.api.manifest_fields import (
 )
 from headrace.api.manifest_model import Data, Model, breaches_of_data
 from headrace.api.manifest_part import Part, broken
-from headrace.api.manifest_plans import breaches_of_plans
+from headrace.api.manifest_plans import Unfit, breaches_of_plans, fitting
 from headrace.api.manifest_switch import SwitchStatus
 from headrace.api.refusal import Problem, problems_in
 from headrace.api.variables import setter_of
@@ -119,6 +120,27 @@ class Command(Part):
     """Directory on the node in which it starts; must be there on every node."""
     image: Annotated[str, Field(min_length=1, max_length=512, pattern=NO_NUL), Open] | None = None
     """Container image, where the runtime starts containers."""
+
+
+class Script(Part):
+    """A Python script of the user's own that trains through headrace.train: elastic, under every
+    plan that does not split its model.
+    """
+
+    file: Path
+    """The script; started by every rank, so it must be there on every node."""
+    arguments: Annotated[tuple[Text, ...], Field(max_length=256, strict=False)] = ()
+    """Its arguments."""
+    working_directory: Path | None = None
+    """Directory on the node in which it runs, and from which a relative file is meant."""
+
+    @model_validator(mode="after")
+    def _findable(self) -> "Script":
+        if self.working_directory is None and not self.file.startswith("/"):
+            raise broken(
+                "file", f"wanted an absolute path, or a workingDirectory beside it, got {self.file}"
+            )
+        return self
 
 
 class SecretKeyReference(Part):
@@ -284,9 +306,11 @@ class Spec(Part):
     accelerators: Accelerators = Accelerators()
     """The accelerators that the job can use."""
     model: Model | None = None
-    """A built-in model. Exactly one of model and command."""
+    """A built-in model. Exactly one of model, script and command."""
+    script: Script | None = None
+    """Training code of your own. Exactly one of model, script and command."""
     command: Command | None = None
-    """A program of your own. Exactly one of model and command."""
+    """A program of your own. Exactly one of model, script and command."""
     data: Data | None = None
     """What the built-in model learns from."""
     env: Annotated[tuple[EnvironmentVariable, ...], Field(max_length=256, strict=False)] = ()
@@ -294,7 +318,7 @@ class Spec(Part):
     volumes: Annotated[tuple[Volume, ...], Field(max_length=64, strict=False)] = ()
     """What is mounted for every rank."""
     training: Training | None = None
-    """Batch, steps, precision and schedule of the built-in model."""
+    """Batch, steps, precision and schedule of the built-in model or the script."""
     plans: Annotated[tuple[Plan, ...], Field(min_length=1, max_length=64, strict=False)] | None = (
         None
     )
@@ -320,11 +344,14 @@ class Spec(Part):
 
     def _breaches(self) -> Iterator[PydanticCustomError]:
         """Rules that span several parts of the spec."""
-        if (self.model is None) == (self.command is None):
-            there = "both" if self.model else "neither"
-            yield broken("model", f"wanted exactly one of model and command, got {there}")
+        given = [name for name in ("model", "script", "command") if getattr(self, name) is not None]
+        if len(given) != 1:
+            there = " and ".join(given) or "none"
+            yield broken("model", f"wanted exactly one of model, script and command, got {there}")
         elif self.model is not None:
             yield from self._breaches_of_model(self.model)
+        elif self.script is not None:
+            yield from self._breaches_of_script()
         else:
             yield from self._breaches_of_command()
         for field, names in (
@@ -345,16 +372,28 @@ class Spec(Part):
                 yield broken(name, f"is required with the built-in model {model.name}")
                 return
         assert self.data is not None
-        assert self.training is not None
         yield from breaches_of_data(model, self.data)
+        yield from self._breaches_of_size(fitting(model, self.data.sequence_length or 0))
+
+    def _breaches_of_script(self) -> Iterator[PydanticCustomError]:
+        if self.data is not None:
+            yield broken("data", "belongs to a built-in model; a script opens its own data")
+        for name, part in (("training", self.training), ("checkpoint", self.checkpoint)):
+            if part is None:
+                yield broken(name, "is required with a script, which is told all of it")
+                return
+        yield from self._breaches_of_size(infeasible_own_code)
+
+    def _breaches_of_size(self, unfit: Unfit) -> Iterator[PydanticCustomError]:
+        """What the batch, and the plans if there are any, ask of the number of accelerators."""
+        assert self.training is not None
         batch, fewest = self.training.global_batch_size, self.accelerators.minimum
         if self.plans is not None:
             yield from breaches_of_plans(
                 self.plans,
-                model,
+                unfit,
                 fewest=fewest,
                 most=self.accelerators.most,
-                sequence_length=self.data.sequence_length or 0,
                 global_batch_size=batch,
                 micro_batch_size_max=self.training.micro_batch_size_max or 0,
             )
@@ -376,7 +415,10 @@ class Spec(Part):
             ("plans", self.plans),
         ):
             if part is not None:
-                yield broken(name, "belongs to a built-in model; a command reads its own arguments")
+                yield broken(
+                    name,
+                    "belongs to a built-in model or a script; a command reads its own arguments",
+                )
         if self.accelerators.most != self.accelerators.minimum:
             yield broken(
                 "accelerators.maximum",

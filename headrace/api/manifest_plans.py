@@ -1,10 +1,11 @@
-"""Whether the plans that a manifest names can run its model."""
+"""Whether the plans that a manifest names can run what it trains."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 from pydantic_core import PydanticCustomError
 
-from headrace.api.feasible_plans import infeasible
+from headrace.api.feasible_plans import Infeasible, infeasible
 from headrace.api.manifest_model import Model
 from headrace.api.manifest_part import broken
 from headrace.api.models import PRESETS, ModelShape, resized
@@ -13,13 +14,18 @@ from headrace.api.plan import ExecutionPlan
 _HEAD_WIDTH = 64
 
 
+class Unfit(Protocol):
+    """Tells why a plan cannot run what is trained; None if it can."""
+
+    def __call__(self, plan: ExecutionPlan, *, global_batch_size: int) -> Infeasible | None: ...
+
+
 def breaches_of_plans(
     plans: tuple[str, ...],
-    model: Model,
+    unfit: Unfit,
     *,
     fewest: int,
     most: int,
-    sequence_length: int,
     global_batch_size: int,
     micro_batch_size_max: int,
 ) -> Iterator[PydanticCustomError]:
@@ -27,14 +33,12 @@ def breaches_of_plans(
 
     Args:
         plans: In short form.
-        model: What they must be able to run.
+        unfit: Why one cannot run what is trained.
         fewest: Accelerators that the job takes at least.
         most: Accelerators that it takes at most.
-        sequence_length: Tokens of a sample; 0 leaves it to the model.
         global_batch_size: Samples of a step.
         micro_batch_size_max: Most samples that a rank may hold at once; 0 for no limit.
     """
-    shape = model.shape(sequence_length)
     for index, text in enumerate(plans):
         plan = ExecutionPlan.parse(text)
         first = plans.index(text)
@@ -45,15 +49,31 @@ def breaches_of_plans(
             size = str(fewest) if fewest == most else f"{fewest} to {most}"
             sentence = f"{text} takes {plan.ranks} accelerators, the job {size}"
         else:
-            sentence = _unfit(
-                shape or _divided_by(plan, model.name), plan, global_batch_size
-            ) or _too_large(plan, global_batch_size, micro_batch_size_max)
+            sentence = _told(plan, unfit(plan, global_batch_size=global_batch_size)) or _too_large(
+                plan, global_batch_size, micro_batch_size_max
+            )
         if sentence:
             yield broken(f"plans.{index}", sentence)
 
 
-def _unfit(shape: ModelShape, plan: ExecutionPlan, batch: int) -> str:
-    problem = infeasible(shape, plan, global_batch_size=batch)
+def fitting(model: Model, sequence_length: int) -> Unfit:
+    """Why a plan cannot run a built-in model.
+
+    Args:
+        model: The model.
+        sequence_length: Tokens of a sample; 0 leaves it to the model.
+    """
+    shape = model.shape(sequence_length)
+
+    def unfit(plan: ExecutionPlan, *, global_batch_size: int) -> Infeasible | None:
+        return infeasible(
+            shape or _divided_by(plan, model.name), plan, global_batch_size=global_batch_size
+        )
+
+    return unfit
+
+
+def _told(plan: ExecutionPlan, problem: Infeasible | None) -> str:
     if problem is None:
         return ""
     text = str(plan)

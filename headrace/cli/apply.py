@@ -229,6 +229,9 @@ def _relative_paths(job: TrainingJob, home: Path, folder: Path) -> list[tuple[Ke
         candidates.append((("spec", "model", "weights"), spec.model.weights, folder))
     if spec.data is not None and spec.data.source not in BUILT_IN_DATA:
         candidates.append((("spec", "data", "source"), spec.data.source, folder))
+    if spec.script is not None:
+        directory = spec.script.working_directory
+        candidates.append((("spec", "script", "workingDirectory"), directory, folder))
     if spec.command is not None:
         directory = spec.command.working_directory
         candidates.append((("spec", "command", "workingDirectory"), directory, folder))

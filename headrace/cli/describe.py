@@ -203,10 +203,13 @@ def wanted(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
     kind = f" {asked['type']}" if asked.get("type") else ""
     yield "Accelerators", f"{several}{kind}, {spec['serviceClass']}, topology {asked['topology']}"
     if "model" in spec:
-        training = spec["training"]
         model = spec["model"]
         sizes = model.get("preset") or f"with the weights in {model['weights']}"
         yield "Model", f"{model['name']} {sizes} on {spec['data']['source']}"
+    if "script" in spec:
+        yield "Script", " ".join([spec["script"]["file"], *spec["script"]["arguments"]])
+    if "training" in spec:
+        training = spec["training"]
         yield (
             "Training",
             (

@@ -76,15 +76,31 @@ def _work(
 
         return run_command(launch, spec["command"], met, stop, chronicle)
 
+    from headrace.workloads.training.place import Place
+    from headrace.workloads.training.spec import TrainingSpec
+
+    place = Place(
+        _seat(launch), TrainingSpec.from_manifest(launch.manifest), met, control, stop, chronicle
+    )
+    if spec.get("script"):
+        from headrace.workloads.script import run_script
+
+        return run_script(spec["script"], place)
+
+    from headrace.workloads.training.built_in import BuiltInTask
+
+    return place.trained(BuiltInTask.from_manifest(launch.manifest))
+
+
+def _seat(launch: Launch) -> Any:
+    """What a rank is told, for the trainer."""
     if launch.unit == 0:
         use_interface_of(launch.bind_address)
     else:
         use_interface_of(address_towards(*meeting.split_address(launch.rendezvous)))
 
     from headrace.api.plan import ExecutionPlan
-    from headrace.workloads.training.built_in import BuiltInTask
-    from headrace.workloads.training.run import Rank, Seat
-    from headrace.workloads.training.spec import TrainingSpec
+    from headrace.workloads.training.run import Seat
 
     try:
         plan = ExecutionPlan.parse(launch.plan)
@@ -92,7 +108,7 @@ def _work(
         raise WorkloadError(
             START_REFUSED, f"the plan is unknown to this release: {error}"
         ) from error
-    seat = Seat(
+    return Seat(
         uid=launch.uid,
         attempt=launch.attempt,
         plan=plan,
@@ -100,9 +116,6 @@ def _work(
         node=launch.node or socket.gethostname(),
         base=Path(),
     )
-    task = BuiltInTask.from_manifest(launch.manifest)
-    trained = TrainingSpec.from_manifest(launch.manifest)
-    return Rank(seat, trained, task, met, control, stop, chronicle).run()
 
 
 def leave_now(status: int) -> None:

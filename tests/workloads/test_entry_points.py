@@ -74,13 +74,40 @@ def test_the_module_that_actors_start_ends_with_a_status(tmp_path: Path) -> None
 
 def test_the_fast_parts_do_not_import_torch() -> None:
     code = (
-        "import sys, headrace.workloads.launch, headrace.workloads.checkpoints\n"
+        "import sys, headrace.train, headrace.workloads.launch, headrace.workloads.checkpoints\n"
+        "from headrace.train import Settings\n"
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["gpt", "vit"])
+def test_a_script_trains_without_headrace_and_goes_on_under_another_plan(tmp_path: Path) -> None:
+    script = str(ROOT / "examples" / "own_code" / "digits.py")
+    store = ["--checkpoints", str(tmp_path / "mixer"), "--width", "16"]
+    by_torchrun = [*("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"), script]
+
+    def trained(*command: str) -> str:
+        ended = subprocess.run(
+            [sys.executable, *command, *store],
+            env=environment(PYTHONPATH=str(ROOT)),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DEADLINE_SECONDS,
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    assert "step 20 of 20: loss" in trained(*by_torchrun, "--steps", "20", "--plan", "dp2-z3")
+    told = trained(script, "--steps", "22")
+    assert "first step done: step 21" in told
+    assert told.splitlines()[-1].endswith("of the held-out digits are read right")
+    markers = [found.marker for found in JobCheckpoints(LocalStorage(tmp_path), "mixer").whole()]
+    assert [(marker.step, marker.plan) for marker in markers] == [(20, "dp2-z3"), (22, "dp1")]
+
+
+@pytest.mark.parametrize("name", ["gpt", "vit", "own_code/digits"])
 def test_the_examples_are_jobs_that_this_runtime_honours(name: str) -> None:
     job = parse(yaml.safe_load((ROOT / "examples" / f"{name}.yaml").read_text()))
     assert isinstance(job, TrainingJob), job

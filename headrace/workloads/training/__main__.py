@@ -8,13 +8,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from headrace.workloads.control import Chronicle, ControlFolder, StopSignal
+from headrace.workloads.control import ControlFolder, StopSignal
 from headrace.workloads.ending import ended
-
-if TYPE_CHECKING:
-    from headrace.api.plan import ExecutionPlan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,59 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = StopSignal(folder)
     stop.listen()
     control = ControlFolder(folder if rank == 0 else None)
-    return ended(control, lambda: _run(chosen.manifest, chosen.plan, rank, control, stop))
+    return ended(control, lambda: _run(chosen.manifest, chosen.plan, control, stop))
 
 
-def _run(
-    manifest: Path, plan: str | None, rank: int, control: ControlFolder, stop: StopSignal
-) -> Any:
+def _run(manifest: Path, plan: str | None, control: ControlFolder, stop: StopSignal) -> Any:
     document, uid = _read(manifest)
 
-    import torch
-
-    from headrace.workloads.rendezvous import Rendezvous
     from headrace.workloads.training.built_in import BuiltInTask
-    from headrace.workloads.training.run import Rank, Seat, plan_for
+    from headrace.workloads.training.place import without_headrace
     from headrace.workloads.training.spec import TrainingSpec
 
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
     spec, task = TrainingSpec.from_manifest(document), BuiltInTask.from_manifest(document)
-    seat = Seat(
-        uid=uid,
-        attempt=0,
-        plan=_plan(plan) if plan else plan_for(spec, ranks),
-        gpu=int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.device_count() else None,
-        node="",
-        base=Path(),
-    )
-    # The elastic agent's store outlives a restart of the ranks, so each restart has its own keys.
-    prefix = f"{uid}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    rendezvous = Rendezvous(_store(ranks), rank=rank, ranks=ranks, prefix=prefix, stop=stop)
-    chronicle = Chronicle(f"rank {rank} of {ranks}")
-    try:
-        return Rank(seat, spec, task, rendezvous, control, stop, chronicle).run()
-    finally:
-        rendezvous.leave()
-
-
-def _plan(text: str) -> "ExecutionPlan":
-    from headrace.api.plan import ExecutionPlan
-    from headrace.workloads.refusal import START_REFUSED, WorkloadError
-
-    try:
-        return ExecutionPlan.parse(text)
-    except ValueError as error:
-        raise WorkloadError(START_REFUSED, f"--plan: {error}") from error
-
-
-def _store(ranks: int) -> Any:
-    import torch.distributed as dist
-
-    if ranks == 1:
-        return dist.HashStore()
-    store, _, _ = next(dist.rendezvous("env://"))
-    return store
+    with without_headrace(uid, spec, plan=plan or "", control=control, stop=stop) as place:
+        return place.trained(task)
 
 
 def _read(manifest: Path) -> tuple[dict[str, Any], str]:

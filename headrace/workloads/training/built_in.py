@@ -102,6 +102,9 @@ class BuiltInTask:
             )
         return shape if shape.family is Family.VIT else resized(shape, sequence_length=wanted)
 
+    def fingerprint(self) -> str:
+        return ""  # seed and name say all of it
+
     def beginning(self) -> Callable[[PlannedModel], None]:
         if not self.weights:
             return lambda model: fill_initial(model, self.seed)

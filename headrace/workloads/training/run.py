@@ -181,6 +181,7 @@ class Rank:
                 {
                     "data": samples.fingerprint,
                     "training": self._fixed(),
+                    "initial weights": self.task.fingerprint(),
                     "plan": str(self.seat.plan),
                     "torch": torch.__version__.partition("+")[0],
                 }

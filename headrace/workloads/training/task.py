@@ -23,6 +23,10 @@ class Task(Protocol):
         """The data."""
         ...
 
+    def fingerprint(self) -> str:
+        """Of what is in memory before any data is read; must be the same on all ranks."""
+        ...
+
     def beginning(self) -> Callable[[PlannedModel], None]:
         """What fills the model before its first step."""
         ...

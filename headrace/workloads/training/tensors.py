@@ -162,6 +162,22 @@ def load(storage: Storage, location: str, model: PlannedModel, step: int) -> Non
     model.begin_at(step)
 
 
+def weights(
+    storage: Storage, location: str, sizes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Tensor]:
+    """The whole parameters in a checkpoint, on the CPU.
+
+    Raises:
+        WorkloadError: They cannot be read.
+    """
+    found = {name: torch.empty(size) for name, size in sizes.items()}
+    try:
+        _read(_reader(storage, location), _stored(found))
+    except (OSError, RuntimeError, ValueError, dcp.CheckpointException) as error:
+        raise _unreadable(location, error) from error
+    return found
+
+
 def _read(reader: Any, wanted: dict[str, Tensor]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

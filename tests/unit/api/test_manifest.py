@@ -37,6 +37,17 @@ COMMAND: dict[str, Any] = {
     "metadata": {"name": "own"},
     "spec": {"accelerators": {"minimum": 2}, "command": {"program": ["python", "train.py"]}},
 }
+SCRIPT: dict[str, Any] = {
+    "apiVersion": "headrace.dev/v1alpha1",
+    "kind": "TrainingJob",
+    "metadata": {"name": "own"},
+    "spec": {
+        "accelerators": {"minimum": 2, "maximum": 4},
+        "script": {"file": "/train.py"},
+        "training": {"globalBatchSize": 16, "steps": 100},
+        "checkpoint": {"store": "/checkpoints"},
+    },
+}
 ABSENT = object()
 
 
@@ -116,8 +127,13 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     (COMMAND, "spec.command.program", [True], "wanted text (put it in quotes), got true"),
     # Rules across fields.
     (GPT, "spec.accelerators.maximum", 1, "wanted at least the minimum of 2"),
-    (GPT, "spec.model", ABSENT, "exactly one of model and command, got neither"),
-    (GPT, "spec.command", {"program": ["x"]}, "exactly one of model and command, got both"),
+    (GPT, "spec.model", ABSENT, "exactly one of model, script and command, got none"),
+    (
+        GPT,
+        "spec.command",
+        {"program": ["x"]},
+        "exactly one of model, script and command, got model and command",
+    ),
     (GPT, "spec.data", ABSENT, "is required with the built-in model gpt2"),
     (GPT, "spec.training", ABSENT, "is required with the built-in model gpt2"),
     (GPT, "spec.checkpoint", ABSENT, "is required with the built-in model gpt2"),
@@ -155,7 +171,16 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     (GPT, "spec.plans", ["dp4", "dp2", "dp4"], "spec.plans[2]: wanted every plan once, got dp4"),
     (GPT, "spec.plans", ["dp4", "dp8"], "spec.plans[1]: dp8 takes 8 accelerators, the job 2 to 4"),
     (GPT, "spec.plans", ["dp4", "pp4.1f1b-ga4"], "spec.plans[1]: pp4.1f1b-ga4: wanted"),
-    (COMMAND, "spec.plans", ["dp2"], "belongs to a built-in model"),
+    (COMMAND, "spec.plans", ["dp2"], "a command reads its own arguments"),
+    (SCRIPT, "spec.plans", ["dp4", "tp2"], "spec.plans[1]: wanted data parallelism, ZeRO or off"),
+    (SCRIPT, "spec.plans", ["dp3"], "spec.plans[0]: dp3: wanted a global batch that 3 replicas"),
+    (SCRIPT, "spec.plans", ["dp8"], "spec.plans[0]: dp8 takes 8 accelerators, the job 2 to 4"),
+    (SCRIPT, "spec.training", ABSENT, "spec.training: is required with a script"),
+    (SCRIPT, "spec.checkpoint", ABSENT, "spec.checkpoint: is required with a script"),
+    (SCRIPT, "spec.data", {"source": "digits"}, "a script opens its own data"),
+    (SCRIPT, "spec.training.globalBatchSize", 1, "wanted a sample for each of at least 2"),
+    (SCRIPT, "spec.script.file", "train.py", "spec.script.file: wanted an absolute path, or a"),
+    (SCRIPT, "spec.command", {"program": ["x"]}, "got script and command"),
     (GPT, "spec.training.warmupSteps", 101, "wanted at most 100"),
     (GPT, "spec.training.globalBatchSize", 1, "a sample for each of at least 2"),
     (GPT, "spec.retries", {"backoffSeconds": 9, "backoffMaxSeconds": 8}, "wanted at least backoff"),
@@ -166,7 +191,12 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     (COMMAND, "spec.env", [{"name": "ROLE_RANK", "value": "9"}], "is set by torchrun"),
     (GPT, "spec.env", [{"name": "A", "value": ""}] * 2, "wanted every name once, got A"),
     (GPT, "spec.volumes", [{"name": "v", "mountPath": "/v"}], "wanted exactly one of hostPath"),
-    (COMMAND, "spec.training", {"globalBatchSize": 1, "steps": 1}, "belongs to a built-in model"),
+    (
+        COMMAND,
+        "spec.training",
+        {"globalBatchSize": 1, "steps": 1},
+        "belongs to a built-in model or",
+    ),
     (COMMAND, "spec.data", {"source": "digits"}, "belongs to a built-in model"),
     (COMMAND, "spec.accelerators.maximum", 4, "a command runs at one size"),
 ]

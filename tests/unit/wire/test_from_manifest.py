@@ -7,6 +7,7 @@ import pytest
 
 from controlplane.domain.ids import JobUid
 from controlplane.domain.job import Owner, ServiceClass, Topology
+from controlplane.engine.fold import launch_part
 from controlplane.wire.from_manifest import (
     immutable_changes,
     job_from_manifest,
@@ -14,6 +15,7 @@ from controlplane.wire.from_manifest import (
     parse_manifest,
 )
 from controlplane.wire.violations import InvalidMessageError
+from headrace.api.manifest import canonical_json
 
 
 def a_manifest(**spec: Any) -> str:
@@ -105,6 +107,27 @@ def test_a_command_takes_one_unit_a_node_and_one_size() -> None:
     assert (command.unit_per_node, command.elastic) == (True, False)
     built_in = job_from_manifest(parse_manifest(a_manifest()), uid=JobUid("u")).spec
     assert (built_in.unit_per_node, built_in.elastic) == (False, True)
+
+
+def test_a_script_takes_one_unit_an_accelerator_and_any_size() -> None:
+    document = json.loads(a_manifest())
+    spec = {
+        "script": {"file": "/code/train.py"},
+        "accelerators": {"minimum": 1, "maximum": 4},
+        "training": {"globalBatchSize": 8, "steps": 30},
+        "checkpoint": {"store": "/c"},
+        "plans": ["dp4-z3", "dp1"],
+    }
+    text = json.dumps({**document, "spec": spec})
+    script = job_from_manifest(parse_manifest(text), uid=JobUid("u")).spec
+    assert (script.unit_per_node, script.elastic) == (False, True)
+    assert (script.global_batch_size, script.steps) == (8, 30)
+    assert [str(plan) for plan in script.plans] == ["dp4-z3", "dp1"]
+    other = json.dumps({**document, "spec": {**spec, "script": {"file": "/code/other.py"}}})
+    before, after = (canonical_json(parse_manifest(each)) for each in (text, other))
+    (refused,) = immutable_changes(before, after)
+    assert "another script is another job" in refused.problem
+    assert launch_part(before) != launch_part(after)
 
 
 def test_two_spellings_of_one_wish_are_the_same_text() -> None:

@@ -1,0 +1,28 @@
+"""Whose line it was: errors of the user's code, told in a sentence."""
+
+import traceback
+from pathlib import Path
+
+import headrace
+from headrace.workloads.refusal import RANK_FAILED, WorkloadError, reason_of
+from headrace.workloads.training.world import lost_contact
+
+_OURS = str(Path(headrace.__file__).parent)
+
+
+def raised(error: BaseException) -> str:
+    """What was raised, and by which line of the user's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_OURS)]
+    told = f"{type(error).__name__}: {str(error).strip()}" if str(error) else type(error).__name__
+    if not theirs:
+        return told
+    first = theirs[0]
+    return f"{told} ({Path(first.filename).name}, line {first.lineno}, in {first.name})"
+
+
+def is_theirs(error: Exception) -> bool:
+    """Whether it is a mistake in the user's code, and not another rank's end or want of memory."""
+    if isinstance(error, WorkloadError) or lost_contact(error):
+        return False
+    return reason_of(error)[0] == RANK_FAILED

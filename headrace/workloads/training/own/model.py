@@ -1,0 +1,207 @@
+"""A model of the user's own, which stays whole: replicas, ZeRO and offload."""
+
+import copy
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from headrace.api.feasible_plans import infeasible_own_code
+from headrace.api.plan import ExecutionPlan
+from headrace.workloads.refusal import RANK_FAILED, START_REFUSED, WorkloadError
+from headrace.workloads.training.batches import Batch, described
+from headrace.workloads.training.families.part import Part
+from headrace.workloads.training.own.blame import is_theirs, raised
+
+Step: TypeAlias = Callable[[nn.Module, Batch], Tensor]
+"""Model and batch -> the loss of each sample."""
+
+_PREFIX = "model."
+_CONTAINERS = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
+
+
+class OwnPart(Part):
+    """The user's model together with what a step is.
+
+    The step is the part's ``forward``, so that torch's wrappers see all of it.
+    """
+
+    def __init__(self, model: nn.Module, step: Step, blocks: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self._step = step
+        self._blocks = tuple(blocks)
+        for block in self.units():
+            block.forward = self.computed_again(block)
+
+    def units(self) -> Iterator[nn.Module]:
+        for name in self._blocks:
+            yield self.model.get_submodule(name)
+
+    def forward(self, given: Batch) -> Tensor:
+        """The loss of each sample."""
+        try:
+            return self._step(self.model, given)
+        except Exception as error:
+            if not is_theirs(error):
+                raise
+            raise WorkloadError(
+                RANK_FAILED,
+                f"step: wanted the loss of each sample of a batch ({described(given)}), got "
+                f"{raised(error)}",
+            ) from error
+
+    def loss_sum(self, outputs: Tensor, targets: Batch) -> Tensor:
+        return outputs.float().sum()
+
+
+class OwnBlueprint:
+    """The user's model, built again when its initial weights are needed: a job that resumes needs
+    no second copy of them.
+
+    Attributes:
+        layers: One, because it stays whole.
+        tied: False; what is shared within the model is nobody else's business.
+        fingerprint: Of the initial weights, which must be the same on every rank.
+    """
+
+    def __init__(
+        self, whole: nn.Module, build: Callable[[], nn.Module], step: Step, blocks: Sequence[str]
+    ) -> None:
+        """Take the shapes of a model.
+
+        Args:
+            whole: The model, of which nothing is kept.
+            build: Gives another one, equal to it.
+            step: What a step is.
+            blocks: See `block_names`.
+        """
+        self.layers, self.tied = 1, False
+        self.fingerprint = _fingerprint(whole)
+        self._build, self._step = build, step
+        self._blocks = block_names(whole, blocks)
+        self._shapes = _shapes_only(whole)
+        self._values: dict[str, Tensor] = {}
+
+    def part(self, first: int, last: int) -> OwnPart:
+        return OwnPart(copy.deepcopy(self._shapes), self._step, self._blocks)
+
+    def initial(
+        self, name: str, shape: tuple[int, ...], *, seed: int, device: torch.device
+    ) -> Tensor:
+        if not self._values:
+            self._values = dict(self._build().named_parameters())
+        # Each is asked for once, so that nothing stays in host memory.
+        return self._values.pop(name.removeprefix(_PREFIX)).detach().to(device)
+
+    def problem_with(self, plan: ExecutionPlan, global_batch_size: int) -> str:
+        found = infeasible_own_code(plan, global_batch_size=global_batch_size)
+        return found.message if found is not None else ""
+
+
+def built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """The user's model with initial weights, which depend on the seed alone.
+
+    Raises:
+        WorkloadError: It cannot be built, or not be trained here.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        try:
+            model = build()
+        except Exception as error:
+            raise _refused(f"it cannot be built: {raised(error)}") from error
+    _check(model)
+    return model
+
+
+def ours(name: str) -> str:
+    """The name in checkpoints of a parameter of the user's module."""
+    return f"{_PREFIX}{name}"
+
+
+def block_names(model: nn.Module, chosen: Sequence[str]) -> tuple[str, ...]:
+    """The submodules that are sharded, and computed again, as one each.
+
+    Args:
+        model: The user's model.
+        chosen: Names of submodules; a list of modules stands for its entries. If empty, the
+            entries of the list with most parameters are taken.
+
+    Raises:
+        WorkloadError: There is no such submodule.
+    """
+    known = dict(model.named_modules())
+    unknown = [name for name in chosen if not name or name not in known]
+    if unknown:
+        outer = ", ".join(name for name, _ in model.named_children())
+        raise WorkloadError(
+            START_REFUSED,
+            f"blocks: wanted names of submodules ({outer} or what is in them), got {unknown[0]!r}",
+        )
+    if not chosen:
+        lists = [name for name, module in known.items() if name and isinstance(module, _CONTAINERS)]
+        chosen = sorted(lists, key=lambda name: -_size(known[name]))[:1]
+    return tuple(
+        name
+        for outer in chosen
+        for name in (
+            [f"{outer}.{entry}" for entry, _ in known[outer].named_children()]
+            if isinstance(known[outer], _CONTAINERS)
+            else [outer]
+        )
+        if _size(known[name])
+    )
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _check(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise _refused(f"wanted a function that makes a torch.nn.Module, got {type(model)}")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm):
+            raise _refused(
+                f"wanted samples that do not depend on each other, got {type(module).__name__} "
+                f"({name}), whose averages depend on the plan; take GroupNorm or LayerNorm"
+            )
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not trained:
+        raise _refused("wanted parameters that require gradients, got none")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.device.type != "cpu":
+            raise _refused(
+                f"wanted it on the CPU, got {name} on {tensor.device}; Headrace places it"
+            )
+    for name, parameter in trained:
+        if parameter.dtype != torch.float32:
+            raise _refused(
+                f"wanted weights in float32, got {name} in {parameter.dtype}; for bf16 set the "
+                "training's precision, which computes in bf16 and keeps the weights"
+            )
+
+
+def _shapes_only(model: nn.Module) -> nn.Module:
+    """A copy whose parameters have no memory; buffers are constants and stay."""
+    shapes: dict[int, object] = {
+        id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
+        for p in model.parameters()
+    }
+    return copy.deepcopy(model, shapes)
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """Of the first numbers of each parameter: which is where chance that nobody seeded shows."""
+    found = 0
+    for name, parameter in model.named_parameters():
+        head = parameter.detach().reshape(-1)[:64].contiguous().view(torch.uint8)
+        found = zlib.crc32(head.numpy().tobytes(), zlib.crc32(name.encode(), found))
+    return f"{found:08x}"
+
+
+def _refused(message: str) -> WorkloadError:
+    return WorkloadError(START_REFUSED, f"model: {message}")

@@ -1,0 +1,136 @@
+"""What ``headrace.train`` opens on: one call that trains a script's model."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from headrace.workloads import script
+from headrace.workloads.checkpoints import JobCheckpoints
+from headrace.workloads.control import SUCCEEDED, ControlFolder, StopSignal
+from headrace.workloads.refusal import START_REFUSED, WorkloadError
+from headrace.workloads.storage import open_storage
+from headrace.workloads.training import tensors
+from headrace.workloads.training.blueprint import sizes_of
+from headrace.workloads.training.own.data_set import DataSet
+from headrace.workloads.training.own.model import Step, ours
+from headrace.workloads.training.own.settings import Settings
+from headrace.workloads.training.own.task import OwnTask
+from headrace.workloads.training.place import Place, without_headrace
+
+_TOLD_EVERY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How it ended.
+
+    Attributes:
+        rank: This process among those that trained; 0 may speak for all.
+        step: Steps done.
+        is_done: Whether these are all; if not, a stop was asked for and the script should end.
+    """
+
+    rank: int
+    step: int
+    is_done: bool
+    _place: Place
+    _task: OwnTask
+
+    @torch.no_grad()
+    def model(self) -> nn.Module:
+        """The whole trained model on the CPU, whatever the plan was.
+
+        It is made anew, and filled from the newest checkpoint, which has the last step.
+        """
+        seat, spec = self._place.seat, self._place.spec
+        storage = open_storage(spec.store, seat.base)
+        newest = JobCheckpoints(storage, seat.uid).whole()[-1]
+        weights = tensors.weights(storage, newest.location, sizes_of(self._task.blueprint()))
+        model = self._task.built()
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[ours(name)])
+        return model
+
+
+def run(
+    model: Callable[[], nn.Module],
+    data: DataSet,
+    step: Step,
+    *,
+    blocks: Sequence[str] = (),
+    settings: Settings | None = None,
+) -> Trained:
+    """Train to the end, to a stop, or to a failure.
+
+    Every rank calls it with the same arguments. Under Headrace, mesh, plan, batch, number of steps
+    and checkpoints are those of the job; otherwise those of ``settings``, on the ranks that
+    torchrun started, or on one.
+
+    Args:
+        model: Makes the model, on the CPU and in float32. It is called under a fixed seed.
+        data: Samples by index, as ``torch.utils.data.Dataset``; always the same one for an index.
+        step: Model and batch (samples put together by torch's ``default_collate``) -> the loss of
+            each sample, a tensor of shape (samples,).
+        blocks: Names of the submodules that ZeRO-3 gathers, and activation checkpointing computes
+            again, as one each; a list of modules stands for its entries. The entries of the
+            largest list, if left out.
+        settings: How to train without Headrace.
+
+    Raises:
+        WorkloadError: Something is not as it must be, and the message says what would help.
+    """
+    with _placed(settings) as place:
+        task = OwnTask(model, data, step, blocks=blocks, spec=place.spec)
+        end = place.trained(task)
+        rank = place.rendezvous.rank
+        return Trained(rank, end.step, end.outcome == SUCCEEDED, place, task)
+
+
+@contextmanager
+def _placed(settings: Settings | None) -> Iterator[Place]:
+    place = script.place()
+    if place is not None:
+        yield place
+        return
+    if settings is None:
+        raise WorkloadError(
+            START_REFUSED,
+            "wanted settings=train.Settings(...) outside of a job of Headrace, which has them in "
+            "its manifest, got none",
+        )
+    spec, uid = settings.checked()
+    stop, before = StopSignal(None), signal.getsignal(signal.SIGTERM)
+    stop.listen()
+    try:
+        with without_headrace(
+            uid, spec, plan=settings.plan, control=Console(spec.steps), stop=stop
+        ) as alone:
+            yield alone
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Console(ControlFolder):
+    """Tells people how far training is, where no agent wants to know."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(None)
+        self._steps = steps
+        self._told_at = 0.0
+        self._told = 0
+
+    def progress(self, *, step: int, loss: float | None, **others: Any) -> None:
+        """One line a second, and one for the last step."""
+        now = time.monotonic()
+        is_due = now - self._told_at >= _TOLD_EVERY_SECONDS or step == self._steps
+        if is_due and step != self._told:
+            self._told_at, self._told = now, step
+            sys.stdout.write(f"step {step} of {self._steps}: loss {loss:.4f}\n")
+            sys.stdout.flush()

@@ -1,0 +1,136 @@
+"""Training code of the user's own, under Headrace: the same trainer, plans, stops and sentences."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.workloads.checkpoints import JobCheckpoints
+from headrace.workloads.storage import LocalStorage
+from tests.workloads.attempts import Agent, Fork, Manifest, until
+
+SCRIPT = Path(__file__).with_name("own_script.py")
+COMPARED_STEPS = 20
+TOLERANCE = 1e-4
+ENDLESS = 100_000
+
+
+def a_script(store: Path, *arguments: str, file: Path = SCRIPT, **training: Any) -> Manifest:
+    """A job of the script."""
+    return {
+        "apiVersion": "headrace.dev/v1alpha1",
+        "kind": "TrainingJob",
+        "metadata": {"name": "own"},
+        "spec": {
+            "accelerators": {"minimum": 1, "maximum": 4},
+            "script": {"file": str(file), "arguments": list(arguments)},
+            "training": {
+                "globalBatchSize": 16,
+                "steps": ENDLESS,
+                "learningRate": 0.01,
+                "seed": 3,
+                **training,
+            },
+            "checkpoint": {"store": str(store), "everySteps": 1000, "keep": 2},
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(fork: Fork, tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
+    """Losses of a run on one rank that nothing disturbs."""
+    root = tmp_path_factory.mktemp("alone")
+    agent = Agent(root / "control", fork)
+    try:
+        run = agent.start(a_script(root / "store")).reaches(COMPARED_STEPS).stop()
+        assert {outcome for outcome, _ in run.outcomes()} == {"Stopped"}
+        losses = run.losses()
+        assert losses[1] - losses[COMPARED_STEPS] > 0.1, "it learns nothing, so it compares nothing"
+        return losses
+    finally:
+        agent.end_all()
+
+
+def _assert_same(found: dict[int, float], wanted: dict[int, float]) -> None:
+    differences = {step: abs(found[step] - wanted[step]) for step in range(1, COMPARED_STEPS + 1)}
+    assert max(differences.values()) <= TOLERANCE, differences
+
+
+@pytest.mark.parametrize(
+    ("ranks", "plan"), [(1, "dp1-ga4-gc"), (2, "dp2-z3-gc"), (2, "dp2-z1"), (2, "dp2-z2-offload")]
+)
+def test_every_plan_has_the_losses_of_one_rank(
+    agent: Agent, store: Path, alone: dict[int, float], ranks: int, plan: str
+) -> None:
+    run = agent.start(a_script(store), ranks, plan=plan).reaches(COMPARED_STEPS).stop()
+    assert len(run.outcomes()) == 1
+    _assert_same(run.losses(), alone)
+
+
+def test_the_plan_changes_on_the_way_and_a_stop_is_gone_on_from(
+    agent: Agent, store: Path, alone: dict[int, float]
+) -> None:
+    run = agent.start(a_script(store), 2).reaches(4)
+    run.ask_for("tp2")
+    until(lambda: "no change of plan: plan tp2" in run.units[0].output, lambda: "the refusal")
+    run.ask_for("dp2-z3-ga2-gc")
+    until(lambda: len(run.changes()) == 1, lambda: run.units[0].output)
+    assert {outcome for outcome, _ in run.stop().outcomes()} == {"Stopped"}
+    losses = run.losses()
+    last = max(losses)
+    again = agent.start(a_script(store), attempt=2).reaches(COMPARED_STEPS).stop()
+    assert len(again.outcomes()) == 1
+    assert min(again.losses()) == last + 1
+    _assert_same(losses | again.losses(), alone)
+
+
+def test_the_script_gets_the_trained_model_whatever_the_plan(
+    agent: Agent, store: Path, alone: dict[int, float]
+) -> None:
+    run = agent.start(a_script(store, steps=30), 2, plan="dp2-z3")
+    assert run.outcomes() == {("Succeeded", 30)}
+    told = [re.search(r"rank \d: loss (.*) after step 30", unit.output) for unit in run.units]
+    losses = {float(found[1]) for found in told if found}
+    assert len(losses) == 1
+    assert losses.pop() < alone[1] / 2
+    newest = JobCheckpoints(LocalStorage(store), "job-1").whole()[-1].marker
+    assert (newest.step, newest.plan) == (30, "dp2-z3")
+
+
+def test_a_plan_that_splits_is_refused_before_training(agent: Agent, store: Path) -> None:
+    run = agent.start(a_script(store), 2, plan="tp2")
+    assert run.reasons() == {"StartRefused"}
+    assert "wanted data parallelism, ZeRO or offload" in run.exits()[0]["message"]
+    assert "take dp2-z3" in run.exits()[1]["message"]
+
+
+def test_a_step_that_raises_ends_all_ranks_with_its_sentence(agent: Agent, store: Path) -> None:
+    run = agent.start(a_script(store, "--do", "fall"), 2)
+    assert run.reasons() == {"RankFailed"}
+    for found in run.exits():
+        assert "ValueError: the sky fell (own_script.py, line" in found["message"]
+        assert "float32[8, 2], float32[8, 1]" in found["message"]
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ("leave", "ended without training: wanted a call of train.run"),
+        ("exit", "ended with exit status 3"),
+    ],
+)
+def test_a_script_that_does_not_train_is_a_failure(
+    agent: Agent, store: Path, what: str, sentence: str
+) -> None:
+    run = agent.start(a_script(store, "--do", what), 2)
+    assert run.reasons() == {"RankFailed"}
+    assert sentence in run.exits()[0]["message"]
+
+
+def test_a_script_that_one_node_does_not_have_starts_nowhere(agent: Agent, store: Path) -> None:
+    lost = a_script(store, file=Path("/nowhere/train.py"))
+    run = agent.start(a_script(store), 2, manifests={1: lost})
+    assert run.reasons() == {"StartRefused"}
+    assert "there is no file /nowhere/train.py on this node" in run.exits()[0]["message"]
+    assert not run.losses()
