@@ -1,7 +1,6 @@
 """What a step's time is divided into."""
 
 import time
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,11 +11,10 @@ from headrace.workloads.training.stopwatch import FORWARD, GRADIENTS, OPTIMIZER,
 
 
 @pytest.fixture
-def seconds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that goes on by a second with each look."""
     now = iter(range(1000))
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
-    return
 
 
 @pytest.mark.usefixtures("seconds")

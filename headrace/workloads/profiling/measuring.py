@@ -66,7 +66,6 @@ class Measuring:
             TimeIsOverError: Before enough steps were measured.
         """
         world = self._world
-        self.memory.reset()
         inputs, targets = (model.mine(part).to(world.device) for part in self._batch)
 
         def step(is_enough: bool = False) -> tuple[float, bool]:
@@ -78,6 +77,7 @@ class Measuring:
             return time.perf_counter() - began, enough > 0
 
         first, _ = step()
+        self.memory.reset()  # of what is left of the change to this plan
         is_slow = max(world.gathered(first)) > length.seconds / 4
         times = self._timed(step, replace(length, warmup=1) if is_slow else length)
         lower, median, upper = statistics.quantiles(times, n=4, method="inclusive")

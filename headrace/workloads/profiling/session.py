@@ -223,12 +223,18 @@ class Session:
             self._leave_out([plan])
             return True
         except Exception as error:
-            return not self._failed(plan, error, in_switch=in_switch)
-        if self._world.rank == 0:
-            row = self._measured(plan, figures, took)
-            self._append(row)
-            _say(_told(row))
-        return True
+            self._tell(plan, error, in_switch=in_switch)
+            if self._world.size > 1:  # the others may not have failed
+                raise StartAnewError(str(plan)) from error
+        else:
+            if self._world.rank == 0:
+                row = self._measured(plan, figures, took)
+                self._append(row)
+                _say(_told(row))
+            return True
+        # Not before the error is gone, whose frames hold on to tensors.
+        self._discard()
+        return not in_switch
 
     def _enter(self, plan: ExecutionPlan) -> Breakdown | None:
         """Change to the plan, or begin with it."""
@@ -255,12 +261,8 @@ class Session:
         gc.collect()
         self._measuring.memory.reset()
 
-    def _failed(self, plan: ExecutionPlan, error: Exception, *, in_switch: bool) -> bool:
-        """Tell of a failure; whether it was a change that may be tried as a beginning.
-
-        Raises:
-            StartAnewError: There are other ranks, which may not have failed.
-        """
+    def _tell(self, plan: ExecutionPlan, error: Exception, *, in_switch: bool) -> None:
+        """Leave word of a failure; one to change to the plan is no failure of the plan."""
         code, message = reason_of(error)
         status = Status.OUT_OF_MEMORY if code == OUT_OF_MEMORY else Status.FAILED
         if in_switch:
@@ -270,11 +272,6 @@ class Session:
             self._tell_failure(plan, status, last)
         else:
             self._board.set("heard", last)  # whoever was lost may know better
-        if self._world.size > 1:
-            raise StartAnewError(str(plan)) from error
-        error.__traceback__ = None  # its frames hold on to tensors
-        self._discard()
-        return in_switch
 
     def _tell_failure(self, plan: ExecutionPlan, status: Status, reason: str) -> None:
         """The first rank that fails tells for all."""
