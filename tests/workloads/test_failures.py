@@ -38,6 +38,37 @@ def test_kill_9_of_a_rank_costs_only_the_steps_since_the_checkpoint(
         assert second.losses()[step] == pytest.approx(first.losses()[step], abs=1e-4)
 
 
+def test_kill_9_in_any_phase_of_a_change_of_plan_resumes_from_a_whole_state(
+    agent: Agent, store: Path
+) -> None:
+    manifest = a_manifest(store, steps=ENDLESS, everySteps=5)
+    losses = agent.start(manifest, 2, plan="dp2").reaches(7).stop()
+    assert len(losses.outcomes()) == 1
+    before = losses.losses()
+    plans = ["dp2", "pp2.1f1b-ga2", "dp2-z3", "tp2", "dp2-z2"]
+    for attempt, phase in enumerate(("relaid", "allocate", "equip", "begin_at"), start=2):
+        newest, victim = steps(store)[-1], attempt % 2
+        told = {
+            "TEST_MODULE": "tests.workloads.killed_in_switch",
+            "TEST_PHASE": phase,
+            "TEST_VICTIM": str(victim),
+        }
+        run = agent.start(manifest, 2, attempt=attempt, plan=plans[attempt - 2], environment=told)
+        run.reaches(newest + 6).ask_for(plans[attempt - 1])
+        survivor = run.units[1 - victim].exit()
+        assert (survivor["outcome"], survivor["reason"]) == ("Failed", "RankLost"), phase
+        assert run.changes() == []
+        assert min(run.losses()) == newest + 1
+        assert steps(store)[-1] >= newest, phase
+        for step in before.keys() & run.losses().keys():
+            assert run.losses()[step] == pytest.approx(before[step], abs=1e-4), phase
+        before = run.losses()
+    newest = steps(store)[-1]
+    last = agent.start(manifest, 2, attempt=6, plan=plans[-1]).reaches(newest + 2).stop()
+    assert {outcome for outcome, _ in last.outcomes()} == {"Stopped"}
+    assert min(last.losses()) == newest + 1
+
+
 def test_what_a_killed_writer_left_is_removed_by_the_next_attempt(
     agent: Agent, store: Path
 ) -> None:
