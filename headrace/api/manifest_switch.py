@@ -16,7 +16,7 @@ class PhaseStatus(Part):
 
     name: Annotated[str, Field(max_length=64)]
     """What was done."""
-    seconds: Seconds
+    took_seconds: Seconds
     """How long it took."""
 
 

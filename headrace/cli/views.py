@@ -363,7 +363,7 @@ def _switch_document(switch: jobs_pb2.Switch) -> dict[str, Any]:
         "orderedAt": iso(switch.ordered_at),
         "doneAt": iso(switch.done_at),
         "stoodStillSeconds": switch.stood_still_seconds,
-        "phases": [{"name": each.name, "seconds": each.seconds} for each in switch.phases],
+        "phases": [{"name": each.name, "tookSeconds": each.seconds} for each in switch.phases],
     }
 
 

@@ -291,7 +291,7 @@ def test_describe_shows_each_switch_with_where_its_time_went(
     status = document["status"]
     assert status["planAskedFor"] == "dp1-ga4"
     assert [each["kind"] for each in status["switches"]] == ["Memory", "Restart"]
-    assert status["switches"][1]["phases"][3] == {"name": "start", "seconds": 4.25}
+    assert status["switches"][1]["phases"][3] == {"name": "start", "tookSeconds": 4.25}
     assert status["switches"][1]["stoodStillSeconds"] == 8.75
 
 
