@@ -3,23 +3,24 @@
 Everything worth knowing of a unit is in its folder, so whoever comes later (an agent that was
 restarted, say) reads the same truth. Who writes what:
 
-=================  ==========  ==================================================================
-``launch.json``    agent       what to run; written before the start
-``claim``          see below   who may decide whether the unit starts; created once, never changed
-``process.json``   supervisor  the rank's process
-``output.log``     supervisor  what the rank prints (and further segments, see ``output_log``)
-``ended.json``     supervisor  exit code, after the last output was written
-``stop``           agent       asks for a planned stop
-``plan``           agent       asks to go on under this plan; absent until that is another one
-``rendezvous``     rank        unit 0: where it listens
-``progress.jsonl`` rank        one line a step
-``changes.jsonl``  rank        one line a plan that was asked for: what became of it
-``exit.json``      rank        how it ended, in its own words
-``end``            agent       it was told to exit at once
-``verdict.json``   agent       how it ended, as the control plane was or will be told
-``reported``       agent       how far progress was acknowledged
-``changes-told``   agent       how far changes of plan were
-=================  ==========  ==================================================================
+======================  ==========  =============================================================
+``launch.json``         agent       what to run; written before the start
+``claim``               see below   who may decide whether the unit starts; created once, never changed
+``process.json``        supervisor  the rank's process
+``output.log``          supervisor  what the rank prints (and further segments, see ``output_log``)
+``ended.json``          supervisor  exit code, after the last output was written
+``stop``                agent       asks for a planned stop
+``plan``                agent       asks to go on under this plan; absent until that is another one
+``rendezvous``          rank        unit 0: where it listens
+``progress.jsonl``      rank        one line a step
+``changes.jsonl``       rank        one line a plan that was asked for: what became of it
+``observations.jsonl``  rank        every tenth step: where its time went under which plan
+``exit.json``           rank        how it ended, in its own words
+``end``                 agent       it was told to exit at once
+``verdict.json``        agent       how it ended, as the control plane was or will be told
+``reported``            agent       how far progress was acknowledged
+``changes-told``        agent       how far changes of plan were
+======================  ==========  =============================================================
 
 A supervisor claims the folder before it starts the rank; an agent claims it before it says that
 the unit is lost. Only one can, so a unit that was called lost cannot start late.
