@@ -5,7 +5,7 @@ restarted, say) reads the same truth. Who writes what:
 
 ======================  ==========  =============================================================
 ``launch.json``         agent       what to run; written before the start
-``claim``               see below   who may decide whether the unit starts; created once, never changed
+``claim``               see below   who may decide whether the unit starts; created once
 ``process.json``        supervisor  the rank's process
 ``output.log``          supervisor  what the rank prints (and further segments, see ``output_log``)
 ``ended.json``          supervisor  exit code, after the last output was written
