@@ -1,4 +1,4 @@
-"""A script as users write them: a small network with a constant and a table of its own."""
+"""A script as users write them: a small network with a constant, a frozen and a tied weight."""
 
 import argparse
 import os
@@ -29,15 +29,18 @@ class Net(nn.Module):
         super().__init__()
         self.shift = nn.Parameter(torch.zeros(16))
         self.register_buffer("scale", torch.linspace(0.5, 1.5, 16))
+        self.anchor = nn.Parameter(torch.ones(16), requires_grad=False)
         self.enter = nn.Linear(2, 16)
+        self.turn, self.back = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.back.weight = self.turn.weight
         self.layers = nn.Sequential(*(nn.Linear(16, 16) for _ in range(3)))
         self.leave = nn.Linear(16, 1)
 
     def forward(self, at: Tensor) -> Tensor:
-        x = torch.tanh(self.enter(at) * self.scale + self.shift)
+        x = torch.tanh(self.turn(self.enter(at)) * self.scale * self.anchor + self.shift)
         for layer in self.layers:
             x = x + torch.tanh(layer(x))
-        found: Tensor = self.leave(x)
+        found: Tensor = self.leave(self.back(x))
         return found
 
 

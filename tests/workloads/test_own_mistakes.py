@@ -43,7 +43,7 @@ def opened(
     model: Callable[[], Any] = Net,
     data: Any = DATA,
     step: Any = step,
-    blocks: tuple[str, ...] = (),
+    blocks: tuple[str, ...] | None = None,
 ) -> OwnTask:
     """The task, looked at as a rank does before it starts."""
     spec = TrainingSpec.from_manifest(
@@ -140,9 +140,18 @@ def test_what_is_right_is_taken() -> None:
 
 def test_the_blocks_are_the_entries_of_the_largest_list() -> None:
     model = Net(nn.Sequential(nn.Linear(3, 1), nn.Linear(1, 3)))
-    assert block_names(model, ()) == ("layers.0", "layers.1")
+    assert block_names(model, None) == ("layers.0", "layers.1")
+    assert block_names(model, ()) == ()
     assert block_names(model, ("normal", "layers.1")) == ("normal.0", "normal.1", "layers.1")
-    assert block_names(nn.Linear(2, 2), ()) == ()
+    assert block_names(nn.Linear(2, 2), None) == ()
+
+
+def test_blocks_that_share_a_parameter_are_no_blocks() -> None:
+    model = Net(nn.Linear(3, 3))
+    model.layers[1].weight = model.normal.weight
+    assert block_names(model, None) == ()
+    with pytest.raises(WorkloadError, match=r"got layers.1.weight that is normal.weight too"):
+        block_names(model, ("layers",))
 
 
 def test_settings_are_judged_as_a_manifest_is() -> None:

@@ -68,7 +68,11 @@ class OwnBlueprint:
     """
 
     def __init__(
-        self, whole: nn.Module, build: Callable[[], nn.Module], step: Step, blocks: Sequence[str]
+        self,
+        whole: nn.Module,
+        build: Callable[[], nn.Module],
+        step: Step,
+        blocks: Sequence[str] | None,
     ) -> None:
         """Take the shapes of a model.
 
@@ -122,38 +126,58 @@ def ours(name: str) -> str:
     return f"{_PREFIX}{name}"
 
 
-def block_names(model: nn.Module, chosen: Sequence[str]) -> tuple[str, ...]:
+def block_names(model: nn.Module, chosen: Sequence[str] | None) -> tuple[str, ...]:
     """The submodules that are sharded, and computed again, as one each.
 
     Args:
         model: The user's model.
-        chosen: Names of submodules; a list of modules stands for its entries. If empty, the
-            entries of the list with most parameters are taken.
+        chosen: Names of submodules; a list of modules stands for its entries. If None, the entries
+            of the list with most parameters are taken, unless they share some.
 
     Raises:
-        WorkloadError: There is no such submodule.
+        WorkloadError: There is no such submodule, or two of them share a parameter.
     """
     known = dict(model.named_modules())
-    unknown = [name for name in chosen if not name or name not in known]
+    unknown = [name for name in chosen or () if not name or name not in known]
     if unknown:
         outer = ", ".join(name for name, _ in model.named_children())
         raise WorkloadError(
             START_REFUSED,
             f"blocks: wanted names of submodules ({outer} or what is in them), got {unknown[0]!r}",
         )
-    if not chosen:
-        lists = [name for name, module in known.items() if name and isinstance(module, _CONTAINERS)]
-        chosen = sorted(lists, key=lambda name: -_size(known[name]))[:1]
-    return tuple(
+    lists = [name for name, module in known.items() if name and isinstance(module, _CONTAINERS)]
+    largest = sorted(lists, key=lambda name: -_size(known[name]))[:1]
+    names = tuple(
         name
-        for outer in chosen
-        for name in (
-            [f"{outer}.{entry}" for entry, _ in known[outer].named_children()]
-            if isinstance(known[outer], _CONTAINERS)
-            else [outer]
-        )
+        for outer in (largest if chosen is None else chosen)
+        for name in _entries(outer, known[outer])
         if _size(known[name])
     )
+    shared = _shared(model, names)
+    if shared and chosen is not None:
+        raise WorkloadError(
+            START_REFUSED,
+            f"blocks: wanted parameters that belong to one block each, got {shared}; name blocks "
+            "that share nothing with the rest",
+        )
+    return () if shared else names
+
+
+def _entries(name: str, module: nn.Module) -> list[str]:
+    if not isinstance(module, _CONTAINERS):
+        return [name]
+    return [f"{name}.{entry}" for entry, _ in module.named_children()]
+
+
+def _shared(model: nn.Module, blocks: Sequence[str]) -> str:
+    """A parameter that a block shares with the rest of the model, by both names; empty for none."""
+    first: dict[int, tuple[str, str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owner = next((block for block in blocks if name.startswith(f"{block}.")), "")
+        seen, its_owner = first.setdefault(id(parameter), (name, owner))
+        if its_owner != owner:
+            return f"{seen} that is {name} too"
+    return ""
 
 
 def _size(module: nn.Module) -> int:

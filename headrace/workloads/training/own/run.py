@@ -64,7 +64,7 @@ def run(
     data: DataSet,
     step: Step,
     *,
-    blocks: Sequence[str] = (),
+    blocks: Sequence[str] | None = None,
     settings: Settings | None = None,
 ) -> Trained:
     """Train to the end, to a stop, or to a failure.
@@ -79,8 +79,8 @@ def run(
         step: Model and batch (samples put together by torch's ``default_collate``) -> the loss of
             each sample, a tensor of shape (samples,).
         blocks: Names of the submodules that ZeRO-3 gathers, and activation checkpointing computes
-            again, as one each; a list of modules stands for its entries. The entries of the
-            largest list, if left out.
+            again, as one each; a list of modules stands for its entries. If left out, the entries
+            of the largest list.
         settings: How to train without Headrace.
 
     Raises:

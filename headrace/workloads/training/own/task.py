@@ -23,7 +23,7 @@ class OwnTask:
         data: DataSet,
         step: Step,
         *,
-        blocks: Sequence[str],
+        blocks: Sequence[str] | None,
         spec: TrainingSpec,
     ) -> None:
         self._given = model, data, step
