@@ -371,7 +371,7 @@ def _progressed(draft: Draft, event: JobProgressed) -> None:
         attempt = changed(attempt, trained=True, running_at=attempt.running_at or event.at)
         record = switches.trains(record, attempt, event.at)
     known, progress = record.progress, event.progress
-    if attempt.trained and progress.step != known.step:
+    if attempt.trained and (progress.step > known.step or not found[1].trained):
         attempt = changed(attempt, last_step_at=event.at)
     # A new attempt may begin at an older checkpoint; within one, what comes late is only older.
     late = found[1].trained and progress.step < known.step
