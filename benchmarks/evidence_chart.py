@@ -49,7 +49,7 @@ def _order(row: PlanRow) -> tuple[bool, float, str]:
 
 def _legend() -> str:
     entries = [*((name.replace("_", ", "), colour) for name, colour in _PARTS), ("rest", _REST)]
-    entries += [("peak as measured (NVML)", _MEASURED), ("| estimated", _ESTIMATED)]
+    entries += [("peak as measured (NVML)", _MEASURED), ("as estimated", _ESTIMATED)]
     parts, x = [], 8.0
     for name, colour in entries:
         parts += [_rect(x, 24, 10, 10, colour), _text(x + 14, 33, name)]
