@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.workloads.refusal import RANK_FAILED, START_REFUSED, WorkloadError, reason_of
+from headrace.workloads.refusal import (
+    RANK_FAILED,
+    START_REFUSED,
+    StoppedBeforeTraining,
+    WorkloadError,
+    reason_of,
+)
 
 if TYPE_CHECKING:
     from headrace.workloads.training.place import Place
@@ -37,6 +43,8 @@ def run_script(script: Mapping[str, Any], given: "Place") -> "End":
             raise WorkloadError(
                 RANK_FAILED, f"{script['file']} ended without training: wanted a call of train.run"
             )
+    except StoppedBeforeTraining:
+        raise
     except BaseException as error:
         # Whoever cannot start says so, and then no rank starts.
         given.rendezvous.refuse(*reason_of(error))

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import time
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
@@ -61,6 +63,12 @@ class Fragile:
         return step(model, batch)
 
 
+def wait_for_a_stop() -> None:
+    stop = Path(os.environ["HEADRACE_CONTROL_DIR"], "stop")
+    while not stop.exists():
+        time.sleep(0.02)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--do", default="train")
@@ -69,6 +77,8 @@ def main() -> None:
         return
     if chosen.do == "exit":
         raise SystemExit(3)
+    if chosen.do == "wait":
+        wait_for_a_stop()
     done = train.run(Net, Squares(), Fragile() if chosen.do == "fall" else step)
     if done.is_done:
         losses = step(done.model(), default_collate([Squares()[index] for index in range(96)]))

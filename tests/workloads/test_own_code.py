@@ -98,6 +98,12 @@ def test_the_script_gets_the_trained_model_whatever_the_plan(
     assert (newest.step, newest.plan) == (30, "dp2-z3")
 
 
+def test_a_stop_before_the_first_step_is_no_failure(agent: Agent, store: Path) -> None:
+    run = agent.start(a_script(store, "--do", "wait"), 2)
+    until(lambda: "joined the rendezvous" in run.units[1].output, lambda: run.units[1].output)
+    assert run.stop().outcomes() == {("Stopped", 0)}
+
+
 def test_a_plan_that_splits_is_refused_before_training(agent: Agent, store: Path) -> None:
     run = agent.start(a_script(store), 2, plan="tp2")
     assert run.reasons() == {"StartRefused"}
