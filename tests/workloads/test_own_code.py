@@ -68,6 +68,18 @@ def test_every_plan_has_the_losses_of_one_rank(
     _assert_same(run.losses(), alone)
 
 
+@pytest.mark.parametrize("plan", ["dp2", "dp2-z3"])
+def test_bf16_computes_coarsely_and_keeps_the_weights(
+    agent: Agent, store: Path, alone: dict[int, float], plan: str
+) -> None:
+    run = agent.start(a_script(store, precision="bf16"), 2, plan=plan)
+    run.reaches(COMPARED_STEPS).stop()
+    assert len(run.outcomes()) == 1
+    losses = run.losses()
+    differences = [abs(losses[n] - alone[n]) / alone[n] for n in range(1, COMPARED_STEPS + 1)]
+    assert 0 < max(differences) < 0.1
+
+
 def test_the_plan_changes_on_the_way_and_a_stop_is_gone_on_from(
     agent: Agent, store: Path, alone: dict[int, float]
 ) -> None:

@@ -330,7 +330,8 @@ class PlannedModel:
             return self._gradients(inputs, targets)
 
     def _gradients(self, inputs: Batch, targets: Batch) -> Tensor:
-        mixed = self._precision == "bf16" and not is_fully_sharded(self.plan)
+        casts = self.parts[0].always_autocast or not is_fully_sharded(self.plan)
+        mixed = self._precision == "bf16" and casts
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=mixed):
             if self._pipeline is not None:
                 loss = self._through_pipeline(inputs, targets)

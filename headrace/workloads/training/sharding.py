@@ -125,7 +125,11 @@ def shard_fully(
     """Have FSDP2 shard and gather a part, still without memory, block by block."""
     sharding = mesh["data"] if plan.zero_stage >= 2 or plan.offload else mesh["data", "one"]
     mixed = (
-        MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16,
+            reduce_dtype=torch.float32,
+            cast_forward_inputs=not part.always_autocast,
+        )
         if precision == "bf16"
         else MixedPrecisionPolicy()
     )

@@ -28,6 +28,12 @@ class Part(nn.Module):
     splits: ClassVar[dict[str, str]] = {}
     """How tensor parallelism divides the linear layers of a block, by name below the block."""
 
+    always_autocast: ClassVar[bool] = False
+    """Whether each operation chooses its precision in bf16, even where FSDP2 has cast the weights.
+
+    Ours are made for that and need no choice; what a user's model does is unknown.
+    """
+
     recompute: bool = False
 
     def units(self) -> Iterator[nn.Module]:

@@ -3,7 +3,7 @@
 import copy
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ class OwnPart(Part):
 
     The step is the part's ``forward``, so that torch's wrappers see all of it.
     """
+
+    always_autocast: ClassVar[bool] = True
 
     def __init__(self, model: nn.Module, step: Step, blocks: Sequence[str]) -> None:
         super().__init__()
