@@ -256,7 +256,8 @@ class _Admission:
                 continue
             self.quotas.use(record.job.spec.queue, holding.count)
             at, own = self._at.get(record.uid, (None, {}))
-            if record.attempt is None or at is None:
+            attempt = record.attempt
+            if attempt is None or at is None or attempt.intent is not Intent.RUN:
                 ids = holding.ids().items()
                 self._waits.gets(record.uid, [(name, one) for name, each in ids for one in each])
             self.reasons[record.uid] = RUNNING if at is not None else self._why_held(record)

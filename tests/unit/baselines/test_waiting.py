@@ -141,3 +141,12 @@ def test_what_passes_with_every_start_is_no_news_and_all_else_is() -> None:
     ):
         assert not news.repeats(told)
     assert not told.repeats(None)
+
+
+def test_who_is_on_the_way_to_what_another_lacks_is_named() -> None:
+    world = a_cluster().with_nodes(2, 1).submit(a_job("a")).settle()
+    (left,) = world.nodes_of("a")
+    world.drain(left).cycle()
+    world.submit(a_job("b")).cycle()
+    assert world.code("b") is ReasonCode.WAITING_FOR_ACCELERATORS
+    assert world.why("b").holders == ("a",)
