@@ -282,8 +282,11 @@ class _Admission:
     def _minimum(self, record: JobRecord) -> Holding | Reason:
         spec = record.job.spec
         claim = self._claims.pop(record.uid, None)
-        never = None if claim is not None else impossible(record, self.paper, self.quotas)
+        stays = claim is not None and record.attempt is not None
+        never = None if stays else impossible(record, self.paper, self.quotas)
         if never is not None:
+            if claim is not None:
+                self.paper.give_back(claim)
             self._answers[question(record)] = never
             return never
         least = sizes_in(spec, self.paper)[0]

@@ -150,3 +150,12 @@ def test_who_is_on_the_way_to_what_another_lacks_is_named() -> None:
     world.submit(a_job("b")).cycle()
     assert world.code("b") is ReasonCode.WAITING_FOR_ACCELERATORS
     assert world.why("b").holders == ("a",)
+
+
+def test_who_cannot_have_its_place_back_under_a_smaller_quota_blocks_nobody() -> None:
+    world = a_cluster().with_nodes(1, 3).with_queue("narrow", quota=3)
+    world.submit(a_job("a").wanting(3).in_queue("narrow")).settle().fails("a", ReasonCode.RAY_LOST)
+    world.with_queue("narrow", quota=1).submit(a_job("b").wanting(3).in_queue("narrow"))
+    world.passes(60).cycle()
+    assert {world.code(name) for name in "ab"} == {ReasonCode.QUOTA_EXCEEDED}
+    assert "the whole quota of queue narrow is 1" in world.why("b").message
