@@ -85,7 +85,7 @@ def main() -> None:
         socket.create_connection((host, int(port)), 10).close()
     steps = int(launch["manifest"]["spec"].get("training", {}).get("steps", 1_000_000))
     pause = threading.Event()
-    step, plan = 0, Plan(launch["plan"])
+    step, plan = 0, Plan(launch.get("plan", ""))
     while step < steps:
         if (FOLDER / "stop").exists():
             leave("Stopped", step)
