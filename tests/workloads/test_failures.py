@@ -49,8 +49,9 @@ def test_kill_9_in_any_phase_of_a_change_of_plan_resumes_from_a_whole_state(
     losses = agent.start(manifest, 2, plan="dp2").reaches(7).stop()
     assert len(losses.outcomes()) == 1
     before = losses.losses()
-    plans = ["dp2", "pp2.1f1b-ga2", "dp2-z3", "tp2", "dp2-z2"]
-    for attempt, phase in enumerate(("relaid", "allocate", "equip", "begin_at"), start=2):
+    plans = ["dp2", "pp2.1f1b-ga2", "dp2-z3", "tp2", "dp2-z2", "dp2"]
+    phases = ("relaid", "allocate", "equip", "begin_at", "gradients")
+    for attempt, phase in enumerate(phases, start=2):
         newest, victim = steps(store)[-1], attempt % 2
         told = {
             "TEST_MODULE": "tests.workloads.killed_in_switch",
@@ -68,7 +69,7 @@ def test_kill_9_in_any_phase_of_a_change_of_plan_resumes_from_a_whole_state(
             assert run.losses()[step] == pytest.approx(before[step], abs=1e-4), phase
         before = run.losses()
     newest = steps(store)[-1]
-    last = agent.start(manifest, 2, attempt=6, plan=plans[-1]).reaches(newest + 2).stop()
+    last = agent.start(manifest, 2, attempt=7, plan=plans[-1]).reaches(newest + 2).stop()
     assert {outcome for outcome, _ in last.outcomes()} == {"Stopped"}
     assert min(last.losses()) == newest + 1
 
