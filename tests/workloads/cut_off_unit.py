@@ -40,5 +40,5 @@ def main() -> int:
             _cut_off(folder)
         return gradients(self, *given)
 
-    PlannedModel.gradients = counted  # type: ignore[method-assign]
+    PlannedModel.gradients = counted  # type: ignore[assignment, method-assign]
     return launch.main()

@@ -174,7 +174,7 @@ def weights(
     """
     found = {name: torch.empty(size) for name, size in sizes.items()}
     try:
-        _read(_reader(storage, location), _stored(found))
+        _read(reader_of(storage, location), _stored(found))
     except (OSError, RuntimeError, ValueError, dcp.CheckpointException) as error:
         raise _unreadable(location, error) from error
     return found
