@@ -1,30 +1,14 @@
 """How a job is laid out: which sizes it can have, under which plan, in which launch units."""
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
 
 from controlplane.baselines.capacity import Capacity, Holding
 from controlplane.domain.ids import NodeId
 from controlplane.domain.job import JobSpec
 from controlplane.domain.node import Accelerator
+from controlplane.domain.offering import data_parallel, sizes
 from controlplane.domain.placement import LaunchUnit, Placement
 from headrace.api.plan import ExecutionPlan
-
-
-@lru_cache(maxsize=4096)
-def _equal_shares(minimum: int, maximum: int, batch: int) -> tuple[int, ...]:
-    return tuple(n for n in range(minimum, maximum + 1) if not batch or batch % n == 0)
-
-
-def sizes(spec: JobSpec) -> tuple[int, ...]:
-    """Numbers of accelerators the job can train on, ascending: those of its plans, else equal
-    shares of the batch.
-    """
-    if spec.plans:
-        return tuple(sorted({plan.ranks for plan in spec.plans}))
-    request = spec.accelerators
-    maximum = request.maximum if spec.elastic else request.minimum
-    return _equal_shares(request.minimum, maximum, spec.global_batch_size)
 
 
 def sizes_in(spec: JobSpec, capacity: Capacity) -> tuple[int, ...]:
@@ -66,22 +50,12 @@ def plan_for(spec: JobSpec, counts: Collection[int]) -> ExecutionPlan | None:
     """
     total = sum(counts)
     if not spec.plans:
-        return _data_parallel(spec, total)
+        return data_parallel(spec, total)
     for plan in spec.plans:
         # Neighbours in a tensor-parallel group have consecutive ranks.
         if plan.ranks == total and not any(count % plan.tensor_parallel for count in counts):
             return plan
     return None
-
-
-def _data_parallel(spec: JobSpec, count: int) -> ExecutionPlan:
-    if not spec.global_batch_size or not spec.micro_batch_size_max:
-        return ExecutionPlan(count)
-    per_rank = spec.global_batch_size // count
-    accumulation = -(-per_rank // spec.micro_batch_size_max)
-    while per_rank % accumulation:
-        accumulation += 1
-    return ExecutionPlan(count, accumulation)
 
 
 def placement_on(spec: JobSpec, parts: Mapping[NodeId, Sequence[Accelerator]]) -> Placement:

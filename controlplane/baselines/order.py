@@ -4,12 +4,13 @@ from collections.abc import Callable
 from copy import copy
 
 from controlplane.baselines.capacity import Capacity
-from controlplane.baselines.layout import groups, plan_for, sizes, sizes_in
+from controlplane.baselines.layout import groups, plan_for, sizes_in
 from controlplane.domain.changing import changed
 from controlplane.domain.ids import NodeId, QueueName
 from controlplane.domain.job import ServiceClass
 from controlplane.domain.lifecycle import FINISHED, Stage
 from controlplane.domain.node import Contact
+from controlplane.domain.offering import offered, sizes
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
@@ -25,7 +26,8 @@ def candidates(
     snapshot: ClusterSnapshot, standing: Callable[[JobRecord], int] | None = None
 ) -> list[JobRecord]:
     """Jobs that could hold accelerators: higher priority first, guaranteed before best effort,
-    then by their ``standing`` if that is given, then in order of submission.
+    then by their ``standing`` if that is given, then in order of submission. Their specs name no
+    plan that ran out of memory where they may run.
     """
     ranks: dict[tuple[int, bool, int], list[JobRecord]] = {}
     for record in snapshot.jobs.values():
@@ -39,7 +41,7 @@ def candidates(
         group = ranks.get(rank)
         if group is None:
             group = ranks[rank] = []
-        group.append(record)
+        group.append(offered(record))
     return [record for rank in sorted(ranks) for record in ranks[rank]]
 
 

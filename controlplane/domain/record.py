@@ -172,6 +172,10 @@ class JobRecord:
         idle_since: When its last attempt released the last accelerator; 0 if there was none.
         reconfigured_at: When a change of plan, or a planned stop for one of plan or place, was last
             over; 0 if there was none.
+        out_of_memory: Types of accelerators, and plans under which its present spec ran out of
+            memory on them.
+        came_apart_at: Step before which a loss was last not finite, under its present spec; -1 for
+            never.
         suspended_at: When it was last suspended, or resumed; 0 if it was not since its submission.
         switches: Its last changes of plan or place that are over, newest last.
         restart: A planned stop after which it has not trained again yet; None if there is none.
@@ -200,6 +204,8 @@ class JobRecord:
     idle_since: Instant = Instant(0)
     reconfigured_at: Instant = Instant(0)
     suspended_at: Instant = Instant(0)
+    out_of_memory: tuple[tuple[str, ExecutionPlan], ...] = ()
+    came_apart_at: int = -1
     switches: tuple[Switch, ...] = ()
     restart: Restart | None = None
 

@@ -4,6 +4,7 @@ from controlplane.domain.changing import changed
 from controlplane.domain.clock import Duration, Instant, after, seconds
 from controlplane.domain.job import JobSpec
 from controlplane.domain.lifecycle import Stage
+from controlplane.domain.offering import plans_left
 from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, JobRecord, Outcome
 from controlplane.engine import switches
@@ -32,11 +33,33 @@ SETBACK_BACKOFF_MAX_SECONDS = 300
 have run to count as progress.
 """
 
-_SPECIFIC = frozenset({ReasonCode.OUT_OF_MEMORY, ReasonCode.STORE_NOT_SHARED})
+_SPECIFIC = frozenset(
+    {
+        ReasonCode.OUT_OF_MEMORY,
+        ReasonCode.STORE_NOT_SHARED,
+        ReasonCode.LOSS_NOT_FINITE,
+        ReasonCode.RANK_HUNG,
+        ReasonCode.CHECKPOINT_CORRUPT,
+        ReasonCode.CHECKPOINT_STORE_FULL,
+        ReasonCode.COMMUNICATION_FAILED,
+    }
+)
+
+_ELSEWHERE = frozenset(
+    {ReasonCode.OUT_OF_MEMORY, ReasonCode.RANK_HUNG, ReasonCode.COMMUNICATION_FAILED}
+)
+"""Failures after which nothing speaks for the same place."""
 
 
-def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant) -> JobRecord:
-    """The job after its attempt's last unit was released at ``at``."""
+def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant, kind: str) -> JobRecord:
+    """The job after its attempt's last unit was released at ``at``.
+
+    Args:
+        record: The job before.
+        attempt: Its attempt, of which all units have exited.
+        at: When the last one did.
+        kind: Type of the accelerators that it held.
+    """
     setbacks = 0 if _made_progress(record, attempt, at) else record.setbacks
     wish = attempt.intent_reason
     goes_on = wish is not None and wish.code in RECONFIGURES
@@ -54,7 +77,55 @@ def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant) -> JobRecor
     if outcomes <= {Outcome.STOPPED, Outcome.SUCCEEDED}:
         # Someone outside asked the ranks to stop (SIGTERM). They saved; nothing failed.
         return _idle(record)
-    return _after_failure(changed(record, next_placement=attempt.placement), cause_of(attempt), at)
+    cause = cause_of(attempt)
+    if cause.code not in _ELSEWHERE:
+        record = changed(record, next_placement=attempt.placement)
+    before = record.out_of_memory
+    if attempt.generation == record.job.generation:
+        hopeless, record = _learnt(record, attempt, cause, kind)
+        if hopeless is not None:
+            return changed(
+                record,
+                stage=Stage.FAILED,
+                failures=record.failures + 1,
+                reason=hopeless,
+                finished_at=at,
+            )
+    # A plan that is not tried again is a limit already, so it costs no retry.
+    return _after_failure(record, cause, at, costs=record.out_of_memory == before)
+
+
+def _learnt(
+    record: JobRecord, attempt: AttemptRecord, cause: Reason, kind: str
+) -> tuple[Reason | None, JobRecord]:
+    """What a failure says about later attempts, and why there should be none, if that is so."""
+    if cause.code is ReasonCode.OUT_OF_MEMORY and record.job.spec.steps:
+        if attempt.plan_change is not None:
+            # On the way from one plan to another both take some, so neither is to blame.
+            return None, record
+        plan = attempt.placement.plan
+        known = (kind, plan)
+        if known not in record.out_of_memory:
+            record = changed(record, out_of_memory=(*record.out_of_memory, known))
+        if not plans_left(record):
+            return changed(cause, message=_no_plan_left(record, kind, cause)), record
+    if cause.code is ReasonCode.LOSS_NOT_FINITE:
+        step = max(known.step for known in attempt.exits)
+        if step <= record.came_apart_at:
+            text = f"again at the same step, from an older checkpoint: {cause.message}"
+            return changed(cause, message=text), record
+        record = changed(record, came_apart_at=step)
+    return None, record
+
+
+def _no_plan_left(record: JobRecord, kind: str, cause: Reason) -> str:
+    tried = ", ".join(dict.fromkeys(str(plan) for _, plan in record.out_of_memory))
+    return (
+        f"memory ran out on {kind or 'its accelerators'} under {tried}, and no other plan is left; "
+        "what helps: name plans that take less of it each (more ZeRO, gc, offload, tensor or "
+        "pipeline parallelism), a smaller microBatchSizeMax, or accelerators with more memory. "
+        f"It said: {cause.message}"
+    )
 
 
 def _after_planned_stop(record: JobRecord, attempt: AttemptRecord, wish: Reason) -> JobRecord:
@@ -101,13 +172,13 @@ def cause_of(attempt: AttemptRecord) -> Reason:
     return Reason(ReasonCode.RANK_FAILED, "no reason given")
 
 
-def _after_failure(record: JobRecord, cause: Reason, at: Instant) -> JobRecord:
+def _after_failure(record: JobRecord, cause: Reason, at: Instant, *, costs: bool) -> JobRecord:
     spec = record.job.spec
     if cause.code in NOT_ITS_FAULT:
         record = changed(record, setbacks=record.setbacks + 1)
         failures = record.failures
     else:
-        failures = record.failures + 1
+        failures = record.failures + (1 if costs else 0)
     if failures > spec.max_retries:
         message = f"attempt {record.attempts_made} failed and no retry is left: {cause.message}"
         return changed(

@@ -210,6 +210,8 @@ def _replaced(draft: Draft, known: JobRecord, job: Job, at: Instant) -> None:
         failures=failures,
         setbacks=setbacks,
         backoff_until=backoff_until,
+        out_of_memory=(),
+        came_apart_at=-1,
     )
     draft.jobs[job.uid] = _dated(known, draft.jobs[job.uid], at)
 
@@ -443,10 +445,18 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
         )
     record = changed(record, attempt=attempt, progress=_with_last_step(record.progress, exit_))
     if len(attempt.exits) == len(attempt.placement.units):
-        ended = conclude(record, attempt, exit_.at)
+        ended = conclude(record, attempt, exit_.at, _type_of(draft, attempt))
         check(record.stage, ended.stage, f"{uid}: attempt {number} ended")
         record = ended
     draft.jobs[uid] = _dated(found[0], record, exit_.at)
+
+
+def _type_of(draft: Draft, attempt: AttemptRecord) -> str:
+    """The type of an attempt's accelerators, which are all alike; empty if their node is gone."""
+    unit = attempt.placement.units[0]
+    node = draft.nodes.get(unit.node)
+    own = (a.type for a in (node.node.accelerators if node else ()) if a.id in unit.accelerators)
+    return next(own, "")
 
 
 def _with_last_step(known: Progress, end: UnitExit) -> Progress:

@@ -13,7 +13,7 @@ from controlplane.domain.job import JobSpec, Topology
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Contact
 from controlplane.domain.placement import Placement
-from controlplane.domain.record import Intent
+from controlplane.domain.record import Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from headrace.api.plan import ExecutionPlan
 
@@ -115,6 +115,7 @@ def _sound_start(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str
     if start.attempt < record.next_attempt:
         yield f"{start.uid} had attempt {record.next_attempt - 1}, {start.attempt} is not new"
     yield from _sound_layout(record.job.spec, start)
+    yield from _not_again_out_of_memory(snapshot, record, start)
     yield from _where_allowed(snapshot, start)
 
 
@@ -182,6 +183,20 @@ def _sound_plan(spec: JobSpec, uid: JobUid, placement: Placement) -> Iterator[st
         yield f"{uid}: batch {batch} does not divide by plan {plan}"
     if spec.micro_batch_size_max and micro_batch > spec.micro_batch_size_max:
         yield f"{uid}: plan {plan} means micro-batches of {micro_batch}, which is too many"
+
+
+def _not_again_out_of_memory(
+    snapshot: ClusterSnapshot, record: JobRecord, start: StartAttempt
+) -> Iterator[str]:
+    plan = start.placement.plan
+    for unit in start.placement.units[:1]:
+        node = snapshot.nodes.get(unit.node)
+        for accelerator in node.node.accelerators if node is not None else ():
+            if accelerator.id in unit.accelerators and (
+                (accelerator.type, plan) in record.out_of_memory
+            ):
+                yield f"{start.uid} ran out of memory under {plan} on {accelerator.type} before"
+                return
 
 
 def _where_allowed(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str]:

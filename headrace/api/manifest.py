@@ -278,6 +278,8 @@ class Retries(Part):
     """Wait before the first retry; doubles each time."""
     backoff_max_seconds: Annotated[int, Field(ge=0, le=86400)] = 300
     """Longest wait between two attempts."""
+    stall_seconds: Annotated[int, Field(ge=1, le=86400)] = 120
+    """A training step may take as long before it hangs, or 10 times the slowest of the last 20."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Retries":

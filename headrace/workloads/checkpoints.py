@@ -3,6 +3,7 @@
 ``<store>/<uid>/claim``                        highest attempt that has ever written here
 ``<store>/<uid>/step-00000050/COMMITTED``      the marker, written last: no marker, no checkpoint
 ``<store>/<uid>/step-00000050/attempt-00003/`` the tensors, as torch.distributed.checkpoint files
+``<store>/<uid>/damaged-step-00000050-by-00003/`` set aside by attempt 3; ``suspect-`` likewise
 
 Each attempt writes tensors into a folder of its own, so that a fenced attempt which does not know
 it yet can never damage what a newer one wrote: the marker names the folder that counts.
@@ -11,6 +12,7 @@ No torch in here: ``python -m headrace.workloads.checkpoints list|purge`` answer
 """
 
 import argparse
+import hashlib
 import json
 import re
 import secrets
@@ -31,7 +33,13 @@ Before version 2 query, key and value were one matrix, which ranks cannot share.
 
 MARKER = "COMMITTED"
 CLAIM = "claim"
+METADATA = ".metadata"
+DAMAGED = "damaged"
+"""Prefix of what was committed once and is not what was written any more."""
+SUSPECT = "suspect"
+"""Prefix of a checkpoint after which the loss was not finite."""
 _STEP_FOLDER = re.compile(r"step-([0-9]{8,})")
+_SUSPECT_FOLDER = re.compile(rf"{SUSPECT}-step-([0-9]{{8,}})-by-[0-9]+")
 _UID = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?")
 
 
@@ -48,6 +56,8 @@ class Marker:
         training: What must not change within a job: model, batch, seed and the like.
         folder: Folder below the step's that holds the tensors.
         files: Size in bytes of each file in it, so that a truncated one is noticed.
+        metadata_sha256: Of the file that says where each tensor lies; the tensors have their own
+            checksums.
         format_version: Version of layout and marker.
     """
 
@@ -59,6 +69,7 @@ class Marker:
     training: dict[str, Any]
     folder: str
     files: dict[str, int] = field(default_factory=dict)
+    metadata_sha256: str = ""
     format_version: int = FORMAT_VERSION
 
 
@@ -197,6 +208,39 @@ class JobCheckpoints:
                 self.storage.remove(f"{self.uid}/{name}")
         return removed
 
+    def set_damaged_aside(self, attempt: int) -> list[int]:
+        """Move away what was committed and lacks something now: people may want to look at it."""
+        damaged = [
+            step
+            for step in self.steps()
+            if self.storage.read(f"{self._step_folder(step)}/{MARKER}") is not None
+            and self.at(step) is None
+        ]
+        for step in damaged:
+            self.set_aside(step, DAMAGED, attempt)
+        return damaged
+
+    def set_aside(self, step: int, why: str, attempt: int) -> str:
+        """Make a checkpoint not count without removing it; returns the name that it has now."""
+        name = f"{why}-step-{step:08d}-by-{attempt:05d}"
+        self.storage.move(self._step_folder(step), f"{self.uid}/{name}")
+        return name
+
+    def doubt(self, attempt: int) -> int | None:
+        """Set the newest checkpoint aside after a loss that was not finite; returns its step.
+
+        None, and nothing is done, if there is none before it, or if one as new was doubted
+        already: then the fault was not in the checkpoint.
+        """
+        self.check_claim(attempt)
+        steps = [found.marker.step for found in self.whole()]
+        names = (_SUSPECT_FOLDER.fullmatch(name) for name in self.storage.names(self.uid))
+        doubted = max((int(match[1]) for match in names if match), default=-1)
+        if len(steps) < 2 or doubted >= steps[-1]:
+            return None
+        self.set_aside(steps[-1], SUSPECT, attempt)
+        return steps[-1]
+
     def draft_folder(self, step: int, attempt: int) -> str:
         """The place of an attempt's tensors of a step, relative to the store."""
         return f"{self._step_folder(step)}/attempt-{attempt:05d}"
@@ -213,6 +257,9 @@ class JobCheckpoints:
         folder = self._step_folder(marker.step)
         values = asdict(marker)
         values["files"] = self.storage.sizes_bytes(f"{folder}/{marker.folder}")
+        metadata = self.storage.read(f"{folder}/{marker.folder}/{METADATA}")
+        if metadata is not None:
+            values["metadata_sha256"] = hashlib.sha256(metadata).hexdigest()
         # Last look before the marker: what is written after a newer claim must not count.
         self.check_claim(marker.attempt)
         content = json.dumps(values, sort_keys=True, indent=1)

@@ -5,10 +5,15 @@ import traceback
 
 RANK_FAILED = "RankFailed"
 RANK_LOST = "RankLost"
+RANK_HUNG = "RankHung"
+COMMUNICATION_FAILED = "CommunicationFailed"
 OUT_OF_MEMORY = "OutOfMemory"
+LOSS_NOT_FINITE = "LossNotFinite"
 START_REFUSED = "StartRefused"
 STORE_NOT_SHARED = "CheckpointStoreNotShared"
 CHECKPOINT_FAILED = "CheckpointFailed"
+CHECKPOINT_CORRUPT = "CheckpointCorrupt"
+CHECKPOINT_STORE_FULL = "CheckpointStoreFull"
 FENCED = "FencedByNewerAttempt"
 
 MESSAGE_CHARACTERS_MAX = 2000

@@ -106,6 +106,26 @@ class Rendezvous:
                 )
         return self.get(key)
 
+    def answers(self, key: str) -> list[Any]:
+        """What the ranks other than 0 have posted under ``key``; nothing of one that refused."""
+        deadline = time.monotonic() + GATHER_SECONDS
+        found = []
+        for rank in range(1, self.ranks):
+            while not self.store.check([f"{key}/{rank}"]):
+                if self.store.check([f"joined/{rank}"]):
+                    break
+                if self._stop.asked() or self.store.check(["stopping"]):
+                    self.put("go", {"do": "stop"})
+                    raise StoppedBeforeTraining
+                if time.monotonic() > deadline:
+                    raise WorkloadError(
+                        RANK_LOST, f"rank {rank} gave no {key} in {GATHER_SECONDS:.0f} s"
+                    )
+                self._stop.wait_seconds(_POLL_SECONDS)
+            else:
+                found.append(self.get(f"{key}/{rank}"))
+        return found
+
     def refuse(self, code: str, message: str) -> None:
         """Post this rank's refusal, so that all ranks end with it."""
         self.put(f"joined/{self.rank}", {"code": code, "message": message})
@@ -180,10 +200,10 @@ class Rendezvous:
         except Exception:
             return  # the host of the board is gone itself; nobody is left to tell
 
-    def first_failure(self) -> tuple[int, str, str] | None:
+    def first_failure(self, limit_seconds: float = 1.0) -> tuple[int, str, str] | None:
         """Rank, reason and message of the rank that failed first, if it could say so."""
         try:
-            self.store.wait(["failure"], timedelta(seconds=1))
+            self.store.wait(["failure"], timedelta(seconds=limit_seconds))
             rank, code, message = self.get("failure")
             return int(rank), str(code), str(message)
         except Exception:

@@ -8,7 +8,7 @@ import os
 import posixpath
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from headrace.workloads.refusal import is_full
 
@@ -33,6 +33,14 @@ class Storage(Protocol):
 
     def names(self, path: str) -> list[str]:
         """Names directly in a folder, sorted; empty where there is none."""
+        ...
+
+    def opened(self, location: str) -> IO[bytes]:
+        """A file for reading, by its location."""
+        ...
+
+    def move(self, path: str, target: str) -> None:
+        """Give a folder another name."""
         ...
 
     def sizes_bytes(self, path: str) -> dict[str, int]:
@@ -88,6 +96,12 @@ class LocalStorage:
             return sorted(entry.name for entry in (self._root / path).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    def opened(self, location: str) -> IO[bytes]:
+        return Path(location).open("rb")
+
+    def move(self, path: str, target: str) -> None:
+        (self._root / path).rename(self._root / target)
 
     def sizes_bytes(self, path: str) -> dict[str, int]:
         folder = self._root / path
@@ -158,6 +172,14 @@ class UrlStorage:
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(posixpath.basename(str(entry).rstrip("/")) for entry in found)
+
+    def opened(self, location: str) -> IO[bytes]:
+        path = posixpath.join(self._root, location.removeprefix(self._url).lstrip("/"))
+        opened: IO[bytes] = self._files.open(path, "rb")
+        return opened
+
+    def move(self, path: str, target: str) -> None:
+        self._files.mv(self._path(path), self._path(target), recursive=True)
 
     def sizes_bytes(self, path: str) -> dict[str, int]:
         self._files.invalidate_cache()

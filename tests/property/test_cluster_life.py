@@ -55,7 +55,14 @@ WAITS_FOR_OTHERS = (
 )
 KINDS = ("small", "large")
 FAILURES = st.sampled_from(
-    [ReasonCode.RANK_FAILED, ReasonCode.OUT_OF_MEMORY, ReasonCode.RAY_LOST, None]
+    [
+        ReasonCode.RANK_FAILED,
+        ReasonCode.OUT_OF_MEMORY,
+        ReasonCode.RANK_HUNG,
+        ReasonCode.LOSS_NOT_FINITE,
+        ReasonCode.RAY_LOST,
+        None,
+    ]
 )
 
 
@@ -330,6 +337,8 @@ class ClusterLife(RuleBasedStateMachine):
             if (name, a.id) in slots
         }
         assert len(kinds) == 1
+        known = before.jobs[start.uid].out_of_memory
+        assert not {(kind, start.placement.plan) for kind in kinds} & set(known)
 
     @rule()
     def the_control_plane_restarts(self) -> None:

@@ -1,7 +1,8 @@
 """A unit that dies as by ``kill -9`` in one phase of a change of plan, told by environment.
 
 The phase is a method of the model: ``relaid`` begins the change, ``allocate`` comes before the
-weights move, ``equip`` before the optimizer's states do, ``begin_at`` when all has arrived.
+weights move, ``equip`` before the optimizer's states do, ``begin_at`` when all has arrived,
+``gradients`` with the first step under the new plan.
 """
 
 import os

@@ -62,7 +62,9 @@ def test_without_a_marker_there_is_no_checkpoint(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "torn-marker", "empty-marker"])
-def test_a_damaged_checkpoint_does_not_count_and_is_removed(storage: Storage, damage: str) -> None:
+def test_a_damaged_checkpoint_does_not_count_and_is_set_aside(
+    storage: Storage, damage: str
+) -> None:
     job = JobCheckpoints(storage, UID)
     committed(job, 50)
     committed(job, 100)
@@ -79,8 +81,11 @@ def test_a_damaged_checkpoint_does_not_count_and_is_removed(storage: Storage, da
         case _:
             storage.write(f"{folder}/COMMITTED", b"")
     assert steps(job) == [50]
-    assert job.clean() == [100]
+    assert job.set_damaged_aside(4) == [100]
+    assert job.clean() == []
     assert job.steps() == [50]
+    aside = f"{UID}/damaged-step-00000100-by-00004"
+    assert storage.names(aside) == ["COMMITTED", "attempt-00001"]
 
 
 def test_the_newest_are_kept(storage: Storage) -> None:

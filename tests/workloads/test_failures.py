@@ -1,6 +1,7 @@
 """What goes wrong ends every rank with a reason, and what was committed stays."""
 
 import errno
+import re
 import resource
 import subprocess
 import sys
@@ -12,13 +13,17 @@ import pytest
 from headrace.workloads.checkpoints import JobCheckpoints
 from headrace.workloads.refusal import no_room, reason_of
 from headrace.workloads.storage import LocalStorage
-from tests.workloads.attempts import Agent, a_manifest, until
+from tests.workloads.attempts import Agent, Attempt, a_manifest, until
 
 ENDLESS = 100_000
 
 
 def steps(store: Path, uid: str = "job-1") -> list[int]:
     return [found.marker.step for found in JobCheckpoints(LocalStorage(store), uid).whole()]
+
+
+def committed_by(run: Attempt) -> set[int]:
+    return {line["checkpoint_step"] for line in run.progress()}
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -45,8 +50,9 @@ def test_kill_9_in_any_phase_of_a_change_of_plan_resumes_from_a_whole_state(
     losses = agent.start(manifest, 2, plan="dp2").reaches(7).stop()
     assert len(losses.outcomes()) == 1
     before = losses.losses()
-    plans = ["dp2", "pp2.1f1b-ga2", "dp2-z3", "tp2", "dp2-z2"]
-    for attempt, phase in enumerate(("relaid", "allocate", "equip", "begin_at"), start=2):
+    plans = ["dp2", "pp2.1f1b-ga2", "dp2-z3", "tp2", "dp2-z2", "dp2"]
+    phases = ("relaid", "allocate", "equip", "begin_at", "gradients")
+    for attempt, phase in enumerate(phases, start=2):
         newest, victim = steps(store)[-1], attempt % 2
         told = {
             "TEST_MODULE": "tests.workloads.killed_in_switch",
@@ -64,7 +70,7 @@ def test_kill_9_in_any_phase_of_a_change_of_plan_resumes_from_a_whole_state(
             assert run.losses()[step] == pytest.approx(before[step], abs=1e-4), phase
         before = run.losses()
     newest = steps(store)[-1]
-    last = agent.start(manifest, 2, attempt=6, plan=plans[-1]).reaches(newest + 2).stop()
+    last = agent.start(manifest, 2, attempt=7, plan=plans[-1]).reaches(newest + 2).stop()
     assert {outcome for outcome, _ in last.outcomes()} == {"Stopped"}
     assert min(last.losses()) == newest + 1
 
@@ -165,23 +171,99 @@ def test_what_cannot_be_trained_says_why(
     assert sentence in found["message"]
 
 
-def test_a_full_disk_fails_the_attempt_and_leaves_the_checkpoint_before(
+def test_a_full_disk_costs_checkpoints_and_the_training_goes_on(agent: Agent, store: Path) -> None:
+    run = agent.start(a_manifest(store, steps=ENDLESS, everySteps=40), 2)
+    until(lambda: 40 in committed_by(run), lambda: run.units[0].output)
+    # No file of this process can grow beyond this size from now on, as on a full disk.
+    _, most = resource.prlimit(run.units[0].pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(run.units[0].pid, resource.RLIMIT_FSIZE, (20_000, most))
+    until(lambda: "WARNING CheckpointStoreFull" in run.units[0].output, lambda: "a warning")
+    newest = max(committed_by(run))
+    run.reaches(max(run.losses()) + 2)
+    assert f"the newest is that of step {newest}" in run.units[0].output
+    assert "the store has no room for" in run.units[0].output
+    resource.prlimit(run.units[0].pid, resource.RLIMIT_FSIZE, (most, most))
+    until(lambda: max(committed_by(run)) > newest, lambda: run.units[0].output)
+    run.stop()
+    assert {found["outcome"] for found in run.exits()} == {"Stopped"}
+
+
+def test_a_stop_that_cannot_be_saved_fails_and_leaves_the_checkpoint_before(
     agent: Agent, store: Path
 ) -> None:
     manifest = a_manifest(store, steps=ENDLESS, everySteps=40)
     run = agent.start(manifest, 2)
-    until(lambda: 40 in {line["checkpoint_step"] for line in run.progress()}, lambda: "step 40")
-    # No file of this process can grow beyond this size from now on, as on a full disk.
+    until(lambda: 40 in committed_by(run), lambda: run.units[0].output)
     resource.prlimit(run.units[0].pid, resource.RLIMIT_FSIZE, (20_000, 20_000))
-    assert run.reasons() == {"CheckpointFailed"}
+    assert run.stop().reasons() == {"CheckpointStoreFull"}
     for found in run.exits():
         assert "the store has no room for" in found["message"]
         assert str(store) in found["message"]
-    committed = steps(store)
-    assert committed == [40]
-    resumed = agent.start(manifest, attempt=2).reaches(42)
-    assert min(resumed.losses()) == 41
+    newest = steps(store)[-1]
+    assert newest == max(committed_by(run))
+    resumed = agent.start(manifest, attempt=2).reaches(newest + 2)
+    assert min(resumed.losses()) == newest + 1
     resumed.stop().exits()
+
+
+@pytest.mark.parametrize("name", ["__1_0.distcp", ".metadata"])
+def test_flipped_bytes_are_noticed_and_training_goes_on_from_the_checkpoint_before(
+    agent: Agent, store: Path, name: str
+) -> None:
+    manifest = a_manifest(store, steps=8, everySteps=2)
+    first = agent.start(manifest, 2, plan="dp2-z3")
+    first.exits()
+    longer = a_manifest(store, steps=10, everySteps=5)
+    (file,) = (store / "job-1" / "step-00000008").glob(f"*/{name}")
+    content = bytearray(file.read_bytes())
+    # In a tensor's own bytes, after the padding that aligns them: only a checksum can tell.
+    tensor = re.search(rb"/data/0FB..Z*", content, re.DOTALL)
+    content[tensor.end() + 2 if tensor else len(content) // 2] ^= 1
+    file.write_bytes(content)
+    second = agent.start(longer, 2, attempt=2)
+    assert second.outcomes() == {("Succeeded", 10)}
+    assert sorted(second.losses()) == [7, 8, 9, 10]
+    assert "WARNING CheckpointCorrupt" in second.units[0].output
+    aside = store / "job-1" / "damaged-step-00000008-by-00002"
+    assert (aside / file.parent.name / name).read_bytes() == content
+
+
+def test_another_jobs_checkpoint_with_flipped_bytes_is_refused_and_left_alone(
+    agent: Agent, store: Path
+) -> None:
+    agent.start(a_manifest(store, steps=2)).exits()
+    (file,) = (store / "job-1" / "step-00000002").glob("*/__0_0.distcp")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    manifest = a_manifest(store, startFrom={"uid": "job-1"})
+    run = agent.start(manifest, 2, uid="job-2")
+    assert run.reasons() == {"CheckpointCorrupt"}
+    assert all("startFrom" in found["message"] for found in run.exits())
+    assert file.read_bytes() == content
+
+
+def test_after_a_loss_that_is_not_finite_one_older_checkpoint_is_tried(
+    agent: Agent, store: Path
+) -> None:
+    calm = a_manifest(store, steps=ENDLESS, everySteps=4)
+    run = agent.start(calm)
+    until(lambda: 8 in committed_by(run), lambda: run.units[0].output)
+    run.stop().exits()
+    *_, before, newest = steps(store)
+    # Settings that may change within a job, and with which no step goes well.
+    wild = a_manifest(store, steps=ENDLESS, everySteps=50, learningRate=1e9, warmupSteps=0)
+    first = agent.start(wild, attempt=2)
+    assert first.reasons() == {"LossNotFinite"}
+    (found,) = first.exits()
+    assert f"The checkpoint of step {newest} was set aside" in found["message"]
+    assert (store / "job-1" / f"suspect-step-{newest:08d}-by-00002").is_dir()
+    second = agent.start(wild, attempt=3)
+    assert second.reasons() == {"LossNotFinite"}
+    assert min(second.losses()) == before + 1
+    # The fault is not in the checkpoint, so no other one is doubted.
+    assert "set aside" not in second.exits()[0]["message"]
+    assert steps(store)[-1] == before
 
 
 def test_running_out_of_memory_has_a_reason_of_its_own(agent: Agent, store: Path) -> None:

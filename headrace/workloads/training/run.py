@@ -9,10 +9,13 @@ from typing import Any
 import torch
 
 from headrace.api.plan import ExecutionPlan
-from headrace.workloads.checkpoints import Found, JobCheckpoints
+from headrace.workloads.checkpoints import DAMAGED, Found, JobCheckpoints
 from headrace.workloads.control import SUCCEEDED, Chronicle, ControlFolder, StopSignal
+from headrace.workloads.pace import Pace
 from headrace.workloads.refusal import (
-    CHECKPOINT_FAILED,
+    CHECKPOINT_CORRUPT,
+    CHECKPOINT_STORE_FULL,
+    COMMUNICATION_FAILED,
     RANK_LOST,
     START_REFUSED,
     STORE_NOT_SHARED,
@@ -27,6 +30,7 @@ from headrace.workloads.training.blueprint import Blueprint, sizes_of
 from headrace.workloads.training.planned import PlannedModel
 from headrace.workloads.training.samples import Samples
 from headrace.workloads.training.saving import Saver
+from headrace.workloads.training.soundness import damage
 from headrace.workloads.training.spec import TrainingSpec
 from headrace.workloads.training.task import Task
 from headrace.workloads.training.trainer import Parts, Progress, Trainer
@@ -142,20 +146,34 @@ class Rank:
             WorkloadError: It failed for a reason that it can name.
             StoppedBeforeTraining: It was asked to stop before the first step.
         """
-        try:
-            prepared = self._prepared()
-            if isinstance(prepared, End):
-                return prepared
-            with Watch(self.rendezvous, self.control):
-                return self._trained(prepared)
-        except RankGoneError as error:
-            first = self.rendezvous.first_failure()
-            if first is None:
-                raise WorkloadError(
-                    RANK_LOST, f"lost contact with another rank: {str(error).strip()}"
-                ) from error
+        prepared = self._prepared()
+        if isinstance(prepared, End):
+            return prepared
+        with Watch(self.rendezvous, self.control, self.spec.stall_seconds) as watch:
+            try:
+                return self._trained(prepared, watch.pace)
+            except RankGoneError as error:
+                raise self._explained(error, watch) from error
+
+    def _explained(self, error: RankGoneError, watch: Watch) -> WorkloadError:
+        """Why another rank could not be reached: it says so itself, it is gone, or neither."""
+        first = self.rendezvous.first_failure()
+        if first is None:
+            silent = watch.silent()
+            # Another rank may have come to a conclusion meanwhile, and left.
+            first = self.rendezvous.first_failure(limit_seconds=0.1)
+        if first is not None:
             rank, code, message = first
-            raise WorkloadError(code, f"rank {rank}: {message}") from error
+            return WorkloadError(code, f"rank {rank}: {message}")
+        what = str(error).strip()
+        if silent:
+            who = " and ".join(f"rank {rank}" for rank in silent)
+            return WorkloadError(RANK_LOST, f"lost contact with {who}: {what}")
+        return WorkloadError(
+            COMMUNICATION_FAILED,
+            f"a connection between ranks broke, although all {self.rendezvous.ranks} are alive: "
+            f"{what}; look at the network between their nodes",
+        )
 
     def _prepared(self) -> End | Prepared:
         """All that can be done without a process group and without touching a GPU."""
@@ -165,7 +183,7 @@ class Rank:
             checkpoints = JobCheckpoints(
                 open_storage(self.spec.store, self.seat.base), self.seat.uid
             )
-            start = self._store_proved(checkpoints)
+            start = self._sound(checkpoints, self._store_proved(checkpoints))
             if start.step >= self.spec.steps:
                 return End(
                     SUCCEEDED,
@@ -228,20 +246,67 @@ class Rank:
         try:
             attempt = self.seat.attempt or checkpoints.claimed_by() + 1
             checkpoints.claim(attempt)
+            damaged = checkpoints.set_damaged_aside(attempt)
             removed = checkpoints.clean()
             nonce = checkpoints.prove(attempt) if self.rendezvous.ranks > 1 else ""
             start = self._start(checkpoints, attempt)
         except OSError as error:
-            code = CHECKPOINT_FAILED if no_room(error) else START_REFUSED
+            code = CHECKPOINT_STORE_FULL if no_room(error) else START_REFUSED
             raise WorkloadError(
                 code,
                 f"the checkpoint store {checkpoints.storage.name} cannot be written: {error}; "
                 "wanted a folder or URL that this job's user may write to",
             ) from error
+        if damaged:
+            self.chronicle.say(
+                f"WARNING {CHECKPOINT_CORRUPT}: the checkpoints of steps {damaged} lack files or "
+                "bytes and were set aside"
+            )
         if removed:
             self.chronicle.say(f"removed unfinished checkpoints of steps {removed}")
         self.rendezvous.put("proof", {**start.told(), "nonce": nonce})
         return start
+
+    def _sound(self, checkpoints: JobCheckpoints, start: Start) -> Start:
+        """The start, or an older one where its bytes are not those that were written."""
+        turn = 0
+        while start.location and start.step < self.spec.steps:
+            turn += 1
+            began = time.monotonic()
+            storage = open_storage(start.store, self.seat.base)
+            rank, ranks = self.rendezvous.rank, self.rendezvous.ranks
+            wrong = damage(storage, start.location, start.found, rank=rank, ranks=ranks)
+            if rank != 0:
+                self.rendezvous.put(f"checked/{turn}/{rank}", wrong)
+                told = self.rendezvous.await_start(f"start/{turn}")
+                if told is None:
+                    return start
+                start = Start(**told)
+                continue
+            wrong = next(filter(None, [wrong, *self.rendezvous.answers(f"checked/{turn}")]), "")
+            if not wrong:
+                self.rendezvous.put(f"start/{turn}", None)
+                seconds = time.monotonic() - began
+                self.chronicle.say(f"checked {start.location} in {seconds:.2f} s")
+                return start
+            start = self._without(checkpoints, start, wrong)
+            self.rendezvous.put(f"start/{turn}", start.told())
+        return start
+
+    def _without(self, checkpoints: JobCheckpoints, start: Start, wrong: str) -> Start:
+        """What to go on from instead of a damaged checkpoint."""
+        told = f"the checkpoint {start.location} is damaged: {wrong}"
+        if not start.own:
+            raise WorkloadError(
+                CHECKPOINT_CORRUPT, f"startFrom: {told}; name another step of that job"
+            )
+        name = checkpoints.set_aside(start.step, DAMAGED, start.attempt)
+        before = self._start(checkpoints, start.attempt)
+        self.chronicle.say(
+            f"WARNING {CHECKPOINT_CORRUPT}: {told}. It was set aside as {name}; training goes on "
+            f"from step {before.step}"
+        )
+        return before
 
     def _start(self, checkpoints: JobCheckpoints, attempt: int) -> Start:
         """The newest checkpoint of the job, else the one it shall start from, else nothing."""
@@ -301,7 +366,7 @@ class Rank:
                 "submit a new job with startFrom",
             )
 
-    def _trained(self, ready: Prepared) -> End:
+    def _trained(self, ready: Prepared, pace: Pace) -> End:
         checkpoints, start, samples = ready.checkpoints, ready.start, ready.samples
         gpu = self.seat.gpu
         device = torch.device("cpu") if gpu is None else torch.device("cuda", gpu)
@@ -335,6 +400,7 @@ class Rank:
             control=self.control,
             stop=self.stop,
             chronicle=self.chronicle,
+            pace=pace,
         )
         trainer = Trainer(parts, model, Progress(start.step, start.loss))
         outcome = trainer.run()

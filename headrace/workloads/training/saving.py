@@ -2,13 +2,19 @@
 there.
 """
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from headrace.workloads.checkpoints import JobCheckpoints, Marker
 from headrace.workloads.control import Chronicle
-from headrace.workloads.refusal import CHECKPOINT_FAILED, WorkloadError, no_room
+from headrace.workloads.refusal import (
+    CHECKPOINT_FAILED,
+    CHECKPOINT_STORE_FULL,
+    WorkloadError,
+    no_room,
+)
 from headrace.workloads.rendezvous import Rendezvous
 from headrace.workloads.training.planned import PlannedModel
 from headrace.workloads.training.spec import TrainingSpec
@@ -31,6 +37,9 @@ class _Draft:
 
 class Saver:
     """Writes one state at a time. Rank 0 commits; all ranks end alike if it cannot.
+
+    A full store costs a checkpoint and not the training, as long as there is a next one: the save
+    that is due then is the next try. Only the last one of an attempt must succeed.
 
     Attributes:
         committed_step: Step of the newest checkpoint of this job, as rank 0 knows it.
@@ -61,7 +70,7 @@ class Saver:
     def begin(self, model: PlannedModel, loss: float | None) -> None:
         """Copy the state and begin to write it, once the one before is committed."""
         if self._draft is not None:
-            self.finish()
+            self._commit(self._draft)
         began = time.monotonic()
         store = self._checkpoints
         folder = store.draft_folder(model.step, self._attempt)
@@ -78,13 +87,31 @@ class Saver:
             self._draft = None
 
     def finish(self) -> None:
-        """Wait until what was begun is committed; all ranks call it at the same step."""
+        """Wait until what was begun is committed; all ranks call it at the same step.
+
+        Raises:
+            WorkloadError: It could not be, and there is no later save to hope for.
+        """
         draft, self._draft = self._draft, None
         if draft is None:
             return
-        self._commit(draft)
+        self._commit(draft, last=True)
         if self._rendezvous.rank != 0:
             self._obey(draft)
+
+    def doubted(self) -> str:
+        """Set the newest checkpoint aside, after which the loss was not finite: what led there may
+        be in it already. A sentence about that; empty if it was not done.
+        """
+        if self._rendezvous.rank != 0:
+            return ""
+        try:
+            step = self._checkpoints.doubt(self._attempt)
+        except (WorkloadError, OSError):
+            return ""  # the loss is the news, and a newer attempt's checkpoints are not ours
+        if step is None:
+            return ""
+        return f" The checkpoint of step {step} was set aside; the next attempt begins before it"
 
     def _obey(self, draft: _Draft) -> None:
         """What rank 0 says of a draft."""
@@ -92,22 +119,35 @@ class Saver:
         if refused is not None:
             raise WorkloadError(str(refused[0]), str(refused[1]))
 
-    def _commit(self, draft: _Draft) -> None:
-        """What becomes of a draft that is written; rank 0 decides and tells."""
+    def _commit(self, draft: _Draft, *, last: bool = False) -> None:
+        """What becomes of a draft that is written; rank 0 decides and tells.
+
+        Nobody waits for rank 0 here, which may be a step behind, and then waits for us.
+        """
         if self._rendezvous.rank != 0:
-            try:
+            with contextlib.suppress(WorkloadError):  # torch tells every rank, rank 0 knows why
                 draft.saving.result()
-            except WorkloadError:
-                self._obey(draft)  # torch tells every rank of a failure, rank 0 knows why
-                raise
             return
         try:
             draft.saving.result()
             self._mark(draft)
         except WorkloadError as error:
             self._rendezvous.put(_key(draft.step), [error.code, error.message])
-            raise
+            if error.code != CHECKPOINT_STORE_FULL or last:
+                raise
+            self._do_without(draft, error)
+            return
         self._rendezvous.put(_key(draft.step), None)
+
+    def _do_without(self, draft: _Draft, error: WorkloadError) -> None:
+        """Give back the room that a part of a checkpoint takes, and say what it means."""
+        with contextlib.suppress(OSError):
+            self._checkpoints.storage.remove(draft.folder)
+        newest = f"that of step {self.committed_step}" if self.committed_step else "none"
+        self._chronicle.say(
+            f"WARNING {error.code}: no checkpoint of step {draft.step}, the newest is {newest}. "
+            f"Training goes on; the next save is the next try. {error.message}"
+        )
 
     def _mark(self, draft: _Draft) -> None:
         store = self._checkpoints
@@ -125,9 +165,10 @@ class Saver:
             )
             store.keep_newest(self._spec.keep)
         except OSError as error:
-            what = "has no room" if no_room(error) else "cannot be written"
+            full = no_room(error) is not None
+            what = "has no room" if full else "cannot be written"
             raise WorkloadError(
-                CHECKPOINT_FAILED,
+                CHECKPOINT_STORE_FULL if full else CHECKPOINT_FAILED,
                 f"the checkpoint of step {draft.step} was not committed: {store.storage.name} "
                 f"{what}: {error}. Earlier checkpoints are untouched",
             ) from error

@@ -11,6 +11,7 @@ from typing import Any
 from headrace.workloads.refusal import START_REFUSED, WorkloadError
 
 PRECISIONS = ("fp32", "bf16")
+STALL_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class TrainingSpec:
     Attributes:
         micro_batch_size_max: Most samples a rank holds at once; 0 for no limit.
         every_seconds: Longest time between checkpoints; 0 for no such limit.
+        stall_seconds: A step is not taken for hanging before it has lasted this long.
     """
 
     global_batch_size: int
@@ -50,6 +52,7 @@ class TrainingSpec:
     every_seconds: int
     keep: int
     start_from: StartFrom | None
+    stall_seconds: int = STALL_SECONDS
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> "TrainingSpec":
@@ -76,6 +79,7 @@ class TrainingSpec:
                 every_seconds=int(checkpoint.get("everySeconds") or 0),
                 keep=int(checkpoint.get("keep", 3)),
                 start_from=_start_from(start) if start else None,
+                stall_seconds=int((spec.get("retries") or {}).get("stallSeconds") or STALL_SECONDS),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WorkloadError(

@@ -15,7 +15,9 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from headrace.workloads.refusal import (
+    CHECKPOINT_CORRUPT,
     CHECKPOINT_FAILED,
+    CHECKPOINT_STORE_FULL,
     START_REFUSED,
     WorkloadError,
     no_room,
@@ -102,7 +104,7 @@ class Saving:
             else _first_cause(error)
         )
         return WorkloadError(
-            CHECKPOINT_FAILED,
+            CHECKPOINT_FAILED if full is None else CHECKPOINT_STORE_FULL,
             f"a checkpoint could not be written to {self._storage.name}: {why}. Earlier "
             "checkpoints are untouched",
         )
@@ -122,7 +124,7 @@ def check(storage: Storage, location: str, shapes: Mapping[str, tuple[int, ...]]
         WorkloadError: It is not, or cannot be read.
     """
     try:
-        there = _reader(storage, location).read_metadata().state_dict_metadata
+        there = reader_of(storage, location).read_metadata().state_dict_metadata
     except Exception as error:
         raise _unreadable(location, error) from error
     for name, wanted in shapes.items():
@@ -152,7 +154,7 @@ def load(storage: Storage, location: str, model: PlannedModel, step: int) -> Non
         WorkloadError: It cannot be read.
     """
     try:
-        reader = _reader(storage, location)
+        reader = reader_of(storage, location)
         model.allocate()
         _read(reader, _stored(model.distributed()))
         model.equip()
@@ -172,7 +174,7 @@ def weights(
     """
     found = {name: torch.empty(size) for name, size in sizes.items()}
     try:
-        _read(_reader(storage, location), _stored(found))
+        _read(reader_of(storage, location), _stored(found))
     except (OSError, RuntimeError, ValueError, dcp.CheckpointException) as error:
         raise _unreadable(location, error) from error
     return found
@@ -186,7 +188,7 @@ def _read(reader: Any, wanted: dict[str, Tensor]) -> None:
 
 def _unreadable(location: str, error: BaseException) -> WorkloadError:
     return WorkloadError(
-        CHECKPOINT_FAILED,
+        CHECKPOINT_CORRUPT,
         f"the checkpoint {location} cannot be read: {_first_cause(error)}; remove it to go on "
         "from the one before",
     )
@@ -200,7 +202,8 @@ def _writer(storage: Storage, location: str) -> Any:
     return _fsspec().FsspecWriter(location, sync_files=False)  # a URL has no fsync
 
 
-def _reader(storage: Storage, location: str) -> Any:
+def reader_of(storage: Storage, location: str) -> Any:
+    """torch's reader of a checkpoint."""
     if isinstance(storage, LocalStorage):
         from torch.distributed.checkpoint import FileSystemReader
 

@@ -12,7 +12,8 @@ from headrace.workloads.control import (
     ControlFolder,
     StopSignal,
 )
-from headrace.workloads.refusal import RANK_FAILED, WorkloadError
+from headrace.workloads.pace import SAVE_SECONDS, SWITCH_SECONDS, Pace
+from headrace.workloads.refusal import LOSS_NOT_FINITE, WorkloadError
 from headrace.workloads.rendezvous import RankGoneError, Rendezvous
 from headrace.workloads.training.batches import Batch, on_device
 from headrace.workloads.training.blueprint import Blueprint
@@ -73,6 +74,7 @@ class Parts:
     control: ControlFolder
     stop: StopSignal
     chronicle: Chronicle
+    pace: Pace
 
 
 @dataclass(slots=True)
@@ -198,13 +200,16 @@ class Trainer:
             if first:
                 given.chronicle.say(f"first step done: step {progress.step}")
                 first = False
-            given.saver.look()
+            with given.pace.during("saving", SAVE_SECONDS):
+                given.saver.look()
             done = progress.step == given.spec.steps
             if done or wishes.stop or wishes.save or progress.step % given.spec.every_steps == 0:
-                given.saver.begin(self.model, progress.loss)
+                with given.pace.during("saving", SAVE_SECONDS):
+                    given.saver.begin(self.model, progress.loss)
                 self._saved_at = time.monotonic()
             if done or wishes.stop:
-                given.saver.finish()
+                with given.pace.during("saving", SAVE_SECONDS):
+                    given.saver.finish()
             self._tell_commit()
             if wishes.stop and not done:
                 return STOPPED
@@ -217,6 +222,7 @@ class Trainer:
         given, progress = self._given, self.progress
         began = time.monotonic()
         step = progress.step + 1
+        given.pace.step_begins(step)
         inputs, targets = self._samples_of(step)
         self._observer.before(self.model, step)
         loss = self.model.gradients(inputs, targets)
@@ -227,14 +233,15 @@ class Trainer:
         self._observer.look()
         if not math.isfinite(mean):
             raise WorkloadError(
-                RANK_FAILED,
+                LOSS_NOT_FINITE,
                 f"the loss of step {step} is {mean}: training has come apart; lower the "
-                "learningRate or give it more warmupSteps",
+                f"learningRate or give it more warmupSteps.{given.saver.doubted()}",
             )
         self.model.update(self._schedule.rate(step))
         progress.step = step
         progress.loss = mean
         progress.step_seconds = time.monotonic() - began
+        given.pace.step_ended()
         self._observer.after(step, progress.step_seconds)
         self._tell()
         self._tell_change()
@@ -276,7 +283,9 @@ class Trainer:
             given.rendezvous.put(key, str(self._wish.plan or self.model.plan))
         plan = ExecutionPlan.parse(given.rendezvous.outcome(key, _PLAN_LIMIT_SECONDS))
         before = self.model.plan
-        self.model, took = switched(self.model, plan)
+        given.pace.begin_anew()
+        with given.pace.during("changing the plan", SWITCH_SECONDS):
+            self.model, took = switched(self.model, plan)
         self._change = Change(str(before), str(plan), self.progress.step, took)
         given.chronicle.say(
             f"changed from {before} to {plan} after step {self.progress.step} in "

@@ -20,12 +20,12 @@ def a_running_pair() -> World:
 
 def test_one_failed_rank_ends_the_gang() -> None:
     world = a_running_pair()
-    world.exits("job", Outcome.FAILED, reason=ReasonCode.OUT_OF_MEMORY, units=[1])
+    world.exits("job", Outcome.FAILED, reason=ReasonCode.RANK_HUNG, units=[1])
     assert world.attempt("job").intent is Intent.END
     assert world.stage("job") is Stage.RUNNING
     world.exits("job", Outcome.LOST)
     assert world.stage("job") is Stage.BACKING_OFF
-    assert world.why("job").message == "said OutOfMemory"
+    assert world.why("job").message == "said RankHung"
 
 
 def test_back_off_doubles_up_to_its_limit_and_then_the_job_fails_with_the_last_lines() -> None:
@@ -256,3 +256,58 @@ def test_time_held_counts_each_accelerator_until_its_own_release() -> None:
     record = world.job("job")
     assert record.held_ns == seconds(15)
     assert record.held_accelerator_ns == seconds(25)
+
+
+def test_a_plan_that_ran_out_of_memory_is_not_offered_again_and_costs_no_retry() -> None:
+    world = a_cluster().with_nodes(1, 2)
+    world.submit(a_job().wanting(2).under("dp2", "dp2-z2", "dp2-z3").retrying(1, 5, 8)).settle()
+    for plan in ("dp2", "dp2-z2"):
+        assert str(world.attempt("job").placement.plan) == plan
+        world.fails("job", ReasonCode.OUT_OF_MEMORY)
+        assert world.stage("job") is Stage.BACKING_OFF
+        world.passes(8).settle()
+    assert str(world.attempt("job").placement.plan) == "dp2-z3"
+    assert world.job("job").failures == 0
+    assert world.replayed() == world.state
+
+
+def test_a_job_fails_at_once_when_memory_ran_out_under_every_plan() -> None:
+    world = a_cluster().with_nodes(1, 2)
+    world.submit(a_job().wanting(1, 2).with_batch(4).retrying(9, 5, 8)).settle()
+    world.fails("job", ReasonCode.OUT_OF_MEMORY)
+    world.passes(8).settle()
+    assert str(world.attempt("job").placement.plan) == "dp1"
+    world.fails("job", ReasonCode.OUT_OF_MEMORY)
+    assert world.stage("job") is Stage.FAILED
+    assert world.code("job") is ReasonCode.OUT_OF_MEMORY
+    assert "under dp2, dp1, and no other plan is left; what helps" in world.why("job").message
+
+
+def test_a_changed_spec_may_have_again_what_ran_out_of_memory() -> None:
+    world = a_cluster().with_nodes(1, 2)
+    job = a_job().wanting(2).under("dp2", "dp2-z2")
+    world.submit(job).settle().fails("job", ReasonCode.OUT_OF_MEMORY)
+    world.passes(5).update(job.with_batch(2).generation(2)).settle()
+    assert str(world.attempt("job").placement.plan) == "dp2"
+
+
+def test_a_program_of_the_users_own_may_run_out_of_memory_more_than_once() -> None:
+    world = a_cluster().with_nodes(1, 1)
+    world.submit(a_job().wanting(1).running_a_command().retrying(1, 5, 8)).settle()
+    world.fails("job", ReasonCode.OUT_OF_MEMORY)
+    world.passes(8).settle()
+    world.fails("job", ReasonCode.OUT_OF_MEMORY)
+    assert world.code("job") is ReasonCode.RETRIES_EXHAUSTED
+
+
+def test_a_loss_that_is_not_finite_is_tried_once_more_unless_training_gets_beyond_it() -> None:
+    world = a_running_pair()
+    for step in (10, 25):
+        world.trains("job", step=step)
+        world.exits("job", Outcome.FAILED, reason=ReasonCode.LOSS_NOT_FINITE, step=step)
+        assert world.stage("job") is Stage.BACKING_OFF
+        world.passes(8).settle()
+    world.exits("job", Outcome.FAILED, reason=ReasonCode.LOSS_NOT_FINITE, step=25)
+    assert world.stage("job") is Stage.FAILED
+    assert world.code("job") is ReasonCode.LOSS_NOT_FINITE
+    assert "again at the same step" in world.why("job").message
