@@ -33,6 +33,7 @@ from headrace.workloads.training.sharding import (
     is_fully_sharded,
     local,
     local_gradient,
+    loss_in_parts,
     materialise,
     named,
     settle,
@@ -318,7 +319,8 @@ class PlannedModel:
         for real in self._real.values():
             real.grad = None
         mixed = self._precision == "bf16" and not is_fully_sharded(self.plan)
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=mixed):
+        autocast = torch.autocast(self.world.device.type, torch.bfloat16, enabled=mixed)
+        with autocast, loss_in_parts(self.plan):
             if self._pipeline is not None:
                 loss = self._through_pipeline(inputs, targets)
             else:
