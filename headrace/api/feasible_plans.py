@@ -4,8 +4,8 @@ What is combined is what this release's trainer runs; see ``docs/plans.md``.
 """
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from headrace.api.memory import FP32, GIB, PeakMemory, estimated_peak_bytes
@@ -14,6 +14,9 @@ from headrace.api.plan import ExecutionPlan, PipelineSchedule
 
 _FEWEST_OF_GPIPE = 2
 """A single micro-batch is no pipeline."""
+
+_TOLD = 2
+"""So many lighter plans are named."""
 
 
 class InfeasibleReason(StrEnum):
@@ -94,14 +97,22 @@ def infeasible(
     across = _across_nodes(plan, hardware)
     if across is not None:
         return across
-    needed = estimated_peak_bytes(
-        shape,
-        plan,
-        global_batch_size,
-        sequence_length=sequence_length,
-        precision=precision,
-    )
-    return _no_room(shape, plan, needed, hardware, global_batch_size)
+
+    def estimated(other: ExecutionPlan) -> PeakMemory:
+        return estimated_peak_bytes(
+            shape, other, global_batch_size, sequence_length=sequence_length, precision=precision
+        )
+
+    needed = estimated(plan)
+    missing = needed.accelerator_bytes - hardware.accelerator_bytes
+    if missing > 0:
+        lighter = [
+            other
+            for other in _lighter(plan)
+            if next(_form_problems(shape, other, global_batch_size), None) is None
+        ]
+        return _no_room(needed, missing, hardware, {other: estimated(other) for other in lighter})
+    return _no_host_room(needed, plan, hardware)
 
 
 def feasible_plans(
@@ -318,19 +329,37 @@ def _across_nodes(plan: ExecutionPlan, hardware: Hardware) -> Infeasible | None:
     return None
 
 
+def _lighter(plan: ExecutionPlan) -> Iterator[ExecutionPlan]:
+    """The same ranks with one thing changed that may save memory."""
+    yield replace(plan, activation_checkpointing=True)
+    yield replace(plan, accumulation_steps=2 * plan.accumulation_steps)
+    if plan.schedule is not None:
+        yield replace(plan, schedule=PipelineSchedule.ONE_F_ONE_B)
+    if plan.data_parallel > 1:
+        yield replace(plan, zero_stage=3)
+    yield replace(plan, zero_stage=3, offload=True)
+
+
 def _no_room(
-    shape: ModelShape, plan: ExecutionPlan, needed: PeakMemory, hardware: Hardware, samples: int
-) -> Infeasible | None:
-    missing = needed.accelerator_bytes - hardware.accelerator_bytes
-    if missing > 0:
-        less = _needs_less(shape, plan, needed, samples)
-        return Infeasible(
-            InfeasibleReason.DOES_NOT_FIT,
-            f"does not fit by {missing / GIB:.1f} GiB: wanted "
-            f"{needed.accelerator_bytes / GIB:.1f} GiB of an accelerator ({needed}), got "
-            f"{hardware.accelerator_bytes / GIB:.1f} GiB; {less}",
-            missing,
-        )
+    needed: PeakMemory,
+    missing: int,
+    hardware: Hardware,
+    others: Mapping[ExecutionPlan, PeakMemory],
+) -> Infeasible:
+    """It does not fit; ``others`` are plans that may need less."""
+    sizes = sorted((peak.accelerator_bytes, str(other)) for other, peak in others.items())
+    less = [f"{other} {size / GIB:.1f}" for size, other in sizes if size < needed.accelerator_bytes]
+    told = f"{' or '.join(less[:_TOLD])} GiB" if less else "more accelerators, or a smaller batch,"
+    return Infeasible(
+        InfeasibleReason.DOES_NOT_FIT,
+        f"does not fit by {missing / GIB:.1f} GiB: wanted {needed.accelerator_bytes / GIB:.1f} GiB "
+        f"of an accelerator ({needed}), got {hardware.accelerator_bytes / GIB:.1f} GiB; {told} "
+        "would be less",
+        missing,
+    )
+
+
+def _no_host_room(needed: PeakMemory, plan: ExecutionPlan, hardware: Hardware) -> Infeasible | None:
     if hardware.host_bytes is None:
         return None
     neighbours = max(hardware.placement, default=plan.ranks)
@@ -345,25 +374,3 @@ def _no_room(
         f"{hardware.host_bytes / GIB:.1f} GiB; {less}",
         missing,
     )
-
-
-def _needs_less(shape: ModelShape, plan: ExecutionPlan, needed: PeakMemory, samples: int) -> str:
-    """What would help, by what there is most of."""
-    ways = []
-    is_split = plan.ranks > plan.data_parallel
-    lasting = needed.states + needed.gradients + needed.copies
-    if needed.activations + needed.temporaries > lasting:
-        if not plan.activation_checkpointing and plan.schedule is not PipelineSchedule.ZERO_BUBBLE:
-            ways.append("activation checkpointing (gc)")
-        if plan.schedule is PipelineSchedule.GPIPE:
-            ways.append("the 1f1b schedule")
-        elif samples > plan.data_parallel * plan.accumulation_steps:
-            ways.append("more micro-batches (ga)")
-    else:
-        if plan.data_parallel > 1 and plan.zero_stage < 3:
-            ways.append(f"a higher ZeRO stage than {plan.zero_stage}")
-        if not is_split and not plan.offload:
-            ways.append("offload")
-            if shape.family in SPLITTABLE:
-                ways.append("tensor or pipeline parallelism")
-    return f"{' or '.join(ways or ['more accelerators'])} would need less"

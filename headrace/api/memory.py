@@ -456,6 +456,9 @@ def _kept_by_block(step: _Step, *, is_decoder: bool) -> float:
     kept = float(norms * shape.hidden * step.stream)
     kept += shape.hidden * (2 * readers if step.casts else norms * number)
     width = shape.width_of_head * 2 * (shape.heads + shape.shared_heads)
+    if shape.family is Family.LLAMA:
+        # Turned queries lie head by head, so the output does, and is copied for the next matrix.
+        width += shape.width_of_head * shape.heads
     kept += attentions * (width * number + 4 * shape.heads) / slices
     kept += _kept_by_perceptron(step) / slices
     if shape.family is Family.T5:

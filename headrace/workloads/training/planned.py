@@ -41,6 +41,7 @@ from headrace.workloads.training.sharding import (
     shards_of,
     split_tensors,
 )
+from headrace.workloads.training.stopwatch import FORWARD, GRADIENTS, OPTIMIZER, Stopwatch
 from headrace.workloads.training.world import World
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class PlannedModel:
         parts: This rank's stages.
         shapes: Whole shapes of the parameters of which this rank holds some.
         step: Optimizer steps done.
+        stopwatch: Measures the steps that it is asked to.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class PlannedModel:
     ) -> None:
         self.shape, self.plan, self.world = shape, plan, world
         self.step = 0
+        self.stopwatch = Stopwatch(world.device)
         self._precision = precision
         self._batch = global_batch_size
         self._decay = weight_decay
@@ -184,6 +187,8 @@ class PlannedModel:
                     gradient_as_bucket_view=True,
                 )
             ]
+        for run in self._runs:
+            self.stopwatch.follow(run)
         self._real = named(self.parts)
         if self._real:
             self._tend()
@@ -303,8 +308,9 @@ class PlannedModel:
 
     def _share_of_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """A micro-batch's part of the mean loss, as large as averaging over replicas wants it."""
-        total = self.parts[-1].loss_sum(outputs, targets)
-        return total * (self.plan.data_parallel / self._batch)
+        with self.stopwatch.part(FORWARD):
+            total = self.parts[-1].loss_sum(outputs, targets)
+            return total * (self.plan.data_parallel / self._batch)
 
     def mine(self, batch: Tensor) -> Tensor:
         """This replica's part of a batch, or of the indices of its samples."""
@@ -318,6 +324,10 @@ class PlannedModel:
         """
         for real in self._real.values():
             real.grad = None
+        with self.stopwatch.part(GRADIENTS):
+            return self._gradients(inputs, targets)
+
+    def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         mixed = self._precision == "bf16" and not is_fully_sharded(self.plan)
         autocast = torch.autocast(self.world.device.type, torch.bfloat16, enabled=mixed)
         with autocast, loss_in_parts(self.plan):
@@ -379,7 +389,8 @@ class PlannedModel:
                 work.grad = local_gradient(self._real[name])
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        self._optimiser.step()
+        with self.stopwatch.part(OPTIMIZER):
+            self._optimiser.step()
         self.step += 1
 
     @torch.no_grad()

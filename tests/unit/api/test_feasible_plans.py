@@ -130,24 +130,43 @@ def test_what_does_not_fit_says_by_how_much_and_what_would_help() -> None:
     assert whole.reason is InfeasibleReason.DOES_NOT_FIT
     assert whole.message.startswith(f"does not fit by {whole.missing_bytes / GIB:.1f} GiB: wanted")
     assert "states 75.3" in whole.message
-    assert whole.message.endswith("offload or tensor or pipeline parallelism would need less")
+    assert "; dp1-z3-ga8-gc-offload " in whole.message
     assert whole.missing_bytes > 10 * GIB
 
 
 @pytest.mark.parametrize(
     ("plan", "batch", "helps"),
     [
-        ("dp2", 64, "activation checkpointing (gc) or more micro-batches (ga)"),
-        ("dp2-gc", 512, "more micro-batches (ga)"),
-        ("pp2.gpipe-ga4-gc", 512, "the 1f1b schedule"),
-        ("dp4-ga16-gc", 64, "a higher ZeRO stage than 0 or offload or tensor or pipeline"),
-        ("tp2-ga64-gc", 64, "more accelerators"),
+        ("dp2", 64, ["dp2-gc", "dp2-ga2", "dp2-z3"]),
+        ("dp2-gc", 512, ["dp2-ga2-gc", "dp2-z3-gc"]),
+        ("pp2.gpipe-ga4-gc", 512, ["pp2.1f1b-ga4-gc"]),
+        ("dp4-ga16-gc", 64, ["dp4-z3-ga16-gc", "dp4-z3-ga16-gc-offload"]),
+        ("tp2-ga64-gc", 64, ["more accelerators, or a smaller batch,"]),
     ],
 )
-def test_what_helps_is_what_there_is_most_of(plan: str, batch: int, helps: str) -> None:
-    found, sentence = problem(LARGE, plan, batch, Hardware(20 * GIB))
+def test_what_helps_are_plans_that_really_need_less(
+    plan: str, batch: int, helps: list[str]
+) -> None:
+    found, sentence = problem(LARGE, plan, batch, Hardware(12 * GIB))
     assert found is InfeasibleReason.DOES_NOT_FIT
-    assert f"got 20.0 GiB; {helps}" in sentence
+    before, _, help_told = sentence.partition("got 12.0 GiB; ")
+    wanted = float(before.split("wanted ")[1].split(" GiB")[0])
+    told = help_told.removesuffix(" would be less").removesuffix(" GiB").split(" or ")
+    if "more accelerators" in helps[0]:
+        assert help_told.startswith(helps[0])
+        return
+    for line in told:
+        other, size = line.split(" ")
+        assert float(size) <= wanted
+        assert problem(LARGE, other, batch) == (None, "")
+    assert set(helps) & {line.split(" ")[0] for line in told}
+
+
+def test_adding_up_gradients_is_not_offered_where_it_takes_more() -> None:
+    # The second micro-batch makes ZeRO-3 keep whole gradients, 4 bytes a parameter.
+    _, sentence = problem(LARGE, "dp2-z3-gc", 8, Hardware(40 * GIB))
+    assert "dp2-z3-gc-offload" in sentence
+    assert "ga2" not in sentence
 
 
 def test_offload_needs_the_memory_of_its_node() -> None:

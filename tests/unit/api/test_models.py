@@ -1,6 +1,7 @@
 """Shapes of models: how many weights they have, and which sizes fit together."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,26 @@ PUBLISHED = {
 @pytest.mark.parametrize(("name", "count"), PUBLISHED.items())
 def test_presets_have_their_published_sizes(name: str, count: int) -> None:
     assert PRESETS[name].parameters == count
+
+
+def test_the_documented_presets_are_the_presets() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "plans.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines() if row]
+    told = {row[0].strip("`"): row[1:] for row in rows if len(row) == 8 and row[0][:1] == "`"}
+    assert told == {name: _documented(shape) for name, shape in PRESETS.items()}
+
+
+def _documented(shape: ModelShape) -> list[str]:
+    layers, heads = str(shape.layers), str(shape.heads)
+    return [
+        f"{layers} + {shape.decoder_layers}" if shape.decoder_layers else layers,
+        str(shape.hidden),
+        f"{heads}, {shape.key_value_heads} of keys" if shape.key_value_heads else heads,
+        str(shape.intermediate),
+        f"{shape.vocabulary:,}",
+        f"{shape.sequence_length:,}",
+        f"{shape.parameters:,}",
+    ]
 
 
 def test_every_family_has_a_preset_that_trains_in_seconds() -> None:
