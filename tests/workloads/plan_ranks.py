@@ -70,7 +70,7 @@ class Training:
             if model.is_member:
                 inputs, targets = self._samples.batch(model.mine(self._order.of_step(step)))
                 loss = model.gradients(inputs, targets)
-            found += self.world.added([loss])
+            found += self.world.summed([loss]).tolist()
             if model.is_member:
                 model.update(self._schedule.rate(step))
         return found

@@ -167,6 +167,7 @@ class Trainer:
         self.progress = progress
         self._wish = Wish(given, model.shape)
         self._change: Change | None = None
+        self._prepared: tuple[int, ExecutionPlan, tuple[Tensor, Tensor]] | None = None
         spec = given.spec
         self._order = SampleOrder(
             samples=given.samples.count,
@@ -216,19 +217,19 @@ class Trainer:
         given, progress = self._given, self.progress
         began = time.monotonic()
         step = progress.step + 1
-        inputs, targets = self._samples_of(step)
-        loss = self.model.gradients(inputs, targets)
+        loss = self.model.gradients(*self._batch_of(step))
         wanted = self._wish.look(self.model.plan)
-        mean, stop, save, switch = given.world.added(
-            [loss, given.stop.asked(), self._save_is_due(began), wanted]
-        )
+        told = given.world.summed([loss, given.stop.asked(), self._save_is_due(began), wanted])
+        # All of it is on its way to the GPU before anything waits for it.
+        self.model.update(self._schedule.rate(step))
+        self._prepare(step + 1)
+        mean, stop, save, switch = told.tolist()
         if not math.isfinite(mean):
             raise WorkloadError(
                 RANK_FAILED,
                 f"the loss of step {step} is {mean}: training has come apart; lower the "
                 "learningRate or give it more warmupSteps",
             )
-        self.model.update(self._schedule.rate(step))
         progress.step = step
         progress.loss = mean
         progress.step_seconds = time.monotonic() - began
@@ -236,14 +237,21 @@ class Trainer:
         self._tell_change()
         return Wishes(stop > 0, save > 0, switch > 0)
 
-    def _samples_of(self, step: int) -> tuple[Tensor, Tensor]:
-        """This replica's inputs and targets of a step."""
+    def _batch_of(self, step: int) -> tuple[Tensor, Tensor]:
+        """This replica's inputs and targets of a step; prepared, unless the plan has changed."""
+        if self._prepared is None or self._prepared[:2] != (step, self.model.plan):
+            self._prepare(step)
+        assert self._prepared is not None
+        return self._prepared[2]
+
+    def _prepare(self, step: int) -> None:
         given = self._given
         inputs, targets = given.samples.batch(self.model.mine(self._order.of_step(step)))
         device = given.world.device
         if device.type == "cuda":
-            inputs, targets = inputs.to(device), targets.to(device)
-        return inputs, targets
+            inputs = inputs.pin_memory().to(device, non_blocking=True)
+            targets = targets.pin_memory().to(device, non_blocking=True)
+        self._prepared = (step, self.model.plan, (inputs, targets))
 
     def _save_is_due(self, now: float) -> bool:
         limit = self._given.spec.every_seconds
