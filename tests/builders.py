@@ -21,6 +21,8 @@ from controlplane.domain.event import (
     NodeDrained,
     NodeLost,
     NodeRegistered,
+    PlanChanged,
+    PlanRefused,
     PolicyChanged,
     QueueChanged,
     RendezvousBound,
@@ -287,10 +289,21 @@ class World:
 
     def trains(self, name: str, step: int = 1, **progress: float) -> "World":
         """The job reports a step."""
-        said = Progress(step=step, loss=1.0, step_seconds=0.1, **progress)  # type: ignore[arg-type]
+        said = Progress(step=step, **({"loss": 1.0, "step_seconds": 0.1} | progress))  # type: ignore[arg-type]
         attempt = self.attempt(name)
         first = attempt.placement.units[0].node
         return self.tell(JobProgressed(JobUid(name), attempt.number, said, node=first))
+
+    def takes_up(self, name: str, *, step: int = 1, refused: str = "") -> "World":
+        """The job's ranks answer what they were asked: they went over, or keep their plan."""
+        attempt, uid = self.attempt(name), JobUid(name)
+        before, after = str(attempt.plan_in_force), str(attempt.placement.plan)
+        node = attempt.placement.units[0].node
+        if refused:
+            return self.tell(PlanRefused(uid, attempt.number, after, refused, node))
+        phases = (("parameters", 0.25), ("first_step", 0.5))
+        told = PlanChanged(uid, attempt.number, before, after, step, 0.5, phases, node)
+        return self.tell(told)
 
     def runs(self, *names: str) -> "World":
         """All units are up and the first step is reported."""
@@ -363,6 +376,8 @@ class World:
             told = len(self.log)
             self.stopped_ones_leave()
             for uid, record in list(self.state.jobs.items()):
+                if record.attempt is not None and record.attempt.plan_change is not None:
+                    self.takes_up(uid)
                 if record.stage is Stage.STARTING:
                     self.runs(uid)
             if not outcome.decided.actions and len(self.log) == told:

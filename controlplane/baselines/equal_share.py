@@ -19,8 +19,10 @@ from dataclasses import dataclass, replace
 from controlplane.baselines.capacity import Capacity, Holding, Parts
 from controlplane.baselines.layout import groups, placement_on, reserved, sizes_in
 from controlplane.baselines.order import (
+    OTHER_PLAN,
     RUNNING,
     Quotas,
+    as_wanted,
     candidates,
     cannot_stay,
     impossible,
@@ -104,6 +106,13 @@ class _Seat:
         cost = 1 if self.at is None else (0 if share < _count(self.own) else 2)
         return (share, cost, self.rank)
 
+    def keeps_all_but_the_plan(self, target: Placement) -> bool:
+        """Whether the job runs where it should, but not as it should."""
+        attempt = self.record.attempt
+        if attempt is None or attempt.intent is not Intent.RUN or target is attempt.placement:
+            return False
+        return target.units == attempt.placement.units and target != attempt.placement
+
     def placement(self) -> Placement:
         """Where it should run; the very placement that it has if nothing changes."""
         if self.at is not None:
@@ -147,7 +156,9 @@ class _Round:
         seats = list(admission.seats.values())
         _deal(seats, admission.paper, admission.quotas)
         for seat in self._laid_out(seats) or seats:
-            self.targets[seat.uid] = seat.placement()
+            target = self.targets[seat.uid] = seat.placement()
+            if seat.keeps_all_but_the_plan(target):
+                reasons[seat.uid] = OTHER_PLAN
         return Decision(self.targets, reasons)
 
     def _fixed(self, record: JobRecord) -> bool:
@@ -176,7 +187,7 @@ class _Round:
             placement = attempt.placement if attempt.intent is Intent.RUN else attempt.then
         if placement is None or cannot_stay(record, placement, self.away, capacity):
             return None
-        return placement
+        return as_wanted(record, placement)
 
     def _laid_out(self, admitted: list[_Seat]) -> list[_Seat] | None:
         """Finds a place for every share with few changes; None if that leaves somebody out."""

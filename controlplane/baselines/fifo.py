@@ -7,8 +7,10 @@ the same quota. Jobs that can never run here, and jobs that recover from a failu
 from controlplane.baselines.capacity import Capacity, Signature, signature
 from controlplane.baselines.layout import groups, placement_on, reserved, sizes_in
 from controlplane.baselines.order import (
+    OTHER_PLAN,
     RUNNING,
     Quotas,
+    as_wanted,
     candidates,
     cannot_stay,
     impossible,
@@ -65,9 +67,11 @@ class _Round:
         if self.quotas.whole(queue) is not None:
             self.quotas.use(queue, placement.accelerator_count)
         leaves = cannot_stay(record, placement, self.away, self.left)
-        if leaves is None:
-            self.targets[record.uid] = placement
-        self.reasons[record.uid] = leaves or RUNNING
+        if leaves is not None:
+            self.reasons[record.uid] = leaves
+            return
+        target = self.targets[record.uid] = as_wanted(record, placement)
+        self.reasons[record.uid] = RUNNING if target is placement else OTHER_PLAN
 
     def _place(self, record: JobRecord) -> None:
         """Gives the job all it can ever use here, whatever is free now, or a reason."""

@@ -5,6 +5,7 @@ from copy import copy
 
 from controlplane.baselines.capacity import Capacity
 from controlplane.baselines.layout import groups, plan_for, sizes, sizes_in
+from controlplane.domain.changing import changed
 from controlplane.domain.ids import NodeId, QueueName
 from controlplane.domain.job import ServiceClass
 from controlplane.domain.lifecycle import FINISHED, Stage
@@ -13,6 +14,7 @@ from controlplane.domain.placement import Placement
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
+from headrace.api.plan import ExecutionPlan
 
 RUNNING = Reason(ReasonCode.RUNNING)
 
@@ -76,8 +78,24 @@ def _outdated(record: JobRecord, placement: Placement, capacity: Capacity) -> st
     allowed = placement.accelerator_count in sizes(spec)
     if not allowed or not capacity.suits(spec.accelerators, placement.slots()):
         return "its spec does not allow any more where it runs"
-    wanted = plan_for(spec, [len(ids) for ids in placement.by_node().values()])
-    return "" if wanted == placement.plan else "its spec asks for another plan"
+    return "" if _wanted_plan(record, placement) else "its spec has no plan for where it runs"
+
+
+def _wanted_plan(record: JobRecord, placement: Placement) -> ExecutionPlan | None:
+    return plan_for(record.job.spec, [len(ids) for ids in placement.by_node().values()])
+
+
+OTHER_PLAN = Reason(ReasonCode.SPEC_CHANGED, "its spec asks for another plan")
+
+
+def as_wanted(record: JobRecord, placement: Placement) -> Placement:
+    """The place where a job stays, under the plan that its spec asks for there; the very same
+    placement if that is the one that it has.
+    """
+    if record.job.generation == 1:
+        return placement
+    plan = _wanted_plan(record, placement)
+    return placement if plan in (None, placement.plan) else changed(placement, plan=plan)
 
 
 def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reason | None:

@@ -8,6 +8,7 @@ from pydantic import Discriminator
 from controlplane.domain.ids import Attempt, JobUid
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import Reason
+from headrace.api.plan import ExecutionPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,17 @@ class StopAttempt:
     reason: Reason
     then: Placement | None = None
     kind: Literal["StopAttempt"] = "StopAttempt"
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePlan:
+    """Let the attempt's ranks go on under another plan, on the accelerators that they have."""
+
+    uid: JobUid
+    attempt: Attempt
+    plan: ExecutionPlan
+    reason: Reason
+    kind: Literal["ChangePlan"] = "ChangePlan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,5 +83,6 @@ class ForgetJob:
 
 
 Action = Annotated[
-    StartAttempt | StopAttempt | EndAttempt | FailJob | ForgetJob, Discriminator("kind")
+    StartAttempt | StopAttempt | ChangePlan | EndAttempt | FailJob | ForgetJob,
+    Discriminator("kind"),
 ]

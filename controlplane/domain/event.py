@@ -175,7 +175,55 @@ class UnitExited:
     kind: Literal["UnitExited"] = "UnitExited"
 
 
-AttemptReport = RendezvousBound | UnitStarted | JobProgressed | UnitExited
+@dataclass(frozen=True, slots=True)
+class PlanChanged:
+    """An attempt's ranks went over to another plan without leaving.
+
+    Plans are texts here: the ranks may be of a release that knows more plans.
+
+    Attributes:
+        before: The plan that they left.
+        after: The plan that they took up.
+        step: Last step under the plan that they left.
+        stood_still_seconds: For how long they did not train.
+        phases: Where that time went, as (name, seconds) in order.
+        node: Whose agent says so.
+    """
+
+    uid: JobUid
+    attempt: Attempt
+    before: str
+    after: str
+    step: int
+    stood_still_seconds: float
+    phases: tuple[tuple[str, float], ...]
+    node: NodeId
+    at: Instant = Instant(0)
+    kind: Literal["PlanChanged"] = "PlanChanged"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRefused:
+    """An attempt's ranks cannot go over to the plan that they were asked for, and train on.
+
+    Attributes:
+        plan: What was asked for.
+        message: Why not.
+        node: Whose agent says so.
+    """
+
+    uid: JobUid
+    attempt: Attempt
+    plan: str
+    message: str
+    node: NodeId
+    at: Instant = Instant(0)
+    kind: Literal["PlanRefused"] = "PlanRefused"
+
+
+AttemptReport = (
+    RendezvousBound | UnitStarted | JobProgressed | PlanChanged | PlanRefused | UnitExited
+)
 """What an agent tells of attempts."""
 
 
@@ -238,6 +286,8 @@ Event = Annotated[
     | RendezvousBound
     | UnitStarted
     | JobProgressed
+    | PlanChanged
+    | PlanRefused
     | UnitExited
     | QueueChanged
     | QueueRemoved

@@ -113,6 +113,13 @@ class JobSpec:
     ttl_seconds_after_finish: int = -1
     manifest_json: str = "{}"
 
+    @property
+    def changes_plan_in_memory(self) -> bool:
+        """Whether its ranks can go over to another plan without a restart: they are our trainer's,
+        and not a program of the user's own.
+        """
+        return not self.unit_per_node and self.steps > 0 and self.global_batch_size > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -41,6 +41,9 @@ class ReasonCode(StrEnum):
     GROWN_INTO_FREE = "GrownIntoFreeAccelerators"
     MOVED_OFF_NODE = "MovedOffNode"
     SPEC_CHANGED = "SpecChanged"
+    PLAN_CHANGED = "PlanChanged"
+    PLAN_REFUSED = "PlanRefused"
+    PLAN_NOT_TAKEN_UP = "PlanNotTakenUp"
     PREEMPTED = "Preempted"
     # Why an attempt, or the job, ended.
     SUCCEEDED = "Succeeded"
@@ -72,9 +75,12 @@ RECONFIGURES = frozenset(
         ReasonCode.GROWN_INTO_FREE,
         ReasonCode.MOVED_OFF_NODE,
         ReasonCode.SPEC_CHANGED,
+        ReasonCode.PLAN_CHANGED,
+        ReasonCode.PLAN_REFUSED,
+        ReasonCode.PLAN_NOT_TAKEN_UP,
     }
 )
-"""Reasons to stop an attempt that another one follows at once."""
+"""Reasons to stop an attempt that another one follows at once, or to change its plan."""
 
 
 @dataclass(frozen=True, slots=True)

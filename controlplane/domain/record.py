@@ -10,6 +10,8 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Contact, Node
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import RECONFIGURES, Reason
+from controlplane.domain.switch import PlanChange, Restart, Switch
+from headrace.api.plan import ExecutionPlan
 
 
 class Intent(StrEnum):
@@ -71,6 +73,9 @@ class AttemptRecord:
         running_at: When its first step was reported; None before.
         manifest_json: The manifest that it runs, if the job's own was replaced since; else empty.
         then: Where the job shall run next, if that was why it was stopped.
+        last_step_at: When it last reported a new step; 0 before.
+        plan_change: A change of plan that its ranks were asked for and have not told the end of;
+            ``placement`` has the new plan already.
     """
 
     number: Attempt
@@ -88,6 +93,8 @@ class AttemptRecord:
     manifest_json: str = ""
     then: Placement | None = None
     up_at: Instant | None = None
+    last_step_at: Instant = Instant(0)
+    plan_change: PlanChange | None = None
 
     @property
     def is_up(self) -> bool:
@@ -95,10 +102,21 @@ class AttemptRecord:
         return len(self.units_up) == len(self.placement.units) and not self.exits
 
     @property
-    def reconfigures(self) -> bool:
-        """Whether it is being stopped so that another one follows at once."""
+    def plan_in_force(self) -> ExecutionPlan:
+        """The plan that its ranks train under, as far as they have told."""
+        return self.placement.plan if self.plan_change is None else self.plan_change.before
+
+    @property
+    def change(self) -> tuple[Reason, Instant] | None:
+        """Why its plan or place is being changed, by another attempt or in memory, and since
+        when; None if neither is.
+        """
         why = self.intent_reason
-        return self.intent is Intent.STOP and why is not None and why.code in RECONFIGURES
+        if self.intent is Intent.STOP and why is not None and why.code in RECONFIGURES:
+            return why, self.intent_at
+        if self.intent is Intent.RUN and self.plan_change is not None:
+            return self.plan_change.reason, self.plan_change.ordered_at
+        return None
 
     def holds(self, unit: int) -> bool:
         """Whether that unit's accelerators are not released yet."""
@@ -152,9 +170,11 @@ class JobRecord:
             the last 16, newest last. A node that was out of touch reports late of an earlier one.
         ran_until: When an attempt of which all units ran last lost one; 0 if there was none.
         idle_since: When its last attempt released the last accelerator; 0 if there was none.
-        reconfigured_at: When a planned stop for a change of plan or place was last over; 0 if there
-            was none.
+        reconfigured_at: When a change of plan, or a planned stop for one of plan or place, was last
+            over; 0 if there was none.
         suspended_at: When it was last suspended, or resumed; 0 if it was not since its submission.
+        switches: Its last changes of plan or place that are over, newest last.
+        restart: A planned stop after which it has not trained again yet; None if there is none.
     """
 
     job: Job
@@ -180,6 +200,8 @@ class JobRecord:
     idle_since: Instant = Instant(0)
     reconfigured_at: Instant = Instant(0)
     suspended_at: Instant = Instant(0)
+    switches: tuple[Switch, ...] = ()
+    restart: Restart | None = None
 
     @property
     def uid(self) -> JobUid:

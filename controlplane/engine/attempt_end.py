@@ -6,6 +6,7 @@ from controlplane.domain.job import JobSpec
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, JobRecord, Outcome
+from controlplane.engine import switches
 
 PLANNED = RECONFIGURES | {ReasonCode.PREEMPTED, ReasonCode.SUSPENDED, ReasonCode.WITHDRAWN}
 """The control plane's own wish, whatever the ranks made of it on the way out."""
@@ -37,16 +38,19 @@ _SPECIFIC = frozenset({ReasonCode.OUT_OF_MEMORY, ReasonCode.STORE_NOT_SHARED})
 def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant) -> JobRecord:
     """The job after its attempt's last unit was released at ``at``."""
     setbacks = 0 if _made_progress(record, attempt, at) else record.setbacks
-    record = changed(_with_time_held(record, attempt), attempt=None, setbacks=setbacks)
-    outcomes = {known.outcome for known in attempt.exits}
     wish = attempt.intent_reason
+    goes_on = wish is not None and wish.code in RECONFIGURES
+    restart = switches.stopped(record, attempt) if goes_on else None
+    record = _with_time_held(record, attempt)
+    record = changed(record, attempt=None, setbacks=setbacks, restart=None)
+    outcomes = {known.outcome for known in attempt.exits}
     if outcomes == {Outcome.SUCCEEDED}:
         done = Reason(ReasonCode.SUCCEEDED, f"finished at step {record.progress.step}")
         return changed(record, stage=Stage.SUCCEEDED, reason=done, finished_at=at)
     if wish is not None and wish.code in FINAL:
         return changed(record, stage=Stage.FAILED, reason=wish, finished_at=at)
     if wish is not None and wish.code in PLANNED:
-        return _after_planned_stop(record, attempt, wish)
+        return _after_planned_stop(changed(record, restart=restart), attempt, wish)
     if outcomes <= {Outcome.STOPPED, Outcome.SUCCEEDED}:
         # Someone outside asked the ranks to stop (SIGTERM). They saved; nothing failed.
         return _idle(record)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from controlplane.domain.action import Action, StartAttempt, StopAttempt
+from controlplane.domain.action import Action, ChangePlan, StartAttempt, StopAttempt
 from controlplane.domain.changing import changed
 from controlplane.domain.clock import Instant
 from controlplane.domain.event import CycleDecided
@@ -185,18 +185,37 @@ def _steer(
     if attempt.intent is not Intent.RUN:
         return
     if target == attempt.placement:
-        if record.stage is Stage.RUNNING and why is not None:
+        if record.stage is Stage.RUNNING and why is not None and attempt.plan_change is None:
             orders.reasons[record.uid] = why
+        return
+    if _only_the_plan_differs(record, attempt, target):
+        assert target is not None
+        # One change at a time, and the first one only once the ranks can be asked: before that,
+        # some of them may still be started, and all must begin with the same plan.
+        if attempt.trained and attempt.is_up and attempt.plan_change is None:
+            reason = _why_changed(attempt.placement, target, why, "")
+            orders.actions.append(ChangePlan(record.uid, attempt.number, target.plan, reason))
         return
     room = newcomers.instead_of(record, attempt.placement, target)
     reason = _why_changed(attempt.placement, target, why, room)
     orders.actions.append(StopAttempt(record.uid, attempt.number, reason, then=target))
 
 
+def _only_the_plan_differs(
+    record: JobRecord, attempt: AttemptRecord, target: Placement | None
+) -> bool:
+    """Whether the ranks can go where they should without leaving."""
+    return (
+        target is not None
+        and target.units == attempt.placement.units
+        and record.job.spec.changes_plan_in_memory
+    )
+
+
 def _why_changed(
     before: Placement, then: Placement | None, why: Reason | None, room: str
 ) -> Reason:
-    """The reason of a planned stop; its code is one of those that no failure can have."""
+    """Why a job is stopped or changes its plan; its code is one that no failure can have."""
     held = before.accelerator_count
     makes_room = f": makes room for {room}" if room else ""
     if then is None:
@@ -215,6 +234,8 @@ def _why_changed(
         return Reason(ReasonCode.SHRUNK_FOR_OTHERS, f"{change}{makes_room}", wanted, held)
     if wanted > held:
         return Reason(ReasonCode.GROWN_INTO_FREE, change, wanted, held)
+    if before.units == then.units:
+        return Reason(ReasonCode.PLAN_CHANGED, change, wanted, held)
     return Reason(ReasonCode.MOVED_OFF_NODE, f"{change}{makes_room}", wanted, held)
 
 

@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Iterator, Sequence
 
 from controlplane.domain.action import Action, EndAttempt, FailJob, ForgetJob, StopAttempt
-from controlplane.domain.clock import FOREVER, Instant, after, seconds
+from controlplane.domain.clock import FOREVER, SECOND, Instant, after, seconds
 from controlplane.domain.ids import AcceleratorId, NodeId
 from controlplane.domain.job import Owner
 from controlplane.domain.lifecycle import FINISHED
@@ -12,6 +12,7 @@ from controlplane.domain.policy import PolicySettings
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.engine.state import ClusterState
+from controlplane.engine.switches import answer_limit
 
 FORGOTTEN_AT_ONCE = 1_000
 """So many finished jobs make room in one cycle at most: a store that comes from a time when all
@@ -119,6 +120,10 @@ def _overdue(
         # Not the policy's business: a broken one must not keep a job on a spec that is gone.
         reason = Reason(ReasonCode.SPEC_CHANGED, "it restarts with its new spec")
         return StopAttempt(record.uid, attempt.number, reason)
+    unanswered = _plan_not_taken_up(record, attempt, now)
+    if unanswered is not None:
+        # Whatever keeps the ranks from it, others can begin with it.
+        return StopAttempt(record.uid, attempt.number, unanswered, then=attempt.placement)
     if now >= _start_limit(record, attempt, settings):
         text = f"it reported no step within {settings.start_grace_seconds:g} s of its start"
         return EndAttempt(record.uid, attempt.number, Reason(ReasonCode.START_REFUSED, text))
@@ -129,6 +134,21 @@ def _overdue(
         )
         return EndAttempt(record.uid, attempt.number, Reason(ReasonCode.RANK_LOST, text))
     return None
+
+
+def _plan_not_taken_up(record: JobRecord, attempt: AttemptRecord, now: Instant) -> Reason | None:
+    """Why a change of plan has to be made by a restart; None while it need not."""
+    change = attempt.plan_change
+    if change is None or attempt.exits:
+        return None
+    text = f"{change.before} -> {attempt.placement.plan} by a restart: "
+    if change.refused:
+        return Reason(ReasonCode.PLAN_REFUSED, f"{text}the ranks refused it, {change.refused}")
+    limit = answer_limit(record, change)
+    if now < limit:
+        return None
+    waited = (limit - change.ordered_at) / SECOND
+    return Reason(ReasonCode.PLAN_NOT_TAKEN_UP, f"{text}no answer from the ranks in {waited:.0f} s")
 
 
 def _start_limit(record: JobRecord, attempt: AttemptRecord, settings: PolicySettings) -> Instant:
@@ -239,3 +259,5 @@ def _moments(record: JobRecord, settings: PolicySettings) -> Iterator[Instant]:
     else:
         yield _start_limit(record, attempt, settings)
         yield _stragglers_limit(attempt, settings)
+        if attempt.plan_change is not None:
+            yield answer_limit(record, attempt.plan_change)

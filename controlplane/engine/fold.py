@@ -13,6 +13,7 @@ from typing import Any
 
 from controlplane.domain.action import (
     Action,
+    ChangePlan,
     EndAttempt,
     FailJob,
     ForgetJob,
@@ -34,6 +35,8 @@ from controlplane.domain.event import (
     NodeLost,
     NodeRegistered,
     NodeRemoved,
+    PlanChanged,
+    PlanRefused,
     PolicyChanged,
     QueueChanged,
     QueueRemoved,
@@ -58,6 +61,7 @@ from controlplane.domain.record import (
     RunningUnit,
     UnitExit,
 )
+from controlplane.engine import switches
 from controlplane.engine.attempt_end import conclude
 from controlplane.engine.hearsay import is_hearsay
 
@@ -140,7 +144,7 @@ def _dated(before: JobRecord, after: JobRecord, at: Instant) -> JobRecord:
             times["idle_since"] = at
         if was.is_up and (still is None or not still.is_up):
             times["ran_until"] = at
-        if was.reconfigures and (still is None or not still.reconfigures):
+        if was.change is not None and (still is None or still.change is None):
             times["reconfigured_at"] = at
     if (before.stage is Stage.SUSPENDED) != (after.stage is Stage.SUSPENDED):
         times["suspended_at"] = at
@@ -352,6 +356,7 @@ def _unit_started(draft: Draft, event: UnitStarted) -> None:
         if not record.job.spec.steps and attempt.running_at is None:
             # A user's command reports no steps, so being up is all that can be known.
             attempt = changed(attempt, running_at=event.at)
+            record = switches.trains(record, attempt, event.at)
     starts = complete and record.stage is Stage.STARTING
     stage = Stage.RUNNING if starts else record.stage
     draft.move(record, stage, "all units are up", attempt=attempt)
@@ -364,7 +369,10 @@ def _progressed(draft: Draft, event: JobProgressed) -> None:
     record, attempt = found
     if not attempt.trained and _shows_a_step(event.progress):
         attempt = changed(attempt, trained=True, running_at=attempt.running_at or event.at)
+        record = switches.trains(record, attempt, event.at)
     known, progress = record.progress, event.progress
+    if attempt.trained and progress.step != known.step:
+        attempt = changed(attempt, last_step_at=event.at)
     # A new attempt may begin at an older checkpoint; within one, what comes late is only older.
     late = found[1].trained and progress.step < known.step
     progress = changed(
@@ -388,6 +396,13 @@ def _shows_a_step(progress: Progress) -> bool:
 
 def _finite(loss: float | None) -> bool:
     return loss is not None and isfinite(loss)
+
+
+def _plan_told(draft: Draft, event: PlanChanged | PlanRefused) -> None:
+    found = draft.told_of(event)
+    after = switches.told(*found, event) if found is not None else None
+    if found is not None and after is not None:
+        draft.jobs[event.uid] = _dated(found[0], after, event.at)
 
 
 def _unit_exited(draft: Draft, event: UnitExited) -> None:
@@ -503,6 +518,10 @@ def _ordered(draft: Draft, action: Action, at: Instant) -> None:
                 reason=action.reason,
             )
             draft.jobs[action.uid] = _dated(record, draft.jobs[action.uid], at)
+        case ChangePlan():
+            found = draft.current(action.uid, action.attempt)
+            if found is not None and found[1].intent is Intent.RUN:
+                draft.jobs[action.uid] = switches.asked(*found, action, at)
         case FailJob():
             draft.move(record, Stage.FAILED, "it failed", reason=action.reason, finished_at=at)
             draft.jobs[action.uid] = _dated(record, draft.jobs[action.uid], at)
@@ -536,6 +555,8 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     RendezvousBound: _rendezvous_bound,
     UnitStarted: _unit_started,
     JobProgressed: _progressed,
+    PlanChanged: _plan_told,
+    PlanRefused: _plan_told,
     UnitExited: _unit_exited,
     QueueChanged: _queue_changed,
     QueueRemoved: _queue_removed,

@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping
 
-from controlplane.domain.event import AttemptReport, JobProgressed, UnitExited, UnitStarted
+from controlplane.domain.event import (
+    AttemptReport,
+    JobProgressed,
+    PlanChanged,
+    PlanRefused,
+    UnitExited,
+    UnitStarted,
+)
 from controlplane.domain.ids import JobUid
 from controlplane.domain.record import AttemptRecord, JobRecord
 
@@ -10,8 +17,8 @@ from controlplane.domain.record import AttemptRecord, JobRecord
 def is_hearsay(attempt: AttemptRecord, report: AttemptReport) -> bool:
     """Whether a node tells of a unit of this attempt that is not placed on it.
 
-    Unit 0 binds the rendezvous, and its first rank writes the progress. Events that were stored
-    by 0.1.0 name no node and are believed.
+    Unit 0 binds the rendezvous, and its first rank writes the progress and what became of plans.
+    Events that were stored by 0.1.0 name no node and are believed.
     """
     match report:
         case UnitStarted():
@@ -28,7 +35,8 @@ def is_hearsay(attempt: AttemptRecord, report: AttemptReport) -> bool:
 def is_worth_storing(jobs: Mapping[JobUid, JobRecord], report: AttemptReport) -> bool:
     """Whether a report can mean anything by what is placed now, or was.
 
-    Exits of other attempts can: they end strays and purges. So can progress of an earlier attempt
+    Exits of other attempts can: they end strays and purges. What became of a plan of an earlier
+    attempt cannot: that attempt is over. Progress can of an earlier attempt
     from the node that it ran on, which may have been out of touch: the steps up to the checkpoint
     from which the next attempt went on are told by nobody else.
     """
@@ -36,6 +44,8 @@ def is_worth_storing(jobs: Mapping[JobUid, JobRecord], report: AttemptReport) ->
     attempt = record.attempt if record is not None else None
     if attempt is not None and attempt.number == report.attempt:
         return not is_hearsay(attempt, report)
+    if isinstance(report, PlanChanged | PlanRefused):
+        return False
     if not isinstance(report, JobProgressed):
         return True
     return record is not None and (report.attempt, report.node) in record.progress_reporters

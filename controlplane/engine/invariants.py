@@ -7,11 +7,13 @@ not carried out.
 from collections import Counter
 from collections.abc import Iterator
 
-from controlplane.domain.action import Action, StartAttempt, StopAttempt
+from controlplane.domain.action import Action, ChangePlan, StartAttempt, StopAttempt
 from controlplane.domain.ids import JobUid, NodeId
 from controlplane.domain.job import JobSpec, Topology
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Contact
+from controlplane.domain.placement import Placement
+from controlplane.domain.record import Intent
 from controlplane.domain.snapshot import ClusterSnapshot
 from headrace.api.plan import ExecutionPlan
 
@@ -32,6 +34,8 @@ def violations(snapshot: ClusterSnapshot, actions: tuple[Action, ...]) -> Iterat
             record.attempt is None or record.attempt.number != action.attempt
         ):
             yield f"{action.uid} has no attempt {action.attempt} to stop"
+        elif isinstance(action, ChangePlan):
+            yield from _sound_change(snapshot, action)
         elif isinstance(action, StartAttempt):
             yield from _sound_start(snapshot, action)
     yield from _quotas(snapshot, starts)
@@ -114,6 +118,29 @@ def _sound_start(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str
     yield from _where_allowed(snapshot, start)
 
 
+def _sound_change(snapshot: ClusterSnapshot, change: ChangePlan) -> Iterator[str]:
+    record = snapshot.jobs[change.uid]
+    attempt, spec = record.attempt, record.job.spec
+    if attempt is None or attempt.number != change.attempt:
+        yield f"{change.uid} has no attempt {change.attempt} whose plan could change"
+        return
+    if attempt.intent is not Intent.RUN or record.withdrawn:
+        yield f"{change.uid} is being stopped and takes up no other plan"
+    if spec.unit_per_node or not spec.steps or not spec.global_batch_size:
+        yield f"{change.uid} runs its own command, whose plan is its own business"
+    if attempt.plan_change is not None:
+        yield f"{change.uid} has not answered yet whether it takes up {attempt.placement.plan}"
+    units, exits = attempt.placement.units, attempt.exits
+    if not attempt.trained or exits or len(attempt.units_up) != len(units):
+        yield f"{change.uid} does not train with all its ranks, so they cannot be asked"
+    if change.plan == attempt.placement.plan:
+        yield f"{change.uid} runs as {change.plan} already"
+    count = sum(len(unit.accelerators) for unit in units)
+    if change.plan.ranks != count:
+        yield f"{change.uid}: plan {change.plan} does not occupy the {count} accelerators it has"
+    yield from _sound_plan(spec, change.uid, Placement(change.plan, units))
+
+
 def _sound_layout(spec: JobSpec, start: StartAttempt) -> Iterator[str]:
     request, units = spec.accelerators, start.placement.units
     count = sum(len(unit.accelerators) for unit in units)
@@ -136,25 +163,25 @@ def _sound_layout(spec: JobSpec, start: StartAttempt) -> Iterator[str]:
         if unit.first_rank != ranks:
             yield f"{start.uid}: unit {unit.index} should begin at rank {ranks}"
         ranks += len(unit.accelerators)
-    yield from _sound_plan(spec, start)
+    yield from _sound_plan(spec, start.uid, start.placement)
 
 
-def _sound_plan(spec: JobSpec, start: StartAttempt) -> Iterator[str]:
-    plan, batch = start.placement.plan, spec.global_batch_size
+def _sound_plan(spec: JobSpec, uid: JobUid, placement: Placement) -> Iterator[str]:
+    plan, batch = placement.plan, spec.global_batch_size
     if spec.plans and plan not in spec.plans:
-        yield f"{start.uid}: {plan} is none of its plans"
+        yield f"{uid}: {plan} is none of its plans"
     if not spec.plans and plan != ExecutionPlan(plan.data_parallel, plan.accumulation_steps):
-        yield f"{start.uid} names no plans and runs data parallel, not as {plan}"
-    nodes = [unit.node for unit in start.placement.units for _ in unit.accelerators]
+        yield f"{uid} names no plans and runs data parallel, not as {plan}"
+    nodes = [unit.node for unit in placement.units for _ in unit.accelerators]
     for first in range(0, len(nodes), plan.tensor_parallel):
         if len(set(nodes[first : first + plan.tensor_parallel])) > 1:
-            yield f"{start.uid}: tensor-parallel ranks of {plan} would be on several nodes"
+            yield f"{uid}: tensor-parallel ranks of {plan} would be on several nodes"
             break
     micro_batch, rest = divmod(batch, plan.data_parallel * plan.accumulation_steps)
     if rest:
-        yield f"{start.uid}: batch {batch} does not divide by plan {plan}"
+        yield f"{uid}: batch {batch} does not divide by plan {plan}"
     if spec.micro_batch_size_max and micro_batch > spec.micro_batch_size_max:
-        yield f"{start.uid}: plan {plan} means micro-batches of {micro_batch}, which is too many"
+        yield f"{uid}: plan {plan} means micro-batches of {micro_batch}, which is too many"
 
 
 def _where_allowed(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Protocol
 from controlplane.domain import codec
 from controlplane.domain.action import (
     Action,
+    ChangePlan,
     EndAttempt,
     FailJob,
     ForgetJob,
@@ -26,6 +27,8 @@ from controlplane.domain.event import (
     NodeLost,
     NodeRegistered,
     NodeRemoved,
+    PlanChanged,
+    PlanRefused,
     PolicyChanged,
     QueueChanged,
     QueueRemoved,
@@ -64,6 +67,8 @@ def action_sentence(action: Action) -> str:
             return f"start attempt {action.attempt} with {action.placement.plan} on {nodes}"
         case StopAttempt():
             return f"stop attempt {action.attempt} at a checkpoint"
+        case ChangePlan():
+            return f"let attempt {action.attempt} go on as {action.plan} where it is"
         case EndAttempt():
             return f"end attempt {action.attempt} now"
         case FailJob():
@@ -81,7 +86,7 @@ def _because(reason: Reason | None) -> str:
 def _why(action: Action) -> str:
     """What a job lost its place for; a start's own sentence says where and how."""
     match action:
-        case StopAttempt() | EndAttempt() | FailJob():
+        case StopAttempt() | ChangePlan() | EndAttempt() | FailJob():
             return _because(action.reason)
         case ForgetJob():
             return _because(action.cause)
@@ -156,6 +161,19 @@ def _about_job(event: Event) -> _Telling | None:
             step, loss = event.progress.step, event.progress.loss
             told = f"step {step}" + ("" if loss is None else f", loss {loss:.4g}")
             return _Telling(told, uid=event.uid)
+        case PlanChanged():
+            return _Telling(
+                f"attempt {event.attempt} went from {event.before} to {event.after} after step "
+                f"{event.step}, and stood still for {event.stood_still_seconds:.2f} s",
+                uid=event.uid,
+                node=event.node,
+            )
+        case PlanRefused():
+            return _Telling(
+                f"attempt {event.attempt} does not go over to {event.plan}: {event.message}",
+                uid=event.uid,
+                node=event.node,
+            )
         case UnitExited():
             return _exited(event)
     return None

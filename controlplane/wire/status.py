@@ -13,6 +13,7 @@ from controlplane.domain.job import Job
 from controlplane.domain.lifecycle import FINISHED, Stage
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
+from controlplane.domain.switch import Switch
 from controlplane.wire.translate import progress_to_wire, reason_to_wire, timestamp, unit_to_wire
 from headrace.api.generated import common_pb2, jobs_pb2
 
@@ -57,19 +58,18 @@ def _claims(record: JobRecord, unheard: Collection[NodeId]) -> list[_Claim]:
     if silent:
         runs, run_reason = "Unknown", ReasonCode.RECOVERING
         run_says = f"{', '.join(silent)} not heard of since the control plane started"
-    intent_reason = attempt.intent_reason if attempt else None
-    changing = attempt is not None and attempt.reconfigures
-    change = intent_reason if changing and intent_reason else reason
+    change = attempt.change if attempt else None
+    changes, changes_since = change or (reason, record.reconfigured_at)
     return [
         _Claim("Admitted", _truth(attempt is not None), why, says, admission),
         _Claim("Scheduled", _truth(up), why, says, up_since),
         _Claim("Running", runs, run_reason, run_says, up_since),
         _Claim(
             "Reconfiguring",
-            _truth(changing),
-            change.code,
-            change.message,
-            attempt.intent_at if attempt and changing else record.reconfigured_at,
+            _truth(change is not None),
+            changes.code,
+            changes.message,
+            changes_since,
         ),
         _Claim(
             "Succeeded",
@@ -140,7 +140,7 @@ def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = (
         reason=reason_to_wire(record.reason),
         conditions=conditions(record, unheard),
         attempt=record.attempts_made,
-        plan=str(attempt.placement.plan) if attempt else "",
+        plan=str(attempt.plan_in_force) if attempt else "",
         units=[unit_to_wire(unit) for unit in attempt.placement.units] if attempt else (),
         progress=progress_to_wire(record.progress, job.spec.steps),
         failures=record.failures,
@@ -150,11 +150,29 @@ def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = (
         withdrawn=record.withdrawn,
         observed_generation=attempt.generation if attempt else job.generation,
         held_accelerator_seconds=held_seconds(record, now),
+        switches=[_switch_to_wire(switch) for switch in record.switches],
+        plan_asked_for=str(attempt.placement.plan) if attempt and attempt.plan_change else "",
     )
     wire = identity_to_wire(job)
     wire.manifest_json = job.spec.manifest_json
     wire.status.CopyFrom(status)
     return wire
+
+
+def _switch_to_wire(switch: Switch) -> jobs_pb2.Switch:
+    return jobs_pb2.Switch(
+        kind=switch.kind.value,
+        before=str(switch.before),
+        after=str(switch.after),
+        accelerators_before=switch.accelerators_before,
+        accelerators_after=switch.accelerators_after,
+        reason=switch.reason.value,
+        step=switch.step,
+        ordered_at=timestamp(switch.ordered_at),
+        done_at=timestamp(switch.done_at),
+        stood_still_seconds=switch.stood_still_seconds,
+        phases=[common_pb2.Phase(name=name, seconds=took) for name, took in switch.phases],
+    )
 
 
 def identity_to_wire(job: Job) -> jobs_pb2.Job:

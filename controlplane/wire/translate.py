@@ -5,7 +5,7 @@ are mapped to the nearest known ones and kept in the message, never refused.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -15,6 +15,8 @@ from controlplane.domain.event import (
     AttemptReport,
     JobProgressed,
     NodeRegistered,
+    PlanChanged,
+    PlanRefused,
     RendezvousBound,
     UnitExited,
     UnitStarted,
@@ -267,6 +269,25 @@ def _exits(
     return exits
 
 
+def _plans(
+    wire: Iterable[nodes_pb2.PlanReport], node: NodeId, at: Instant, checks: Checks
+) -> Iterator[PlanChanged | PlanRefused]:
+    for index, told in enumerate(wire):
+        path = f"plans[{index}]"
+        uid, attempt = _attempt(told.uid, told.attempt, path, checks)
+        checks.wants(bool(told.after), f"{path}.after", "the plan that was asked for", told.after)
+        if told.refused:
+            yield PlanRefused(uid, attempt, told.after, told.refused, node, at)
+            continue
+        checks.wants(told.step >= 0, f"{path}.step", "0 or more", told.step)
+        phases = tuple((phase.name, phase.seconds) for phase in told.phases)
+        for name, took in (("stood_still_seconds", told.stood_still_seconds), *phases):
+            sound = took >= 0 and _is_finite(took)
+            checks.wants(sound, f"{path}.{name}", "a number of seconds", took)
+        still = told.stood_still_seconds
+        yield PlanChanged(uid, attempt, told.before, told.after, told.step, still, phases, node, at)
+
+
 def report_events(
     request: nodes_pb2.ReportRequest, at: Instant
 ) -> list[AttemptReport | AcceleratorHealthChanged]:
@@ -295,6 +316,7 @@ def report_events(
         losses = tuple((p.step, p.loss) for p in told.losses)
         checks.wants(all(step >= 0 for step, _ in losses), f"{path}.losses", "steps from 0", losses)
         events.append(JobProgressed(uid, attempt, progress, losses, at, node))
+    events.extend(_plans(request.plans, node, at, checks))
     events.extend(_exits(request.exited, node, at, checks))
     for index, health in enumerate(request.health):
         slot = health.accelerator

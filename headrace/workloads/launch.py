@@ -82,6 +82,7 @@ def _work(
         use_interface_of(address_towards(*meeting.split_address(launch.rendezvous)))
 
     from headrace.api.plan import ExecutionPlan
+    from headrace.workloads.training.built_in import BuiltInTask
     from headrace.workloads.training.run import Rank, Seat
     from headrace.workloads.training.spec import TrainingSpec
 
@@ -99,8 +100,9 @@ def _work(
         node=launch.node or socket.gethostname(),
         base=Path(),
     )
+    task = BuiltInTask.from_manifest(launch.manifest)
     trained = TrainingSpec.from_manifest(launch.manifest)
-    return Rank(seat, trained, met, control, stop, chronicle).run()
+    return Rank(seat, trained, task, met, control, stop, chronicle).run()
 
 
 def leave_now(status: int) -> None:

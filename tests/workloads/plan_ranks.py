@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from headrace.api.models import PRESETS, ModelShape, resized
 from headrace.api.plan import ExecutionPlan
+from headrace.workloads.training.families.build import FamilyBlueprint
 from headrace.workloads.training.optimiser import Schedule
 from headrace.workloads.training.order import SampleOrder
 from headrace.workloads.training.planned import PlannedModel
@@ -52,7 +53,7 @@ class Training:
     def begun(self, plan: ExecutionPlan) -> PlannedModel:
         """The model at step 0."""
         model = PlannedModel(
-            self.shape,
+            FamilyBlueprint(self.shape),
             plan,
             self.world,
             precision="fp32",

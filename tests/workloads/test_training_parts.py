@@ -15,7 +15,7 @@ from headrace.api.plan import ExecutionPlan
 from headrace.workloads.refusal import WorkloadError
 from headrace.workloads.storage import LocalStorage, Storage, UrlStorage
 from headrace.workloads.training import tensors
-from headrace.workloads.training.families.build import part_of
+from headrace.workloads.training.families.build import FamilyBlueprint, part_of
 from headrace.workloads.training.optimiser import Schedule
 from headrace.workloads.training.order import SampleOrder
 from headrace.workloads.training.planned import PlannedModel
@@ -48,7 +48,7 @@ def world() -> Iterator[World]:
 
 def a_model(world: World, *, empty: bool = False, seed: int = 7, **sizes: int) -> PlannedModel:
     model = PlannedModel(
-        resized(SHAPE, **sizes) if sizes else SHAPE,
+        FamilyBlueprint(resized(SHAPE, **sizes)),
         ExecutionPlan(),
         world,
         precision="fp32",
@@ -62,7 +62,7 @@ def a_model(world: World, *, empty: bool = False, seed: int = 7, **sizes: int) -
 
 def trained(model: PlannedModel) -> PlannedModel:
     """The model after one more step."""
-    inputs, targets = open_samples("python-stdlib", model.shape, 7).batch(torch.arange(4))
+    inputs, targets = open_samples("python-stdlib", SHAPE, 7).batch(torch.arange(4))
     model.gradients(inputs, targets)
     model.update(0.01)
     return model

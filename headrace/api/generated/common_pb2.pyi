@@ -89,6 +89,14 @@ class Progress(_message.Message):
     reported_at: _timestamp_pb2.Timestamp
     def __init__(self, step: _Optional[int] = ..., steps_total: _Optional[int] = ..., checkpoint_step: _Optional[int] = ..., loss: _Optional[float] = ..., step_seconds: _Optional[float] = ..., reported_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
+class Phase(_message.Message):
+    __slots__ = ("name", "seconds")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    seconds: float
+    def __init__(self, name: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
+
 class Queue(_message.Message):
     __slots__ = ("name", "quota_accelerators", "submitters", "held_accelerators", "jobs_running", "jobs_waiting")
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -144,7 +144,7 @@ class Job(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., generation: _Optional[int] = ..., owner: _Optional[str] = ..., manifest_json: _Optional[str] = ..., status: _Optional[_Union[JobStatus, _Mapping]] = ..., submitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., submitter: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class JobStatus(_message.Message):
-    __slots__ = ("stage", "reason", "conditions", "attempt", "plan", "units", "progress", "failures", "reconfigurations", "first_started_at", "finished_at", "end", "withdrawn", "observed_generation", "held_accelerator_seconds")
+    __slots__ = ("stage", "reason", "conditions", "attempt", "plan", "units", "progress", "failures", "reconfigurations", "first_started_at", "finished_at", "end", "withdrawn", "observed_generation", "held_accelerator_seconds", "switches", "plan_asked_for")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     CONDITIONS_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +160,8 @@ class JobStatus(_message.Message):
     WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     OBSERVED_GENERATION_FIELD_NUMBER: _ClassVar[int]
     HELD_ACCELERATOR_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SWITCHES_FIELD_NUMBER: _ClassVar[int]
+    PLAN_ASKED_FOR_FIELD_NUMBER: _ClassVar[int]
     stage: str
     reason: _common_pb2.Reason
     conditions: _containers.RepeatedCompositeFieldContainer[_common_pb2.Condition]
@@ -175,7 +177,35 @@ class JobStatus(_message.Message):
     withdrawn: bool
     observed_generation: int
     held_accelerator_seconds: float
-    def __init__(self, stage: _Optional[str] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[_common_pb2.Condition, _Mapping]]] = ..., attempt: _Optional[int] = ..., plan: _Optional[str] = ..., units: _Optional[_Iterable[_Union[_common_pb2.LaunchUnit, _Mapping]]] = ..., progress: _Optional[_Union[_common_pb2.Progress, _Mapping]] = ..., failures: _Optional[int] = ..., reconfigurations: _Optional[int] = ..., first_started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.Estimate, _Mapping]] = ..., withdrawn: _Optional[bool] = ..., observed_generation: _Optional[int] = ..., held_accelerator_seconds: _Optional[float] = ...) -> None: ...
+    switches: _containers.RepeatedCompositeFieldContainer[Switch]
+    plan_asked_for: str
+    def __init__(self, stage: _Optional[str] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[_common_pb2.Condition, _Mapping]]] = ..., attempt: _Optional[int] = ..., plan: _Optional[str] = ..., units: _Optional[_Iterable[_Union[_common_pb2.LaunchUnit, _Mapping]]] = ..., progress: _Optional[_Union[_common_pb2.Progress, _Mapping]] = ..., failures: _Optional[int] = ..., reconfigurations: _Optional[int] = ..., first_started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.Estimate, _Mapping]] = ..., withdrawn: _Optional[bool] = ..., observed_generation: _Optional[int] = ..., held_accelerator_seconds: _Optional[float] = ..., switches: _Optional[_Iterable[_Union[Switch, _Mapping]]] = ..., plan_asked_for: _Optional[str] = ...) -> None: ...
+
+class Switch(_message.Message):
+    __slots__ = ("kind", "before", "after", "accelerators_before", "accelerators_after", "reason", "step", "ordered_at", "done_at", "stood_still_seconds", "phases")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    ACCELERATORS_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    ACCELERATORS_AFTER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    ORDERED_AT_FIELD_NUMBER: _ClassVar[int]
+    DONE_AT_FIELD_NUMBER: _ClassVar[int]
+    STOOD_STILL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PHASES_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    before: str
+    after: str
+    accelerators_before: int
+    accelerators_after: int
+    reason: str
+    step: int
+    ordered_at: _timestamp_pb2.Timestamp
+    done_at: _timestamp_pb2.Timestamp
+    stood_still_seconds: float
+    phases: _containers.RepeatedCompositeFieldContainer[_common_pb2.Phase]
+    def __init__(self, kind: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ..., accelerators_before: _Optional[int] = ..., accelerators_after: _Optional[int] = ..., reason: _Optional[str] = ..., step: _Optional[int] = ..., ordered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., done_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stood_still_seconds: _Optional[float] = ..., phases: _Optional[_Iterable[_Union[_common_pb2.Phase, _Mapping]]] = ...) -> None: ...
 
 class StreamLogsRequest(_message.Message):
     __slots__ = ("uid", "attempt", "unit", "tail_lines", "follow")

@@ -156,7 +156,7 @@ class Launch(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ..., intent: _Optional[_Union[Launch.Intent, str]] = ..., job_name: _Optional[str] = ..., namespace: _Optional[str] = ..., manifest_json: _Optional[str] = ..., plan: _Optional[str] = ..., units: _Optional[_Iterable[_Union[_common_pb2.LaunchUnit, _Mapping]]] = ..., ranks_total: _Optional[int] = ..., units_total: _Optional[int] = ..., rendezvous: _Optional[str] = ..., generation: _Optional[int] = ..., purge: _Optional[bool] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
-    __slots__ = ("node", "applied_term", "applied_number", "started", "rendezvous", "progress", "exited", "health", "agent_id")
+    __slots__ = ("node", "applied_term", "applied_number", "started", "rendezvous", "progress", "exited", "health", "agent_id", "plans")
     NODE_FIELD_NUMBER: _ClassVar[int]
     APPLIED_TERM_FIELD_NUMBER: _ClassVar[int]
     APPLIED_NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -166,6 +166,7 @@ class ReportRequest(_message.Message):
     EXITED_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    PLANS_FIELD_NUMBER: _ClassVar[int]
     node: str
     applied_term: int
     applied_number: int
@@ -175,7 +176,8 @@ class ReportRequest(_message.Message):
     exited: _containers.RepeatedCompositeFieldContainer[UnitExited]
     health: _containers.RepeatedCompositeFieldContainer[AcceleratorHealth]
     agent_id: str
-    def __init__(self, node: _Optional[str] = ..., applied_term: _Optional[int] = ..., applied_number: _Optional[int] = ..., started: _Optional[_Iterable[_Union[UnitStarted, _Mapping]]] = ..., rendezvous: _Optional[_Iterable[_Union[RendezvousBound, _Mapping]]] = ..., progress: _Optional[_Iterable[_Union[ProgressReport, _Mapping]]] = ..., exited: _Optional[_Iterable[_Union[UnitExited, _Mapping]]] = ..., health: _Optional[_Iterable[_Union[AcceleratorHealth, _Mapping]]] = ..., agent_id: _Optional[str] = ...) -> None: ...
+    plans: _containers.RepeatedCompositeFieldContainer[PlanReport]
+    def __init__(self, node: _Optional[str] = ..., applied_term: _Optional[int] = ..., applied_number: _Optional[int] = ..., started: _Optional[_Iterable[_Union[UnitStarted, _Mapping]]] = ..., rendezvous: _Optional[_Iterable[_Union[RendezvousBound, _Mapping]]] = ..., progress: _Optional[_Iterable[_Union[ProgressReport, _Mapping]]] = ..., exited: _Optional[_Iterable[_Union[UnitExited, _Mapping]]] = ..., health: _Optional[_Iterable[_Union[AcceleratorHealth, _Mapping]]] = ..., agent_id: _Optional[str] = ..., plans: _Optional[_Iterable[_Union[PlanReport, _Mapping]]] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
     __slots__ = ("register_again",)
@@ -222,6 +224,26 @@ class ProgressReport(_message.Message):
     progress: _common_pb2.Progress
     losses: _containers.RepeatedCompositeFieldContainer[StepLoss]
     def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ..., progress: _Optional[_Union[_common_pb2.Progress, _Mapping]] = ..., losses: _Optional[_Iterable[_Union[StepLoss, _Mapping]]] = ...) -> None: ...
+
+class PlanReport(_message.Message):
+    __slots__ = ("uid", "attempt", "before", "after", "step", "stood_still_seconds", "phases", "refused")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STOOD_STILL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PHASES_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    attempt: int
+    before: str
+    after: str
+    step: int
+    stood_still_seconds: float
+    phases: _containers.RepeatedCompositeFieldContainer[_common_pb2.Phase]
+    refused: str
+    def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ..., before: _Optional[str] = ..., after: _Optional[str] = ..., step: _Optional[int] = ..., stood_still_seconds: _Optional[float] = ..., phases: _Optional[_Iterable[_Union[_common_pb2.Phase, _Mapping]]] = ..., refused: _Optional[str] = ...) -> None: ...
 
 class UnitExited(_message.Message):
     __slots__ = ("uid", "attempt", "unit", "outcome", "step", "reason")

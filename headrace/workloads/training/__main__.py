@@ -45,12 +45,13 @@ def _run(
     import torch
 
     from headrace.workloads.rendezvous import Rendezvous
+    from headrace.workloads.training.built_in import BuiltInTask
     from headrace.workloads.training.run import Rank, Seat, plan_for
     from headrace.workloads.training.spec import TrainingSpec
 
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
-    spec = TrainingSpec.from_manifest(document)
+    spec, task = TrainingSpec.from_manifest(document), BuiltInTask.from_manifest(document)
     seat = Seat(
         uid=uid,
         attempt=0,
@@ -64,7 +65,7 @@ def _run(
     rendezvous = Rendezvous(_store(ranks), rank=rank, ranks=ranks, prefix=prefix, stop=stop)
     chronicle = Chronicle(f"rank {rank} of {ranks}")
     try:
-        return Rank(seat, spec, rendezvous, control, stop, chronicle).run()
+        return Rank(seat, spec, task, rendezvous, control, stop, chronicle).run()
     finally:
         rendezvous.leave()
 

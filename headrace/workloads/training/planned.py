@@ -20,9 +20,8 @@ from torch.distributed.pipelining import (
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from headrace.api.models import ModelShape
 from headrace.api.plan import ExecutionPlan, PipelineSchedule
-from headrace.workloads.training.families.build import part_of
+from headrace.workloads.training.blueprint import Blueprint
 from headrace.workloads.training.families.language import LanguagePart
 from headrace.workloads.training.families.part import Part
 from headrace.workloads.training.grid import place_of, stages_of
@@ -62,6 +61,7 @@ class PlannedModel:
     ``equip``, fill the moments, ``begin_at``. `switching` and `tensors` do the filling.
 
     Attributes:
+        blueprint: The model.
         plan: The plan.
         is_member: Whether the plan uses this rank; one that it does not holds nothing.
         parts: This rank's stages.
@@ -72,7 +72,7 @@ class PlannedModel:
 
     def __init__(
         self,
-        shape: ModelShape,
+        blueprint: Blueprint,
         plan: ExecutionPlan,
         world: World,
         *,
@@ -80,7 +80,7 @@ class PlannedModel:
         global_batch_size: int,
         weight_decay: float,
     ) -> None:
-        self.shape, self.plan, self.world = shape, plan, world
+        self.blueprint, self.plan, self.world = blueprint, plan, world
         self.step = 0
         self.stopwatch = Stopwatch(world.device)
         self._precision = precision
@@ -90,7 +90,8 @@ class PlannedModel:
         self._tied_group = self._ends() if self._ties_stages else None
         self.is_member = world.rank < plan.ranks
         self._place = place_of(plan, world.rank)
-        self.stages = stages_of(plan, shape.layers, self._place.pipeline) if self.is_member else ()
+        pipeline, layers = self._place.pipeline, blueprint.layers
+        self.stages = stages_of(plan, layers, pipeline) if self.is_member else ()
         self.parts = self._shaped()
         self.shapes = {name: tuple(p.shape) for name, p in named(self.parts).items()}
         self._boxes = {name: self._box(name, size) for name, size in self.shapes.items()}
@@ -106,9 +107,9 @@ class PlannedModel:
 
     def _shaped(self) -> list[Part]:
         with torch.device("meta"):
-            parts = [part_of(self.shape, stage.first, stage.last) for stage in self.stages]
+            parts = [self.blueprint.part(stage.first, stage.last) for stage in self.stages]
         first, last = parts[:1], parts[1:]
-        if self.shape.tied and self.plan.schedule is PipelineSchedule.ZERO_BUBBLE:
+        if self.blueprint.tied and self.plan.schedule is PipelineSchedule.ZERO_BUBBLE:
             # Whoever has the first and the last stage has the tied table once.
             for start, end in zip(first, last, strict=True):
                 assert isinstance(start, LanguagePart)
@@ -121,7 +122,7 @@ class PlannedModel:
     def _ties_stages(self) -> bool:
         """Whether two ranks have a copy each of a tied table."""
         return (
-            self.shape.tied
+            self.blueprint.tied
             and self.plan.pipeline_parallel > 1
             and self.plan.schedule is not PipelineSchedule.ZERO_BUBBLE
         )
@@ -269,7 +270,7 @@ class PlannedModel:
     def relaid(self, plan: ExecutionPlan) -> "PlannedModel":
         """The same training under another plan, still without memory."""
         return PlannedModel(
-            self.shape,
+            self.blueprint,
             plan,
             self.world,
             precision=self._precision,

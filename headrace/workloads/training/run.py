@@ -1,14 +1,13 @@
 """One rank from its rendezvous to its end: prove the store, agree, train."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from headrace.api.feasible_plans import infeasible
-from headrace.api.models import Family, ModelShape, resized
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.checkpoints import Found, JobCheckpoints
 from headrace.workloads.control import SUCCEEDED, Chronicle, ControlFolder, StopSignal
@@ -24,13 +23,12 @@ from headrace.workloads.refusal import (
 from headrace.workloads.rendezvous import RankGoneError, Rendezvous
 from headrace.workloads.storage import open_storage
 from headrace.workloads.training import tensors
-from headrace.workloads.training.families.build import part_of
-from headrace.workloads.training.families.weights import StoredWeights
+from headrace.workloads.training.blueprint import Blueprint, sizes_of
 from headrace.workloads.training.planned import PlannedModel
-from headrace.workloads.training.samples import Digits, Samples, open_samples
+from headrace.workloads.training.samples import Samples
 from headrace.workloads.training.saving import Saver
 from headrace.workloads.training.spec import TrainingSpec
-from headrace.workloads.training.switching import fill_from_weights, fill_initial
+from headrace.workloads.training.task import Task
 from headrace.workloads.training.trainer import Parts, Progress, Trainer
 from headrace.workloads.training.world import World
 from headrace.workloads.watch import Watch
@@ -105,15 +103,15 @@ class Prepared:
         checkpoints: The job's folder in its store.
         start: What to go on from.
         samples: The data.
-        shape: The model's sizes.
-        weights: What to begin with instead of the seed's weights.
+        blueprint: The model.
+        begin: Fills the model before its first step; None with a checkpoint to go on from.
     """
 
     checkpoints: JobCheckpoints
     start: Start
     samples: Samples
-    shape: ModelShape
-    weights: StoredWeights | None
+    blueprint: Blueprint
+    begin: Callable[[PlannedModel], None] | None
 
 
 def plan_for(spec: TrainingSpec, ranks: int) -> ExecutionPlan:
@@ -127,10 +125,11 @@ def plan_for(spec: TrainingSpec, ranks: int) -> ExecutionPlan:
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """One rank of a built-in model's attempt."""
+    """One rank of an attempt."""
 
     seat: Seat
     spec: TrainingSpec
+    task: Task
     rendezvous: Rendezvous
     control: ControlFolder
     stop: StopSignal
@@ -161,8 +160,8 @@ class Rank:
     def _prepared(self) -> End | Prepared:
         """All that can be done without a process group and without touching a GPU."""
         try:
-            shape = self.spec.shape()
-            self._check_plan(shape)
+            blueprint = self.task.blueprint()
+            self._check_plan(blueprint)
             checkpoints = JobCheckpoints(
                 open_storage(self.spec.store, self.seat.base), self.seat.uid
             )
@@ -174,14 +173,14 @@ class Rank:
                     f"nothing left to do: the checkpoint has {start.step} steps already, "
                     f"{self.spec.steps} were asked for",
                 )
-            samples = open_samples(self.spec.data_source, self._read_as(shape), self.spec.seed)
-            self._check_start(start, samples, shape)
-            weights = self._weights(start, shape)
+            samples = self.task.samples()
+            self._check_start(start, samples, blueprint)
+            begin = None if start.location else self.task.beginning()
             self.chronicle.say("ready")
             self.rendezvous.agree(
                 {
                     "data": samples.fingerprint,
-                    "training": self.spec.fixed(),
+                    "training": self._fixed(),
                     "plan": str(self.seat.plan),
                     "torch": torch.__version__.partition("+")[0],
                 }
@@ -190,29 +189,18 @@ class Rank:
             # Whoever cannot start says so, and then no rank starts.
             self.rendezvous.refuse(*reason_of(error))
             raise
-        return Prepared(checkpoints, start, samples, shape, weights)
+        return Prepared(checkpoints, start, samples, blueprint, begin)
 
-    def _read_as(self, shape: ModelShape) -> ModelShape:
-        """The shape as the data shall fit it: stored weights may know longer samples."""
-        wanted = self.spec.sequence_length or shape.sequence_length
-        if wanted > shape.sequence_length:
-            raise WorkloadError(
-                START_REFUSED,
-                f"data.sequenceLength: wanted at most {shape.sequence_length} tokens, which the "
-                f"model in {self.spec.weights} knows, got {wanted}",
-            )
-        return shape if shape.family is Family.VIT else resized(shape, sequence_length=wanted)
-
-    def _check_plan(self, shape: ModelShape) -> None:
+    def _check_plan(self, blueprint: Blueprint) -> None:
         plan = self.seat.plan
         if plan.ranks != self.rendezvous.ranks:
             raise WorkloadError(
                 START_REFUSED,
                 f"plan {plan} is for {plan.ranks} ranks, but {self.rendezvous.ranks} were started",
             )
-        refused = infeasible(shape, plan, global_batch_size=self.spec.global_batch_size)
-        if refused is not None:
-            raise WorkloadError(START_REFUSED, f"plan {plan}: {refused.message}")
+        problem = blueprint.problem_with(plan, self.spec.global_batch_size)
+        if problem:
+            raise WorkloadError(START_REFUSED, f"plan {plan}: {problem}")
 
     def _store_proved(self, checkpoints: JobCheckpoints) -> Start:
         """Claim the job's folder on rank 0, and see on every rank that it is the same folder."""
@@ -280,26 +268,26 @@ class Rank:
         marker = newest.marker
         return Start(attempt, marker.step, marker.loss, own, newest.location, store, newest)
 
-    def _check_start(self, start: Start, samples: Samples, shape: ModelShape) -> None:
+    def _check_start(self, start: Start, samples: Samples, blueprint: Blueprint) -> None:
         """What lies in the store is of this model, and of this training if it is the job's own."""
         if start.found is None:
             return
         if start.own:
             self._check_continues(start.found, samples)
-        with torch.device("meta"):
-            whole = part_of(shape, 0, shape.layers)
-        sizes = {name: tuple(p.shape) for name, p in whole.named_parameters()}
-        tensors.check(open_storage(start.store, self.seat.base), start.location, sizes)
+        storage = open_storage(start.store, self.seat.base)
+        tensors.check(storage, start.location, sizes_of(blueprint))
 
-    def _weights(self, start: Start, shape: ModelShape) -> StoredWeights | None:
-        """The weights to begin with, where there is no checkpoint to go on from."""
-        if start.location or not self.spec.weights:
-            return None
-        return StoredWeights(Path(self.spec.weights).expanduser(), shape)
+    def _fixed(self) -> dict[str, Any]:
+        """What must stay the same while the job trains."""
+        return {
+            **self.task.fixed(),
+            "globalBatchSize": self.spec.global_batch_size,
+            "seed": self.spec.seed,
+        }
 
     def _check_continues(self, found: Found, samples: Samples) -> None:
         """A job's own checkpoint may only go on with what it began with."""
-        now = {**self.spec.fixed(), "data": samples.fingerprint}
+        now = {**self._fixed(), "data": samples.fingerprint}
         before = {**found.marker.training, "data": found.marker.data_fingerprint}
         changed = [
             f"{key}: {before.get(key)} -> {now[key]}" for key in now if now[key] != before.get(key)
@@ -333,6 +321,7 @@ class Rank:
             self.spec,
             self.chronicle,
             attempt=start.attempt,
+            training=self._fixed(),
             fingerprint=samples.fingerprint,
             committed_step=start.step if start.own else 0,
         )
@@ -349,11 +338,9 @@ class Rank:
         trainer = Trainer(parts, model, Progress(start.step, start.loss))
         outcome = trainer.run()
         message = ""
-        if outcome == SUCCEEDED and isinstance(samples, Digits):
-            message = (
-                f"{_accuracy(trainer.model, samples):.1%} of the held-out digits are read right"
-            )
-            if world.rank == 0:
+        if outcome == SUCCEEDED:
+            message = self.task.said_at_end(trainer.model, samples)
+            if message and world.rank == 0:
                 self.chronicle.say(message)
         world.part()
         return End(outcome, trainer.progress.step, message)
@@ -362,7 +349,7 @@ class Rank:
         """This rank's part of the state to begin with."""
         start = ready.start
         model = PlannedModel(
-            ready.shape,
+            ready.blueprint,
             self.seat.plan,
             world,
             precision=self.spec.precision,
@@ -375,15 +362,6 @@ class Rank:
             tensors.load(storage, start.location, model, start.step)
             seconds = time.monotonic() - began
             self.chronicle.say(f"read {start.location} in {seconds:.2f} s")
-        elif ready.weights is not None:
-            fill_from_weights(model, ready.weights)
-        else:
-            fill_initial(model, self.spec.seed)
+        elif ready.begin is not None:
+            ready.begin(model)
         return model
-
-
-@torch.no_grad()
-def _accuracy(model: PlannedModel, samples: Digits) -> float:
-    images, labels = (part.to(model.world.device) for part in samples.held_out)
-    right: torch.Tensor = model.outputs(images).argmax(dim=1) == labels
-    return float(right.float().mean())

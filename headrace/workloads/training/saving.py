@@ -4,6 +4,7 @@ there.
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from headrace.workloads.checkpoints import JobCheckpoints, Marker
 from headrace.workloads.control import Chronicle
@@ -43,6 +44,7 @@ class Saver:
         chronicle: Chronicle,
         *,
         attempt: int,
+        training: dict[str, Any],
         fingerprint: str,
         committed_step: int,
     ) -> None:
@@ -52,6 +54,7 @@ class Saver:
         self._spec = spec
         self._chronicle = chronicle
         self._attempt = attempt
+        self._training = training
         self._fingerprint = fingerprint
         self._draft: _Draft | None = None
 
@@ -116,7 +119,7 @@ class Saver:
                     plan=draft.plan,
                     loss=draft.loss,
                     data_fingerprint=self._fingerprint,
-                    training=self._spec.fixed(),
+                    training=self._training,
                     folder=draft.folder.rpartition("/")[2],
                 )
             )

@@ -12,7 +12,6 @@ from torch import Tensor
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.training.families.weights import StoredWeights
 from headrace.workloads.training.holdings import Box, Move, moves
-from headrace.workloads.training.initial import initial
 from headrace.workloads.training.planned import PlannedModel
 from headrace.workloads.training.world import World
 
@@ -46,12 +45,8 @@ def fill_initial(model: PlannedModel, seed: int) -> None:
     """Begin at step 0 with the weights that the seed gives."""
 
     def drawn(name: str, box: Box) -> Tensor:
-        whole = initial(
-            name,
-            model.shapes[name],
-            seed=seed,
-            layers=model.shape.layers,
-            device=model.world.device,
+        whole = model.blueprint.initial(
+            name, model.shapes[name], seed=seed, device=model.world.device
         )
         return whole[tuple(map(slice, box.low, box.high))]
 

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
-from headrace.api.feasible_plans import infeasible
-from headrace.api.models import ModelShape
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.control import (
     STOPPED,
@@ -18,6 +16,7 @@ from headrace.workloads.control import (
 )
 from headrace.workloads.refusal import RANK_FAILED, WorkloadError
 from headrace.workloads.rendezvous import RankGoneError, Rendezvous
+from headrace.workloads.training.blueprint import Blueprint
 from headrace.workloads.training.optimiser import Schedule
 from headrace.workloads.training.order import SampleOrder
 from headrace.workloads.training.planned import PlannedModel
@@ -118,10 +117,10 @@ class Wish:
         plan: What was asked for and is possible; None if nothing was.
     """
 
-    def __init__(self, given: Parts, shape: ModelShape) -> None:
+    def __init__(self, given: Parts, blueprint: Blueprint) -> None:
         self.plan: ExecutionPlan | None = None
         self._given = given
-        self._shape = shape
+        self._blueprint = blueprint
         self._text = ""
 
     def look(self, current: ExecutionPlan) -> bool:
@@ -143,9 +142,9 @@ class Wish:
                 raise ValueError(
                     f"plan {text} is for {plan.ranks} ranks, but there are {given.world.size}"
                 )
-            refused = infeasible(self._shape, plan, global_batch_size=given.spec.global_batch_size)
-            if refused is not None:
-                raise ValueError(f"plan {text}: {refused.message}")
+            problem = self._blueprint.problem_with(plan, given.spec.global_batch_size)
+            if problem:
+                raise ValueError(f"plan {text}: {problem}")
         except ValueError as error:
             # Training goes on as it was: a wish is no reason to lose work.
             given.chronicle.say(f"no change of plan: {error}")
@@ -165,7 +164,7 @@ class Trainer:
         self._given = given
         self.model = model
         self.progress = progress
-        self._wish = Wish(given, model.shape)
+        self._wish = Wish(given, model.blueprint)
         self._change: Change | None = None
         self._prepared: tuple[int, ExecutionPlan, tuple[Tensor, Tensor]] | None = None
         spec = given.spec

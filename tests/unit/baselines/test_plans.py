@@ -4,7 +4,7 @@ import pytest
 
 from controlplane.baselines import BASELINES
 from controlplane.baselines.capacity import Capacity
-from controlplane.domain.action import StopAttempt
+from controlplane.domain.action import ChangePlan, StopAttempt
 from controlplane.domain.ids import AcceleratorId, NodeId
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
@@ -133,17 +133,30 @@ def test_a_job_that_shrinks_keeps_whole_groups() -> None:
     assert all(count % 2 == 0 for count in counts(world.attempt("a").placement))
 
 
-def test_other_plans_for_a_running_job_lay_it_out_anew_and_the_same_do_not() -> None:
-    world = a_cluster().with_nodes(1, 2)
+@POLICIES
+def test_other_plans_for_a_running_job_are_taken_up_where_it_is(policy: str) -> None:
+    world = a_cluster(policy).with_nodes(1, 2)
     job = a_job("a").wanting(2).with_batch(8).under("dp2", "tp2")
     world.submit(job).settle().update(job.under("dp2")).cycle()
     assert world.stage("a") is Stage.RUNNING
     world.update(job.under("tp2", "dp2"))
-    assert stops(world) == [(ReasonCode.SPEC_CHANGED, "dp2 -> tp2: its spec asks for another plan")]
-    world.stopped_ones_leave().settle()
+    (order,) = world.cycle().decided.actions
+    assert isinstance(order, ChangePlan)
+    assert order.reason.code is ReasonCode.SPEC_CHANGED
+    assert order.reason.message == "dp2 -> tp2: its spec asks for another plan"
+    world.settle()
     assert plan_of(world, "a") == "tp2"
     world.update(a_job("a").wanting(2).with_batch(8)).settle()
     assert plan_of(world, "a") == "dp2"
+    assert (world.attempt("a").number, world.job("a").reconfigurations) == (1, 2)
+
+
+def test_other_plans_and_another_size_are_a_restart() -> None:
+    world = a_cluster().with_nodes(1, 4)
+    job = a_job("a").wanting(2, 4).with_batch(8).under("dp2")
+    world.submit(job).settle().update(job.under("tp2", "pp4.1f1b-ga4"))
+    (reason,) = stops(world)
+    assert reason == (ReasonCode.GROWN_INTO_FREE, "dp2 -> pp4.1f1b-ga4")
 
 
 def test_who_asks_for_other_plans_gets_another_answer() -> None:

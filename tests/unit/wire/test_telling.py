@@ -6,7 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from controlplane.domain.action import EndAttempt, FailJob, ForgetJob, StartAttempt, StopAttempt
+from controlplane.domain.action import (
+    ChangePlan,
+    EndAttempt,
+    FailJob,
+    ForgetJob,
+    StartAttempt,
+    StopAttempt,
+)
 from controlplane.domain.clock import SECOND, Duration, Instant
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
@@ -20,6 +27,8 @@ from controlplane.domain.event import (
     NodeLost,
     NodeRegistered,
     NodeRemoved,
+    PlanChanged,
+    PlanRefused,
     PolicyChanged,
     QueueChanged,
     QueueRemoved,
@@ -230,6 +239,14 @@ EVENTS: list[tuple[Event, str]] = [
     (UnitStarted(JobUid("u"), Attempt(1), 0), "unit 0 of attempt 1 is up"),
     (JobProgressed(JobUid("u"), Attempt(1), Progress(5, loss=1.25)), "step 5, loss 1.25"),
     (
+        PlanChanged(JobUid("u"), Attempt(1), "dp2", "pp2.gpipe-ga2", 7, 0.456, (), NODE),
+        "attempt 1 went from dp2 to pp2.gpipe-ga2 after step 7, and stood still for 0.46 s",
+    ),
+    (
+        PlanRefused(JobUid("u"), Attempt(1), "tp2", "7 heads", NODE),
+        "attempt 1 does not go over to tp2: 7 heads",
+    ),
+    (
         UnitExited(
             JobUid("u"),
             Attempt(1),
@@ -249,11 +266,13 @@ EVENTS: list[tuple[Event, str]] = [
             (
                 StopAttempt(JobUid("u"), Attempt(1), Reason(ReasonCode.PREEMPTED, "dp4 -> dp2")),
                 EndAttempt(JobUid("x"), Attempt(2), Reason(ReasonCode.WITHDRAWN)),
+                ChangePlan(JobUid("y"), Attempt(3), PLANS[1], Reason(ReasonCode.PLAN_CHANGED)),
                 FailJob(JobUid("v"), Reason(ReasonCode.DEADLINE_EXCEEDED)),
                 ForgetJob(JobUid("w"), purge=True),
             ),
         ),
         "stop attempt 1 at a checkpoint: dp4 -> dp2; x: end attempt 2 now (Withdrawn); "
+        "y: let attempt 3 go on as dp1 where it is (PlanChanged); "
         "v: give the job up (DeadlineExceeded); w: forget the job and remove",
     ),
 ]

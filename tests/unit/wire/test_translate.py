@@ -5,7 +5,14 @@ import math
 import pytest
 
 from controlplane.domain.clock import Instant
-from controlplane.domain.event import JobProgressed, RendezvousBound, UnitExited, UnitStarted
+from controlplane.domain.event import (
+    JobProgressed,
+    PlanChanged,
+    PlanRefused,
+    RendezvousBound,
+    UnitExited,
+    UnitStarted,
+)
 from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName
 from controlplane.domain.launch import Launch
 from controlplane.domain.node import Accelerator, Node, Taint
@@ -83,13 +90,31 @@ def test_a_report_becomes_events_in_an_order_that_can_be_folded() -> None:
         ],
         started=[nodes_pb2.UnitStarted(uid="u", attempt=1, unit=0)],
         rendezvous=[nodes_pb2.RendezvousBound(uid="u", attempt=1, address="h:1")],
+        plans=[
+            nodes_pb2.PlanReport(
+                uid="u",
+                attempt=1,
+                before="dp2",
+                after="tp2",
+                step=8,
+                stood_still_seconds=0.5,
+                phases=[common_pb2.Phase(name="build", seconds=0.25)],
+            ),
+            nodes_pb2.PlanReport(uid="u", attempt=1, after="tp3", refused="7 heads"),
+        ],
     )
-    bound, started, progressed, ended, unknown = translate.report_events(request, AT)
+    bound, started, progressed, switched, refused, ended, unknown = translate.report_events(
+        request, AT
+    )
     assert isinstance(bound, RendezvousBound)
     assert isinstance(started, UnitStarted)
     assert isinstance(progressed, JobProgressed)
     assert progressed.progress.loss is None
     assert progressed.losses == ((8, 1.5),)
+    phases = (("build", 0.25),)
+    plan = ("dp2", "tp2", 8, 0.5, phases, NodeId("node-a"), AT)
+    assert switched == PlanChanged(JobUid("u"), Attempt(1), *plan)
+    assert refused == PlanRefused(JobUid("u"), Attempt(1), "tp3", "7 heads", NodeId("node-a"), AT)
     assert isinstance(ended, UnitExited)
     assert (ended.exit.outcome, ended.exit.step, ended.node) == (Outcome.SUCCEEDED, 9, "node-a")
     assert isinstance(unknown, UnitExited)

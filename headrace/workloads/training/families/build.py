@@ -1,7 +1,42 @@
-"""The part of a model that a rank holds, by the model's shape."""
+"""The built-in models, by their shape."""
 
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headrace.api.feasible_plans import infeasible
 from headrace.api.models import SPLITTABLE, Family, ModelShape
+from headrace.api.plan import ExecutionPlan
 from headrace.workloads.training.families.part import Part
+from headrace.workloads.training.initial import initial
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyBlueprint:
+    """The blueprint of a model of our families."""
+
+    shape: ModelShape
+
+    @property
+    def layers(self) -> int:
+        return self.shape.layers
+
+    @property
+    def tied(self) -> bool:
+        return self.shape.tied
+
+    def part(self, first: int, last: int) -> Part:
+        return part_of(self.shape, first, last)
+
+    def initial(
+        self, name: str, shape: tuple[int, ...], *, seed: int, device: torch.device
+    ) -> Tensor:
+        return initial(name, shape, seed=seed, layers=self.layers, device=device)
+
+    def problem_with(self, plan: ExecutionPlan, global_batch_size: int) -> str:
+        found = infeasible(self.shape, plan, global_batch_size=global_batch_size)
+        return found.message if found is not None else ""
 
 
 def part_of(shape: ModelShape, first: int, last: int) -> Part:

@@ -1,0 +1,107 @@
+"""How a job's changes of plan or place become part of its record. Pure."""
+
+from controlplane.domain.action import ChangePlan
+from controlplane.domain.changing import changed
+from controlplane.domain.clock import Instant, after, seconds
+from controlplane.domain.event import PlanChanged, PlanRefused
+from controlplane.domain.record import AttemptRecord, JobRecord
+from controlplane.domain.switch import (
+    SWITCHES_KEPT,
+    PlanChange,
+    Restart,
+    Switch,
+    SwitchKind,
+)
+
+ANSWER_SECONDS = 120.0
+"""How long ranks may take to tell of a change of plan that they were asked for."""
+
+ANSWER_STEPS = 20
+"""The same in steps, for those that are slow: it begins after a step and is told after two more."""
+
+
+def asked(record: JobRecord, attempt: AttemptRecord, order: ChangePlan, at: Instant) -> JobRecord:
+    """The job once its ranks are to take up another plan."""
+    attempt = changed(
+        attempt,
+        placement=changed(attempt.placement, plan=order.plan),
+        plan_change=PlanChange(attempt.plan_in_force, order.reason, at),
+    )
+    return changed(record, attempt=attempt, reason=order.reason)
+
+
+def told(
+    record: JobRecord, attempt: AttemptRecord, said: PlanChanged | PlanRefused
+) -> JobRecord | None:
+    """The job after its ranks told what became of the change; None if they told so before."""
+    change, placement = attempt.plan_change, attempt.placement
+    plan = said.after if isinstance(said, PlanChanged) else said.plan
+    if change is None or plan != str(placement.plan):
+        return None
+    if isinstance(said, PlanRefused):
+        change = changed(change, refused=said.message or "no reason given")
+        return changed(record, attempt=changed(attempt, plan_change=change))
+    switch = Switch(
+        kind=SwitchKind.MEMORY,
+        before=change.before,
+        after=placement.plan,
+        accelerators_before=placement.accelerator_count,
+        accelerators_after=placement.accelerator_count,
+        reason=change.reason.code,
+        step=said.step,
+        ordered_at=change.ordered_at,
+        done_at=said.at,
+        stood_still_seconds=said.stood_still_seconds,
+        phases=said.phases,
+    )
+    return changed(
+        _with(record, switch),
+        attempt=changed(attempt, plan_change=None),
+        reconfigurations=record.reconfigurations + 1,
+    )
+
+
+def answer_limit(record: JobRecord, change: PlanChange) -> Instant:
+    """When ranks that have not answered get the new plan by a restart."""
+    steps = ANSWER_STEPS * record.progress.step_seconds
+    return after(change.ordered_at, seconds(max(ANSWER_SECONDS, steps)))
+
+
+def stopped(record: JobRecord, attempt: AttemptRecord) -> Restart:
+    """What is known of a restart once the last unit of the attempt before it has left."""
+    if record.restart is not None and not attempt.trained:
+        # It was laid out anew before it trained: the job stands still since the stop before.
+        return record.restart
+    left = [known.at for known in attempt.exits]
+    why = attempt.intent_reason
+    assert why is not None, "a planned stop has a reason"
+    return Restart(
+        before=attempt.plan_in_force,
+        accelerators=attempt.placement.accelerator_count,
+        reason=why.code,
+        step=record.progress.step,
+        ordered_at=attempt.intent_at,
+        trained_at=attempt.last_step_at,
+        first_exit_at=min(left),
+        last_exit_at=max(left),
+    )
+
+
+def trains(record: JobRecord, attempt: AttemptRecord, at: Instant) -> JobRecord:
+    """The job when its attempt has begun to train at ``at``."""
+    restart = record.restart
+    if restart is None:
+        return record
+    switch = restart.over(
+        attempt.placement.plan,
+        attempt.placement.accelerator_count,
+        started_at=attempt.started_at,
+        # A step can be reported before the last unit is.
+        up_at=attempt.up_at or at,
+        trains_at=at,
+    )
+    return changed(_with(record, switch), restart=None)
+
+
+def _with(record: JobRecord, switch: Switch) -> JobRecord:
+    return changed(record, switches=(*record.switches, switch)[-SWITCHES_KEPT:])
