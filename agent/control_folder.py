@@ -10,12 +10,15 @@ restarted, say) reads the same truth. Who writes what:
 ``output.log``     supervisor  what the rank prints (and further segments, see ``output_log``)
 ``ended.json``     supervisor  exit code, after the last output was written
 ``stop``           agent       asks for a planned stop
+``plan``           agent       asks to go on under this plan; absent until that is another one
 ``rendezvous``     rank        unit 0: where it listens
 ``progress.jsonl`` rank        one line a step
+``changes.jsonl``  rank        one line a plan that was asked for: what became of it
 ``exit.json``      rank        how it ended, in its own words
 ``end``            agent       it was told to exit at once
 ``verdict.json``   agent       how it ended, as the control plane was or will be told
 ``reported``       agent       how far progress was acknowledged
+``changes-told``   agent       how far changes of plan were
 =================  ==========  ==================================================================
 
 A supervisor claims the folder before it starts the rank; an agent claims it before it says that
@@ -25,16 +28,24 @@ the unit is lost. Only one can, so a unit that was called lost cannot start late
 import json
 import math
 import os
+import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.desired import UnitKey
 from headrace.api.processes import Process
 
 PROGRESS_READ_BYTES = 1 << 20
+ATTEMPTS_KEPT = 3
+"""Control folders kept for each job, of attempts that are over."""
+JOBS_KEPT = 100
+"""Jobs with folders of their own, beside those that have something running."""
+
+T = TypeVar("T")
 
 
 class Phase(Enum):
@@ -81,6 +92,27 @@ class StepLine:
     loss: float | None
     step_seconds: float
     checkpoint_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeLine:
+    """One line of ``changes.jsonl``.
+
+    Attributes:
+        before: Plan that the ranks left; empty if they keep it.
+        after: Plan that was asked for.
+        step: Last step under the plan that was left.
+        stood_still_seconds: For how long they did not train.
+        phases: Where that time went, as (name, seconds) in order.
+        refused: Why they keep the plan that they have; empty if they went over.
+    """
+
+    before: str
+    after: str
+    step: int = 0
+    stood_still_seconds: float = 0.0
+    phases: tuple[tuple[str, float], ...] = ()
+    refused: str = ""
 
 
 class ControlFolder:
@@ -132,6 +164,17 @@ class ControlFolder:
         """Whether a planned stop was asked for."""
         return (self.path / "stop").exists()
 
+    def ask_for_plan(self, plan: str) -> None:
+        """Asks the ranks to go on under another plan."""
+        write_atomically(self.path / "plan", plan)
+
+    def plan(self) -> str:
+        """The plan that was asked for last, or else the one that the unit was started with."""
+        try:
+            return (self.path / "plan").read_text().strip()
+        except OSError:
+            return str((read_json(self.path / "launch.json") or {}).get("plan", ""))
+
     def request_end(self) -> None:
         """Remembers that it was told to exit at once."""
         (self.path / "end").touch()
@@ -162,26 +205,66 @@ class ControlFolder:
 
     def progress_since(self, offset: int) -> tuple[list[StepLine], int]:
         """Complete progress lines from ``offset`` on, and the offset after them."""
+        return self._lines_since("progress.jsonl", offset, _step_line)
+
+    def changes_since(self, offset: int) -> tuple[list[ChangeLine], int]:
+        """The same of what became of plans that were asked for."""
+        return self._lines_since("changes.jsonl", offset, _change_line)
+
+    def _lines_since(
+        self, name: str, offset: int, read: Callable[[bytes], T | None]
+    ) -> tuple[list[T], int]:
         try:
-            with (self.path / "progress.jsonl").open("rb") as file:
+            with (self.path / name).open("rb") as file:
                 file.seek(offset)
                 content = file.read(PROGRESS_READ_BYTES)
         except OSError:
             return [], offset
         end = content.rfind(b"\n") + 1
-        lines = [parsed for raw in content[:end].splitlines() if (parsed := _step_line(raw))]
-        return lines, offset + end
+        found = map(read, content[:end].splitlines())
+        return [line for line in found if line is not None], offset + end
 
     def reported_offset(self) -> int:
         """How far progress was acknowledged before; 0 where nobody knows."""
-        try:
-            return int((self.path / "reported").read_text())
-        except (OSError, ValueError):
-            return 0
+        return self._number("reported")
 
     def remember_reported(self, offset: int) -> None:
         """Remembers how far progress was acknowledged. Not synced: twice is harmless."""
         write_atomically(self.path / "reported", str(offset))
+
+    def changes_told(self) -> int:
+        """How far changes of plan were acknowledged before; 0 where nobody knows."""
+        return self._number("changes-told")
+
+    def remember_changes_told(self, offset: int) -> None:
+        """Remembers how far changes of plan were acknowledged. Not synced: twice is harmless."""
+        write_atomically(self.path / "changes-told", str(offset))
+
+    def _number(self, name: str) -> int:
+        try:
+            return int((self.path / name).read_text())
+        except (OSError, ValueError):
+            return 0
+
+
+def clear_old_folders(units: Path, busy: set[str]) -> None:
+    """Removes control folders of old attempts and jobs, so that the disk they take is bounded.
+
+    Args:
+        units: The folder of all units.
+        busy: Jobs of which something runs, or has not been told: only their old attempts go.
+    """
+    jobs = sorted(units.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    idle = [path for path in jobs if path.name not in busy]
+    for path in idle[JOBS_KEPT:]:
+        shutil.rmtree(path, ignore_errors=True)
+    for path in jobs:
+        attempts = sorted(
+            (p for p in path.glob("*") if p.name.isdigit()), key=lambda p: int(p.name)
+        )
+        for old in attempts[:-ATTEMPTS_KEPT]:
+            if not any(not (unit / "verdict.json").exists() for unit in old.iterdir()):
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def claim(folder: Path, content: dict[str, Any]) -> bool:
@@ -250,5 +333,22 @@ def _step_line(raw: bytes) -> StepLine | None:
             step_seconds=float(value.get("step_seconds") or 0.0),
             checkpoint_step=int(value.get("checkpoint_step") or 0),
         )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _change_line(raw: bytes) -> ChangeLine | None:
+    """A line that a rank wrote; None for one that says nothing usable."""
+    try:
+        value = json.loads(raw)
+        after, refused = str(value["to"]), str(value.get("refused") or "")
+        if refused:
+            return ChangeLine("", after, refused=refused)
+        seconds = {str(name): float(took) for name, took in value["seconds"].items()}
+        if not all(math.isfinite(took) and took >= 0 for took in seconds.values()):
+            return None
+        still = seconds.pop("stood_still")
+        step = max(0, int(value["step"]))
+        return ChangeLine(str(value["from"]), after, step, still, tuple(seconds.items()))
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -81,11 +81,13 @@ class LocalUnit:
 
     Attributes:
         accelerators: What it holds.
+        plan: Execution plan that it was started with, or asked for since; empty for no say.
         stop_requested: It was asked to checkpoint and exit.
         end_requested: It was told to exit at once.
     """
 
     accelerators: tuple[str, ...] = ()
+    plan: str = ""
     stop_requested: bool = False
     end_requested: bool = False
 
@@ -155,6 +157,14 @@ class RequestStop:
 
 
 @dataclass(frozen=True, slots=True)
+class AskForPlan:
+    """Ask the ranks, through unit 0, to go on under another plan."""
+
+    key: UnitKey
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
 class EndUnit:
     """Make it exit now."""
 
@@ -177,7 +187,7 @@ class PurgeCheckpoints:
     manifest_json: str
 
 
-Command = StartUnit | RequestStop | EndUnit | ReportExit | PurgeCheckpoints
+Command = StartUnit | RequestStop | AskForPlan | EndUnit | ReportExit | PurgeCheckpoints
 
 
 def refusal(assignment: Assignment, memory: Memory) -> str:
@@ -226,7 +236,7 @@ def _commands(assignment: Assignment, local: Local, memory: Memory) -> Iterator[
         for unit in launch.units:
             key = launch.key(unit)
             if key in local.running:
-                yield from _towards(launch.intent, key, local.running[key])
+                yield from _towards(launch, key, local.running[key])
             elif key in local.ends_pending:
                 continue
             elif key in local.ends:
@@ -251,7 +261,12 @@ def _purge(launch: WantedLaunch, local: Local, memory: Memory) -> Iterator[Comma
         yield ReportExit(key, UnitEnd(Outcome.NEVER_STARTED))
 
 
-def _towards(intent: Intent, key: UnitKey, unit: LocalUnit) -> Iterator[Command]:
+def _towards(launch: WantedLaunch, key: UnitKey, unit: LocalUnit) -> Iterator[Command]:
+    intent = launch.intent
+    # Rank 0 asks the others. The plan of a user's own program never changes.
+    differs = key.unit == 0 and launch.plan not in ("", unit.plan)
+    if intent is Intent.RUN and differs and not unit.leaving:
+        yield AskForPlan(key, launch.plan)
     if intent is Intent.STOP and not unit.leaving:
         yield RequestStop(key)
     if intent is Intent.END and not unit.end_requested:

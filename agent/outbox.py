@@ -7,7 +7,7 @@ evenly, so that the curve keeps its shape.
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from agent.control_folder import StepLine
+from agent.control_folder import ChangeLine, StepLine
 from agent.desired import UnitEnd, UnitKey
 
 MOST_LOSSES = 4000
@@ -32,12 +32,26 @@ class PendingProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingPlans:
+    """What became of plans that a unit was asked for, not acknowledged yet.
+
+    Attributes:
+        lines: In the order in which they came.
+        offset: Where in ``changes.jsonl`` this ends.
+    """
+
+    lines: tuple[ChangeLine, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One report on its way."""
 
     started: tuple[UnitKey, ...] = ()
     rendezvous: tuple[tuple[UnitKey, str], ...] = ()
     progress: tuple[tuple[UnitKey, PendingProgress], ...] = ()
+    plans: tuple[tuple[UnitKey, PendingPlans], ...] = ()
     exits: tuple[tuple[UnitKey, UnitEnd], ...] = ()
     health: tuple[tuple[str, str], ...] = ()
 
@@ -49,6 +63,7 @@ class Outbox:
     _started: dict[UnitKey, None] = field(default_factory=dict)
     _rendezvous: dict[UnitKey, str] = field(default_factory=dict)
     _progress: dict[UnitKey, PendingProgress] = field(default_factory=dict)
+    _plans: dict[UnitKey, PendingPlans] = field(default_factory=dict)
     _exits: dict[UnitKey, UnitEnd] = field(default_factory=dict)
     _health: dict[str, str] = field(default_factory=dict)
 
@@ -81,6 +96,13 @@ class Outbox:
             losses = [point for point in losses if point[0] % stride == 0]
         self._progress[key] = PendingProgress(last, tuple(losses), offset, stride)
 
+    def plans(self, key: UnitKey, lines: Iterable[ChangeLine], offset: int) -> None:
+        """A unit told what became of plans that it was asked for, up to ``offset``."""
+        before = self._plans[key].lines if key in self._plans else ()
+        told = (*before, *lines)
+        if told:
+            self._plans[key] = PendingPlans(told, offset)
+
     def exited(self, key: UnitKey, end: UnitEnd) -> None:
         """A unit does not run (any more)."""
         self._exits[key] = end
@@ -97,7 +119,7 @@ class Outbox:
     @property
     def urgent(self) -> bool:
         """Whether something waits that deciding depends on."""
-        return bool(self._started or self._rendezvous or self._exits or self._health)
+        return bool(self._started or self._rendezvous or self._plans or self._exits or self._health)
 
     @property
     def empty(self) -> bool:
@@ -110,6 +132,7 @@ class Outbox:
             started=tuple(self._started),
             rendezvous=tuple(self._rendezvous.items()),
             progress=tuple(self._progress.items()),
+            plans=tuple(self._plans.items()),
             exits=tuple(self._exits.items()),
             health=tuple(self._health.items()),
         )
@@ -123,6 +146,12 @@ class Outbox:
                 del self._rendezvous[key]
         for key, sent in batch.progress:
             self._progress_told(key, sent)
+        for key, plans in batch.plans:
+            now = self._plans.get(key)
+            if now is not None and now.offset == plans.offset:
+                del self._plans[key]
+            elif now is not None:
+                self._plans[key] = replace(now, lines=now.lines[len(plans.lines) :])
         for key, end in batch.exits:
             if self._exits.get(key) == end:
                 del self._exits[key]

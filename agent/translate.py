@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+from agent.control_folder import ChangeLine
 from agent.desired import Assignment, UnitEnd, UnitKey, WantedLaunch, WantedUnit
 from agent.outbox import Batch, PendingProgress
 from controlplane.domain.node import Accelerator
@@ -95,6 +96,7 @@ def report(
             _progress(key, progress, steps_total.get(key.uid, 0))
             for key, progress in batch.progress
         ],
+        plans=[_plan(key, line) for key, pending in batch.plans for line in pending.lines],
         exited=[_exited(key, end) for key, end in batch.exits],
         health=[
             nodes_pb2.AcceleratorHealth(accelerator=slot, problem=problem)
@@ -117,6 +119,19 @@ def _progress(key: UnitKey, pending: PendingProgress, total: int) -> nodes_pb2.P
             step_seconds=last.step_seconds,
         ),
         losses=[nodes_pb2.StepLoss(step=step, loss=loss) for step, loss in pending.losses],
+    )
+
+
+def _plan(key: UnitKey, line: ChangeLine) -> nodes_pb2.PlanReport:
+    return nodes_pb2.PlanReport(
+        uid=key.uid,
+        attempt=key.attempt,
+        before=line.before,
+        after=line.after,
+        step=line.step,
+        stood_still_seconds=line.stood_still_seconds,
+        phases=[common_pb2.Phase(name=name, seconds=took) for name, took in line.phases],
+        refused=line.refused,
     )
 
 

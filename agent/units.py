@@ -6,7 +6,6 @@ its control folder, so a unit found there after the agent was restarted is like 
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 import structlog
 
 from agent import desired, launching, outcome, processes
-from agent.control_folder import ControlFolder, Observation, Phase
+from agent.control_folder import ControlFolder, Observation, Phase, clear_old_folders
 from agent.desired import Assignment, LocalUnit, UnitEnd, UnitKey
 from agent.journal import Journal
 from agent.launching import LaunchSettings
@@ -29,10 +28,6 @@ from controlplane.domain.node import Accelerator
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Outcome
 
-ATTEMPTS_KEPT = 3
-"""Control folders kept for each job, of attempts that are over."""
-JOBS_KEPT = 100
-"""Jobs with folders of their own, beside those that have something running."""
 ENDS_KEPT = 1000
 """Ends of units kept in memory; those of older ones are read from their folders again."""
 PURGE_RETRY_SECONDS = 60.0
@@ -93,6 +88,8 @@ class _Tracked:
     """A unit that is alive, or about to be.
 
     Attributes:
+        plan: What it was started with, or asked for since.
+        changes_offset: How far its ``changes.jsonl`` was read.
         busy: Something else sees to it (its start, its burial), so a tick leaves it alone.
         end_since: When it was told to exit at once.
     """
@@ -101,6 +98,8 @@ class _Tracked:
     accelerators: tuple[str, ...]
     offset: int
     step: int = 0
+    plan: str = ""
+    changes_offset: int = 0
     busy: bool = False
     told_started: bool = False
     told_rendezvous: bool = False
@@ -184,6 +183,9 @@ class Units:
             # The folder may be gone, or the disk full: then the lines are told again.
             with contextlib.suppress(OSError):
                 ControlFolder(self.folder, key).remember_reported(progress.offset)
+        for key, changes in batch.plans:
+            with contextlib.suppress(OSError):
+                ControlFolder(self.folder, key).remember_changes_told(changes.offset)
         if batch.exits:
             self._spawn(self._clear_old())
 
@@ -262,7 +264,8 @@ class Units:
             if key in self._ends:
                 self._outbox.exited(key, self._ends[key])
                 continue
-            unit = _Tracked(folder, slots, folder.reported_offset())
+            unit = _Tracked(folder, slots, folder.reported_offset(), plan=folder.plan())
+            unit.changes_offset = folder.changes_told()
             unit.end_since = time.monotonic() if folder.end_requested else None
             self._tracked[key] = unit
         supervised = {
@@ -292,6 +295,11 @@ class Units:
             case desired.RequestStop(key):
                 _log.info("unit_stop_requested", unit=str(key))
                 self._tracked[key].folder.request_stop()
+            case desired.AskForPlan(key, plan):
+                with contextlib.suppress(OSError):  # a full disk: asked again on the next tick
+                    self._tracked[key].folder.ask_for_plan(plan)
+                    self._tracked[key].plan = plan
+                    _log.info("plan_asked_for", unit=str(key), plan=plan)
             case desired.EndUnit(key):
                 _log.info("unit_end_requested", unit=str(key))
                 unit_ = self._tracked[key]
@@ -334,7 +342,7 @@ class Units:
             self._answer(key, UnitEnd(Outcome.FAILED, reason=reason))
             return
         _log.info("unit_starting", unit=str(key), accelerators=unit.accelerators)
-        self._tracked[key] = _Tracked(folder, unit.accelerators, 0, busy=True)
+        self._tracked[key] = _Tracked(folder, unit.accelerators, 0, plan=launch.plan, busy=True)
         self._spawn(self._bring_up(key, spec))
 
     async def _bring_up(self, key: UnitKey, spec: dict[str, object]) -> None:
@@ -461,6 +469,16 @@ class Units:
                 self._outbox.progress(key, lines, offset)
                 self._changed()
             lines, offset = unit.folder.progress_since(offset)
+        if key.unit == 0:
+            self._read_changes(key, unit)
+
+    def _read_changes(self, key: UnitKey, unit: _Tracked) -> None:
+        """What became of the plans that were asked for; rank 0 says so."""
+        changes, offset = unit.folder.changes_since(unit.changes_offset)
+        if offset != unit.changes_offset:
+            unit.changes_offset = offset
+            self._outbox.plans(key, changes, offset)
+            self._changed()
 
     async def _bury(self, key: UnitKey, unit: _Tracked, seen: Observation) -> None:
         """The supervisor is dead. What it left behind must go before its accelerators are free."""
@@ -552,26 +570,6 @@ class Units:
             _log.error("task_failed", error=repr(task.exception()))
 
 
-def clear_old_folders(units: Path, busy: set[str]) -> None:
-    """Removes control folders of old attempts and jobs, so that the disk they take is bounded.
-
-    Args:
-        units: The folder of all units.
-        busy: Jobs of which something runs, or has not been told: only their old attempts go.
-    """
-    jobs = sorted(units.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    idle = [path for path in jobs if path.name not in busy]
-    for path in idle[JOBS_KEPT:]:
-        shutil.rmtree(path, ignore_errors=True)
-    for path in jobs:
-        attempts = sorted(
-            (p for p in path.glob("*") if p.name.isdigit()), key=lambda p: int(p.name)
-        )
-        for old in attempts[:-ATTEMPTS_KEPT]:
-            if not any(not (unit / "verdict.json").exists() for unit in old.iterdir()):
-                shutil.rmtree(old, ignore_errors=True)
-
-
 async def _in_thread(work: Callable[[Path, int], object], folder: Path, session: int) -> None:
     await asyncio.to_thread(work, folder, session)
 
@@ -579,6 +577,7 @@ async def _in_thread(work: Callable[[Path, int], object], folder: Path, session:
 def _local(unit: _Tracked) -> LocalUnit:
     return LocalUnit(
         accelerators=unit.accelerators,
+        plan=unit.plan,
         stop_requested=unit.folder.stop_requested,
         end_requested=unit.end_since is not None,
     )

@@ -16,8 +16,9 @@ class Run:
         uid: The job.
         attempt: Its attempt.
         placement: Where it runs.
-        begins_at: When its first step begins: start-up is over.
-        first_step: Steps done when it began.
+        begins_at: When its next step begins: start-up, or a change of plan, is over.
+        first_step: Steps done by then.
+        saved_step: Checkpoint that it was started from.
         step_seconds: Time of one step on this placement.
         last_step: Step at which it ends by itself.
         fails: Whether it fails there instead of finishing.
@@ -28,6 +29,7 @@ class Run:
     placement: Placement
     begins_at: Instant
     first_step: int
+    saved_step: int
     step_seconds: float
     last_step: int
     fails: bool = False

@@ -70,6 +70,7 @@ class Costs(_Strict):
 
     startSeconds: float = 20.0  # noqa: N815
     checkpointSeconds: float = 5.0  # noqa: N815
+    planChangeSeconds: float = Field(1.5, ge=0)  # noqa: N815
     scalingExponent: float = Field(0.9, gt=0, le=1)  # noqa: N815
     checkpointEverySteps: PositiveInt = 100  # noqa: N815
     progressSeconds: PositiveFloat = 60.0  # noqa: N815

@@ -19,6 +19,7 @@ from controlplane.domain.event import (
     JobSubmitted,
     NodeLost,
     NodeRegistered,
+    PlanChanged,
     QueueChanged,
     RendezvousBound,
     UnitExited,
@@ -69,6 +70,7 @@ class VirtualCluster:
         self._away: dict[NodeId, list[tuple[Instant, Instant]]] = {}
         self._runs: dict[JobUid, Run] = {}
         self._told: dict[tuple[JobUid, Attempt], Intent] = {}
+        self._asked: dict[tuple[JobUid, Attempt], Instant] = {}
         self._checkpoints: dict[JobUid, int] = {}
         self._schedule_all(horizon)
 
@@ -108,6 +110,7 @@ class VirtualCluster:
             if attempt is None:
                 continue
             key = (record.uid, attempt.number)
+            self._change_plan(record, attempt)
             told = self._told.get(key)
             if told is attempt.intent:
                 continue
@@ -146,6 +149,7 @@ class VirtualCluster:
             placement=attempt.placement,
             begins_at=after(now, seconds(costs.startSeconds)),
             first_step=first,
+            saved_step=first,
             step_seconds=step_seconds(
                 arrival.step_seconds, attempt.placement.accelerator_count, costs
             ),
@@ -153,6 +157,11 @@ class VirtualCluster:
             fails=bool(fails),
         )
         self._runs[record.uid] = run
+        self._go_on(run)
+
+    def _go_on(self, run: Run) -> None:
+        """All that is to come of a run."""
+        costs = self._scenario.costs
         self._schedule_progress(run)
         ends_at = after(run.reaches(run.last_step), seconds(costs.checkpointSeconds))
         if run.fails:
@@ -172,7 +181,7 @@ class VirtualCluster:
 
     def _progress(self, run: Run, step: int) -> JobProgressed:
         every = self._scenario.costs.checkpointEverySteps
-        saved = max(run.first_step, step // every * every)
+        saved = max(run.saved_step, step // every * every)
         if step == run.last_step and not run.fails:
             saved = step
         progress = Progress(step, saved, 1.0 / (1.0 + step), run.step_seconds)
@@ -195,8 +204,39 @@ class VirtualCluster:
             self._exits(run, gone, Outcome.STOPPED, step)
         else:
             every = self._scenario.costs.checkpointEverySteps
-            self._checkpoints[record.uid] = max(run.first_step, step // every * every)
+            self._checkpoints[record.uid] = max(run.saved_step, step // every * every)
             self._exits(run, after(now, _DELAY), Outcome.LOST, step)
+
+    def _change_plan(self, record: JobRecord, attempt: AttemptRecord) -> None:
+        """The ranks go over to the plan that they are asked for, and stand still meanwhile."""
+        change, key = attempt.plan_change, (record.uid, attempt.number)
+        if change is None or self._asked.get(key) == change.ordered_at:
+            return
+        self._asked[key] = change.ordered_at
+        run, now = self._runs[record.uid], self._clock.now()
+        pause = self._scenario.costs.planChangeSeconds
+        step = run.steps_at(now)
+        if run.attempt != attempt.number or step >= run.last_step:
+            return
+        run = replace(
+            run,
+            placement=attempt.placement,
+            begins_at=after(now, seconds(pause)),
+            first_step=step,
+        )
+        self._runs[record.uid] = run
+        told = PlanChanged(
+            *key,
+            str(change.before),
+            str(attempt.placement.plan),
+            step,
+            pause,
+            (("moments", pause),),
+            run.placement.units[0].node,
+        )
+        self._push(after(now, seconds(pause)), told)
+        # What was to come before the pause comes after it.
+        self._go_on(run)
 
     def _exits(
         self, run: Run, at: Instant, outcome: Outcome, step: int, reason: Reason | None = None
@@ -210,7 +250,8 @@ class VirtualCluster:
         if isinstance(event, JobProgressed):
             run = self._runs.get(event.uid)
             known = run is not None and run.attempt == event.attempt
-            if known and run is not None and event.progress.step > run.last_step:
+            step = event.progress.step
+            if run is not None and known and (step > run.last_step or self._is_early(run, step)):
                 return False
             saved = self._checkpoints.get(event.uid, 0)
             self._checkpoints[event.uid] = max(saved, event.progress.checkpoint_step)
@@ -220,12 +261,19 @@ class VirtualCluster:
             if run is None or run.attempt != event.attempt:
                 return not self._is_away(event.node)
             finished = event.exit.outcome in (Outcome.SUCCEEDED, Outcome.FAILED)
-            cut_short = run.last_step < event.exit.step
+            saves = self._scenario.costs.checkpointSeconds
+            cut_short = run.last_step < event.exit.step or self._is_early(
+                run, event.exit.step, saves
+            )
             return not (finished and cut_short) and not self._is_away(event.node)
         if isinstance(event, UnitStarted | RendezvousBound):
             run = self._runs.get(event.uid)
             return run is not None and run.attempt == event.attempt
         return True
+
+    def _is_early(self, run: Run, step: int, more_seconds: float = 0.0) -> bool:
+        """Whether the step is not done yet, because the run stood still meanwhile."""
+        return self._clock.now() < after(run.reaches(step), seconds(more_seconds))
 
     def _node_of(self, uid: JobUid, unit: int) -> NodeId:
         return self._runs[uid].placement.units[unit].node

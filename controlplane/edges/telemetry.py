@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from controlplane.domain.action import EndAttempt, StartAttempt, StopAttempt
+from controlplane.domain.action import ChangePlan, EndAttempt, StartAttempt, StopAttempt
 from controlplane.domain.clock import SECOND, Instant
 from controlplane.domain.event import JobSubmitted
 from controlplane.domain.ids import JobUid
@@ -32,6 +32,7 @@ from controlplane.engine.state import ClusterState
 _WAIT_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
 _CYCLE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _CHANGE_SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+_STOOD_STILL_SECONDS = (0.1, 0.25, 0.5, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600)
 _CALL_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
 
 log = structlog.get_logger(__name__)
@@ -187,6 +188,13 @@ class Telemetry:
             buckets=_CHANGE_SECONDS,
             registry=registry,
         )
+        self._stood_still = Histogram(
+            "headrace_switch_stood_still_seconds",
+            "How long jobs did not train for a change of plan or place, by how it was made.",
+            ("kind",),
+            buckets=_STOOD_STILL_SECONDS,
+            registry=registry,
+        )
         self._events = CounterMetric(
             "headrace_events_appended", "Events in the log by kind.", ("kind",), registry=registry
         )
@@ -267,6 +275,8 @@ class Telemetry:
                 self._evicted.labels(code).inc()
                 if isinstance(action, StopAttempt):
                     self._stops[action.uid] = (decided.at, code)
+            elif isinstance(action, ChangePlan):
+                self._reconfigurations.labels(action.reason.code.value).inc()
             elif isinstance(action, StartAttempt) and action.uid in self._stops:
                 self._reconfigurations.labels(self._stops[action.uid][1]).inc()
         for reason in told.values():
@@ -287,6 +297,13 @@ class Telemetry:
             if before is not None and before.stage not in FINISHED and first and after.finished_at:
                 ran = max(0, after.finished_at - first) / SECOND
                 self._execution.labels(after.stage.value).observe(ran)
+        if before is not None and after.switches and after.switches != before.switches:
+            # A record changes its switches by one at a time, but a batch may fold several.
+            known = set(before.switches)
+            for switch in after.switches:
+                if switch not in known:
+                    kind = switch.kind.value.lower()
+                    self._stood_still.labels(kind).observe(switch.stood_still_seconds)
         attempt = after.attempt
         stopped = self._stops.get(after.uid)
         if stopped is not None and attempt is not None and attempt.running_at is not None:

@@ -173,10 +173,15 @@ class ControlFolder:
             sys.stderr.write(f"progress of step {step} could not be told: {error}\n")
 
     def changed(self, change: Mapping[str, Any]) -> None:
-        """Append one line about a change of plan on the way."""
-        if self.path is not None:
+        """Append one line about a plan that was asked for: what it cost, or why it cannot be."""
+        if self.path is None:
+            return
+        try:
             with (self.path / "changes.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(change) + "\n")
+        except OSError as error:
+            # Whoever asked hears nothing and restarts the ranks, which is no reason to lose work.
+            sys.stderr.write(f"a change of plan could not be told: {error}\n")
 
     def exit(self, outcome: str, *, step: int = 0, reason: str = "", message: str = "") -> int:
         """Say how it ended; returns the exit status."""
@@ -207,10 +212,14 @@ class Chronicle:
             pass
 
 
-def seconds_since_start() -> float:
-    """Seconds since this process was started, the interpreter's own start included."""
+def seconds_since_start(process: int | str = "self") -> float:
+    """Seconds since a process was started, the interpreter's own start included.
+
+    Args:
+        process: Its pid; this one if left out.
+    """
     try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started
     except (OSError, AttributeError, IndexError, ValueError):

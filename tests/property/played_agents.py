@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from controlplane.domain.event import (
     Event,
     NodeRegistered,
+    PlanChanged,
+    PlanRefused,
     RendezvousBound,
     UnitExited,
     UnitStarted,
@@ -32,6 +34,9 @@ class PlayedAgent:
     intents: dict[Key, Intent] = field(default_factory=dict)
     ended: dict[Key, UnitExit] = field(default_factory=dict)
     highest: dict[JobUid, Attempt] = field(default_factory=dict)
+    plans: dict[Key, str] = field(default_factory=dict)
+    asked: dict[Key, str] = field(default_factory=dict)
+    ranks_answer: str = "yes"
     purged: list[JobUid] = field(default_factory=list)
     reachable: bool = True
 
@@ -50,7 +55,7 @@ class PlayedAgent:
         key = (launch.uid, launch.attempt, unit.index)
         if key in self.running:
             self.intents[key] = launch.intent
-            return []
+            return self._asked_for_plan(key, launch)
         if key in self.ended:
             return [UnitExited(key[0], key[1], self.ended[key], self.node.id)]
         if launch.intent is not Intent.RUN:
@@ -59,7 +64,21 @@ class PlayedAgent:
             return [self._exit(key, Outcome.FAILED, ReasonCode.FENCED)]
         if unit.index and not launch.rendezvous:
             return []
+        self.plans[key] = self.asked[key] = str(launch.plan)
         return self._start(key, unit)
+
+    def _asked_for_plan(self, key: Key, launch: Launch) -> list[Event]:
+        """Unit 0's ranks are asked once for each plan, and say yes, no or nothing."""
+        before, plan = self.plans[key], str(launch.plan)
+        if key[2] or launch.intent is not Intent.RUN or self.asked[key] == plan:
+            return []
+        self.asked[key] = plan
+        if self.ranks_answer == "yes":
+            self.plans[key] = plan
+            return [PlanChanged(key[0], key[1], before, plan, 1, 0.5, (), self.node.id)]
+        if self.ranks_answer == "no":
+            return [PlanRefused(key[0], key[1], plan, "as played", self.node.id)]
+        return []
 
     def _start(self, key: Key, unit: LaunchUnit) -> list[Event]:
         in_use = {slot: who for who, slots in self.running.items() for slot in slots}

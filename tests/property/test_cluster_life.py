@@ -59,6 +59,10 @@ FAILURES = st.sampled_from(
 )
 
 
+PLANS = st.permutations(["dp2", "tp2", "pp2.1f1b-ga4", "dp2-ga3"]).map(lambda plans: plans[:3])
+"""Plans for two accelerators; the first one is taken, so another order is another plan."""
+
+
 @st.composite
 def job_specs(draw: st.DrawFn) -> JobBuilder:
     job = a_job()
@@ -68,6 +72,8 @@ def job_specs(draw: st.DrawFn) -> JobBuilder:
     else:
         maximum = minimum + draw(st.integers(0, 6))
         job = job.wanting(minimum, maximum).with_batch(draw(st.sampled_from([0, 12, 60])))
+        if minimum <= 2 <= maximum and draw(st.booleans()):
+            job = job.with_batch(12).under(*draw(PLANS))
     if draw(st.integers(0, 3)) == 0:
         job = job.of_type(draw(st.sampled_from(KINDS)))
     if draw(st.integers(0, 3)) == 0:
@@ -136,6 +142,18 @@ class ClusterLife(RuleBasedStateMachine):
             new = _spec_of(spec) | kind
             changed = JobBuilder(known)._spec(**new).generation(known.generation + 1)
             self.world.tell(JobUpdated(changed.job))
+
+    @rule(data=st.data(), plans=PLANS)
+    def someone_changes_plans(self, data: st.DataObject, plans: list[str]) -> None:
+        named = [uid for uid, record in self.world.state.jobs.items() if record.job.spec.plans]
+        if named:
+            known = JobBuilder(self.world.state.jobs[data.draw(st.sampled_from(named))].job)
+            others = known.under(*plans).generation(known.job.generation + 1)
+            self.world.tell(JobUpdated(others.job))
+
+    @rule(data=st.data(), answer=st.sampled_from(["yes", "yes", "no", "nothing"]))
+    def ranks_take_up_plans_or_not(self, data: st.DataObject, answer: str) -> None:
+        data.draw(st.sampled_from(self.agents)).ranks_answer = answer
 
     @rule(data=st.data())
     def someone_suspends_or_resumes(self, data: st.DataObject) -> None:

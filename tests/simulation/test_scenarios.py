@@ -19,6 +19,7 @@ from controlplane.domain.policy import Decision, PolicySettings
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.engine.state import ClusterState
+from headrace.api.plan import ExecutionPlan
 from simulator.run import Result, simulate
 from simulator.scenario import Faults, JobGroup, NodeGroup, Scenario, ScenarioFile, build
 
@@ -187,3 +188,37 @@ def test_a_broken_policy_disturbs_no_running_job() -> None:
     assert any(r.finished_at is not None and r.finished_at > seconds(300) for r in running)
     waiting = [r for r in result.jobs.values() if r.stage is Stage.QUEUED]
     assert all(r.reason and r.reason.code is ReasonCode.POLICY_REFUSED for r in waiting)
+
+
+def test_plans_change_in_memory_on_the_way_and_nothing_is_lost() -> None:
+    """A policy that gives the one job another plan every ten minutes, where it is."""
+
+    def restless(snapshot: ClusterSnapshot) -> Decision:
+        decision = BASELINES["equal-share"](snapshot)
+        targets = dict(decision.targets)
+        for uid, record in snapshot.jobs.items():
+            if uid in targets and record.attempt is not None:
+                turn = snapshot.at // (HOUR // 6) % 2 + 1
+                plan = ExecutionPlan(record.attempt.placement.accelerator_count, turn)
+                targets[uid] = replace(targets[uid], plan=plan)
+        return Decision(targets, decision.reasons)
+
+    described = ScenarioFile(
+        nodes=[NodeGroup(count=1, accelerators=2)],
+        jobs=[JobGroup(name="one", minimum=2, maximum=2, globalBatchSize=8, steps=5000)],
+    )
+    scenario = build(described, 1)
+    result = simulate(
+        scenario,
+        policy="restless",
+        horizon=seconds(24 * 3600),
+        policies={"restless": restless},
+    )
+    (record,) = result.jobs.values()
+    assert result.refused == ()
+    assert (record.stage, record.progress.step, record.attempts_made) == (Stage.SUCCEEDED, 5000, 1)
+    assert record.reconfigurations == len(record.switches) > 3
+    assert {switch.stood_still_seconds for switch in record.switches} == {1.5}
+    assert [switch.step for switch in record.switches] == sorted(
+        {switch.step for switch in record.switches}
+    )

@@ -84,13 +84,17 @@ def test_the_plan_changes_while_the_ranks_stay(
 
 def test_a_plan_that_cannot_be_is_refused_and_training_goes_on(agent: Agent, store: Path) -> None:
     run = agent.start(a_manifest(store, steps=ENDLESS), 2).reaches(3)
-    for plan, sentence in [
+    wishes = [
         ("dp4", "plan dp4 is for 4 ranks, but there are 2"),
         ("dp2-ga5", "plan dp2-ga5: "),
         ("fast", "wanted a plan such as"),
-    ]:
+    ]
+    for plan, sentence in wishes:
         run.ask_for(plan)
         until(lambda said=sentence: said in run.units[0].output, lambda: run.units[0].output)  # type: ignore[misc]
     run.reaches(max(run.losses()) + 2).stop()
     assert {outcome for outcome, _ in run.outcomes()} == {"Stopped"}
-    assert run.changes() == []
+    told = run.changes()
+    assert [line["to"] for line in told] == [plan for plan, _ in wishes]
+    for line, (_, sentence) in zip(told, wishes, strict=True):
+        assert line["refused"].startswith(sentence)

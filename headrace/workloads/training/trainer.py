@@ -152,6 +152,7 @@ class Wish:
         except ValueError as error:
             # Training goes on as it was: a wish is no reason to lose work.
             given.chronicle.say(f"no change of plan: {error}")
+            given.control.changed({"to": text, "refused": str(error)})
             return None
         return plan
 

@@ -32,6 +32,26 @@ def leave(outcome: str, step: int, code: int = 0, reason: str = "", message: str
     sys.exit(code)
 
 
+class Plan:
+    """The plan in force; goes over to another one as soon as it is asked for."""
+
+    def __init__(self, launched: str) -> None:
+        self.now = self.seen = launched
+
+    def look(self, step: int) -> None:
+        wanted = (FOLDER / "plan").read_text() if (FOLDER / "plan").exists() else self.seen
+        if wanted == self.seen:
+            return
+        self.seen = wanted
+        line: dict[str, object] = {"to": wanted, "refused": "too many"}
+        if wanted != "dp9":
+            seconds = {"build": 0.1, "stood_still": 0.5}
+            line = {"from": self.now, "to": wanted, "step": step, "seconds": seconds}
+            self.now = wanted
+        with (FOLDER / "changes.jsonl").open("a") as changes:
+            changes.write(json.dumps(line) + "\n")
+
+
 def main() -> None:
     launch = json.loads((FOLDER / "launch.json").read_text())
     wishes = launch["manifest"]["spec"]["command"]["program"]
@@ -65,10 +85,11 @@ def main() -> None:
         socket.create_connection((host, int(port)), 10).close()
     steps = int(launch["manifest"]["spec"].get("training", {}).get("steps", 1_000_000))
     pause = threading.Event()
-    step = 0
+    step, plan = 0, Plan(launch["plan"])
     while step < steps:
         if (FOLDER / "stop").exists():
             leave("Stopped", step)
+        plan.look(step)
         step += 1
         if launch["unit"] == 0:
             line = {

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agent import desired
 from agent.desired import (
+    AskForPlan,
     Assignment,
     Command,
     EndUnit,
@@ -45,7 +46,7 @@ def ordered(
     )
 
 
-def running(**flags: bool) -> Local:
+def running(**flags: Any) -> Local:
     return Local(running={KEY: LocalUnit(("a",), **flags)}, accelerators=HEALTHY)
 
 
@@ -275,3 +276,26 @@ def test_carrying_it_out_leaves_nothing_to_do(
                 pending.add(key)
     after = replace(local, running=running_, ends_pending=frozenset(pending))
     assert desired.commands(assignment, after, replace(memory, started=frozenset(started))) == ()
+
+
+@pytest.mark.parametrize(
+    ("unit", "local", "asked"),
+    [
+        (0, {"plan": "dp2"}, True),
+        (0, {"plan": "tp2"}, False),
+        (1, {"plan": "dp2"}, False),
+        (0, {"plan": "dp2", "stop_requested": True}, False),
+        (0, {"plan": "dp2", "end_requested": True}, False),
+    ],
+)
+def test_unit_0_is_asked_for_a_plan_that_it_was_not_given(
+    unit: int, local: dict[str, Any], asked: bool
+) -> None:
+    key = UnitKey("job", 2, unit)
+    there = Local(running={key: LocalUnit(("a",), **local)}, accelerators=HEALTHY)
+    memory = Memory(started={key})
+    wanted = launch(units=(WantedUnit(unit, ("a",)),), plan="tp2")
+    found = ordered(wanted, local=there, memory=memory)
+    assert found == ((AskForPlan(key, "tp2"),) if asked else ())
+    found = ordered(replace(wanted, intent=Intent.STOP), local=there, memory=memory)
+    assert not any(isinstance(command, AskForPlan) for command in found)

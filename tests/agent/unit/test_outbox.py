@@ -2,7 +2,7 @@
 
 import itertools
 
-from agent.control_folder import StepLine
+from agent.control_folder import ChangeLine, StepLine
 from agent.desired import UnitEnd, UnitKey
 from agent.outbox import MOST_LOSSES, Batch, Outbox
 from controlplane.domain.record import Outcome
@@ -48,6 +48,19 @@ def test_what_came_meanwhile_stays() -> None:
     box.acknowledged(sent)
     assert losses(box.batch()) == [3]
     assert box.batch().health == (("a", "ECC"),)
+
+
+def test_what_became_of_plans_is_urgent_and_comes_in_order() -> None:
+    box = Outbox()
+    box.plans(KEY, [ChangeLine("dp2", "tp2", 7)], 10)
+    assert box.urgent
+    sent = box.batch()
+    box.plans(KEY, [ChangeLine("", "dp9", refused="no")], 20)
+    box.acknowledged(sent)
+    ((_, pending),) = box.batch().plans
+    assert ([line.after for line in pending.lines], pending.offset) == (["dp9"], 20)
+    box.acknowledged(box.batch())
+    assert box.empty
 
 
 def test_progress_alone_is_not_urgent() -> None:

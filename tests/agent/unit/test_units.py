@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from agent.control_folder import claim, process_json
+from agent.control_folder import claim, clear_old_folders, process_json
 from agent.desired import Assignment, UnitKey, WantedLaunch, WantedUnit
 from agent.journal import Journal
 from agent.launching import LaunchSettings
 from agent.outbox import Outbox
 from agent.ray_bridge import RayAnswerError
-from agent.units import Units, UnitSettings, clear_old_folders
+from agent.units import Units, UnitSettings
 from controlplane.domain.ids import AcceleratorId
 from controlplane.domain.node import Accelerator
 from controlplane.domain.reason import ReasonCode
@@ -163,6 +163,43 @@ def test_a_unit_starts_and_succeeds(world: World) -> None:
         await ticking(units, "it ends", world.outcome)
         assert world.outcome() == (Outcome.SUCCEEDED, None)
         await ticking(units, "its actor goes", lambda: not world.ray.actors)
+        await units.close(end_units=False)
+
+    played(story)
+
+
+def test_ranks_are_asked_for_a_plan_and_their_answer_is_told_until_it_is_durable(
+    world: World,
+) -> None:
+    async def story() -> None:
+        units = world.units()
+        units.obey(Assignment(1, 1, (launch(plan="dp1"),)))
+        await ticking(units, "it trains", lambda: world.outbox.batch().progress)
+        assert not (world.root / "units/job/1/0/plan").exists()
+        units.obey(Assignment(1, 2, (launch(plan="dp1-ga2"),)))
+        await ticking(units, "it went over", lambda: world.outbox.batch().plans)
+        await units.close(end_units=False)
+        # Another agent takes over before the answer was acknowledged.
+        world.outbox = Outbox()
+        units = world.units()
+        units.obey(Assignment(1, 3, (launch(plan="dp1-ga2"),)))
+        batch = world.outbox.batch()
+        (((key, told),)) = batch.plans
+        (line,) = told.lines
+        assert (key, line.before, line.after) == (KEY, "dp1", "dp1-ga2")
+        assert (line.stood_still_seconds, line.phases) == (0.5, (("build", 0.1),))
+        units.acknowledged(batch)
+        assert not world.outbox.batch().plans
+        await units.close(end_units=False)
+        world.outbox = Outbox()
+        units = world.units()
+        units.obey(Assignment(1, 4, (launch(plan="dp9"),)))
+        await ticking(units, "it says no", lambda: world.outbox.batch().plans)
+        (((_, told),)) = world.outbox.batch().plans
+        assert [(line.after, line.refused) for line in told.lines] == [("dp9", "too many")]
+        units.obey(Assignment(1, 5, (launch(plan="dp9", intent=Intent.END),)))
+        await ticking(units, "it ends", world.outcome)
+        assert len((world.root / "units/job/1/0/starts").read_text().split()) == 1
         await units.close(end_units=False)
 
     played(story)

@@ -1,0 +1,43 @@
+"""What ranks wrote about plans that they were asked for, read line by line."""
+
+import json
+from pathlib import Path
+
+from agent.control_folder import ChangeLine, ControlFolder
+from agent.desired import UnitKey
+
+
+def test_lines_that_say_nothing_usable_are_passed_over(tmp_path: Path) -> None:
+    folder = ControlFolder(tmp_path, UnitKey("job", 1, 0))
+    folder.prepare({"plan": "dp2"})
+    assert folder.changes_since(0) == ([], 0)
+    good = {"from": "dp2", "to": "tp2", "step": 7, "seconds": {"build": 0.25, "stood_still": 0.5}}
+    whole = [
+        "no json",
+        json.dumps(good | {"seconds": {"stood_still": -1}}),
+        json.dumps(good | {"seconds": {"build": 0.25}}),
+        json.dumps({"seconds": {"stood_still": float("nan")}} | {"from": "a", "to": "b"}),
+        json.dumps([good]),
+        json.dumps(good),
+        json.dumps({"to": "dp9", "refused": "too many"}),
+    ]
+    text = "\n".join(whole) + "\n"
+    (folder.path / "changes.jsonl").write_text(text + '{"from": "dp2", "to"')
+    lines, offset = folder.changes_since(0)
+    assert lines == [
+        ChangeLine("dp2", "tp2", 7, 0.5, (("build", 0.25),)),
+        ChangeLine("", "dp9", refused="too many"),
+    ]
+    assert offset == len(text)
+    assert folder.changes_since(offset) == ([], offset)
+    folder.remember_changes_told(offset)
+    assert (folder.changes_told(), folder.reported_offset()) == (offset, 0)
+
+
+def test_the_plan_is_the_one_asked_for_last_or_that_of_the_launch(tmp_path: Path) -> None:
+    folder = ControlFolder(tmp_path, UnitKey("job", 1, 0))
+    assert folder.plan() == ""
+    folder.prepare({"plan": "dp2"})
+    assert folder.plan() == "dp2"
+    folder.ask_for_plan("tp2")
+    assert folder.plan() == "tp2"
