@@ -68,10 +68,10 @@ HOST_BYTES_PER_RANK = 4 * GIB
 PINNED_PER_BYTE = 1.35
 """Pinned memory is given out in powers of two."""
 
-REDUCES_EVERY_MICRO_BATCH = False
+REDUCES_EVERY_MICRO_BATCH = True
 """Whether ZeRO-2 and 3 reduce the gradients of each micro-batch; else they add them up whole."""
 
-STORES_PIPELINE_OUTPUTS = True
+STORES_PIPELINE_OUTPUTS = False
 """Whether the last stage holds the logits of all micro-batches to the end of the step."""
 
 # -------------------------------------------------------------------------------------------------

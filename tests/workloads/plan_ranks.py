@@ -28,7 +28,8 @@ from headrace.workloads.training.world import World
 GLOBAL_BATCH = 16
 SEED = 7
 SHAPES = {
-    "gpt2": resized(PRESETS["gpt2-tiny"], layers=4, hidden=32, sequence_length=32),
+    # Sizes that ranks and stages do not divide evenly.
+    "gpt2": resized(PRESETS["gpt2-tiny"], layers=5, hidden=40, vocabulary=259, sequence_length=32),
     "llama": resized(PRESETS["llama-tiny"], hidden=32, sequence_length=32),
     "bert": resized(PRESETS["bert-tiny"], hidden=32, sequence_length=32),
     "roberta": resized(PRESETS["roberta-tiny"], hidden=32, sequence_length=32),
@@ -70,7 +71,7 @@ class Training:
             if model.is_member:
                 inputs, targets = self._samples.batch(model.mine(self._order.of_step(step)))
                 loss = model.gradients(inputs, targets)
-            found += self.world.added([loss])
+            found += self.world.summed([loss]).tolist()
             if model.is_member:
                 model.update(self._schedule.rate(step))
         return found

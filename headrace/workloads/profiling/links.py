@@ -51,7 +51,7 @@ def _seconds(world: World, transfer: Callable[[], object]) -> float:
     times = []
     for _ in range(1 + _REPEATS):
         _settle(world)
-        world.added([0.0])
+        world.summed([0.0]).tolist()
         began = time.perf_counter()
         transfer()
         _settle(world)

@@ -71,7 +71,7 @@ class Measuring:
         def step(is_enough: bool = False) -> tuple[float, bool]:
             began = time.perf_counter()
             loss = model.gradients(inputs, targets) if model.is_member else torch.zeros(())
-            _, enough = world.added([loss.to(world.device), is_enough])
+            _, enough = world.summed([loss.to(world.device), is_enough]).tolist()
             if model.is_member:
                 model.update(_RATE)
             return time.perf_counter() - began, enough > 0
@@ -156,7 +156,7 @@ def _transfers(model: PlannedModel) -> float:
 
     up = seconds(lambda it: there[: it.numel()].copy_(it.reshape(-1), non_blocking=True))
     down = seconds(lambda it: here[: it.numel()].copy_(there[: it.numel()], non_blocking=True))
-    return up * _passes(plan) + down
+    return up * _passes(plan) + down * plan.accumulation_steps
 
 
 def _passes(plan: ExecutionPlan) -> int:

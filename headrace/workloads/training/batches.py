@@ -11,8 +11,10 @@ Batch: TypeAlias = Any
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with all its tensors on a device."""
-    return _mapped(batch, lambda tensor: tensor.to(device))
+    """The batch with all its tensors on a device, or on their way to a GPU."""
+    if device.type == "cpu":
+        return batch
+    return _mapped(batch, lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
 
 
 def micro_batches(batch: Batch, count: int) -> list[Batch]:

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 from collections.abc import Iterator
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +34,7 @@ from headrace.workloads.training.sharding import (
     is_fully_sharded,
     local,
     local_gradient,
+    loss_in_parts,
     materialise,
     named,
     settle,
@@ -52,6 +54,14 @@ _SCHEDULES = {
     PipelineSchedule.INTERLEAVED: ScheduleInterleaved1F1B,
     PipelineSchedule.ZERO_BUBBLE: ScheduleZBVZeroBubble,
 }
+
+
+_NO_OUTPUTS = (
+    {"return_outputs": False}
+    if "return_outputs" in signature(ScheduleGPipe.step).parameters
+    else {}
+)
+"""Nobody reads the logits of a step, and without this they are kept to its end."""
 
 
 class PlannedModel:
@@ -281,8 +291,7 @@ class PlannedModel:
 
     def retire(self) -> None:
         """Keep the state and let go of everything that computes with it."""
-        for parameter in (*self._real.values(), *self._work.values()):
-            parameter.grad = None
+        self._drop_gradients()
         self._runs, self._pipeline, self._optimiser = [], None, None
         gc.collect()  # torch's wrappers hold on to their buffers in cycles
 
@@ -324,15 +333,14 @@ class PlannedModel:
 
         Summed over all ranks, the shares are the mean loss of the global batch.
         """
-        for real in self._real.values():
-            real.grad = None
         with self.stopwatch.part(GRADIENTS):
             return self._gradients(inputs, targets)
 
     def _gradients(self, inputs: Batch, targets: Batch) -> Tensor:
         casts = self.parts[0].always_autocast or not is_fully_sharded(self.plan)
         mixed = self._precision == "bf16" and casts
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=mixed):
+        autocast = torch.autocast(self.world.device.type, torch.bfloat16, enabled=mixed)
+        with autocast, loss_in_parts(self.plan):
             if self._pipeline is not None:
                 loss = self._through_pipeline(inputs, targets)
             else:
@@ -354,10 +362,12 @@ class PlannedModel:
 
     @contextlib.contextmanager
     def _unsynchronised(self, run: nn.Module, *, last: bool) -> Iterator[None]:
-        """Gradients are exchanged with the last micro-batch only."""
+        """Replicas exchange gradients with the last micro-batch only; ZeRO-2 and 3 with each, or
+        every rank would keep whole gradients between them.
+        """
         if is_fully_sharded(self.plan):
             assert isinstance(run, FSDPModule)
-            run.set_requires_gradient_sync(last)
+            run.set_requires_gradient_sync(last or self.plan.zero_stage >= 2)
             yield
         elif isinstance(run, DistributedDataParallel) and not last:
             with run.no_sync():
@@ -368,10 +378,10 @@ class PlannedModel:
     def _through_pipeline(self, inputs: Batch, targets: Batch) -> Tensor:
         given = (inputs,) if any(stage.index == 0 for stage in self.stages) else ()
         if not any(stage.index == self.plan.stages - 1 for stage in self.stages):
-            self._pipeline.step(*given)
+            self._pipeline.step(*given, **_NO_OUTPUTS)
             return torch.zeros((), device=self.world.device)
         losses: list[Tensor] = []
-        self._pipeline.step(*given, target=targets, losses=losses)
+        self._pipeline.step(*given, target=targets, losses=losses, **_NO_OUTPUTS)
         return torch.stack([loss.detach() for loss in losses]).sum()
 
     def _tie(self) -> None:
@@ -383,7 +393,7 @@ class PlannedModel:
         dist.all_reduce(gradient, group=self._tied_group)
 
     def update(self, rate: float) -> None:
-        """One step of AdamW with the gradients that lie there."""
+        """One step of AdamW with the gradients that lie there; none lie there afterwards."""
         assert self._optimiser is not None
         if self.plan.zero_stage != 1:
             for name, work in self._work.items():
@@ -392,7 +402,12 @@ class PlannedModel:
             group["lr"] = rate
         with self.stopwatch.part(OPTIMIZER):
             self._optimiser.step()
+        self._drop_gradients()
         self.step += 1
+
+    def _drop_gradients(self) -> None:
+        for parameter in (*self._real.values(), *self._work.values()):
+            parameter.grad = None
 
     @torch.no_grad()
     def outputs(self, inputs: Tensor) -> Tensor:

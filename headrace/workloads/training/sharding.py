@@ -1,5 +1,6 @@
 """A part laid over the ranks of a plan by torch's own means: DTensor and FSDP2."""
 
+import contextlib
 from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -18,13 +19,15 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
+    PrepareModuleInput,
     RowwiseParallel,
+    loss_parallel,
     parallelize_module,
 )
 
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.training.families.language import LanguagePart
-from headrace.workloads.training.families.part import SPLIT_ROWS, Part
+from headrace.workloads.training.families.part import SPLIT_COLUMNS, SPLIT_ROWS, Part
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -70,16 +73,17 @@ def cut_of(part: Part, name: str) -> int | None:
         if owner.endswith(f".{layer}"):
             if way == SPLIT_ROWS:
                 return 0
-            return 1 if kind == "weight" else None
+            if way == SPLIT_COLUMNS:
+                return 1 if kind == "weight" else None
     return None
 
 
 def split_tensors(part: LanguagePart, mesh: "DeviceMesh") -> None:
-    """Divide the matrices of a part, still without memory, over the tensor-parallel ranks."""
-    ways: dict[str, ParallelStyle] = {
-        layer: ColwiseParallel() if way == SPLIT_ROWS else RowwiseParallel()
-        for layer, way in part.splits.items()
-    }
+    """Divide the matrices of a part, still without memory, over the tensor-parallel ranks.
+
+    Logits stay divided by vocabulary until the loss, which `loss_in_parts` must surround.
+    """
+    ways = {layer: _way(way) for layer, way in part.splits.items()}
     for block in part.units():
         parallelize_module(block, mesh, ways)
     if part.tokens is not None:
@@ -89,7 +93,23 @@ def split_tensors(part: LanguagePart, mesh: "DeviceMesh") -> None:
             _divide_table(part.tokens, mesh)
         part.unembed = _Unembedding(mesh)
     if part.head is not None:
-        parallelize_module(part, mesh, {"head": ColwiseParallel(output_layouts=Replicate())})
+        parallelize_module(part, mesh, {"head": ColwiseParallel(output_layouts=Shard(-1))})
+    part.cross_entropy = _CrossEntropy(mesh, part.vocabulary)
+
+
+def _way(way: str) -> ParallelStyle:
+    if way == SPLIT_ROWS:
+        return ColwiseParallel()
+    if way == SPLIT_COLUMNS:
+        return RowwiseParallel()
+    whole = Replicate()
+    return PrepareModuleInput(input_layouts=whole, desired_input_layouts=whole)
+
+
+def loss_in_parts(plan: ExecutionPlan) -> contextlib.AbstractContextManager[None]:
+    """What forward and backward must happen in where logits are divided by vocabulary."""
+    divided: contextlib.AbstractContextManager[None] = loss_parallel()
+    return divided if plan.tensor_parallel > 1 else contextlib.nullcontext()
 
 
 def _divide_table(table: nn.Embedding, mesh: "DeviceMesh") -> None:
@@ -106,17 +126,33 @@ def _divide_table(table: nn.Embedding, mesh: "DeviceMesh") -> None:
 
 
 class _Unembedding:
-    """Multiplies by a tied table whose rows are divided over ranks."""
+    """Multiplies by a tied table whose rows are divided over ranks; so are the logits."""
 
     def __init__(self, mesh: "DeviceMesh") -> None:
         self._mesh = mesh
 
     def __call__(self, x: Tensor, table: Tensor) -> Tensor:
         everywhere = DTensor.from_local(x, self._mesh, [Replicate()], run_check=False)
-        divided = F.linear(everywhere, table)
-        assert isinstance(divided, DTensor)
-        whole: Tensor = divided.redistribute(self._mesh, [Replicate()]).to_local()
-        return whole
+        return local(F.linear(everywhere, table))
+
+
+class _CrossEntropy:
+    """The loss of logits of which each rank has those of its part of the vocabulary."""
+
+    def __init__(self, mesh: "DeviceMesh", vocabulary: int) -> None:
+        self._mesh = mesh
+        self._vocabulary = vocabulary
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        divided = DTensor.from_local(
+            logits,
+            self._mesh,
+            [Shard(1)],
+            run_check=False,
+            shape=torch.Size((logits.shape[0], self._vocabulary)),
+            stride=(self._vocabulary, 1),
+        )
+        return local(F.cross_entropy(divided, targets, reduction="sum"))
 
 
 def shard_fully(
@@ -136,12 +172,14 @@ def shard_fully(
     # Pinned memory is what makes copies to a GPU fast; without one there is nothing to pin for.
     offload = CPUOffloadPolicy(pin_memory=on_gpu) if plan.offload else OffloadPolicy()
     for module in (*part.units(), part):
+        # What is outside of the blocks is needed again at once when the backward pass begins.
+        gathers_twice = plan.zero_stage == 3 and module is not part
         fully_shard(
             module,
             mesh=sharding,
             mp_policy=mixed,
             offload_policy=offload,
-            reshard_after_forward=plan.zero_stage == 3,
+            reshard_after_forward=gathers_twice,
         )
 
 

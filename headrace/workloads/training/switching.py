@@ -71,30 +71,44 @@ def _fill(model: PlannedModel, value: Callable[[str, Box], Tensor]) -> None:
     model.begin_at(0)
 
 
-@torch.no_grad()
 def switched(old: PlannedModel, plan: ExecutionPlan) -> tuple[PlannedModel, Breakdown]:
-    """The state of ``old`` under another plan. ``old`` is empty afterwards.
+    """The state of ``old`` under another plan of the same world. ``old`` is empty afterwards.
 
     All ranks of the world call it; a plan may use fewer of them.
     """
-    clock = [time.monotonic()]
+    began = time.monotonic()
     new = old.relaid(plan)
-    clock.append(time.monotonic())
-    old.retire()
-    before, held = old.boxes(), old.pieces()
-    exchange = _Exchange(old.world, before, held)
+    return new, carried(old, new, time.monotonic() - began)
+
+
+@torch.no_grad()
+def carried(old: PlannedModel | None, new: PlannedModel, build: float = 0.0) -> Breakdown:
+    """Move the state of the old models of some ranks of a world to the new models of all.
+
+    Args:
+        old: What this rank held; None for a newcomer. It may be of another world, whose process
+            group is gone. Empty afterwards.
+        new: What it shall hold, still without memory.
+        build: Seconds that making ``new`` took.
+    """
+    world = new.world
+    clock = [time.monotonic()]
+    if old is not None:
+        old.retire()
+    before = old.boxes() if old is not None else {}
+    exchange = _Exchange(world, before, old.pieces() if old is not None else {})
     exchange.run(new.boxes(), new.allocate())
     clock.append(time.monotonic())
     moments = new.equip()
     clock.append(time.monotonic())
     wanted = {name: box for name, box in new.boxes().items() if name in moments}
     exchange.run(wanted, moments)
-    steps = old.world.gathered(old.step if old.is_member else None)
+    steps = world.gathered(old.step if old is not None and old.is_member else None)
     new.begin_at(next(step for step in steps if step is not None))
-    if old.world.device.type == "cuda":
-        torch.cuda.synchronize(old.world.device)
+    if world.device.type == "cuda":
+        torch.cuda.synchronize(world.device)
     clock.append(time.monotonic())
-    return new, Breakdown(*(end - start for start, end in itertools.pairwise(clock)))
+    return Breakdown(build, *(end - start for start, end in itertools.pairwise(clock)))
 
 
 class _Exchange:

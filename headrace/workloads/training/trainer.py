@@ -1,7 +1,10 @@
 """The training loop of one rank."""
 
+import contextlib
+import gc
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from headrace.api.plan import ExecutionPlan
@@ -28,6 +31,7 @@ from headrace.workloads.training.switching import Breakdown, switched
 from headrace.workloads.training.world import World, lost_contact
 
 _PLAN_LIMIT_SECONDS = 60.0
+_COLLECT_STEPS = 50
 
 
 @dataclass(slots=True)
@@ -155,6 +159,20 @@ class Wish:
         return plan
 
 
+@contextlib.contextmanager
+def _collecting_by_hand() -> Iterator[None]:
+    """Without pauses of Python's collector at moments of its own, at which other ranks would wait.
+
+    As torchtitan does; a step makes hardly any garbage in cycles.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 class Trainer:
     """Trains from where the state stands to the last step, a stop, or a failure.
 
@@ -170,6 +188,7 @@ class Trainer:
         self._wish = Wish(given, model.blueprint)
         self._change: Change | None = None
         self._observer = Observer(given.world, given.control)
+        self._prepared: tuple[int, ExecutionPlan, tuple[Batch, Batch]] | None = None
         spec = given.spec
         self._order = SampleOrder(
             samples=given.samples.count,
@@ -186,7 +205,8 @@ class Trainer:
             RankGoneError: Another rank cannot be reached any more.
         """
         try:
-            return self._run()
+            with _collecting_by_hand():
+                return self._run()
         except RuntimeError as error:
             if lost_contact(error):
                 raise RankGoneError(str(error)) from error
@@ -197,6 +217,8 @@ class Trainer:
         first = True
         while progress.step < given.spec.steps:
             wishes = self._step()
+            if progress.step % _COLLECT_STEPS == 0:
+                gc.collect(1)
             if first:
                 given.chronicle.say(f"first step done: step {progress.step}")
                 first = False
@@ -223,13 +245,15 @@ class Trainer:
         began = time.monotonic()
         step = progress.step + 1
         given.pace.step_begins(step)
-        inputs, targets = self._samples_of(step)
         self._observer.before(self.model, step)
-        loss = self.model.gradients(inputs, targets)
+        loss = self.model.gradients(*self._batch_of(step))
         wanted = self._wish.look(self.model.plan)
-        mean, stop, save, switch = given.world.added(
-            [loss, given.stop.asked(), self._save_is_due(began), wanted]
-        )
+        told = given.world.summed([loss, given.stop.asked(), self._save_is_due(began), wanted])
+        # All of it is on its way to the GPU before anything waits for it.
+        self.model.update(self._schedule.rate(step))
+        if step < given.spec.steps:
+            self._prepare(step + 1)
+        mean, stop, save, switch = told.tolist()
         self._observer.look()
         if not math.isfinite(mean):
             raise WorkloadError(
@@ -237,7 +261,6 @@ class Trainer:
                 f"the loss of step {step} is {mean}: training has come apart; lower the "
                 f"learningRate or give it more warmupSteps.{given.saver.doubted()}",
             )
-        self.model.update(self._schedule.rate(step))
         progress.step = step
         progress.loss = mean
         progress.step_seconds = time.monotonic() - began
@@ -247,12 +270,19 @@ class Trainer:
         self._tell_change()
         return Wishes(stop > 0, save > 0, switch > 0)
 
-    def _samples_of(self, step: int) -> tuple[Batch, Batch]:
-        """This replica's inputs and targets of a step."""
+    def _batch_of(self, step: int) -> tuple[Batch, Batch]:
+        """This replica's inputs and targets of a step; prepared, unless the plan has changed."""
+        if self._prepared is None or self._prepared[:2] != (step, self.model.plan):
+            self._prepare(step)
+        assert self._prepared is not None
+        return self._prepared[2]
+
+    def _prepare(self, step: int) -> None:
         given = self._given
         inputs, targets = given.samples.batch(self.model.mine(self._order.of_step(step)))
         device = given.world.device
-        return on_device(inputs, device), on_device(targets, device)
+        placed = (on_device(inputs, device), on_device(targets, device))
+        self._prepared = (step, self.model.plan, placed)
 
     def _save_is_due(self, now: float) -> bool:
         limit = self._given.spec.every_seconds

@@ -64,6 +64,7 @@ class World:
             self.for_saving = _made(dist.new_group(backend="gloo", timeout=_TIMEOUT))
         except (RuntimeError, OSError) as error:
             raise RankGoneError(f"the ranks could not be connected: {error}") from error
+        self._all: ProcessGroup | None = None
         self._groups: dict[tuple[int, ...], ProcessGroup] = {}
         self._meshes: dict[tuple[int, int, int], DeviceMesh] = {}
 
@@ -104,11 +105,11 @@ class World:
     def gathered(self, value: Any) -> list[Any]:
         """What each rank gave, by rank."""
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
+        dist.all_gather_object(found, value, group=self._all)
         return found
 
-    def added(self, numbers: Sequence[Tensor | float]) -> list[float]:
-        """Sums over all ranks."""
+    def summed(self, numbers: Sequence[Tensor | float]) -> Tensor:
+        """Sums over all ranks. On a GPU they are on their way: reading them waits."""
         tensors = [
             number.detach().float().reshape(())
             if isinstance(number, Tensor)
@@ -117,9 +118,18 @@ class World:
         ]
         together = torch.stack(tensors)
         if self.size > 1:
-            dist.all_reduce(together)
-        found: list[float] = together.tolist()
-        return found
+            dist.all_reduce(together, group=self._all)
+        return together
+
+    def let_go(self, size: int) -> None:
+        """Go on with the first ``size`` ranks; the others may end once this has returned there.
+
+        All ranks call it. The others' connections stay open as long as they live, unused.
+        """
+        staying = range(size)
+        self._all = _made(dist.new_group(staying, timeout=_TIMEOUT))
+        self.for_saving = _made(dist.new_group(staying, backend="gloo", timeout=_TIMEOUT))
+        self.size = size
 
     def highest(self, numbers: Sequence[float]) -> list[float]:
         """The largest of each over all ranks."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from headrace.api.models import ModelShape
 from headrace.workloads.training.families.language import LanguagePart
 from headrace.workloads.training.families.layers import Embedding, LayerNorm, Linear
-from headrace.workloads.training.families.part import SPLIT_COLUMNS, SPLIT_ROWS
+from headrace.workloads.training.families.part import SHARED_INPUT, SPLIT_COLUMNS, SPLIT_ROWS
 
 
 class Attention(nn.Module):
@@ -56,6 +56,7 @@ class Gpt2(LanguagePart):
     """Predicts the next token."""
 
     splits: ClassVar[dict[str, str]] = {
+        "attention": SHARED_INPUT,
         "attention.query": SPLIT_ROWS,
         "attention.key": SPLIT_ROWS,
         "attention.value": SPLIT_ROWS,

@@ -10,6 +10,11 @@ from headrace.workloads.training.families.layers import Embedding, Linear
 from headrace.workloads.training.families.part import Part
 
 
+def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum over tokens of the loss."""
+    return F.cross_entropy(logits, targets, reduction="sum")
+
+
 class LanguagePart(Part):
     """The layers ``first`` to ``last`` (not included) of a causal language model.
 
@@ -17,7 +22,11 @@ class LanguagePart(Part):
     itself: in a pipeline the last part has a copy of it, by the same name.
 
     Attributes:
+        begins: Whether it has the first layer.
+        ends: Whether it has the last layer, and so the head.
+        vocabulary: Tokens that are told apart.
         unembed: Multiplies by a tied table; another function where its rows are divided.
+        cross_entropy: Sum over tokens; another function where the vocabulary is divided.
     """
 
     blocks: nn.ModuleDict
@@ -26,9 +35,11 @@ class LanguagePart(Part):
     def __init__(self, shape: ModelShape, first: int, last: int) -> None:
         super().__init__()
         self.begins, self.ends = first == 0, last == shape.layers
+        self.vocabulary = shape.vocabulary
         has_table = self.begins or (self.ends and shape.tied)
         self.tokens = Embedding(shape.vocabulary, shape.hidden) if has_table else None
         self.unembed: Callable[[Tensor, Tensor], Tensor] = F.linear
+        self.cross_entropy: Callable[[Tensor, Tensor], Tensor] = cross_entropy_sum
         has_head = self.ends and not shape.tied
         self.head = Linear(shape.hidden, shape.vocabulary, bias=False) if has_head else None
 
@@ -64,5 +75,5 @@ class LanguagePart(Part):
 
     def loss_sum(self, outputs: Tensor, targets: Tensor) -> Tensor:
         flat = outputs.flatten(0, 1).float()
-        total = F.cross_entropy(flat, targets.flatten(), reduction="sum")
+        total = self.cross_entropy(flat, targets.flatten())
         return total / targets.shape[1]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from headrace.api.models import ModelShape
 from headrace.workloads.training.families.language import LanguagePart
 from headrace.workloads.training.families.layers import Linear, RMSNorm
-from headrace.workloads.training.families.part import SPLIT_COLUMNS, SPLIT_ROWS
+from headrace.workloads.training.families.part import SHARED_INPUT, SPLIT_COLUMNS, SPLIT_ROWS
 
 
 def rotated(x: Tensor, base: float) -> Tensor:
@@ -56,6 +56,20 @@ class Attention(nn.Module):
         return joined
 
 
+class Perceptron(nn.Module):
+    """Two layers with a gate between them (SwiGLU)."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.gate = Linear(shape.hidden, shape.intermediate, bias=False)
+        self.widen = Linear(shape.hidden, shape.intermediate, bias=False)
+        self.narrow = Linear(shape.intermediate, shape.hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        narrowed: Tensor = self.narrow(F.silu(self.gate(x)) * self.widen(x))
+        return narrowed
+
+
 class Block(nn.Module):
     """Attention, then a gated perceptron, each behind a normalisation."""
 
@@ -64,28 +78,27 @@ class Block(nn.Module):
         self.norm1 = RMSNorm(shape.hidden, eps=shape.norm_epsilon)
         self.attention = Attention(shape)
         self.norm2 = RMSNorm(shape.hidden, eps=shape.norm_epsilon)
-        self.gate = Linear(shape.hidden, shape.intermediate, bias=False)
-        self.widen = Linear(shape.hidden, shape.intermediate, bias=False)
-        self.narrow = Linear(shape.intermediate, shape.hidden, bias=False)
+        self.perceptron = Perceptron(shape)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
-        inside = self.norm2(x)
-        narrowed: Tensor = self.narrow(F.silu(self.gate(inside)) * self.widen(inside))
-        return x + narrowed
+        out: Tensor = x + self.perceptron(self.norm2(x))
+        return out
 
 
 class Llama(LanguagePart):
     """Predicts the next token."""
 
     splits: ClassVar[dict[str, str]] = {
+        "attention": SHARED_INPUT,
         "attention.query": SPLIT_ROWS,
         "attention.key": SPLIT_ROWS,
         "attention.value": SPLIT_ROWS,
         "attention.out": SPLIT_COLUMNS,
-        "gate": SPLIT_ROWS,
-        "widen": SPLIT_ROWS,
-        "narrow": SPLIT_COLUMNS,
+        "perceptron": SHARED_INPUT,
+        "perceptron.gate": SPLIT_ROWS,
+        "perceptron.widen": SPLIT_ROWS,
+        "perceptron.narrow": SPLIT_COLUMNS,
     }
 
     def __init__(self, shape: ModelShape, first: int, last: int) -> None:

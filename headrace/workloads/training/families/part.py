@@ -14,6 +14,10 @@ SPLIT_ROWS = "rows"
 SPLIT_COLUMNS = "columns"
 """A linear layer whose inputs are divided among tensor-parallel ranks."""
 
+SHARED_INPUT = "shared"
+"""A module in which several layers divided by rows read one input: ranks add up its gradient once.
+"""
+
 
 class Part(nn.Module):
     """A model, or the stage of one that a pipeline rank holds.
@@ -26,7 +30,7 @@ class Part(nn.Module):
     """
 
     splits: ClassVar[dict[str, str]] = {}
-    """How tensor parallelism divides the linear layers of a block, by name below the block."""
+    """How tensor parallelism divides the layers of a block, by name below the block."""
 
     always_autocast: ClassVar[bool] = False
     """Whether each operation chooses its precision in bf16, even where FSDP2 has cast the weights.

@@ -49,9 +49,9 @@ _LLAMA_BLOCK = {
     "attention.key": "self_attn.k_proj",
     "attention.value": "self_attn.v_proj",
     "attention.out": "self_attn.o_proj",
-    "gate": "mlp.gate_proj",
-    "widen": "mlp.up_proj",
-    "narrow": "mlp.down_proj",
+    "perceptron.gate": "mlp.gate_proj",
+    "perceptron.widen": "mlp.up_proj",
+    "perceptron.narrow": "mlp.down_proj",
 }
 _VIT_BLOCK = {
     "attention.q_proj": "attention.attention.query",
