@@ -393,7 +393,7 @@ class PlannedModel:
         dist.all_reduce(gradient, group=self._tied_group)
 
     def update(self, rate: float) -> None:
-        """One step of AdamW with the gradients that lie there; none lie there afterwards."""
+        """One step of AdamW with the gradients that lie there, which are spent afterwards."""
         assert self._optimiser is not None
         if self.plan.zero_stage != 1:
             for name, work in self._work.items():
@@ -402,8 +402,17 @@ class PlannedModel:
             group["lr"] = rate
         with self.stopwatch.part(OPTIMIZER):
             self._optimiser.step()
-        self._drop_gradients()
+        self._clear_gradients()
         self.step += 1
+
+    def _clear_gradients(self) -> None:
+        """Make ready for the next step's gradients."""
+        if self.plan.accumulation_steps > 1 and isinstance(self._runs[0], DistributedDataParallel):
+            # They are views of its buckets. New ones would be added up beside the buckets first.
+            assert self._optimiser is not None
+            self._optimiser.zero_grad(set_to_none=False)
+        else:
+            self._drop_gradients()
 
     def _drop_gradients(self) -> None:
         for parameter in (*self._real.values(), *self._work.values()):
