@@ -22,7 +22,7 @@ from headrace.workloads.training.optimiser import Schedule
 from headrace.workloads.training.order import SampleOrder
 from headrace.workloads.training.planned import PlannedModel
 from headrace.workloads.training.samples import Samples, open_samples
-from headrace.workloads.training.switching import fill_initial, switched
+from headrace.workloads.training.switching import carried, fill_initial, switched
 from headrace.workloads.training.world import World
 
 GLOBAL_BATCH = 16
@@ -50,9 +50,9 @@ class Training:
         )
         self._schedule = Schedule(3e-3, 5, 1000)
 
-    def begun(self, plan: ExecutionPlan) -> PlannedModel:
-        """The model at step 0."""
-        model = PlannedModel(
+    def laid_out(self, plan: ExecutionPlan) -> PlannedModel:
+        """The model, still without memory."""
+        return PlannedModel(
             FamilyBlueprint(self.shape),
             plan,
             self.world,
@@ -60,6 +60,10 @@ class Training:
             global_batch_size=GLOBAL_BATCH,
             weight_decay=0.01,
         )
+
+    def begun(self, plan: ExecutionPlan) -> PlannedModel:
+        """The model at step 0."""
+        model = self.laid_out(plan)
         fill_initial(model, SEED)
         return model
 
@@ -87,6 +91,30 @@ class Training:
         return found
 
 
+def joined_and_left(
+    store: dist.Store, rank: int, shape: ModelShape, plans: list[str], steps: int
+) -> list[float]:
+    """Losses of rank 0: alone, with a second rank that joins, and alone again when it has gone."""
+    alone, both, again = map(ExecutionPlan.parse, plans)
+    device = torch.device("cpu")
+    found: list[float] = []
+    old: PlannedModel | None = None
+    if rank == 0:
+        first = World(dist.PrefixStore("alone", store), rank=0, size=1, device=device)
+        training = Training(shape, first)
+        old = training.begun(alone)
+        found += training.losses(old, steps, 1)
+        first.part()
+    world = World(dist.PrefixStore("both", store), rank=rank, size=2, device=device)
+    training = Training(shape, world)
+    model = training.laid_out(both)
+    carried(old, model)
+    found += training.losses(model, steps, model.step + 1)
+    model, _ = switched(model, again)
+    world.let_go(1)
+    return found + training.losses(model, steps, model.step + 1) if rank == 0 else []
+
+
 def main() -> int:
     """Train what the environment tells; rank 0 writes the losses."""
     warnings.simplefilter("ignore")
@@ -94,12 +122,18 @@ def main() -> int:
     rank, port = int(os.environ["TEST_RANK"]), int(os.environ["TEST_PORT"])
     torch.set_num_threads(1)
     store = dist.TCPStore("127.0.0.1", port, None, rank == 0, wait_for_workers=False)
-    world = World(store, rank=rank, size=asked["ranks"], device=torch.device("cpu"))
-    training = Training(SHAPES[asked["model"]], world)
+    shape = SHAPES[asked["model"]]
+    if not asked["joins"]:
+        world = World(store, rank=rank, size=asked["ranks"], device=torch.device("cpu"))
+        training = Training(shape, world)
     with Path(os.environ["TEST_OUTPUT"] + f".{rank}").open("w") as output:
         for walk in asked["walks"]:
             try:
-                line = {"walk": walk, "losses": training.walked(walk, asked["steps"])}
+                if asked["joins"]:
+                    losses = joined_and_left(store, rank, shape, walk, asked["steps"])
+                else:
+                    losses = training.walked(walk, asked["steps"])
+                line = {"walk": walk, "losses": losses}
             except Exception:
                 line = {"walk": walk, "error": traceback.format_exc()}
             output.write(json.dumps(line) + "\n")

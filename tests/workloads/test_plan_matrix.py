@@ -41,14 +41,20 @@ class Matrix:
         self._count = 0
 
     def trained(
-        self, model: str, walks: list[list[str]], *, steps: int, ranks: int = RANKS
+        self,
+        model: str,
+        walks: list[list[str]],
+        *,
+        steps: int,
+        ranks: int = RANKS,
+        joins: bool = False,
     ) -> list[list[float]]:
         """Losses of each walk."""
         self._count += 1
         output = self._root / f"run-{self._count}"
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        asked = {"model": model, "ranks": ranks, "steps": steps, "walks": walks}
+        asked = {"model": model, "ranks": ranks, "steps": steps, "walks": walks, "joins": joins}
         pids = [
             self._fork(
                 {
@@ -121,6 +127,13 @@ def test_random_walks_through_plans_have_the_losses_of_a_single_rank(
     chance = random.Random() if WHOLE else random.Random(f"{model}/4")
     plans = _all_plans(model)
     walks = [chance.sample(plans, k=min(len(plans), 6)) for _ in range(WALKS)]
-    (alone,) = matrix.trained(model, [["dp1"] * 6], steps=STEPS_OF_WALK, ranks=1)
+    (alone,) = matrix.trained(model, [["dp1"]], steps=6 * STEPS_OF_WALK, ranks=1)
     for walk, found in zip(walks, matrix.trained(model, walks, steps=STEPS_OF_WALK), strict=True):
         assert _differences(found, alone) <= TOLERANCE, walk
+
+
+def test_a_rank_that_joins_and_leaves_again_changes_no_loss(matrix: Matrix) -> None:
+    (alone,) = matrix.trained("gpt2", [["dp1"]], steps=3 * STEPS_OF_WALK, ranks=1)
+    walk = ["dp1", "dp2-z2", "dp1"]
+    (found,) = matrix.trained("gpt2", [walk], steps=STEPS_OF_WALK, ranks=2, joins=True)
+    assert _differences(found, alone) <= TOLERANCE
