@@ -30,11 +30,12 @@ class WantedUnit:
     """A launch unit that belongs to this node.
 
     Attributes:
-        index: Position in the placement; unit 0 hosts the rendezvous.
+        index: Its name within the attempt; unit 0 hosts the rendezvous.
         accelerators: What it may touch.
         first_rank: Global rank of its first process.
         cpu_cores: Cores that it is pinned to; empty leaves it unpinned.
         host_memory_bytes: Host memory meant for it; 0 where unknown.
+        joins: Whether the other ranks of its attempt train already.
     """
 
     index: int
@@ -42,6 +43,7 @@ class WantedUnit:
     first_rank: int = 0
     cpu_cores: tuple[int, ...] = ()
     host_memory_bytes: int = 0
+    joins: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ def launch_json(
         "cpu_cores": list(unit.cpu_cores),
         "host_memory_bytes": unit.host_memory_bytes,
         "rendezvous": launch.rendezvous if unit.index else "",
+        "joins": unit.joins,
         "bind_address": settings.advertise_address,
         "node": settings.node,
     }

@@ -54,6 +54,7 @@ def _unit(message: common_pb2.LaunchUnit) -> WantedUnit:
         first_rank=message.first_rank,
         cpu_cores=tuple(message.cpu_cores),
         host_memory_bytes=message.host_memory_bytes,
+        joins=message.joins,
     )
 
 

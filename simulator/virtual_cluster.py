@@ -27,6 +27,7 @@ from controlplane.domain.event import (
 )
 from controlplane.domain.ids import Attempt, JobUid, NodeId, Term
 from controlplane.domain.node import Node
+from controlplane.domain.placement import LaunchUnit
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord, Outcome, Progress, UnitExit
 from controlplane.engine.assignment import extra_launches
@@ -135,9 +136,7 @@ class VirtualCluster:
     def _start(self, record: JobRecord, attempt: AttemptRecord) -> None:
         costs, now = self._scenario.costs, self._clock.now()
         arrival = self._arrivals[record.uid]
-        up = after(now, seconds(costs.startSeconds / 2))
-        for unit in attempt.placement.units:
-            self._push(up, UnitStarted(record.uid, attempt.number, unit.index, node=unit.node))
+        self._come_up(record, attempt, attempt.placement.units)
         first_node = attempt.placement.units[0].node
         bound = RendezvousBound(record.uid, attempt.number, f"{first_node}:29500", node=first_node)
         self._push(after(now, _DELAY), bound)
@@ -158,6 +157,13 @@ class VirtualCluster:
         )
         self._runs[record.uid] = run
         self._go_on(run)
+
+    def _come_up(
+        self, record: JobRecord, attempt: AttemptRecord, units: Sequence[LaunchUnit]
+    ) -> None:
+        up = after(self._clock.now(), seconds(self._scenario.costs.startSeconds / 2))
+        for unit in units:
+            self._push(up, UnitStarted(record.uid, attempt.number, unit.index, node=unit.node))
 
     def _go_on(self, run: Run) -> None:
         """All that is to come of a run."""
@@ -191,7 +197,7 @@ class VirtualCluster:
         """A planned stop saves the step reached; an end leaves the last checkpoint."""
         run, now = self._runs.get(record.uid), self._clock.now()
         if run is None or run.attempt != attempt.number:
-            for unit in attempt.placement.units:
+            for unit in attempt.units:
                 end = UnitExit(unit.index, Outcome.NEVER_STARTED)
                 event = UnitExited(record.uid, attempt.number, end, unit.node)
                 self._push(after(now, _DELAY), event)
@@ -201,30 +207,43 @@ class VirtualCluster:
         if attempt.intent is Intent.STOP:
             self._checkpoints[record.uid] = step
             gone = after(now, seconds(self._scenario.costs.checkpointSeconds))
-            self._exits(run, gone, Outcome.STOPPED, step)
+            self._exits(run, gone, Outcome.STOPPED, step, units=attempt.units)
         else:
             every = self._scenario.costs.checkpointEverySteps
             self._checkpoints[record.uid] = max(run.saved_step, step // every * every)
-            self._exits(run, after(now, _DELAY), Outcome.LOST, step)
+            self._exits(run, after(now, _DELAY), Outcome.LOST, step, units=attempt.units)
 
     def _change_plan(self, record: JobRecord, attempt: AttemptRecord) -> None:
-        """The ranks go over to the plan that they are asked for, and stand still meanwhile."""
+        """The ranks go over to the plan that they are asked for, and stand still meanwhile. Who is
+        to join them starts first, while they train.
+        """
         change, key = attempt.plan_change, (record.uid, attempt.number)
         if change is None or self._asked.get(key) == change.ordered_at:
             return
         self._asked[key] = change.ordered_at
-        run, now = self._runs[record.uid], self._clock.now()
-        pause = self._scenario.costs.planChangeSeconds
-        step = run.steps_at(now)
-        if run.attempt != attempt.number or step >= run.last_step:
+        run, costs = self._runs[record.uid], self._scenario.costs
+        if run.attempt != attempt.number:
             return
+        joining = [unit for unit in attempt.placement.units if unit.index in attempt.joining]
+        self._come_up(record, attempt, joining)
+        ready = after(self._clock.now(), seconds(costs.startSeconds if joining else 0.0))
+        pause = costs.planChangeSeconds
+        step = run.steps_at(ready)
+        if step >= run.last_step:
+            # It is done before they are there.
+            done = after(run.reaches(run.last_step), seconds(costs.checkpointSeconds))
+            self._exits(run, done, Outcome.STOPPED, 0, units=joining)
+            return
+        single = self._arrivals[record.uid].step_seconds
         run = replace(
             run,
             placement=attempt.placement,
-            begins_at=after(now, seconds(pause)),
+            begins_at=after(ready, seconds(pause)),
             first_step=step,
+            step_seconds=step_seconds(single, attempt.placement.accelerator_count, costs),
         )
         self._runs[record.uid] = run
+        self._exits(run, after(ready, seconds(pause)), Outcome.STOPPED, step, units=attempt.leaving)
         told = PlanChanged(
             *key,
             str(change.before),
@@ -234,14 +253,21 @@ class VirtualCluster:
             (("moments", pause),),
             run.placement.units[0].node,
         )
-        self._push(after(now, seconds(pause)), told)
+        self._push(after(ready, seconds(pause)), told)
         # What was to come before the pause comes after it.
         self._go_on(run)
 
     def _exits(
-        self, run: Run, at: Instant, outcome: Outcome, step: int, reason: Reason | None = None
+        self,
+        run: Run,
+        at: Instant,
+        outcome: Outcome,
+        step: int,
+        reason: Reason | None = None,
+        *,
+        units: Sequence[LaunchUnit] | None = None,
     ) -> None:
-        for unit in run.placement.units:
+        for unit in run.placement.units if units is None else units:
             end = UnitExit(unit.index, outcome, step, reason)
             self._push(at, UnitExited(run.uid, run.attempt, end, unit.node))
 
@@ -276,7 +302,7 @@ class VirtualCluster:
         return self._clock.now() < after(run.reaches(step), seconds(more_seconds))
 
     def _node_of(self, uid: JobUid, unit: int) -> NodeId:
-        return self._runs[uid].placement.units[unit].node
+        return next(known.node for known in self._runs[uid].placement.units if known.index == unit)
 
     # -- schedule -------------------------------------------------------------------------
 

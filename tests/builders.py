@@ -189,9 +189,9 @@ def a_node(
 def launches_for(state: ClusterState, node: NodeId) -> tuple[Launch, ...]:
     """One node's full assignment, made anew from the state alone."""
     known = state.nodes.get(node)
-    parts = (launches_of(record).get(node) for record in state.jobs.values())
+    parts = (launches_of(record).get(node, ()) for record in state.jobs.values())
     extras = () if known is None else extra_launches(state, known)
-    return (*extras, *(part for part in parts if part is not None))
+    return (*extras, *(launch for part in parts for launch in part))
 
 
 class World:
@@ -303,6 +303,12 @@ class World:
             return self.tell(PlanRefused(uid, attempt.number, after, refused, node))
         phases = (("parameters", 0.25), ("first_step", 0.5))
         told = PlanChanged(uid, attempt.number, before, after, step, 0.5, phases, node)
+        for unit in attempt.placement.units:
+            if unit.index in attempt.joining:
+                self.tell(UnitStarted(uid, attempt.number, unit.index, node=unit.node))
+        for unit in attempt.leaving:
+            end = UnitExit(unit.index, Outcome.STOPPED, step)
+            self.tell(UnitExited(uid, attempt.number, end, unit.node))
         return self.tell(told)
 
     def runs(self, *names: str) -> "World":
@@ -325,7 +331,7 @@ class World:
         """The units that still hold something (or just these) exit so."""
         attempt = self.attempt(name)
         why = Reason(reason, f"said {reason}") if reason is not None else None
-        leaving = [u for u in attempt.placement.units if attempt.holds(u.index)]
+        leaving = [u for u in attempt.units if attempt.holds(u.index)]
         for unit in leaving:
             if units is None or unit.index in units:
                 end = UnitExit(unit.index, outcome, step, why)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator
 
 from controlplane.domain.ids import Attempt, JobUid
-from controlplane.domain.placement import Placement
+from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.reason import Reason
 from headrace.api.plan import ExecutionPlan
 
@@ -38,12 +38,17 @@ class StopAttempt:
 
 @dataclass(frozen=True, slots=True)
 class ChangePlan:
-    """Let the attempt's ranks go on under another plan, on the accelerators that they have."""
+    """Let the attempt's ranks go on under another plan, without leaving.
+
+    ``units`` are all that shall train then: those that train now and new ones after them, or the
+    first of those that train now, while the others leave. Empty for the same ones.
+    """
 
     uid: JobUid
     attempt: Attempt
     plan: ExecutionPlan
     reason: Reason
+    units: tuple[LaunchUnit, ...] = ()
     kind: Literal["ChangePlan"] = "ChangePlan"
 
 

@@ -46,7 +46,7 @@ def _holds_the_same(old: JobRecord | None, new: JobRecord) -> bool:
     now = new.attempt
     if was is None or now is None:
         return was is now
-    return was.placement is now.placement and was.exits is now.exits
+    return was.placement is now.placement and was.exits is now.exits and was.leaving is now.leaving
 
 
 def _held(record: JobRecord) -> Iterator[Slot]:
@@ -54,7 +54,7 @@ def _held(record: JobRecord) -> Iterator[Slot]:
     if attempt is None:
         return
     released = {known.unit for known in attempt.exits} if attempt.exits else ()
-    for unit in attempt.placement.units:
+    for unit in attempt.units:
         if unit.index not in released:
             for accelerator in unit.accelerators:
                 yield unit.node, accelerator

@@ -1,7 +1,7 @@
 """Where a job runs: each launch unit's node, accelerators, CPU cores and host memory."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controlplane.domain.ids import AcceleratorId, NodeId
 from headrace.api.plan import ExecutionPlan
@@ -12,12 +12,14 @@ class LaunchUnit:
     """What one actor runs: one rank, or one node's ``torchrun`` with several accelerators.
 
     Attributes:
-        index: Position in the placement, from 0. Unit 0 hosts the rendezvous.
+        index: Its name within the attempt: its position when the attempt starts, and a number that
+            was not used before if it joins later. Unit 0 hosts the rendezvous.
         node: Node it runs on.
         accelerators: Accelerators it may touch.
         first_rank: Global rank of its first process.
         cpu_cores: Core numbers it is pinned to; empty leaves it unpinned.
         host_memory_bytes: Host memory meant for it; 0 where unknown.
+        joins: Whether the others of its attempt trained already when it was ordered.
     """
 
     index: int
@@ -26,6 +28,12 @@ class LaunchUnit:
     first_rank: int
     cpu_cores: tuple[int, ...] = ()
     host_memory_bytes: int = 0
+    joins: bool = False
+
+    @property
+    def place(self) -> tuple[NodeId, tuple[AcceleratorId, ...]]:
+        """What it holds."""
+        return self.node, self.accelerators
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,14 @@ class Placement:
     def accelerator_count(self) -> int:
         """Accelerators held."""
         return sum(len(unit.accelerators) for unit in self.units)
+
+    @property
+    def anew(self) -> "Placement":
+        """The same place for another attempt, whose launch units are numbered from 0."""
+        if all(unit.index == i and not unit.joins for i, unit in enumerate(self.units)):
+            return self
+        units = (replace(unit, index=i, joins=False) for i, unit in enumerate(self.units))
+        return Placement(self.plan, tuple(units))
 
     @property
     def nodes(self) -> frozenset[NodeId]:

@@ -8,7 +8,7 @@ from controlplane.domain.ids import AcceleratorId, Attempt, JobUid, NodeId
 from controlplane.domain.job import Job
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Contact, Node
-from controlplane.domain.placement import Placement
+from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.reason import RECONFIGURES, Reason
 from controlplane.domain.switch import PlanChange, Restart, Switch
 from headrace.api.plan import ExecutionPlan
@@ -75,7 +75,11 @@ class AttemptRecord:
         then: Where the job shall run next, if that was why it was stopped.
         last_step_at: When it last reported a new step; 0 before.
         plan_change: A change of plan that its ranks were asked for and have not told the end of;
-            ``placement`` has the new plan already.
+            ``placement`` has the new plan and units already.
+        leaving: Units that are not, or soon not, of its placement any more, and still hold what
+            they have.
+        units_made: So many units it ever had, if some joined later; their indices are below it.
+        joined: When units joined that were not there from its start, by index.
     """
 
     number: Attempt
@@ -95,11 +99,71 @@ class AttemptRecord:
     up_at: Instant | None = None
     last_step_at: Instant = Instant(0)
     plan_change: PlanChange | None = None
+    leaving: tuple[LaunchUnit, ...] = ()
+    units_made: int = 0
+    joined: tuple[tuple[int, Instant], ...] = ()
+
+    @property
+    def units(self) -> tuple[LaunchUnit, ...]:
+        """All that may hold something: those of its placement, and those that are leaving."""
+        return (*self.placement.units, *self.leaving) if self.leaving else self.placement.units
+
+    def unit(self, index: int) -> LaunchUnit | None:
+        """The unit of that index; None if there is none, or none any more."""
+        units = self.placement.units
+        if 0 <= index < len(units) and units[index].index == index:
+            return units[index]
+        return next((unit for unit in self.units if unit.index == index), None)
+
+    @property
+    def next_unit(self) -> int:
+        """The lowest index that no unit of it ever had."""
+        return self.units_made or len(self.placement.units)
+
+    @property
+    def units_in_force(self) -> tuple[LaunchUnit, ...]:
+        """The units whose ranks train, as far as they have told."""
+        change = self.plan_change
+        return change.units if change is not None and change.units else self.placement.units
+
+    @property
+    def joining(self) -> frozenset[int]:
+        """Units that are to join those that train, and have not as far as is known."""
+        if self.plan_change is None or not self.plan_change.units:
+            return frozenset()
+        training = {unit.index for unit in self.plan_change.units}
+        return frozenset(unit.index for unit in self.placement.units if unit.index not in training)
+
+    @property
+    def own_exits(self) -> tuple[UnitExit, ...]:
+        """The ends of units that were part of it: not of those that never came to join."""
+        joining = self.joining
+        if not joining:
+            return self.exits
+        return tuple(known for known in self.exits if known.unit not in joining)
+
+    @property
+    def all_up(self) -> bool:
+        """Whether all units whose ranks are to train now were reported as started."""
+        units = self.units_in_force
+        return len(self.units_up) >= len(units) and all(u.index in self.units_up for u in units)
 
     @property
     def is_up(self) -> bool:
         """Whether all its units run."""
-        return len(self.units_up) == len(self.placement.units) and not self.exits
+        return self.all_up and not self.own_exits
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all its units have released their accelerators."""
+        if not self.exits:
+            return False
+        released = {known.unit for known in self.exits}
+        return all(unit.index in released for unit in self.units)
+
+    def held_since(self, unit: int) -> Instant:
+        """Since when that unit has had its accelerators."""
+        return dict(self.joined).get(unit, self.started_at) if self.joined else self.started_at
 
     @property
     def plan_in_force(self) -> ExecutionPlan:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from controlplane.domain.clock import SECOND, Instant
+from controlplane.domain.placement import LaunchUnit
 from controlplane.domain.reason import Reason, ReasonCode
 from headrace.api.plan import ExecutionPlan
 
@@ -62,12 +63,14 @@ class PlanChange:
         reason: Why it was ordered.
         ordered_at: When.
         refused: Why the ranks keep the plan that they have; empty while they have not said no.
+        units: Those that train meanwhile; empty if they are the same as afterwards.
     """
 
     before: ExecutionPlan
     reason: Reason
     ordered_at: Instant
     refused: str = ""
+    units: tuple[LaunchUnit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

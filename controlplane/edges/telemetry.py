@@ -91,7 +91,7 @@ class _Tally:
         queue, attempt = record.job.spec.queue, record.attempt
         if record.stage in HOLDING and attempt is not None:
             self.running[queue] += sign
-            for unit in attempt.placement.units:
+            for unit in attempt.units:
                 if attempt.holds(unit.index):
                     self.held[queue, record.stage.value.lower()] += sign * len(unit.accelerators)
         elif record.stage in (Stage.QUEUED, Stage.BACKING_OFF) and not record.withdrawn:

@@ -1,42 +1,65 @@
 """What each node must run, made from the state alone: full assignments, never deltas."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from controlplane.domain.ids import NodeId
+from controlplane.domain.job import Job
 from controlplane.domain.launch import Launch
 from controlplane.domain.placement import LaunchUnit
-from controlplane.domain.record import Intent, JobRecord, NodeRecord
+from controlplane.domain.record import AttemptRecord, Intent, JobRecord, NodeRecord
 from controlplane.engine.state import ClusterState
 
 
-def launches_of(record: JobRecord) -> Mapping[NodeId, Launch]:
+def launches_of(record: JobRecord) -> Mapping[NodeId, tuple[Launch, ...]]:
     """The parts of a job's present attempt, by node. A unit stays until its exit is known."""
     attempt = record.attempt
     if attempt is None:
         return {}
-    units: dict[NodeId, list[LaunchUnit]] = {}
+    launches: dict[NodeId, tuple[Launch, ...]] = {}
+    for units, intent in _with_intents(attempt):
+        for node, mine in _by_node(attempt, units).items():
+            launch = _launch(record.job, attempt, intent, mine)
+            launches[node] = (*launches.get(node, ()), launch)
+    return launches
+
+
+def _with_intents(attempt: AttemptRecord) -> Iterator[tuple[Sequence[LaunchUnit], Intent]]:
+    """The attempt's units, and what shall become of them."""
+    yield attempt.placement.units, attempt.intent
+    if attempt.leaving:
+        # They take part in the change that they leave by. Once it is over nobody misses them.
+        changes = attempt.intent is not Intent.RUN or attempt.plan_change is not None
+        yield attempt.leaving, attempt.intent if changes else Intent.END
+
+
+def _by_node(
+    attempt: AttemptRecord, units: Sequence[LaunchUnit]
+) -> Mapping[NodeId, list[LaunchUnit]]:
+    found: dict[NodeId, list[LaunchUnit]] = {}
     released = {known.unit for known in attempt.exits}
-    for unit in attempt.placement.units:
+    for unit in units:
         if unit.index not in released:
-            units.setdefault(unit.node, []).append(unit)
-    job = record.job
-    return {
-        node: Launch(
-            uid=job.uid,
-            attempt=attempt.number,
-            intent=attempt.intent,
-            units=tuple(mine),
-            namespace=job.namespace,
-            job_name=job.name,
-            generation=attempt.generation,
-            manifest_json=attempt.manifest_json or job.spec.manifest_json,
-            plan=attempt.placement.plan,
-            ranks_total=attempt.placement.plan.ranks,
-            units_total=len(attempt.placement.units),
-            rendezvous=attempt.rendezvous,
-        )
-        for node, mine in units.items()
-    }
+            found.setdefault(unit.node, []).append(unit)
+    return found
+
+
+def _launch(
+    job: Job, attempt: AttemptRecord, intent: Intent, units: Sequence[LaunchUnit]
+) -> Launch:
+    return Launch(
+        uid=job.uid,
+        attempt=attempt.number,
+        intent=intent,
+        units=tuple(units),
+        namespace=job.namespace,
+        job_name=job.name,
+        generation=attempt.generation,
+        manifest_json=attempt.manifest_json or job.spec.manifest_json,
+        plan=attempt.placement.plan,
+        ranks_total=attempt.placement.plan.ranks,
+        units_total=len(attempt.placement.units),
+        rendezvous=attempt.rendezvous,
+    )
 
 
 def extra_launches(state: ClusterState, node: NodeRecord) -> tuple[Launch, ...]:

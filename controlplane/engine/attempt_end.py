@@ -66,7 +66,7 @@ def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant, kind: str) 
     restart = switches.stopped(record, attempt) if goes_on else None
     record = _with_time_held(record, attempt)
     record = changed(record, attempt=None, setbacks=setbacks, restart=None)
-    outcomes = {known.outcome for known in attempt.exits}
+    outcomes = {known.outcome for known in attempt.own_exits}
     if outcomes == {Outcome.SUCCEEDED}:
         done = Reason(ReasonCode.SUCCEEDED, f"finished at step {record.progress.step}")
         return changed(record, stage=Stage.SUCCEEDED, reason=done, finished_at=at)
@@ -79,7 +79,7 @@ def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant, kind: str) 
         return _idle(record)
     cause = cause_of(attempt)
     if cause.code not in _ELSEWHERE:
-        record = changed(record, next_placement=attempt.placement)
+        record = changed(record, next_placement=attempt.placement.anew)
     before = record.out_of_memory
     if attempt.generation == record.job.generation:
         hopeless, record = _learnt(record, attempt, cause, kind)
@@ -133,14 +133,16 @@ def _after_planned_stop(record: JobRecord, attempt: AttemptRecord, wish: Reason)
     since its last checkpoint, which is said, but no retry: without the wish it might have lived.
     """
     counts = wish.code not in (ReasonCode.SUSPENDED, ReasonCode.WITHDRAWN)
-    failed = [known for known in attempt.exits if known.outcome is Outcome.FAILED]
+    failed = [known for known in attempt.own_exits if known.outcome is Outcome.FAILED]
     said = next((known.reason.message for known in failed if known.reason is not None), "")
     if said:
         wish = changed(wish, message=f"{wish.message}; it failed while it stopped: {said}")
     return changed(
         _idle(record),
         reason=wish,
-        next_placement=attempt.placement if wish.code is ReasonCode.SPEC_CHANGED else attempt.then,
+        next_placement=attempt.placement.anew
+        if wish.code is ReasonCode.SPEC_CHANGED
+        else attempt.then,
         reconfigurations=record.reconfigurations + (1 if counts else 0),
     )
 
@@ -157,7 +159,7 @@ def cause_of(attempt: AttemptRecord) -> Reason:
     connections break long before the node counts as lost: then that is the cause. And a rank that
     names what it lacked explains more than one that lost its neighbour.
     """
-    in_order = sorted(attempt.exits, key=lambda known: known.at)
+    in_order = sorted(attempt.own_exits, key=lambda known: known.at)
     reasons = [known.reason for known in in_order if known.reason is not None]
     if attempt.intent_reason is not None:
         reasons.insert(0, attempt.intent_reason)
@@ -167,7 +169,7 @@ def cause_of(attempt: AttemptRecord) -> Reason:
                 return reason
     if reasons:
         return reasons[0]
-    if all(known.outcome is Outcome.NEVER_STARTED for known in attempt.exits):
+    if all(known.outcome is Outcome.NEVER_STARTED for known in attempt.own_exits):
         return Reason(ReasonCode.START_REFUSED, "no agent started it, none said why")
     return Reason(ReasonCode.RANK_FAILED, "no reason given")
 
@@ -226,9 +228,10 @@ def _doubled(first_seconds: int, times: int) -> int:
 def _with_time_held(record: JobRecord, attempt: AttemptRecord) -> JobRecord:
     last = max(known.at for known in attempt.exits)
     held = max(0, last - attempt.started_at)
-    size = {unit.index: len(unit.accelerators) for unit in attempt.placement.units}
+    size = {unit.index: len(unit.accelerators) for unit in attempt.units}
     accelerator_ns = sum(
-        max(0, known.at - attempt.started_at) * size[known.unit] for known in attempt.exits
+        max(0, known.at - attempt.held_since(known.unit)) * size[known.unit]
+        for known in attempt.exits
     )
     return changed(
         record,

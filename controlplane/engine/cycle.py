@@ -14,13 +14,14 @@ from controlplane.domain.clock import Instant
 from controlplane.domain.event import CycleDecided
 from controlplane.domain.ids import JobUid, QueueName, Term
 from controlplane.domain.lifecycle import Stage
-from controlplane.domain.placement import Placement
+from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.policy import Decision, Policy
 from controlplane.domain.reason import Reason, ReasonCode, named_holders
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
 from controlplane.engine.duties import SUSPENDED, duties
 from controlplane.engine.invariants import violations
+from controlplane.engine.resizing import is_same_place, units_for
 from controlplane.engine.state import ClusterState, SequencedEvent
 
 _NAMED = 3
@@ -155,7 +156,7 @@ def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
                 orders.reasons[uid] = why
             continue
         if record.attempt is not None:
-            _steer(orders, record, record.attempt, target, why, newcomers)
+            _steer(orders, record, record.attempt, target, why, newcomers, released)
         elif record.stage is Stage.SUSPENDED:
             orders.reasons[uid] = SUSPENDED
         elif record.stage is Stage.BACKING_OFF and snapshot.at < record.backoff_until:
@@ -180,6 +181,7 @@ def _steer(
     target: Placement | None,
     why: Reason | None,
     newcomers: "_Newcomers",
+    released: "_Released",
 ) -> None:
     """What to do about a job that has an attempt."""
     if attempt.intent is not Intent.RUN:
@@ -188,28 +190,38 @@ def _steer(
         if record.stage is Stage.RUNNING and why is not None and attempt.plan_change is None:
             orders.reasons[record.uid] = why
         return
-    if _only_the_plan_differs(record, attempt, target):
-        assert target is not None
-        # One change at a time, and the first one only once the ranks can be asked: before that,
-        # some of them may still be started, and all must begin with the same plan.
-        if attempt.trained and attempt.is_up and attempt.plan_change is None:
-            reason = _why_changed(attempt.placement, target, why, "")
-            orders.actions.append(ChangePlan(record.uid, attempt.number, target.plan, reason))
-        return
     room = newcomers.instead_of(record, attempt.placement, target)
     reason = _why_changed(attempt.placement, target, why, room)
-    orders.actions.append(StopAttempt(record.uid, attempt.number, reason, then=target))
+    units = _units_in_memory(record, attempt, target)
+    if target is None or units is None:
+        then = target.anew if target is not None else None
+        orders.actions.append(StopAttempt(record.uid, attempt.number, reason, then=then))
+        return
+    # One change at a time, and the first one only once the ranks can be asked: before that, some
+    # of them may still be started, and all must begin with the same plan.
+    if not (attempt.trained and attempt.is_up and attempt.plan_change is None):
+        return
+    if released.awaits(record, target) is None:
+        released.use(record, target)
+        others = () if units == attempt.placement.units else units
+        orders.actions.append(
+            ChangePlan(record.uid, attempt.number, target.plan, reason, units=others)
+        )
 
 
-def _only_the_plan_differs(
+def _units_in_memory(
     record: JobRecord, attempt: AttemptRecord, target: Placement | None
-) -> bool:
-    """Whether the ranks can go where they should without leaving."""
-    return (
-        target is not None
-        and target.units == attempt.placement.units
-        and record.job.spec.changes_plan_in_memory
-    )
+) -> tuple[LaunchUnit, ...] | None:
+    """The units with which the ranks go where they should without leaving; None for a restart."""
+    if target is None or not record.job.spec.changes_plan_in_memory:
+        return None
+    if is_same_place(attempt.placement, target):
+        return attempt.placement.units
+    gives_back = target.accelerator_count < attempt.placement.accelerator_count
+    if gives_back and (attempt.joining or not attempt.trained):
+        # Others wait for it, so it is not waited for ranks that cannot be asked.
+        return None
+    return units_for(attempt, target)
 
 
 def _why_changed(
@@ -286,7 +298,7 @@ class _Newcomers:
 
 
 class _Released:
-    """Whether what a start needs is free in fact: its accelerators, and its queue's quota.
+    """Whether what a start or a growth needs is free in fact: accelerators, and a queue's quota.
 
     A job that is only about to shrink still holds what it holds, of both. And ranks of an earlier
     attempt that came back with their node must be gone before the next attempt begins.
@@ -304,7 +316,12 @@ class _Released:
         if record.uid in self._strays:
             text = f"ranks of an earlier attempt are being ended on {self._strays[record.uid]}"
             return _not_released(record, text, wanted, 0, {record.uid: 1})
-        taken = Counter(held[slot] for slot in target.slots() if slot in held)
+        own = record.attempt is not None
+        taken = Counter(
+            held[slot]
+            for slot in target.slots()
+            if slot in held and not (own and held[slot] == record.uid)
+        )
         if taken:
             count = taken.total()
             text = f"{count} of its {wanted} accelerators are being released"
@@ -314,15 +331,16 @@ class _Released:
         if quota is None:
             return None
         in_use = self._held_by_queue()[name]
-        if wanted <= quota - in_use:
+        if wanted - _held_already(record) <= quota - in_use:
             return None
         text = f"queue {name} still holds {in_use} of its {quota}"
         return _not_released(record, text, wanted, max(0, quota - in_use), self._holders_in(name))
 
     def use(self, record: JobRecord, target: Placement) -> None:
-        """The target starts."""
+        """The target is taken up."""
         if self._quota(record.job.spec.queue) is not None:
-            self._held_by_queue()[record.job.spec.queue] += target.accelerator_count
+            more = target.accelerator_count - _held_already(record)
+            self._held_by_queue()[record.job.spec.queue] += max(0, more)
 
     def _quota(self, name: QueueName) -> int | None:
         queue = self._snapshot.queues.get(name)
@@ -346,6 +364,10 @@ class _Released:
                 if record is not None:
                     self._in_queues[record.job.spec.queue] += 1
         return self._in_queues
+
+
+def _held_already(record: JobRecord) -> int:
+    return record.attempt.placement.accelerator_count if record.attempt is not None else 0
 
 
 def _not_released(

@@ -97,7 +97,7 @@ def _duty(
 
 
 def _quarantined(attempt: AttemptRecord, unhealthy: Unhealthy) -> Reason | None:
-    for unit in attempt.placement.units:
+    for unit in attempt.units:
         problems = unhealthy.get(unit.node, {})
         for slot in unit.accelerators:
             if slot in problems:
@@ -123,13 +123,13 @@ def _overdue(
     unanswered = _plan_not_taken_up(record, attempt, now)
     if unanswered is not None:
         # Whatever keeps the ranks from it, others can begin with it.
-        return StopAttempt(record.uid, attempt.number, unanswered, then=attempt.placement)
+        return StopAttempt(record.uid, attempt.number, unanswered, then=attempt.placement.anew)
     if now >= _start_limit(record, attempt, settings):
         text = f"it reported no step within {settings.start_grace_seconds:g} s of its start"
         return EndAttempt(record.uid, attempt.number, Reason(ReasonCode.START_REFUSED, text))
     if now >= _stragglers_limit(attempt, settings):
         text = (
-            f"{len(attempt.placement.units) - len(attempt.exits)} units did not exit within "
+            f"{len(attempt.units) - len(attempt.exits)} units did not exit within "
             f"{settings.stop_grace_seconds:g} s of the others, which were done"
         )
         return EndAttempt(record.uid, attempt.number, Reason(ReasonCode.RANK_LOST, text))
@@ -139,7 +139,7 @@ def _overdue(
 def _plan_not_taken_up(record: JobRecord, attempt: AttemptRecord, now: Instant) -> Reason | None:
     """Why a change of plan has to be made by a restart; None while it need not."""
     change = attempt.plan_change
-    if change is None or attempt.exits:
+    if change is None or attempt.own_exits:
         return None
     text = f"{change.before} -> {attempt.placement.plan} by a restart: "
     if change.refused:
@@ -161,9 +161,10 @@ def _start_limit(record: JobRecord, attempt: AttemptRecord, settings: PolicySett
 
 def _stragglers_limit(attempt: AttemptRecord, settings: PolicySettings) -> Instant:
     """When units that outlive the others of a finished gang are ended."""
-    if not attempt.exits:
+    ended = attempt.own_exits
+    if not ended:
         return _NEVER
-    return after(attempt.exits[0].at, seconds(settings.stop_grace_seconds))
+    return after(ended[0].at, seconds(settings.stop_grace_seconds))
 
 
 def _duty_of_idle(record: JobRecord, now: Instant, settings: PolicySettings) -> Action | None:

@@ -61,7 +61,7 @@ from controlplane.domain.record import (
     RunningUnit,
     UnitExit,
 )
-from controlplane.engine import switches
+from controlplane.engine import resizing, switches
 from controlplane.engine.attempt_end import conclude
 from controlplane.engine.hearsay import is_hearsay
 
@@ -98,13 +98,13 @@ class Draft:
             self._placed = {}
             for record in self.jobs.values():
                 if (attempt := record.attempt) is not None:
-                    for unit in attempt.placement.units:
+                    for unit in attempt.units:
                         held = self._placed.setdefault(unit.node, [])
                         held.append((record.uid, attempt.number, unit.index))
         return self._placed.get(node, ())
 
     def starts(self) -> None:
-        """Attempts are about to begin, so what was placed has to be looked through again."""
+        """Units are about to begin, so what was placed has to be looked through again."""
         self._placed = None
 
     def move(self, record: JobRecord, stage: Stage, why: str, **changes: Any) -> None:
@@ -352,7 +352,7 @@ def _unit_started(draft: Draft, event: UnitStarted) -> None:
         return
     record, attempt = found
     attempt = changed(attempt, units_up=attempt.units_up | {event.unit})
-    complete = len(attempt.units_up) == len(attempt.placement.units)
+    complete = attempt.all_up and attempt.up_at is None
     if complete:
         attempt = changed(attempt, up_at=event.at)
         if not record.job.spec.steps and attempt.running_at is None:
@@ -426,10 +426,27 @@ def _unit_exited(draft: Draft, event: UnitExited) -> None:
 
 def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> None:
     found = draft.current(uid, number)
-    if found is None or not found[1].holds(exit_.unit):
+    if found is None or found[1].unit(exit_.unit) is None or not found[1].holds(exit_.unit):
         return
     record, attempt = found
+    if resizing.is_farewell(attempt, exit_):
+        record = resizing.farewell(record, attempt, exit_)
+    else:
+        attempt = _with_exit(attempt, exit_)
+        record = changed(record, attempt=attempt, progress=_with_last_step(record.progress, exit_))
+    assert record.attempt is not None
+    if record.attempt.is_over:
+        ended = conclude(record, record.attempt, exit_.at, _type_of(draft, attempt))
+        check(record.stage, ended.stage, f"{uid}: attempt {number} ended")
+        record = ended
+    draft.jobs[uid] = _dated(found[0], record, exit_.at)
+
+
+def _with_exit(attempt: AttemptRecord, exit_: UnitExit) -> AttemptRecord:
+    joins = exit_.unit in attempt.joining
     attempt = changed(attempt, exits=(*attempt.exits, exit_))
+    if joins and attempt.intent is Intent.RUN:
+        return resizing.without(attempt, exit_)
     harmless = exit_.outcome in (Outcome.SUCCEEDED, Outcome.STOPPED)
     if exit_.outcome is Outcome.NEVER_STARTED and attempt.intent is Intent.STOP:
         # It was still assembling. The units that wait for this one see the stop too.
@@ -443,12 +460,7 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
             intent_reason=attempt.intent_reason or exit_.reason,
             intent_at=exit_.at,
         )
-    record = changed(record, attempt=attempt, progress=_with_last_step(record.progress, exit_))
-    if len(attempt.exits) == len(attempt.placement.units):
-        ended = conclude(record, attempt, exit_.at, _type_of(draft, attempt))
-        check(record.stage, ended.stage, f"{uid}: attempt {number} ended")
-        record = ended
-    draft.jobs[uid] = _dated(found[0], record, exit_.at)
+    return attempt
 
 
 def _type_of(draft: Draft, attempt: AttemptRecord) -> str:
@@ -531,6 +543,7 @@ def _ordered(draft: Draft, action: Action, at: Instant) -> None:
         case ChangePlan():
             found = draft.current(action.uid, action.attempt)
             if found is not None and found[1].intent is Intent.RUN:
+                draft.starts()
                 draft.jobs[action.uid] = switches.asked(*found, action, at)
         case FailJob():
             draft.move(record, Stage.FAILED, "it failed", reason=action.reason, finished_at=at)

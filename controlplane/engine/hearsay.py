@@ -27,9 +27,8 @@ def is_hearsay(attempt: AttemptRecord, report: AttemptReport) -> bool:
             unit = report.exit.unit
         case _:
             unit = 0
-    units = attempt.placement.units
-    known = 0 <= unit < len(units)
-    return not known or (bool(report.node) and units[unit].node != report.node)
+    known = attempt.unit(unit)
+    return known is None or (bool(report.node) and known.node != report.node)
 
 
 def is_worth_storing(jobs: Mapping[JobUid, JobRecord], report: AttemptReport) -> bool:

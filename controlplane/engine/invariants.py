@@ -5,15 +5,15 @@ not carried out.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from controlplane.domain.action import Action, ChangePlan, StartAttempt, StopAttempt
 from controlplane.domain.ids import JobUid, NodeId
 from controlplane.domain.job import JobSpec, Topology
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Contact
-from controlplane.domain.placement import Placement
-from controlplane.domain.record import Intent, JobRecord
+from controlplane.domain.placement import LaunchUnit, Placement
+from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from headrace.api.plan import ExecutionPlan
 
@@ -24,7 +24,9 @@ def violations(snapshot: ClusterSnapshot, actions: tuple[Action, ...]) -> Iterat
         return
     yield from _one_order_a_job(actions)
     starts = [action for action in actions if isinstance(action, StartAttempt)]
-    yield from _no_accelerator_twice(snapshot, starts)
+    coming = {start.uid: start.placement.units for start in starts}
+    coming |= {a.uid: _newcomers(snapshot, a) for a in actions if isinstance(a, ChangePlan)}
+    yield from _no_accelerator_twice(snapshot, coming)
     yield from _no_older_attempt_alive(snapshot, starts)
     for action in actions:
         record = snapshot.jobs.get(action.uid)
@@ -38,7 +40,7 @@ def violations(snapshot: ClusterSnapshot, actions: tuple[Action, ...]) -> Iterat
             yield from _sound_change(snapshot, action)
         elif isinstance(action, StartAttempt):
             yield from _sound_start(snapshot, action)
-    yield from _quotas(snapshot, starts)
+    yield from _quotas(snapshot, coming)
 
 
 def _one_order_a_job(actions: tuple[Action, ...]) -> Iterator[str]:
@@ -47,23 +49,34 @@ def _one_order_a_job(actions: tuple[Action, ...]) -> Iterator[str]:
             yield f"{uid} would get {count} orders at once"
 
 
-def _no_accelerator_twice(snapshot: ClusterSnapshot, starts: list[StartAttempt]) -> Iterator[str]:
-    if not starts:
+def _newcomers(snapshot: ClusterSnapshot, change: ChangePlan) -> tuple[LaunchUnit, ...]:
+    """The units that a change brings in."""
+    record = snapshot.jobs.get(change.uid)
+    if record is None or record.attempt is None:
+        return change.units
+    known = {unit.index for unit in record.attempt.placement.units}
+    return tuple(unit for unit in change.units if unit.index not in known)
+
+
+def _no_accelerator_twice(
+    snapshot: ClusterSnapshot, coming: Mapping[JobUid, tuple[LaunchUnit, ...]]
+) -> Iterator[str]:
+    touched = {unit.node for units in coming.values() for unit in units}
+    if not touched:
         return
-    touched = {unit.node for start in starts for unit in start.placement.units}
     known = _condition_of_slots(snapshot, touched)
     used = _slots_in_use(snapshot, touched)
-    for start in starts:
-        for unit in start.placement.units:
+    for uid, units in coming.items():
+        for unit in units:
             for accelerator_id in unit.accelerators:
                 slot = (unit.node, accelerator_id)
                 if slot not in known:
-                    yield f"{start.uid} would get {accelerator_id} of {unit.node}, which is unknown"
+                    yield f"{uid} would get {accelerator_id} of {unit.node}, which is unknown"
                 elif known[slot]:
-                    yield f"{start.uid} would get {accelerator_id} of {unit.node}: {known[slot]}"
+                    yield f"{uid} would get {accelerator_id} of {unit.node}: {known[slot]}"
                 if slot in used:
                     yield f"{accelerator_id} of {unit.node} is held by {used[slot]}"
-                used[slot] = start.uid
+                used[slot] = uid
 
 
 def _no_older_attempt_alive(snapshot: ClusterSnapshot, starts: list[StartAttempt]) -> Iterator[str]:
@@ -97,7 +110,7 @@ def _slots_in_use(snapshot: ClusterSnapshot, touched: set[NodeId]) -> dict[tuple
         if record.attempt is None:
             continue
         gone = {known_exit.unit for known_exit in record.attempt.exits}
-        for unit in record.attempt.placement.units:
+        for unit in (*record.attempt.placement.units, *record.attempt.leaving):
             if unit.node in touched and unit.index not in gone:
                 for accelerator_id in unit.accelerators:
                     used[unit.node, accelerator_id] = record.uid
@@ -114,9 +127,13 @@ def _sound_start(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str
         yield f"{start.uid} backs off from a failure and would start too early"
     if start.attempt < record.next_attempt:
         yield f"{start.uid} had attempt {record.next_attempt - 1}, {start.attempt} is not new"
-    yield from _sound_layout(record.job.spec, start)
+    if [unit.index for unit in start.placement.units] != list(range(len(start.placement.units))):
+        yield f"{start.uid}: its launch units are not numbered from 0"
+    if any(unit.joins for unit in start.placement.units):
+        yield f"{start.uid} starts, so none of its launch units joins it later"
+    yield from _sound_layout(record.job.spec, start.uid, start.placement)
     yield from _not_again_out_of_memory(snapshot, record, start)
-    yield from _where_allowed(snapshot, start)
+    yield from _where_allowed(snapshot, start.uid, start.placement.units)
 
 
 def _sound_change(snapshot: ClusterSnapshot, change: ChangePlan) -> Iterator[str]:
@@ -134,37 +151,48 @@ def _sound_change(snapshot: ClusterSnapshot, change: ChangePlan) -> Iterator[str
     units, exits = attempt.placement.units, attempt.exits
     if not attempt.trained or exits or len(attempt.units_up) != len(units):
         yield f"{change.uid} does not train with all its ranks, so they cannot be asked"
-    if change.plan == attempt.placement.plan:
+    if change.plan == attempt.placement.plan and change.units in ((), units):
         yield f"{change.uid} runs as {change.plan} already"
-    count = sum(len(unit.accelerators) for unit in units)
-    if change.plan.ranks != count:
-        yield f"{change.uid}: plan {change.plan} does not occupy the {count} accelerators it has"
-    yield from _sound_plan(spec, change.uid, Placement(change.plan, units))
+    if change.units:
+        yield from _sound_resize(attempt, change)
+    target = Placement(change.plan, change.units or units)
+    yield from _sound_layout(spec, change.uid, target)
+    yield from _where_allowed(snapshot, change.uid, target.units)
 
 
-def _sound_layout(spec: JobSpec, start: StartAttempt) -> Iterator[str]:
-    request, units = spec.accelerators, start.placement.units
+def _sound_resize(attempt: AttemptRecord, change: ChangePlan) -> Iterator[str]:
+    units, then = attempt.placement.units, change.units
+    kept = min(len(units), len(then))
+    if then[:kept] != units[:kept]:
+        yield f"{change.uid} would change ranks that stay, or lose its first unit"
+    used = [unit.index for unit in (*units, *attempt.leaving)]
+    used += [known.unit for known in attempt.exits]
+    for unit in then[kept:]:
+        if unit.index in used or unit.index < attempt.units_made or not unit.joins:
+            yield f"{change.uid}: unit {unit.index} of attempt {change.attempt} is not a new one"
+        used.append(unit.index)
+
+
+def _sound_layout(spec: JobSpec, uid: JobUid, placement: Placement) -> Iterator[str]:
+    request, units = spec.accelerators, placement.units
     count = sum(len(unit.accelerators) for unit in units)
     if not request.minimum <= count <= request.maximum:
         yield (
-            f"{start.uid} would get {count} accelerators, "
-            f"it takes {request.minimum} to {request.maximum}"
+            f"{uid} would get {count} accelerators, it takes {request.minimum} to {request.maximum}"
         )
-    if start.placement.plan.ranks != count:
-        yield f"{start.uid}: plan {start.placement.plan} does not occupy {count} accelerators"
+    if placement.plan.ranks != count:
+        yield f"{uid}: plan {placement.plan} does not occupy {count} accelerators"
     if spec.unit_per_node:
         if len({unit.node for unit in units}) != len(units):
-            yield f"{start.uid} runs its own command, which takes one launch unit a node"
+            yield f"{uid} runs its own command, which takes one launch unit a node"
     elif any(len(unit.accelerators) != 1 for unit in units):
-        yield f"{start.uid}: each of its launch units is one rank and takes one accelerator"
-    if [unit.index for unit in units] != list(range(len(units))):
-        yield f"{start.uid}: its launch units are not numbered from 0"
+        yield f"{uid}: each of its launch units is one rank and takes one accelerator"
     ranks = 0
     for unit in units:
         if unit.first_rank != ranks:
-            yield f"{start.uid}: unit {unit.index} should begin at rank {ranks}"
+            yield f"{uid}: unit {unit.index} should begin at rank {ranks}"
         ranks += len(unit.accelerators)
-    yield from _sound_plan(spec, start.uid, start.placement)
+    yield from _sound_plan(spec, uid, placement)
 
 
 def _sound_plan(spec: JobSpec, uid: JobUid, placement: Placement) -> Iterator[str]:
@@ -199,29 +227,35 @@ def _not_again_out_of_memory(
                 return
 
 
-def _where_allowed(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str]:
-    request = snapshot.jobs[start.uid].job.spec.accelerators
-    if request.topology is Topology.SAME_NODE and len({u.node for u in start.placement.units}) > 1:
-        yield f"{start.uid} must stay on one node"
+def _where_allowed(
+    snapshot: ClusterSnapshot, uid: JobUid, units: tuple[LaunchUnit, ...]
+) -> Iterator[str]:
+    request = snapshot.jobs[uid].job.spec.accelerators
+    if request.topology is Topology.SAME_NODE and len({unit.node for unit in units}) > 1:
+        yield f"{uid} must stay on one node"
     types = set()
-    for unit in start.placement.units:
+    for unit in units:
         record = snapshot.nodes.get(unit.node)
         if record is None:
             continue
         labels = dict(record.node.labels)
         if any(labels.get(key) != value for key, value in request.selector):
-            yield f"{start.uid} does not select {unit.node}"
+            yield f"{uid} does not select {unit.node}"
         for taint in record.node.taints:
             if not any(toleration.accepts(taint) for toleration in request.tolerations):
-                yield f"{start.uid} does not tolerate {taint.key} of {unit.node}"
+                yield f"{uid} does not tolerate {taint.key} of {unit.node}"
         types |= {a.type for a in record.node.accelerators if a.id in unit.accelerators}
     if len(types) > 1 or (request.type and types - {request.type}):
-        yield f"{start.uid} would run on {', '.join(sorted(types))}, wanted {request.type or 'one'}"
+        yield f"{uid} would run on {', '.join(sorted(types))}, wanted {request.type or 'one'}"
 
 
-def _quotas(snapshot: ClusterSnapshot, starts: list[StartAttempt]) -> Iterator[str]:
+def _quotas(
+    snapshot: ClusterSnapshot, coming: Mapping[JobUid, tuple[LaunchUnit, ...]]
+) -> Iterator[str]:
     touched = {
-        snapshot.jobs[start.uid].job.spec.queue for start in starts if start.uid in snapshot.jobs
+        snapshot.jobs[uid].job.spec.queue
+        for uid, units in coming.items()
+        if uid in snapshot.jobs and units
     }
     limited = {
         name: snapshot.queues[name].quota_accelerators
@@ -237,13 +271,12 @@ def _quotas(snapshot: ClusterSnapshot, starts: list[StartAttempt]) -> Iterator[s
             gone = {known_exit.unit for known_exit in record.attempt.exits}
             held[record.job.spec.queue] += sum(
                 len(unit.accelerators)
-                for unit in record.attempt.placement.units
+                for unit in (*record.attempt.placement.units, *record.attempt.leaving)
                 if unit.index not in gone
             )
-    for start in starts:
-        if start.uid in snapshot.jobs:
-            queue = snapshot.jobs[start.uid].job.spec.queue
-            held[queue] += sum(len(unit.accelerators) for unit in start.placement.units)
+    for uid, units in coming.items():
+        if uid in snapshot.jobs:
+            held[snapshot.jobs[uid].job.spec.queue] += sum(len(unit.accelerators) for unit in units)
     for name, quota in limits.items():
         if held[name] > quota:
             yield f"queue {name} would hold {held[name]} accelerators of its {quota}"

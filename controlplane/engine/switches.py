@@ -4,6 +4,7 @@ from controlplane.domain.action import ChangePlan
 from controlplane.domain.changing import changed
 from controlplane.domain.clock import Instant, after, seconds
 from controlplane.domain.event import PlanChanged, PlanRefused
+from controlplane.domain.placement import Placement
 from controlplane.domain.record import AttemptRecord, JobRecord
 from controlplane.domain.switch import (
     SWITCHES_KEPT,
@@ -19,13 +20,25 @@ ANSWER_SECONDS = 120.0
 ANSWER_STEPS = 20
 """The same in steps, for those that are slow: it begins after a step and is told after two more."""
 
+JOIN_SECONDS = 600.0
+"""How much longer if others are to join them, which are started first. Training goes on."""
+
 
 def asked(record: JobRecord, attempt: AttemptRecord, order: ChangePlan, at: Instant) -> JobRecord:
     """The job once its ranks are to take up another plan."""
+    before = attempt.placement.units
+    units = order.units or before
+    known, kept = {unit.index for unit in before}, {unit.index for unit in units}
+    coming = [unit.index for unit in units if unit.index not in known]
     attempt = changed(
         attempt,
-        placement=changed(attempt.placement, plan=order.plan),
-        plan_change=PlanChange(attempt.plan_in_force, order.reason, at),
+        placement=Placement(order.plan, units),
+        leaving=(*attempt.leaving, *(unit for unit in before if unit.index not in kept)),
+        units_made=attempt.next_unit + len(coming),
+        joined=(*attempt.joined, *((index, at) for index in coming)),
+        plan_change=PlanChange(
+            attempt.plan_in_force, order.reason, at, units=before if order.units else ()
+        ),
     )
     return changed(record, attempt=attempt, reason=order.reason)
 
@@ -41,11 +54,12 @@ def told(
     if isinstance(said, PlanRefused):
         change = changed(change, refused=said.message or "no reason given")
         return changed(record, attempt=changed(attempt, plan_change=change))
+    present = {unit.index for unit in placement.units}
     switch = Switch(
         kind=SwitchKind.MEMORY,
         before=change.before,
         after=placement.plan,
-        accelerators_before=placement.accelerator_count,
+        accelerators_before=_accelerators(attempt),
         accelerators_after=placement.accelerator_count,
         reason=change.reason.code,
         step=said.step,
@@ -56,7 +70,7 @@ def told(
     )
     return changed(
         _with(record, switch),
-        attempt=changed(attempt, plan_change=None),
+        attempt=changed(attempt, plan_change=None, units_up=attempt.units_up & present),
         reconfigurations=record.reconfigurations + 1,
     )
 
@@ -64,7 +78,9 @@ def told(
 def answer_limit(record: JobRecord, change: PlanChange) -> Instant:
     """When ranks that have not answered get the new plan by a restart."""
     steps = ANSWER_STEPS * record.progress.step_seconds
-    return after(change.ordered_at, seconds(max(ANSWER_SECONDS, steps)))
+    attempt = record.attempt
+    joins = JOIN_SECONDS if attempt is not None and attempt.joining else 0.0
+    return after(change.ordered_at, seconds(joins + max(ANSWER_SECONDS, steps)))
 
 
 def stopped(record: JobRecord, attempt: AttemptRecord) -> Restart:
@@ -77,7 +93,7 @@ def stopped(record: JobRecord, attempt: AttemptRecord) -> Restart:
     assert why is not None, "a planned stop has a reason"
     return Restart(
         before=attempt.plan_in_force,
-        accelerators=attempt.placement.accelerator_count,
+        accelerators=_accelerators(attempt),
         reason=why.code,
         step=record.progress.step,
         ordered_at=attempt.intent_at,
@@ -101,6 +117,11 @@ def trains(record: JobRecord, attempt: AttemptRecord, at: Instant) -> JobRecord:
         trains_at=at,
     )
     return changed(_with(record, switch), restart=None)
+
+
+def _accelerators(attempt: AttemptRecord) -> int:
+    """How many its ranks train on, as far as they have told."""
+    return sum(len(unit.accelerators) for unit in attempt.units_in_force)
 
 
 def _with(record: JobRecord, switch: Switch) -> JobRecord:

@@ -68,7 +68,8 @@ def action_sentence(action: Action) -> str:
         case StopAttempt():
             return f"stop attempt {action.attempt} at a checkpoint"
         case ChangePlan():
-            return f"let attempt {action.attempt} go on as {action.plan} where it is"
+            where = f"on {len(action.units)} ranks" if action.units else "where it is"
+            return f"let attempt {action.attempt} go on as {action.plan} {where}"
         case EndAttempt():
             return f"end attempt {action.attempt} now"
         case FailJob():

@@ -126,9 +126,9 @@ def held_seconds(record: JobRecord, now: Instant) -> float:
     attempt = record.attempt
     if attempt is not None:
         released = {known.unit: known.at for known in attempt.exits}
-        for unit in attempt.placement.units:
+        for unit in attempt.units:
             until = released.get(unit.index, now)
-            held += len(unit.accelerators) * max(0, until - attempt.started_at)
+            held += len(unit.accelerators) * max(0, until - attempt.held_since(unit.index))
     return held / SECOND
 
 
@@ -141,7 +141,7 @@ def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = (
         conditions=conditions(record, unheard),
         attempt=record.attempts_made,
         plan=str(attempt.plan_in_force) if attempt else "",
-        units=[unit_to_wire(unit) for unit in attempt.placement.units] if attempt else (),
+        units=[unit_to_wire(unit) for unit in attempt.units] if attempt else (),
         progress=progress_to_wire(record.progress, job.spec.steps),
         failures=record.failures,
         reconfigurations=record.reconfigurations,

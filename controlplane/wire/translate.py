@@ -103,6 +103,7 @@ def unit_to_wire(unit: LaunchUnit) -> common_pb2.LaunchUnit:
         first_rank=unit.first_rank,
         cpu_cores=unit.cpu_cores,
         host_memory_bytes=unit.host_memory_bytes,
+        joins=unit.joins,
     )
 
 

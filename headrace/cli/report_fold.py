@@ -5,7 +5,7 @@ plane's own replay, whatever came through the door in between.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -89,6 +89,7 @@ class _Held:
 class _Attempt:
     span: model.AttemptSpan
     units: dict[int, _Held] = field(default_factory=dict)
+    leaving: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -240,7 +241,7 @@ class _Folding:
         if outcome in _ENDED_BADLY and not attempt.span.broke:
             what = f"loses unit {end['unit']} of attempt {number}"
             self.say(at, uid, what if outcome == "Lost" else f"fails in attempt {number}", why)
-        if outcome == "Stopped":
+        if outcome == "Stopped" and int(end["unit"]) not in attempt.leaving:
             steps = {*attempt.span.stopped_at_steps, int(end.get("step", 0))}
             attempt.span = replace(attempt.span, stopped_at_steps=tuple(sorted(steps)))
         self._release(order, at, (uid, number), int(end["unit"]), outcome, why)
@@ -250,6 +251,12 @@ class _Folding:
     ) -> None:
         attempt = self.attempts[key]
         held, span = attempt.units.pop(unit), attempt.span
+        if unit in attempt.leaving and outcome not in _ENDED_BADLY:
+            for slot in held.accelerators:
+                ends = (held.order, order)
+                self.blocks.append(_block(span, unit, slot, held, at, ends, "Left"))
+            self.say(at, key[0], f"goes on without unit {unit} of attempt {key[1]}")
+            return
         for slot in held.accelerators:
             self.blocks.append(_block(span, unit, slot, held, at, (held.order, order), outcome))
         outcomes = tuple(sorted({*span.outcomes, outcome}))
@@ -296,23 +303,42 @@ class _Folding:
                 attempt.span = replace(attempt.span, stop_ns=at, stop_why=why)
             return f"checkpoints and stops attempt {number} ({attempt.span.last_plan})"
         if kind == "ChangePlan":
-            return f"is asked to go on as {plan_text(action['plan'])} in attempt {number}"
+            where = self._resized(order, at, attempt, action.get("units") or ()) if attempt else ""
+            return f"is asked to go on as {plan_text(action['plan'])}{where} in attempt {number}"
         return f"ends attempt {number}" if kind == "EndAttempt" else f"stops attempt {number}"
 
     def _started(self, order: int, at: int, action: Mapping[str, Any]) -> str:
         uid, number, placement = str(action["uid"]), int(action["attempt"]), action["placement"]
-        units = {
-            int(unit["index"]): _Held(str(unit["node"]), tuple(unit["accelerators"]), at, order)
-            for unit in placement["units"]
-        }
+        units = self._held(order, at, placement["units"])
         count = sum(len(unit.accelerators) for unit in units.values())
-        for unit in units.values():
-            for slot in unit.accelerators:
-                self.lanes.setdefault((unit.node, slot), "")
         span = model.AttemptSpan(uid, number, plan_text(placement["plan"]), count, at)
         self.attempts[uid, number] = _Attempt(span, units)
         nodes = ", ".join(sorted({unit.node for unit in units.values()}))
         return f"starts attempt {number} as {span.plan} on {nodes}"
+
+    def _held(self, order: int, at: int, units: Sequence[Mapping[str, Any]]) -> dict[int, _Held]:
+        """What units hold from now on, by their index."""
+        held = {
+            int(unit["index"]): _Held(str(unit["node"]), tuple(unit["accelerators"]), at, order)
+            for unit in units
+        }
+        for each in held.values():
+            for slot in each.accelerators:
+                self.lanes.setdefault((each.node, slot), "")
+        return held
+
+    def _resized(
+        self, order: int, at: int, attempt: _Attempt, units: Sequence[Mapping[str, Any]]
+    ) -> str:
+        """Other units shall train: new ones hold something from now on, others leave soon."""
+        if not units:
+            return ""
+        then = self._held(order, at, units)
+        attempt.leaving |= attempt.units.keys() - then.keys()
+        for index, held in then.items():
+            attempt.units.setdefault(index, held)
+        count = sum(len(held.accelerators) for held in then.values())
+        return f" on {count} accelerators"
 
     def history(self) -> model.History:
         """The history at the end of the log."""

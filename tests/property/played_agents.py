@@ -48,14 +48,14 @@ class PlayedAgent:
                 self.purged.append(launch.uid)
                 said.append(self._exit((launch.uid, launch.attempt, 0), Outcome.NEVER_STARTED))
             for unit in launch.units:
-                said += self._towards(launch, unit)
+                said += self._towards(state, launch, unit)
         return said
 
-    def _towards(self, launch: Launch, unit: LaunchUnit) -> list[Event]:
+    def _towards(self, state: ClusterState, launch: Launch, unit: LaunchUnit) -> list[Event]:
         key = (launch.uid, launch.attempt, unit.index)
         if key in self.running:
             self.intents[key] = launch.intent
-            return self._asked_for_plan(key, launch)
+            return self._asked_for_plan(state, key, launch)
         if key in self.ended:
             return [UnitExited(key[0], key[1], self.ended[key], self.node.id)]
         if launch.intent is not Intent.RUN:
@@ -67,10 +67,16 @@ class PlayedAgent:
         self.plans[key] = self.asked[key] = str(launch.plan)
         return self._start(key, unit)
 
-    def _asked_for_plan(self, key: Key, launch: Launch) -> list[Event]:
-        """Unit 0's ranks are asked once for each plan, and say yes, no or nothing."""
+    def _asked_for_plan(self, state: ClusterState, key: Key, launch: Launch) -> list[Event]:
+        """Unit 0's ranks are asked once for each plan, and say yes, no or nothing. Before they say
+        yes to more ranks, those are there.
+        """
         before, plan = self.plans[key], str(launch.plan)
         if key[2] or launch.intent is not Intent.RUN or self.asked[key] == plan:
+            return []
+        attempt = state.jobs[key[0]].attempt
+        says_yes = self.ranks_answer == "yes"
+        if says_yes and attempt is not None and not attempt.joining <= attempt.units_up:
             return []
         self.asked[key] = plan
         if self.ranks_answer == "yes":

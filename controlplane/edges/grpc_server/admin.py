@@ -286,9 +286,7 @@ def _held(record: JobRecord) -> int:
     attempt = record.attempt
     if attempt is None:
         return 0
-    return sum(
-        len(unit.accelerators) for unit in attempt.placement.units if attempt.holds(unit.index)
-    )
+    return sum(len(unit.accelerators) for unit in attempt.units if attempt.holds(unit.index))
 
 
 def _waits(record: JobRecord) -> bool:

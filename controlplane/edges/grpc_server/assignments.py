@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import grpc
 
@@ -45,8 +46,8 @@ class AssignmentBook:
     def __init__(self) -> None:
         self._term = Term(0)
         self._state = ClusterState()
-        self._of_jobs: dict[JobUid, Mapping[NodeId, Launch]] = {}
-        self._on_nodes: dict[NodeId, dict[JobUid, Launch]] = {}
+        self._of_jobs: dict[JobUid, Mapping[NodeId, tuple[Launch, ...]]] = {}
+        self._on_nodes: dict[NodeId, dict[JobUid, tuple[Launch, ...]]] = {}
         self._extras: dict[NodeId, tuple[Launch, ...]] = {}
         self._current: dict[NodeId, Assignment] = {}
         self._seats: dict[NodeId, _Seat] = {}
@@ -81,16 +82,16 @@ class AssignmentBook:
         for node in touched:
             self._renumber(node)
 
-    def _place(self, uid: JobUid, launches: Mapping[NodeId, Launch]) -> set[NodeId]:
+    def _place(self, uid: JobUid, launches: Mapping[NodeId, tuple[Launch, ...]]) -> set[NodeId]:
         before = self._of_jobs.get(uid, {})
         changed = {node for node in (*before, *launches) if before.get(node) != launches.get(node)}
         for node in changed:
             there = self._on_nodes.setdefault(node, {})
-            launch = launches.get(node)
-            if launch is None:
+            of_job = launches.get(node)
+            if of_job is None:
                 del there[uid]
             else:
-                there[uid] = launch
+                there[uid] = of_job
         if launches:
             self._of_jobs[uid] = launches
         else:
@@ -116,7 +117,8 @@ class AssignmentBook:
         return changed
 
     def _launches(self, node: NodeId) -> tuple[Launch, ...]:
-        return (*self._extras.get(node, ()), *self._on_nodes.get(node, {}).values())
+        of_jobs = self._on_nodes.get(node, {}).values()
+        return (*self._extras.get(node, ()), *chain.from_iterable(of_jobs))
 
     def _renumber(self, node: NodeId) -> None:
         launches = self._launches(node)

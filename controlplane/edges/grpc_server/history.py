@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-from controlplane.domain.action import StartAttempt
+from controlplane.domain.action import ChangePlan, StartAttempt
 from controlplane.domain.clock import Clock
-from controlplane.domain.ids import Attempt, JobUid, SequenceNumber
-from controlplane.domain.placement import Placement
+from controlplane.domain.ids import Attempt, JobUid, NodeId, SequenceNumber
+from controlplane.domain.placement import LaunchUnit
 from controlplane.edges.store.errors import StoreUnavailableError
 from controlplane.edges.store.rows import StoredDecision, StoredLoss
 from controlplane.edges.store.store import Store
@@ -55,19 +55,18 @@ class History:
         """
         return await asyncio.to_thread(self._store.decisions_after, uid, after, limit)
 
-    async def placement_of(self, uid: JobUid, attempt: Attempt) -> Placement | None:
-        """Where an attempt was started; None if that is not known any more."""
+    async def node_of(self, uid: JobUid, attempt: Attempt, unit: int) -> NodeId | None:
+        """Where a unit of an attempt was started; None if that is not known any more."""
 
-        def starts(decision: StoredDecision) -> Placement | None:
-            action = decision.action
-            right = isinstance(action, StartAttempt) and action.attempt == attempt
-            return action.placement if right and isinstance(action, StartAttempt) else None
+        def there(decision: StoredDecision) -> NodeId | None:
+            nodes = (known.node for known in _ordered(decision, attempt) if known.index == unit)
+            return next(nodes, None)
 
         for depth in _DEPTHS:
             found = await self.decisions(uid, depth)
-            placement = next((p for p in map(starts, found) if p is not None), None)
-            if placement is not None or len(found) < depth:
-                return placement
+            node = next((name for name in map(there, found) if name is not None), None)
+            if node is not None or len(found) < depth:
+                return node
         return None
 
     async def losses(self, uid: JobUid, after_step: int, limit: int) -> Sequence[StoredLoss]:
@@ -85,3 +84,13 @@ class History:
             if close is not None:
                 # Ends the read transaction also for a caller who went away in the middle.
                 await asyncio.shield(asyncio.to_thread(close))
+
+
+def _ordered(decision: StoredDecision, attempt: Attempt) -> Sequence[LaunchUnit]:
+    """The units of an attempt that a decision names."""
+    match decision.action:
+        case StartAttempt(attempt=number, placement=placement) if number == attempt:
+            return placement.units
+        case ChangePlan(attempt=number, units=units) if number == attempt:
+            return units
+    return ()

@@ -8,7 +8,6 @@ from contextlib import aclosing
 from controlplane.domain.action import ForgetJob
 from controlplane.domain.clock import Clock, Instant
 from controlplane.domain.ids import Attempt, JobUid, NodeId, SequenceNumber
-from controlplane.domain.placement import Placement
 from controlplane.domain.record import JobRecord
 from controlplane.edges.grpc_server.directory import JobDirectory
 from controlplane.edges.grpc_server.errors import invalid, not_found, precondition
@@ -290,11 +289,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         """Where a unit runs or ran: known for the present attempt, looked up for earlier ones."""
         present = record.attempt if record is not None else None
         if present is not None and present.number == attempt:
-            placement: Placement | None = present.placement
-        else:
-            placement = await self._history.placement_of(uid, attempt)
-        units = placement.units if placement is not None else ()
-        return next((known.node for known in units if known.index == unit), None)
+            known = present.unit(unit)
+            if known is not None:
+                return known.node
+        return await self._history.node_of(uid, attempt, unit)
 
     async def _names(self, uids: Collection[JobUid]) -> Names:
         """What people call these jobs; the log knows of those that are forgotten."""

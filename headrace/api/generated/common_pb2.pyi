@@ -58,20 +58,22 @@ class Condition(_message.Message):
     def __init__(self, type: _Optional[str] = ..., status: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., observed_generation: _Optional[int] = ..., last_transition_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class LaunchUnit(_message.Message):
-    __slots__ = ("index", "node", "accelerators", "first_rank", "cpu_cores", "host_memory_bytes")
+    __slots__ = ("index", "node", "accelerators", "first_rank", "cpu_cores", "host_memory_bytes", "joins")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     ACCELERATORS_FIELD_NUMBER: _ClassVar[int]
     FIRST_RANK_FIELD_NUMBER: _ClassVar[int]
     CPU_CORES_FIELD_NUMBER: _ClassVar[int]
     HOST_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    JOINS_FIELD_NUMBER: _ClassVar[int]
     index: int
     node: str
     accelerators: _containers.RepeatedScalarFieldContainer[str]
     first_rank: int
     cpu_cores: _containers.RepeatedScalarFieldContainer[int]
     host_memory_bytes: int
-    def __init__(self, index: _Optional[int] = ..., node: _Optional[str] = ..., accelerators: _Optional[_Iterable[str]] = ..., first_rank: _Optional[int] = ..., cpu_cores: _Optional[_Iterable[int]] = ..., host_memory_bytes: _Optional[int] = ...) -> None: ...
+    joins: bool
+    def __init__(self, index: _Optional[int] = ..., node: _Optional[str] = ..., accelerators: _Optional[_Iterable[str]] = ..., first_rank: _Optional[int] = ..., cpu_cores: _Optional[_Iterable[int]] = ..., host_memory_bytes: _Optional[int] = ..., joins: _Optional[bool] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("step", "steps_total", "checkpoint_step", "loss", "step_seconds", "reported_at")

@@ -468,7 +468,7 @@ def test_the_metrics_page_tells_what_happened(tmp_path: Path) -> None:
             "headrace_admission_attempt_duration_seconds_count",
             'headrace_events_appended_total{kind="JobSubmitted"} ',
             'headrace_decisions_total{reason="Started"} 1.0',
-            'headrace_evicted_jobs_total{reason="ShrunkForOthers"} 1.0',
+            'headrace_reconfigurations_total{reason="ShrunkForOthers"} 1.0',
             'headrace_accelerator_seconds_total{queue="default",state="running"}',
             'headrace_grpc_server_handling_seconds_count{grpc_code="OK",grpc_method="SubmitJob"}',
         ):

@@ -4,7 +4,7 @@ import pytest
 
 from controlplane.baselines import BASELINES
 from controlplane.baselines.capacity import Capacity
-from controlplane.domain.action import ChangePlan, StopAttempt
+from controlplane.domain.action import ChangePlan
 from controlplane.domain.ids import AcceleratorId, NodeId
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
@@ -22,10 +22,10 @@ def counts(placement: Placement) -> list[int]:
     return sorted(map(len, placement.by_node().values()))
 
 
-def stops(world: World) -> list[tuple[ReasonCode, str]]:
-    """Who is told to stop in the next cycle, and why."""
+def changes(world: World) -> list[tuple[ReasonCode, str]]:
+    """Who is asked to change its plan in the next cycle, and why."""
     ordered = world.cycle().decided.actions
-    reasons = [action.reason for action in ordered if isinstance(action, StopAttempt)]
+    reasons = [action.reason for action in ordered if isinstance(action, ChangePlan)]
     return [(reason.code, reason.message) for reason in reasons]
 
 
@@ -49,13 +49,14 @@ def test_a_change_of_size_is_a_change_of_kind_and_back() -> None:
     world = a_cluster().with_nodes(2, 2)
     gpt = a_job("gpt").wanting(1, 4).with_batch(16).under("dp4", "pp2.1f1b-ga4", "dp1")
     world.submit(gpt).settle().submit(a_job("vit").wanting(1, 2))
-    assert stops(world) == [
+    assert changes(world) == [
         (ReasonCode.SHRUNK_FOR_OTHERS, "dp4 -> pp2.1f1b-ga4: makes room for default/vit")
     ]
-    world.stopped_ones_leave().settle()
+    world.settle()
     assert plan_of(world, "gpt") == "pp2.1f1b-ga4"
     world.exits("vit").settle()
     assert plan_of(world, "gpt") == "dp4"
+    assert world.attempt("gpt").number == 1
     assert world.replayed() == world.state
 
 
@@ -151,11 +152,11 @@ def test_other_plans_for_a_running_job_are_taken_up_where_it_is(policy: str) -> 
     assert (world.attempt("a").number, world.job("a").reconfigurations) == (1, 2)
 
 
-def test_other_plans_and_another_size_are_a_restart() -> None:
+def test_other_plans_and_another_size_are_one_change() -> None:
     world = a_cluster().with_nodes(1, 4)
     job = a_job("a").wanting(2, 4).with_batch(8).under("dp2")
     world.submit(job).settle().update(job.under("tp2", "pp4.1f1b-ga4"))
-    (reason,) = stops(world)
+    (reason,) = changes(world)
     assert reason == (ReasonCode.GROWN_INTO_FREE, "dp2 -> pp4.1f1b-ga4")
 
 

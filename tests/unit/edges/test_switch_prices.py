@@ -35,7 +35,8 @@ def test_every_switch_is_counted_once_by_how_it_was_made() -> None:
         seen(telemetry, world)
         seen(telemetry, world)
     assert prices(telemetry) == {"memory": (2, 1.0)}
-    world.update(JOB.under("dp4")).cycle()
+    world.update(JOB.under("tp2")).cycle()
+    world.takes_up("a", refused="as played").cycle()
     world.exits("a", Outcome.STOPPED).passes(4).settle()
     seen(telemetry, world)
     assert prices(telemetry) == {"memory": (2, 1.0), "restart": (1, 4.0)}

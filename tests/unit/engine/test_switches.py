@@ -16,7 +16,7 @@ from controlplane.engine.invariants import violations
 from controlplane.engine.state import ClusterState
 from controlplane.wire.status import job_to_wire
 from headrace.api.plan import ExecutionPlan
-from tests.builders import World, a_cluster, a_job
+from tests.builders import World, a_cluster, a_job, a_node
 
 JOB = a_job("a").wanting(2).with_batch(8).under("dp2")
 OTHER = "pp2.1f1b-ga4"
@@ -38,7 +38,8 @@ def test_ranks_are_asked_and_nothing_else_about_the_attempt_changes() -> None:
     world = asked()
     attempt = world.attempt("a")
     assert (attempt.number, attempt.intent, world.stage("a")) == (1, Intent.RUN, Stage.RUNNING)
-    assert {str(launch.plan) for launch in launches_of(world.job("a")).values()} == {OTHER}
+    told = [launch for part in launches_of(world.job("a")).values() for launch in part]
+    assert {str(launch.plan) for launch in told} == {OTHER}
     assert condition(world, "Reconfiguring") == ("True", "SpecChanged")
     status = job_to_wire(world.job("a"), world.now).status
     assert (status.plan, status.plan_asked_for, status.reconfigurations) == ("dp2", OTHER, 0)
@@ -156,16 +157,16 @@ def test_a_rank_that_fails_on_the_way_is_a_failure_like_any_other() -> None:
 
 
 def test_a_restart_is_told_with_where_its_time_went() -> None:
-    world = a_cluster().with_nodes(1, 4)
+    world = a_cluster().with_node(a_node("n1", 4), a_node("n2", 2))
     world.submit(a_job("a").wanting(1, 4).with_batch(8)).settle().trains("a", 7)
-    world.submit(a_job("b").wanting(2)).passes(10).trains("a", 8).cycle()
+    world.drain("n1").passes(10).trains("a", 8).cycle()
     world.passes(2).trains("a", 9)
     for unit in range(4):
         world.passes(3 if unit == 0 else 1).exits("a", Outcome.STOPPED, units=[unit])
     world.cycle()
     world.passes(5).all_up("a").passes(7).trains("a", 10)
     (switch,) = world.job("a").switches
-    assert (switch.kind, switch.reason) == (SwitchKind.RESTART, ReasonCode.SHRUNK_FOR_OTHERS)
+    assert (switch.kind, switch.reason) == (SwitchKind.RESTART, ReasonCode.MOVED_OFF_NODE)
     assert (str(switch.before), str(switch.after), switch.step) == ("dp4", "dp2", 9)
     assert (switch.accelerators_before, switch.accelerators_after) == (4, 2)
     assert dict(switch.phases) == {"drain": 5, "leave": 3, "wait": 0, "start": 5, "load": 7}
@@ -174,8 +175,8 @@ def test_a_restart_is_told_with_where_its_time_went() -> None:
 
 
 def test_a_restart_that_failed_before_it_trained_is_no_switch() -> None:
-    world = a_cluster().with_nodes(1, 2).submit(a_job("a").wanting(1, 2).with_batch(8)).settle()
-    world.submit(a_job("b")).cycle()
+    world = a_cluster().with_nodes(2, 2).submit(a_job("a").wanting(1, 2).with_batch(8)).settle()
+    world.drain("n1").cycle()
     world.stopped_ones_leave().cycle()
     assert world.job("a").restart is not None
     world.fails("a").passes(30).settle()
@@ -194,7 +195,7 @@ def test_only_so_many_are_remembered() -> None:
     ("plan", "sentence"),
     [
         ("dp2", "runs as dp2 already"),
-        ("dp4", "does not occupy the 2 accelerators"),
+        ("dp4", "does not occupy 2 accelerators"),
         ("tp2", "tensor-parallel ranks of tp2 would be on several nodes"),
         ("dp2-ga3", "batch 8 does not divide"),
         ("dp2-ga2", "none of its plans"),
