@@ -1,7 +1,7 @@
 """The folder through which a unit speaks with the actor that started it. No torch in here.
 
-The actor writes ``launch.json`` before the start, ``plan`` to ask for another plan on the same
-accelerators, and ``stop`` to ask for a planned stop. The unit writes ``rendezvous`` (unit 0),
+The actor writes ``launch.json`` before the start, ``plan`` to ask for another plan, on the same
+ranks or on others, and ``stop`` to ask for a planned stop. The unit writes ``rendezvous`` (unit 0),
 ``progress.jsonl``, ``changes.jsonl`` and ``observations.jsonl`` (rank 0) and, at the end,
 ``exit.json``.
 """
@@ -45,6 +45,7 @@ class Launch:
         rendezvous: Where unit 0 listens, as host:port; empty for unit 0 itself.
         bind_address: Host that unit 0 binds and advertises.
         node: Name of this node, for people; empty where unknown.
+        joins: Whether the attempt trains already, and this unit joins it.
     """
 
     uid: str
@@ -62,6 +63,7 @@ class Launch:
     rendezvous: str
     bind_address: str
     node: str = ""
+    joins: bool = False
 
     @classmethod
     def from_json(cls, text: str) -> "Launch":
@@ -88,6 +90,7 @@ class Launch:
                 rendezvous=str(found.get("rendezvous", "")),
                 bind_address=str(found.get("bind_address", "") or "127.0.0.1"),
                 node=str(found.get("node", "")),
+                joins=bool(found.get("joins", False)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise WorkloadError(

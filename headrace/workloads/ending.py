@@ -12,8 +12,8 @@ def ended(control: ControlFolder, run: Callable[[], Any]) -> int:
     """Run, and tell how it ended. ``run`` returns something with outcome, step and message."""
     try:
         end = run()
-    except StoppedBeforeTraining:
-        return control.exit(STOPPED, message="stopped before the first step")
+    except StoppedBeforeTraining as stop:
+        return control.exit(STOPPED, message=str(stop) or "stopped before the first step")
     except BaseException as error:  # torch has errors that are no Exception
         code, message = reason_of(error)
         sys.stderr.write(f"{code}: {message}\n")

@@ -37,6 +37,15 @@ def main() -> int:
 
 def _run(control: ControlFolder, stop: StopSignal) -> Any:
     launch = control.launch()
+    try:
+        return _started(launch, control, stop)
+    except StoppedBeforeTraining:
+        if launch.joins:
+            raise StoppedBeforeTraining("was not needed any more") from None
+        raise
+
+
+def _started(launch: Launch, control: ControlFolder, stop: StopSignal) -> Any:
     chronicle = Chronicle(f"unit {launch.unit} of {launch.units_total}")
     bound: socket.socket | None = None
     if launch.unit == 0:
@@ -115,6 +124,7 @@ def _seat(launch: Launch) -> Any:
         gpu=None if launch.accelerator_type == "cpu" else 0,
         node=launch.node or socket.gethostname(),
         base=Path(),
+        joins=launch.joins,
     )
 
 

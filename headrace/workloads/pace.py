@@ -57,6 +57,7 @@ class _Stay:
     phase: str
     since: float
     limit_seconds: float
+    needs_all: bool = False
 
 
 class Pace:
@@ -81,10 +82,18 @@ class Pace:
         self._recent.append(time.monotonic() - self._stay.since)
 
     @contextmanager
-    def during(self, phase: str, limit_seconds: float) -> Iterator[None]:
-        """What takes longer than a step."""
+    def during(
+        self, phase: str, limit_seconds: float, *, needs_all: bool = False
+    ) -> Iterator[None]:
+        """What takes longer than a step.
+
+        Args:
+            phase: What it is, for people.
+            limit_seconds: How long it may take.
+            needs_all: Whether it is over if one rank is gone, which nothing else would tell.
+        """
         before = self._stay
-        self._stay = _Stay(before.step, phase, time.monotonic(), limit_seconds)
+        self._stay = _Stay(before.step, phase, time.monotonic(), limit_seconds, needs_all)
         try:
             yield
         finally:
@@ -100,6 +109,11 @@ class Pace:
         """Whether the main thread has been where it is for too long."""
         stay = self._stay
         return time.monotonic() - stay.since > stay.limit_seconds
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether the main thread does what needs all ranks to live."""
+        return self._stay.needs_all
 
     def beat(self) -> Beat:
         """Where it is now."""

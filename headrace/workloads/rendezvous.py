@@ -4,6 +4,9 @@ Unit 0 binds a plain socket and publishes it before torch is even imported, so t
 are started meanwhile; torch's TCPStore then takes that socket over. Every rank checks that the
 store belongs to its own attempt. Until rank 0 says ``go``, any rank can refuse or stop, and all
 end alike for the same reason.
+
+A unit that joins ranks which train already stands outside until rank 0 takes it in: until then
+nothing that happens to it is a failure of theirs. See ``training.joining``.
 """
 
 import json
@@ -68,16 +71,32 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 class Rendezvous:
-    """The ranks' common notice board."""
+    """The ranks' common notice board.
+
+    Attributes:
+        store: The board itself.
+        rank: This rank; it never changes.
+        ranks: Number of ranks.
+        newcomer: The unit of this process while it stands outside; None once it is one of the
+            ranks.
+    """
 
     def __init__(
-        self, store: "Store", *, rank: int, ranks: int, prefix: str, stop: StopSignal
+        self,
+        store: "Store",
+        *,
+        rank: int,
+        ranks: int,
+        prefix: str,
+        stop: StopSignal,
+        newcomer: int | None = None,
     ) -> None:
         from torch.distributed import PrefixStore
 
         self.store = PrefixStore(prefix, store)
         self.rank = rank
         self.ranks = ranks
+        self.newcomer = newcomer
         self._stop = stop
         self._base = store  # a prefixed store does not keep the server alive
         self._together = False
@@ -92,6 +111,14 @@ class Rendezvous:
     def get(self, key: str) -> Any:
         """A value that is known to be there."""
         return json.loads(self.store.get(key))
+
+    def find(self, key: str) -> Any:
+        """A value; None if it is not there."""
+        return self.get(key) if self.store.check([key]) else None
+
+    def take_down(self, key: str) -> None:
+        """Remove a value."""
+        self.store.delete_key(key)
 
     def await_start(self, key: str) -> Any:
         """A value of the time before ``go``; gives way to a stop and to another's refusal."""
@@ -127,7 +154,10 @@ class Rendezvous:
         return found
 
     def refuse(self, code: str, message: str) -> None:
-        """Post this rank's refusal, so that all ranks end with it."""
+        """Post this rank's refusal, so that all ranks end with it; or stay, without a newcomer."""
+        if self.newcomer is not None:
+            self.put(f"ready/{self.rank}", {"unit": self.newcomer, "refused": message})
+            return
         self.put(f"joined/{self.rank}", {"code": code, "message": message})
         if self.rank == 0:
             self.put("go", {"do": "fail", "code": code, "message": message})
@@ -196,6 +226,9 @@ class Rendezvous:
     def report_failure(self, code: str, message: str) -> None:
         """Leave the reason for the others, whose only sign of it is a broken connection."""
         try:
+            if self.newcomer is not None:
+                self.refuse(code, message)
+                return
             self.store.compare_set("failure", "", json.dumps([self.rank, code, message]))
         except Exception:
             return  # the host of the board is gone itself; nobody is left to tell
@@ -232,14 +265,18 @@ class Rendezvous:
 def _disagreement(
     rank: int, theirs: dict[str, object], ours: dict[str, object]
 ) -> dict[str, object]:
+    message = disagreement(rank, theirs, ours)
+    return {"do": "fail", "code": START_REFUSED, "message": message}
+
+
+def disagreement(rank: int, theirs: dict[str, object], ours: dict[str, object]) -> str:
+    """A sentence about the facts that differ between a rank and rank 0."""
     differing = [key for key in ours if theirs.get(key) != ours[key]]
     told = "; ".join(f"{key}: {theirs.get(key)} there, {ours[key]} on rank 0" for key in differing)
-    return {
-        "do": "fail",
-        "code": START_REFUSED,
-        "message": f"rank {rank} differs from rank 0, so they would not train the same thing "
-        f"({told}); use the same Python, torch and data on every node",
-    }
+    return (
+        f"rank {rank} differs from rank 0, so they would not train the same thing ({told}); use "
+        "the same Python, torch and data on every node"
+    )
 
 
 def host(bound: socket.socket, launch: Launch, stop: StopSignal) -> Rendezvous:
@@ -293,20 +330,23 @@ def join(launch: Launch, stop: StopSignal) -> Rendezvous:
 
 
 def _enter(store: "Store", launch: Launch, stop: StopSignal) -> Rendezvous:
-    """Take the place of this unit's first rank, which can be taken once."""
-    taken: int = store.add(f"taken/{launch.first_rank}", 1)
+    """Take this unit's place, which can be taken once."""
+    taken: int = store.add(f"taken/{launch.unit}", 1)
     if taken > 1:
         raise WorkloadError(
             FENCED,
-            f"rank {launch.first_rank} of {launch.uid}/{launch.attempt} has joined already: this "
-            "unit was started twice",
+            f"unit {launch.unit} of {launch.uid}/{launch.attempt} has joined already: it was "
+            "started twice",
         )
+    # A program of the user's own has one unit a node, with as many ranks as it has accelerators.
+    own_program = bool((launch.manifest.get("spec") or {}).get("command"))
     return Rendezvous(
         store,
-        rank=launch.unit,
+        rank=launch.unit if own_program else launch.first_rank,
         ranks=launch.units_total,
         prefix=f"{launch.uid}/{launch.attempt}",
         stop=stop,
+        newcomer=launch.unit if launch.joins else None,
     )
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headrace.api.plan import ExecutionPlan
+
 DEADLINE_SECONDS = 100.0
 _NEVER_SET = threading.Event()
 
@@ -98,9 +100,15 @@ class Unit:
 
 @dataclass
 class Attempt:
-    """The units of one attempt."""
+    """The units of one attempt.
+
+    Attributes:
+        units: All that were ever started.
+        ranks: Those that train, or shall, by rank.
+    """
 
     units: list[Unit] = field(default_factory=list)
+    ranks: list[Unit] = field(default_factory=list)
 
     def progress(self) -> list[dict[str, Any]]:
         """Every whole line that rank 0 wrote."""
@@ -132,6 +140,22 @@ class Attempt:
         draft = self.units[0].folder / ".plan"
         draft.write_text(plan)
         draft.replace(draft.with_name("plan"))
+
+    def shrink(self, plan: str) -> list[Unit]:
+        """Ask for a plan of fewer ranks; returns those that will leave."""
+        ranks = ExecutionPlan.parse(plan).ranks
+        leaving, self.ranks = self.ranks[ranks:], self.ranks[:ranks]
+        self.ask_for(plan)
+        return leaving
+
+    def changed(self, times: int) -> list[dict[str, Any]]:
+        """Wait until so many changes have been told."""
+        until(
+            lambda: len(self.changes()) >= times or not alive(self.units[0].pid),
+            lambda: "a change of plan\n" + "\n".join(unit.output for unit in self.units),
+        )
+        assert len(self.changes()) == times, "\n".join(unit.output for unit in self.units)
+        return self.changes()
 
     def stop(self) -> "Attempt":
         """Ask every unit for a planned stop."""
@@ -180,8 +204,6 @@ class Agent:
         self._count += 1
         started = Attempt()
         for index in range(ranks) if only_unit is None else [only_unit]:
-            folder = self._root / f"start-{self._count}" / f"unit-{index}"
-            folder.mkdir(parents=True)
             launch = {
                 "uid": uid,
                 "attempt": attempt,
@@ -200,21 +222,58 @@ class Agent:
                 "bind_address": "127.0.0.1",
                 "node": f"node-{index}",
             }
-            (folder / "launch.json").write_text(json.dumps(launch))
-            if stop_first:
-                (folder / "stop").touch()
-            variables = {
-                "HEADRACE_CONTROL_DIR": str(folder),
-                "OMP_NUM_THREADS": "1",
-                "CUDA_VISIBLE_DEVICES": "",
-                **(environment or {}),
-            }
-            unit = Unit(folder, self._fork(variables, folder / "output.log"))
+            unit = self._launched(launch, environment, stop_first=stop_first)
             started.units.append(unit)
-            self.started.append(unit)
+            started.ranks.append(unit)
             if index == 0 and only_unit is None and ranks > 1:
                 rendezvous = _published(unit)
         return started
+
+    def add(
+        self,
+        run: Attempt,
+        plan: str,
+        *,
+        manifest: Manifest | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> list[Unit]:
+        """Ask an attempt for a plan of more ranks, and start the units that it lacks."""
+        ranks = ExecutionPlan.parse(plan).ranks
+        added = []
+        for rank in range(len(run.ranks), ranks):
+            launch = json.loads((run.units[0].folder / "launch.json").read_text())
+            launch |= {"unit": len(run.units), "first_rank": rank, "joins": True, "plan": plan}
+            launch |= {"units_total": ranks, "ranks_total": ranks, "node": f"node-{rank}"}
+            launch |= {"rendezvous": _published(run.units[0])}
+            launch["manifest"] = manifest or launch["manifest"]
+            unit = self._launched(launch, environment)
+            run.units.append(unit)
+            run.ranks.append(unit)
+            added.append(unit)
+        run.ask_for(plan)
+        return added
+
+    def _launched(
+        self,
+        launch: dict[str, Any],
+        environment: dict[str, str] | None,
+        *,
+        stop_first: bool = False,
+    ) -> Unit:
+        folder = self._root / f"start-{self._count}" / f"unit-{launch['unit']}"
+        folder.mkdir(parents=True)
+        (folder / "launch.json").write_text(json.dumps(launch))
+        if stop_first:
+            (folder / "stop").touch()
+        variables = {
+            "HEADRACE_CONTROL_DIR": str(folder),
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            **(environment or {}),
+        }
+        unit = Unit(folder, self._fork(variables, folder / "output.log"))
+        self.started.append(unit)
+        return unit
 
     def end_all(self) -> None:
         """Leave no process behind."""

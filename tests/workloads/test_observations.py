@@ -42,8 +42,8 @@ def test_a_job_tells_where_the_time_of_every_tenth_step_goes(agent: Agent, store
 class Steps:
     """A model whose steps take known times."""
 
-    def __init__(self, plan: str) -> None:
-        self.plan = plan
+    def __init__(self, plan: str, world: World) -> None:
+        self.plan, self.world = plan, world
         self.stopwatch = stopwatch.Stopwatch(torch.device("cpu"))
 
     def step(self, observer: Observer, number: int) -> None:
@@ -63,8 +63,8 @@ def test_the_first_steps_of_a_plan_are_not_looked_at(
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
     world = World(dist.HashStore(), rank=0, size=1, device=torch.device("cpu"))
     try:
-        observer = Observer(world, ControlFolder(tmp_path))
-        first, second = Steps("dp1"), Steps("dp1-gc")
+        observer = Observer(ControlFolder(tmp_path))
+        first, second = Steps("dp1", world), Steps("dp1-gc", world)
         for number in range(1, 19):
             first.step(observer, number)
         for number in range(19, 32):

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -357,7 +357,7 @@ class Session:
         )
         if took is None:
             return row
-        parts = {f"switch_{name}": seconds for name, seconds in asdict(took).items()}
+        parts: dict[str, Any] = {f"switch_{name}": seconds for name, seconds in took.told().items()}
         return replace(row, **parts, stood_still=took.seconds + max(0.0, first - iteration))
 
     def _append(self, row: Row) -> None:

@@ -20,8 +20,8 @@ _SETTLED = 2
 class Observer:
     """Takes every tenth step apart. Its figures are read one step later, when they are there."""
 
-    def __init__(self, world: World, control: ControlFolder) -> None:
-        self._world, self._control = world, control
+    def __init__(self, control: ControlFolder) -> None:
+        self._control = control
         self._model: PlannedModel | None = None
         self._done = 0
         self._seconds: list[float] = []
@@ -32,8 +32,8 @@ class Observer:
         if model is not self._model:
             self._model, self._done, self._measured = model, 0, None
             self._seconds.clear()
-            if self._world.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(self._world.device)
+            if model.world.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(model.world.device)
         model.stopwatch.runs = self._done >= _SETTLED and step % EVERY == 0
 
     def look(self) -> None:
@@ -42,9 +42,9 @@ class Observer:
         if model is None or step is None or model.stopwatch.runs:
             return
         self._measured = None
-        told = self._world.highest([*model.stopwatch.read(), self._peak_bytes()])
+        told = model.world.highest([*model.stopwatch.read(), _peak_bytes(model.world)])
         parts = parts_of(*told[:3])
-        if self._world.rank == 0:
+        if model.world.rank == 0:
             self._control.observed(
                 {
                     "step": step,
@@ -68,8 +68,9 @@ class Observer:
         if self._model.stopwatch.runs:
             self._measured = step
 
-    def _peak_bytes(self) -> int:
-        """Of the allocator under this plan; of the process since its start on a CPU."""
-        if self._world.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._world.device)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def _peak_bytes(world: World) -> int:
+    """Of the allocator under this plan; of the process since its start on a CPU."""
+    if world.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(world.device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -26,7 +26,7 @@ from headrace.workloads.training.batches import Batch, micro_batches
 from headrace.workloads.training.blueprint import Blueprint
 from headrace.workloads.training.families.language import LanguagePart
 from headrace.workloads.training.families.part import Part
-from headrace.workloads.training.grid import place_of, stages_of
+from headrace.workloads.training.grid import AXES, place_of, stages_of
 from headrace.workloads.training.holdings import Box, box_of
 from headrace.workloads.training.optimiser import BETA1, BETA2, EPSILON, MOMENTS
 from headrace.workloads.training.sharding import (
@@ -43,7 +43,7 @@ from headrace.workloads.training.sharding import (
     split_tensors,
 )
 from headrace.workloads.training.stopwatch import FORWARD, GRADIENTS, OPTIMIZER, Stopwatch
-from headrace.workloads.training.world import World
+from headrace.workloads.training.world import World, along
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -165,7 +165,7 @@ class PlannedModel:
             return
         if plan.tensor_parallel > 1:
             assert isinstance(part, LanguagePart)
-            split_tensors(part, mesh["tensor"])
+            split_tensors(part, along(mesh, "tensor"))
         if is_fully_sharded(plan):
             on_gpu = self.world.device.type == "cuda"
             shard_fully(part, mesh, plan, precision=self._precision, on_gpu=on_gpu)
@@ -278,12 +278,17 @@ class PlannedModel:
             for key, piece in self._moments.items()
         }
 
-    def relaid(self, plan: ExecutionPlan) -> "PlannedModel":
-        """The same training under another plan, still without memory."""
+    def relaid(self, plan: ExecutionPlan, world: World | None = None) -> "PlannedModel":
+        """The same training under another plan, still without memory.
+
+        Args:
+            plan: The plan.
+            world: Another one than this model's, if it has been left.
+        """
         return PlannedModel(
             self.blueprint,
             plan,
-            self.world,
+            world or self.world,
             precision=self._precision,
             global_batch_size=self._batch,
             weight_decay=self._decay,
@@ -299,7 +304,7 @@ class PlannedModel:
 
     def _group(self, axis: str) -> "ProcessGroup":
         assert self._mesh is not None
-        return self._mesh.get_group(axis)
+        return self._mesh.get_group(AXES.index(axis))
 
     def _lay_pipeline(self) -> None:
         plan = self.plan

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.checkpoints import DAMAGED, Found, JobCheckpoints
 from headrace.workloads.control import SUCCEEDED, Chronicle, ControlFolder, StopSignal
-from headrace.workloads.pace import Pace
+from headrace.workloads.pace import SWITCH_SECONDS
 from headrace.workloads.refusal import (
     CHECKPOINT_CORRUPT,
     CHECKPOINT_STORE_FULL,
     COMMUNICATION_FAILED,
     RANK_LOST,
     START_REFUSED,
-    STORE_NOT_SHARED,
     WorkloadError,
     no_room,
     reason_of,
@@ -27,18 +27,23 @@ from headrace.workloads.rendezvous import RankGoneError, Rendezvous
 from headrace.workloads.storage import open_storage
 from headrace.workloads.training import tensors
 from headrace.workloads.training.blueprint import Blueprint, sizes_of
+from headrace.workloads.training.joining import (
+    PROOF_SECONDS,
+    Admission,
+    Newcomer,
+    store_not_shared,
+)
+from headrace.workloads.training.parts import Parts
 from headrace.workloads.training.planned import PlannedModel
 from headrace.workloads.training.samples import Samples
 from headrace.workloads.training.saving import Saver
 from headrace.workloads.training.soundness import damage
 from headrace.workloads.training.spec import TrainingSpec
+from headrace.workloads.training.switching import carried
 from headrace.workloads.training.task import Task
-from headrace.workloads.training.trainer import Parts, Progress, Trainer
-from headrace.workloads.training.world import World
+from headrace.workloads.training.trainer import RESIZING, Progress, Trainer
+from headrace.workloads.training.world import World, lost_contact, meeting, warm_up
 from headrace.workloads.watch import Watch
-
-_PROOF_SECONDS = 5.0
-"""How long a network file system may take to show what another node wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,7 @@ class Seat:
         gpu: Index of the visible GPU to use; None for the CPU.
         node: Where this is, for people.
         base: What a relative store is relative to.
+        joins: Whether others train already, and this rank joins them.
     """
 
     uid: str
@@ -60,6 +66,7 @@ class Seat:
     gpu: int | None
     node: str
     base: Path
+    joins: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,10 @@ class Prepared:
         start: What to go on from.
         samples: The data.
         blueprint: The model.
-        begin: Fills the model before its first step; None with a checkpoint to go on from.
+        begin: Fills the model before its first step; None with a checkpoint to go on from, or
+            with the state of others.
+        facts: What must be the same on all ranks.
+        admission: For a newcomer: what it was told when it was taken in.
     """
 
     checkpoints: JobCheckpoints
@@ -116,6 +126,8 @@ class Prepared:
     samples: Samples
     blueprint: Blueprint
     begin: Callable[[PlannedModel], None] | None
+    facts: dict[str, Any]
+    admission: Admission | None = None
 
 
 def plan_for(spec: TrainingSpec, ranks: int) -> ExecutionPlan:
@@ -146,12 +158,15 @@ class Rank:
             WorkloadError: It failed for a reason that it can name.
             StoppedBeforeTraining: It was asked to stop before the first step.
         """
-        prepared = self._prepared()
+        prepared = self._prepared_to_join() if self.seat.joins else self._prepared()
         if isinstance(prepared, End):
             return prepared
-        with Watch(self.rendezvous, self.control, self.spec.stall_seconds) as watch:
+        watch = Watch(self.rendezvous, self.control, self.spec.stall_seconds)
+        if prepared.admission is not None:
+            watch.meet(str(prepared.admission.step), self.rendezvous.ranks)
+        with watch:
             try:
-                return self._trained(prepared, watch.pace)
+                return self._trained(prepared, watch)
             except RankGoneError as error:
                 raise self._explained(error, watch) from error
 
@@ -195,20 +210,46 @@ class Rank:
             self._check_start(start, samples, blueprint)
             begin = None if start.location else self.task.beginning()
             self.chronicle.say("ready")
-            self.rendezvous.agree(
-                {
-                    "data": samples.fingerprint,
-                    "training": self._fixed(),
-                    "initial weights": self.task.fingerprint(),
-                    "plan": str(self.seat.plan),
-                    "torch": torch.__version__.partition("+")[0],
-                }
-            )
+            facts = self._facts(samples)
+            self.rendezvous.agree({**facts, "plan": str(self.seat.plan)})
         except (WorkloadError, OSError, RuntimeError, MemoryError) as error:
             # Whoever cannot start says so, and then no rank starts.
             self.rendezvous.refuse(*reason_of(error))
             raise
-        return Prepared(checkpoints, start, samples, blueprint, begin)
+        return Prepared(checkpoints, start, samples, blueprint, begin, facts)
+
+    def _prepared_to_join(self) -> Prepared:
+        """All that can be done while others train, the use of this rank's own GPU included; then
+        wait for them.
+        """
+        newcomer = Newcomer(self.rendezvous, self.stop)
+        try:
+            blueprint = self.task.blueprint()
+            self._check_plan(blueprint)
+            checkpoints = JobCheckpoints(
+                open_storage(self.spec.store, self.seat.base), self.seat.uid
+            )
+            samples = self.task.samples()
+            attempt = newcomer.sees_store(checkpoints, self.seat.node)
+            facts = self._facts(samples)
+            warm_up(self._device())
+        except (WorkloadError, OSError, RuntimeError, MemoryError) as error:
+            self.rendezvous.refuse(*reason_of(error))
+            raise
+        self.chronicle.say("ready to join")
+        admission = newcomer.admitted(facts)
+        self.rendezvous.ranks = ExecutionPlan.parse(admission.plan).ranks
+        start = Start(attempt, admission.step, admission.loss)
+        return Prepared(checkpoints, start, samples, blueprint, None, facts, admission)
+
+    def _facts(self, samples: Samples) -> dict[str, Any]:
+        """What must be the same on all ranks, or they would not train the same thing."""
+        return {
+            "data": samples.fingerprint,
+            "training": self._fixed(),
+            "initial weights": self.task.fingerprint(),
+            "torch": torch.__version__.partition("+")[0],
+        }
 
     def _check_plan(self, blueprint: Blueprint) -> None:
         plan = self.seat.plan
@@ -226,17 +267,11 @@ class Rank:
         if self.rendezvous.rank == 0:
             return self._claimed(checkpoints)
         told = self.rendezvous.await_start("proof")
-        name = checkpoints.storage.name
-        deadline = time.monotonic() + _PROOF_SECONDS
+        deadline = time.monotonic() + PROOF_SECONDS
         while not checkpoints.sees(told["attempt"], told["nonce"]):
             if time.monotonic() > deadline:
-                where = f"node {self.seat.node}" if self.seat.node else "this rank's node"
-                raise WorkloadError(
-                    STORE_NOT_SHARED,
-                    f"the checkpoint store {name} is not shared: {where} (rank "
-                    f"{self.rendezvous.rank}) does not see what rank 0 wrote there; name a store "
-                    "that every node mounts at this path, or a URL",
-                )
+                name = checkpoints.storage.name
+                raise store_not_shared(name, self.seat.node, self.rendezvous.rank)
             if self.stop.wait_seconds(0.2):
                 self.rendezvous.await_start("go")
         told.pop("nonce")
@@ -366,23 +401,38 @@ class Rank:
                 "submit a new job with startFrom",
             )
 
-    def _trained(self, ready: Prepared, pace: Pace) -> End:
-        checkpoints, start, samples = ready.checkpoints, ready.start, ready.samples
+    def _device(self) -> torch.device:
         gpu = self.seat.gpu
         device = torch.device("cpu") if gpu is None else torch.device("cuda", gpu)
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        world = World(
-            self.rendezvous.store,
-            rank=self.rendezvous.rank,
-            size=self.rendezvous.ranks,
-            device=device,
-        )
-        model = self._filled(ready, world)
-        if world.rank == 0:
-            checkpoints.end_proof(start.attempt)
+        return device
+
+    def _trained(self, ready: Prepared, watch: Watch) -> End:
+        start, samples = ready.start, ready.samples
+        if ready.admission is None:
+            model = self._begun(ready)
+        else:
+            with watch.pace.during(RESIZING, SWITCH_SECONDS, needs_all=True):
+                model = self._taken_in(ready, ready.admission)
+        trainer = Trainer(self._parts(ready, watch), model, Progress(start.step, start.loss))
+        outcome, message = trainer.run(), ""
+        if trainer.left_to is not None:
+            # Without taking the process group apart, which the others are still in.
+            left = f"left: training goes on on {trainer.left_to} ranks"
+            return End(outcome, trainer.progress.step, left)
+        world = trainer.model.world
+        if outcome == SUCCEEDED:
+            message = self.task.said_at_end(trainer.model, samples)
+            if message and world.rank == 0:
+                self.chronicle.say(message)
+        world.part()
+        return End(outcome, trainer.progress.step, message)
+
+    def _parts(self, ready: Prepared, watch: Watch) -> Parts:
+        start, samples = ready.start, ready.samples
         saver = Saver(
-            checkpoints,
+            ready.checkpoints,
             self.rendezvous,
             self.spec,
             self.chronicle,
@@ -391,38 +441,54 @@ class Rank:
             fingerprint=samples.fingerprint,
             committed_step=start.step if start.own else 0,
         )
-        parts = Parts(
+        return Parts(
             spec=self.spec,
             samples=samples,
-            world=world,
             saver=saver,
+            checkpoints=ready.checkpoints,
+            attempt=start.attempt,
+            facts=ready.facts,
             rendezvous=self.rendezvous,
             control=self.control,
             stop=self.stop,
             chronicle=self.chronicle,
-            pace=pace,
+            watch=watch,
         )
-        trainer = Trainer(parts, model, Progress(start.step, start.loss))
-        outcome = trainer.run()
-        message = ""
-        if outcome == SUCCEEDED:
-            message = self.task.said_at_end(trainer.model, samples)
-            if message and world.rank == 0:
-                self.chronicle.say(message)
-        world.part()
-        return End(outcome, trainer.progress.step, message)
 
-    def _filled(self, ready: Prepared, world: World) -> PlannedModel:
-        """This rank's part of the state to begin with."""
-        start = ready.start
-        model = PlannedModel(
+    def _laid_out(self, ready: Prepared, plan: ExecutionPlan, store: dist.Store) -> PlannedModel:
+        """The model, still without memory, in a new world."""
+        world = World(
+            store,
+            rank=self.rendezvous.rank,
+            size=self.rendezvous.ranks,
+            device=self._device(),
+        )
+        return PlannedModel(
             ready.blueprint,
-            self.seat.plan,
+            plan,
             world,
             precision=self.spec.precision,
             global_batch_size=self.spec.global_batch_size,
             weight_decay=self.spec.weight_decay,
         )
+
+    def _taken_in(self, ready: Prepared, admission: Admission) -> PlannedModel:
+        """A newcomer's part of the state that the others have."""
+        store = meeting(self.rendezvous, admission.step)
+        try:
+            model = self._laid_out(ready, ExecutionPlan.parse(admission.plan), store)
+            carried(None, model)
+        except RuntimeError as error:
+            if lost_contact(error):
+                raise RankGoneError(str(error)) from error
+            raise
+        self.chronicle.say(f"joined after step {admission.step} under {admission.plan}")
+        return model
+
+    def _begun(self, ready: Prepared) -> PlannedModel:
+        """This rank's part of the state to begin with."""
+        start = ready.start
+        model = self._laid_out(ready, self.seat.plan, self.rendezvous.store)
         if start.location:
             began = time.monotonic()
             storage = open_storage(start.store, self.seat.base)
@@ -431,4 +497,6 @@ class Rank:
             self.chronicle.say(f"read {start.location} in {seconds:.2f} s")
         elif ready.begin is not None:
             ready.begin(model)
+        if model.world.rank == 0:
+            ready.checkpoints.end_proof(start.attempt)
         return model

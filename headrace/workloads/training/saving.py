@@ -86,6 +86,20 @@ class Saver:
             self._commit(self._draft)
             self._draft = None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a state is being written."""
+        return self._draft is not None
+
+    def settle(self) -> None:
+        """Wait until what was begun is committed, or given up; all ranks call it at the same step.
+
+        Ranks may come and go afterwards.
+        """
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            self._commit(draft)
+
     def finish(self) -> None:
         """Wait until what was begun is committed; all ranks call it at the same step.
 

@@ -28,6 +28,7 @@ from torch.distributed.tensor.parallel import (
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.training.families.language import LanguagePart
 from headrace.workloads.training.families.part import SPLIT_COLUMNS, SPLIT_ROWS, Part
+from headrace.workloads.training.world import along
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -159,7 +160,8 @@ def shard_fully(
     part: Part, mesh: "DeviceMesh", plan: ExecutionPlan, *, precision: str, on_gpu: bool
 ) -> None:
     """Have FSDP2 shard and gather a part, still without memory, block by block."""
-    sharding = mesh["data"] if plan.zero_stage >= 2 or plan.offload else mesh["data", "one"]
+    axes = ("data",) if plan.zero_stage >= 2 or plan.offload else ("data", "one")
+    sharding = along(mesh, *axes)
     mixed = (
         MixedPrecisionPolicy(
             param_dtype=torch.bfloat16,

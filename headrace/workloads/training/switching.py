@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -23,7 +23,12 @@ CHUNK_BYTES = 1 << 30
 class Breakdown:
     """Where the time of a switch in memory went, in seconds.
 
+    The first three are only spent when the number of ranks changes.
+
     Attributes:
+        settle: Committing the checkpoint that was being written.
+        leave: Leaving the process group of before.
+        join: Meeting in a new one.
         build: Laying out the new plan, without memory.
         parameters: Moving the weights.
         equip: Making optimizer, gradient buckets and pipeline.
@@ -34,11 +39,21 @@ class Breakdown:
     parameters: float
     equip: float
     moments: float
+    settle: float = 0.0
+    leave: float = 0.0
+    join: float = 0.0
 
     @property
     def seconds(self) -> float:
         """All of it."""
-        return self.build + self.parameters + self.equip + self.moments
+        return sum(self.told().values())
+
+    def told(self) -> dict[str, float]:
+        """What there was of it, by name, in the order in which it came."""
+        spent: dict[str, float] = asdict(self)
+        order = ("settle", "leave", "join", "build", "parameters", "equip", "moments")
+        always = order[3:]
+        return {name: spent[name] for name in order if spent[name] or name in always}
 
 
 def fill_initial(model: PlannedModel, seed: int) -> None:
@@ -79,6 +94,27 @@ def switched(old: PlannedModel, plan: ExecutionPlan) -> tuple[PlannedModel, Brea
     began = time.monotonic()
     new = old.relaid(plan)
     return new, carried(old, new, time.monotonic() - began)
+
+
+def resettled(
+    old: PlannedModel, plan: ExecutionPlan, store: dist.Store
+) -> tuple[PlannedModel, Breakdown]:
+    """The state of ``old`` under a plan in a world made anew, with all ranks that either of them
+    has. ``old`` is empty afterwards, and its world is left.
+
+    Newcomers make their part of the world and call `carried` meanwhile.
+    """
+    clock = [time.monotonic()]
+    before = old.world
+    before.part()
+    clock.append(time.monotonic())
+    size = max(before.size, plan.ranks)
+    world = World(store, rank=before.rank, size=size, device=before.device)
+    clock.append(time.monotonic())
+    new = old.relaid(plan, world)
+    took = carried(old, new, time.monotonic() - clock[-1])
+    leave, join = (end - start for start, end in itertools.pairwise(clock))
+    return new, replace(took, leave=leave, join=join)
 
 
 @torch.no_grad()

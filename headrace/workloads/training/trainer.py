@@ -5,30 +5,24 @@ import gc
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 from headrace.api.plan import ExecutionPlan
-from headrace.workloads.control import (
-    STOPPED,
-    SUCCEEDED,
-    Chronicle,
-    ControlFolder,
-    StopSignal,
-)
-from headrace.workloads.pace import SAVE_SECONDS, SWITCH_SECONDS, Pace
+from headrace.workloads.control import STOPPED, SUCCEEDED
+from headrace.workloads.pace import SAVE_SECONDS, SWITCH_SECONDS
 from headrace.workloads.refusal import LOSS_NOT_FINITE, WorkloadError
-from headrace.workloads.rendezvous import RankGoneError, Rendezvous
+from headrace.workloads.rendezvous import RankGoneError
 from headrace.workloads.training.batches import Batch, on_device
-from headrace.workloads.training.blueprint import Blueprint
 from headrace.workloads.training.observing import Observer
 from headrace.workloads.training.optimiser import Schedule
 from headrace.workloads.training.order import SampleOrder
+from headrace.workloads.training.parts import Parts
 from headrace.workloads.training.planned import PlannedModel
-from headrace.workloads.training.samples import Samples
-from headrace.workloads.training.saving import Saver
-from headrace.workloads.training.spec import TrainingSpec
-from headrace.workloads.training.switching import Breakdown, switched
-from headrace.workloads.training.world import World, lost_contact
+from headrace.workloads.training.switching import Breakdown, resettled, switched
+from headrace.workloads.training.wish import Wish
+from headrace.workloads.training.world import lost_contact, meeting
+
+RESIZING = "changing the number of ranks"
 
 _PLAN_LIMIT_SECONDS = 60.0
 _COLLECT_STEPS = 50
@@ -66,21 +60,6 @@ class Wishes:
     switch: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the loop works with, plugged together by ``run``."""
-
-    spec: TrainingSpec
-    samples: Samples
-    world: World
-    saver: Saver
-    rendezvous: Rendezvous
-    control: ControlFolder
-    stop: StopSignal
-    chronicle: Chronicle
-    pace: Pace
-
-
 @dataclass(slots=True)
 class Change:
     """A change of plan on the way.
@@ -90,6 +69,7 @@ class Change:
         after: The plan that was taken up.
         step: Last step under the plan that was left.
         took: Where the time went between the two.
+        prepare_seconds: How long newcomers took to be ready, while training went on.
         first_step_seconds: Time of the first step after it; None before it is done.
     """
 
@@ -97,6 +77,7 @@ class Change:
     after: str
     step: int
     took: Breakdown
+    prepare_seconds: float = 0.0
     first_step_seconds: float | None = None
 
     def told(self, usual_step_seconds: float) -> dict[str, object]:
@@ -107,56 +88,14 @@ class Change:
         """
         first = self.first_step_seconds or 0.0
         still = self.took.seconds + max(0.0, first - usual_step_seconds)
-        seconds = {**asdict(self.took), "first_step": first, "stood_still": still}
+        prepare = {"prepare": self.prepare_seconds} if self.prepare_seconds else {}
+        seconds = {**prepare, **self.took.told(), "first_step": first, "stood_still": still}
         return {
             "from": self.before,
             "to": self.after,
             "step": self.step,
             "seconds": {name: round(value, 4) for name, value in seconds.items()},
         }
-
-
-class Wish:
-    """The plan that the agent asks for, as rank 0 sees it.
-
-    Attributes:
-        plan: What was asked for and is possible; None if nothing was.
-    """
-
-    def __init__(self, given: Parts, blueprint: Blueprint) -> None:
-        self.plan: ExecutionPlan | None = None
-        self._given = given
-        self._blueprint = blueprint
-        self._text = ""
-
-    def look(self, current: ExecutionPlan) -> bool:
-        """Whether another plan than the current one is asked for."""
-        given = self._given
-        if given.world.rank != 0:
-            return False
-        text = given.control.wanted_plan()
-        if text != self._text:
-            self._text = text
-            self.plan = self._read(text) if text else None
-        return self.plan is not None and self.plan != current
-
-    def _read(self, text: str) -> ExecutionPlan | None:
-        given = self._given
-        try:
-            plan = ExecutionPlan.parse(text)
-            if plan.ranks != given.world.size:
-                raise ValueError(
-                    f"plan {text} is for {plan.ranks} ranks, but there are {given.world.size}"
-                )
-            problem = self._blueprint.problem_with(plan, given.spec.global_batch_size)
-            if problem:
-                raise ValueError(f"plan {text}: {problem}")
-        except ValueError as error:
-            # Training goes on as it was: a wish is no reason to lose work.
-            given.chronicle.say(f"no change of plan: {error}")
-            given.control.changed({"to": text, "refused": str(error)})
-            return None
-        return plan
 
 
 @contextlib.contextmanager
@@ -179,6 +118,7 @@ class Trainer:
     Attributes:
         model: This rank's part of the model; another object after each change of plan.
         progress: How far it has come.
+        left_to: Number of ranks to which this one left the training; None if it did not.
     """
 
     def __init__(self, given: Parts, model: PlannedModel, progress: Progress) -> None:
@@ -186,8 +126,9 @@ class Trainer:
         self.model = model
         self.progress = progress
         self._wish = Wish(given, model.blueprint)
+        self.left_to: int | None = None
         self._change: Change | None = None
-        self._observer = Observer(given.world, given.control)
+        self._observer = Observer(given.control)
         self._prepared: tuple[int, ExecutionPlan, tuple[Batch, Batch]] | None = None
         spec = given.spec
         self._order = SampleOrder(
@@ -211,6 +152,8 @@ class Trainer:
             if lost_contact(error):
                 raise RankGoneError(str(error)) from error
             raise
+        finally:
+            self._wish.close()
 
     def _run(self) -> str:
         given, progress = self._given, self.progress
@@ -222,21 +165,23 @@ class Trainer:
             if first:
                 given.chronicle.say(f"first step done: step {progress.step}")
                 first = False
-            with given.pace.during("saving", SAVE_SECONDS):
+            with given.watch.pace.during("saving", SAVE_SECONDS):
                 given.saver.look()
             done = progress.step == given.spec.steps
             if done or wishes.stop or wishes.save or progress.step % given.spec.every_steps == 0:
-                with given.pace.during("saving", SAVE_SECONDS):
+                with given.watch.pace.during("saving", SAVE_SECONDS):
                     given.saver.begin(self.model, progress.loss)
                 self._saved_at = time.monotonic()
             if done or wishes.stop:
-                with given.pace.during("saving", SAVE_SECONDS):
+                with given.watch.pace.during("saving", SAVE_SECONDS):
                     given.saver.finish()
             self._tell_commit()
             if wishes.stop and not done:
                 return STOPPED
             if wishes.switch and not done:
                 self._switch()
+            if self.left_to is not None:
+                return STOPPED
         return SUCCEEDED
 
     def _step(self) -> Wishes:
@@ -244,11 +189,13 @@ class Trainer:
         given, progress = self._given, self.progress
         began = time.monotonic()
         step = progress.step + 1
-        given.pace.step_begins(step)
+        given.watch.pace.step_begins(step)
         self._observer.before(self.model, step)
         loss = self.model.gradients(*self._batch_of(step))
-        wanted = self._wish.look(self.model.plan)
-        told = given.world.summed([loss, given.stop.asked(), self._save_is_due(began), wanted])
+        save_due = self._save_is_due(began)
+        busy = given.saver.is_busy or save_due or step % given.spec.every_steps == 0
+        wanted = self._wish.look(self.model, nothing_saved=not busy)
+        told = self.model.world.summed([loss, given.stop.asked(), save_due, wanted])
         # All of it is on its way to the GPU before anything waits for it.
         self.model.update(self._schedule.rate(step))
         if step < given.spec.steps:
@@ -264,7 +211,7 @@ class Trainer:
         progress.step = step
         progress.loss = mean
         progress.step_seconds = time.monotonic() - began
-        given.pace.step_ended()
+        given.watch.pace.step_ended()
         self._observer.after(step, progress.step_seconds)
         self._tell()
         self._tell_change()
@@ -280,14 +227,14 @@ class Trainer:
     def _prepare(self, step: int) -> None:
         given = self._given
         inputs, targets = given.samples.batch(self.model.mine(self._order.of_step(step)))
-        device = given.world.device
+        device = self.model.world.device
         placed = (on_device(inputs, device), on_device(targets, device))
         self._prepared = (step, self.model.plan, placed)
 
     def _save_is_due(self, now: float) -> bool:
         limit = self._given.spec.every_seconds
         # Clocks differ, so rank 0 alone says when.
-        return self._given.world.rank == 0 and limit > 0 and now - self._saved_at >= limit
+        return self.model.world.rank == 0 and limit > 0 and now - self._saved_at >= limit
 
     def _tell_commit(self) -> None:
         if self.progress.checkpoint_step != self._given.saver.committed_step:
@@ -295,7 +242,7 @@ class Trainer:
 
     def _tell(self) -> None:
         self.progress.checkpoint_step = self._given.saver.committed_step
-        if self._given.world.rank == 0:
+        if self.model.world.rank == 0:
             self._given.control.progress(
                 step=self.progress.step,
                 loss=self.progress.loss,
@@ -309,18 +256,60 @@ class Trainer:
         """Go on under the plan that rank 0 was asked for, without leaving the process."""
         given = self._given
         key = f"plan/{self.progress.step}"
-        if given.world.rank == 0:
-            given.rendezvous.put(key, str(self._wish.plan or self.model.plan))
+        if self.model.world.rank == 0:
+            plan = self._wish.taken_up(self.model, self.progress.step, self.progress.loss)
+            given.rendezvous.put(key, str(plan))
         plan = ExecutionPlan.parse(given.rendezvous.outcome(key, _PLAN_LIMIT_SECONDS))
         before = self.model.plan
-        given.pace.begin_anew()
-        with given.pace.during("changing the plan", SWITCH_SECONDS):
-            self.model, took = switched(self.model, plan)
-        self._change = Change(str(before), str(plan), self.progress.step, took)
+        if plan == before:
+            return
+        given.watch.pace.begin_anew()
+        if plan.ranks == self.model.world.size and not self.model.world.is_worn:
+            with given.watch.pace.during("changing the plan", SWITCH_SECONDS):
+                self.model, took = switched(self.model, plan)
+        else:
+            took = self._resized(plan)
+        prepare = self._wish.prepare_seconds
+        self._change = Change(str(before), str(plan), self.progress.step, took, prepare)
         given.chronicle.say(
             f"changed from {before} to {plan} after step {self.progress.step} in "
             f"{took.seconds:.2f} s"
         )
+
+    def _resized(self, plan: ExecutionPlan) -> Breakdown:
+        """Go over together with newcomers, or leave those that the plan has no use for.
+
+        Ranks meet anew for that, unless all that are needed are together already.
+        """
+        given, step, began = self._given, self.progress.step, time.monotonic()
+        with given.watch.pace.during("saving", SAVE_SECONDS):
+            given.saver.settle()
+        settle = time.monotonic() - began
+        with given.watch.pace.during(RESIZING, SWITCH_SECONDS, needs_all=True):
+            world = self.model.world
+            if plan.ranks > world.size or world.is_worn:
+                self._meet(max(plan.ranks, world.size))
+                self.model, took = resettled(self.model, plan, meeting(given.rendezvous, step))
+            else:
+                self.model, took = switched(self.model, plan)
+            if plan.ranks < self.model.world.size:
+                took = self._leave_to(plan.ranks, took)
+        return replace(took, settle=settle)
+
+    def _meet(self, ranks: int) -> None:
+        given = self._given
+        given.watch.meet(str(self.progress.step), ranks)
+        given.rendezvous.ranks = ranks
+
+    def _leave_to(self, ranks: int, took: Breakdown) -> Breakdown:
+        """Go on with the first ranks, of which this may be none."""
+        given, began = self._given, time.monotonic()
+        self.model.world.let_go(ranks)
+        given.watch.part_from(ranks)
+        given.rendezvous.ranks = ranks
+        if given.rendezvous.rank >= ranks:
+            self.left_to = ranks
+        return replace(took, leave=took.leave + time.monotonic() - began)
 
     def _tell_change(self) -> None:
         """Say what a change cost, once a second step shows how long a step takes now."""
@@ -331,5 +320,5 @@ class Trainer:
             change.first_step_seconds = self.progress.step_seconds
             return
         self._change = None
-        if self._given.world.rank == 0:
+        if self.model.world.rank == 0:
             self._given.control.changed(change.told(self.progress.step_seconds))

@@ -2,6 +2,7 @@
 other.
 """
 
+import itertools
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from headrace.api.plan import ExecutionPlan
-from headrace.workloads.rendezvous import RankGoneError
+from headrace.workloads.rendezvous import RankGoneError, Rendezvous
 from headrace.workloads.training.grid import AXES, grid_of
 
 if TYPE_CHECKING:
@@ -30,6 +31,30 @@ def lost_contact(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in words for sign in _SIGNS_OF_LOST_CONTACT)
 
 
+_worlds = itertools.count()
+"""Numbers the worlds that this process has lived in."""
+
+
+def along(mesh: DeviceMesh, *axes: str) -> DeviceMesh:
+    """The part of a world's mesh along some of `grid.AXES`."""
+    assert mesh.mesh_dim_names is not None
+    chosen = tuple(mesh.mesh_dim_names[AXES.index(axis)] for axis in axes)
+    return mesh[chosen[0]] if len(chosen) == 1 else mesh[chosen]
+
+
+def warm_up(device: torch.device) -> None:
+    """Have a GPU ready: its context, its matrix kernels and NCCL take a while."""
+    if device.type == "cuda":
+        matrix = torch.ones(8, 8, device=device, dtype=torch.bfloat16)
+        (matrix @ matrix).sum().item()
+        torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
+
+
+def meeting(board: Rendezvous, step: int) -> "Store":
+    """Where ranks meet that make a world after a step."""
+    return dist.PrefixStore(f"world-{step}", board.store)
+
+
 def _made(group: Any) -> "ProcessGroup":
     """torch gives those that are not in a group a number instead of it."""
     made: ProcessGroup = group
@@ -43,12 +68,15 @@ class World:
         rank: This rank.
         size: Number of ranks.
         device: Where this rank computes.
+        is_worn: Whether ranks have left it. Those that stayed can go on in it, but not make another
+            process group: torch would wait for those that are gone.
     """
 
     def __init__(self, store: "Store", *, rank: int, size: int, device: torch.device) -> None:
         self.rank = rank
         self.size = size
         self.device = device
+        self.is_worn = False
         on_gpu = device.type == "cuda"
         try:
             dist.init_process_group(
@@ -67,6 +95,10 @@ class World:
         self._all: ProcessGroup | None = None
         self._groups: dict[tuple[int, ...], ProcessGroup] = {}
         self._meshes: dict[tuple[int, int, int], DeviceMesh] = {}
+        # torch takes meshes for the same whose shapes and names are, and remembers for each what
+        # its operators do; an earlier world's would have it ask for groups that are gone.
+        number = next(_worlds)
+        self._axes = tuple(f"{axis}-{number}" for axis in AXES)
 
     def group(self, ranks: Sequence[int]) -> "ProcessGroup":
         """The process group of some ranks. All ranks of the world ask for the same ones in turn."""
@@ -90,7 +122,7 @@ class World:
                     [group for group in mine if group is not None],
                     self.device.type,
                     mesh=grid,
-                    mesh_dim_names=AXES,
+                    mesh_dim_names=self._axes,
                 )
         return self._meshes.get(key)
 
@@ -124,23 +156,37 @@ class World:
     def let_go(self, size: int) -> None:
         """Go on with the first ``size`` ranks; the others may end once this has returned there.
 
-        All ranks call it. The others' connections stay open as long as they live, unused.
+        All ranks call it. Those that leave end without taking the process group apart, in which
+        NCCL would have them wait for those that stay.
         """
-        staying = range(size)
+        staying, together = range(size), self.for_saving
         self._all = _made(dist.new_group(staying, timeout=_TIMEOUT))
         self.for_saving = _made(dist.new_group(staying, backend="gloo", timeout=_TIMEOUT))
+        # Nobody ends while another may still read from its memory.
+        dist.barrier(group=together)
         self.size = size
+        self.is_worn = True
 
     def highest(self, numbers: Sequence[float]) -> list[float]:
         """The largest of each over all ranks."""
         together = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         if self.size > 1:
-            dist.all_reduce(together, op=dist.ReduceOp.MAX)
+            dist.all_reduce(together, op=dist.ReduceOp.MAX, group=self._all)
         found: list[float] = together.tolist()
         return found
 
     def part(self) -> None:
         """Leave, once all ranks are done."""
+        if self.is_worn:
+            self._cut_off()
         self._groups.clear()
         self._meshes.clear()
         dist.destroy_process_group()
+
+    def _cut_off(self) -> None:
+        """End connections whose other ends are gone, which would be waited for otherwise."""
+        made = [*self._groups.values(), self.for_saving, self._all, dist.group.WORLD]
+        for group in made:
+            # torch gives those that are not in a group a number instead of it.
+            if isinstance(group, dist.ProcessGroup):
+                group.abort()

@@ -1,0 +1,34 @@
+"""What the training loop of a rank works with."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.workloads.checkpoints import JobCheckpoints
+from headrace.workloads.control import Chronicle, ControlFolder, StopSignal
+from headrace.workloads.rendezvous import Rendezvous
+from headrace.workloads.training.samples import Samples
+from headrace.workloads.training.saving import Saver
+from headrace.workloads.training.spec import TrainingSpec
+from headrace.workloads.watch import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Plugged together by ``run``.
+
+    Attributes:
+        attempt: Attempt that holds the claim on the checkpoints.
+        facts: What must be the same on whoever trains with this rank.
+    """
+
+    spec: TrainingSpec
+    samples: Samples
+    saver: Saver
+    checkpoints: JobCheckpoints
+    attempt: int
+    facts: dict[str, Any]
+    rendezvous: Rendezvous
+    control: ControlFolder
+    stop: StopSignal
+    chronicle: Chronicle
+    watch: Watch
