@@ -84,3 +84,35 @@ def test_other_plans_are_taken_up_by_the_processes_that_train(
     told = run(cluster.home, "describe", "job", "replanned")
     assert "dp2 -> pp2.1f1b-ga4" in told
     assert "memory" in told
+
+
+def test_ranks_come_and_go_while_it_trains(cluster: LocalCluster, store: Path) -> None:
+    """Another job takes two of its four accelerators, and leaves them again: one attempt."""
+    described = manifest("resized", store, accelerators={"minimum": 1, "maximum": 4})
+    described["spec"]["training"]["steps"] = 10_000  # not done before it has changed
+    uid = cluster.submit(described)
+    cluster.trains(uid, 5)
+    first = {rank.pid for rank in cluster.ranks(uid)}
+    assert (cluster.job(uid).status.plan, len(first)) == ("dp4", 4)
+    two = {"minimum": 2, "maximum": 2}
+    other = cluster.submit(manifest("guest", store, accelerators=two))
+    until("it shrank", lambda: cluster.ended(uid) or len(cluster.job(uid).status.switches) == 1)
+    assert {rank.pid for rank in cluster.ranks(uid)} < first
+    until("the guest runs", lambda: cluster.job(other).status.stage == "Running")
+    cluster.client.withdraw(other)
+    until("it grew", lambda: cluster.ended(uid) or len(cluster.job(uid).status.switches) == 2)
+    status = cluster.job(uid).status
+    shrank, grew = status.switches
+    cluster.trains(uid, grew.step + 10)
+    assert [(one.kind, one.before, one.after) for one in status.switches] == [
+        ("Memory", "dp4", "dp2"),
+        ("Memory", "dp2", "dp4"),
+    ]
+    assert (shrank.accelerators_before, grew.accelerators_before) == (4, 2)
+    assert (status.attempt, status.failures) == (1, 0)
+    assert sorted(unit.first_rank for unit in cluster.job(uid).status.units) == [0, 1, 2, 3]
+    losses = cluster.losses(uid)
+    assert sorted(losses) == list(range(1, len(losses) + 1)), "a step is missing"
+    told = run(cluster.home, "describe", "job", "resized")
+    assert "dp4 -> dp2" in told
+    print(told)
