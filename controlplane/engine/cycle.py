@@ -316,12 +316,9 @@ class _Released:
         if record.uid in self._strays:
             text = f"ranks of an earlier attempt are being ended on {self._strays[record.uid]}"
             return _not_released(record, text, wanted, 0, {record.uid: 1})
-        own = record.attempt is not None
-        taken = Counter(
-            held[slot]
-            for slot in target.slots()
-            if slot in held and not (own and held[slot] == record.uid)
-        )
+        # What its own units that leave still hold is not free either.
+        own = set(record.attempt.placement.slots()) if record.attempt is not None else set()
+        taken = Counter(held[slot] for slot in target.slots() if slot in held and slot not in own)
         if taken:
             count = taken.total()
             text = f"{count} of its {wanted} accelerators are being released"

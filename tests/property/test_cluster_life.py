@@ -249,6 +249,24 @@ class ClusterLife(RuleBasedStateMachine):
         if agent.reachable:
             self.outbox += said
 
+    @rule()
+    def those_who_handed_over_leave(self) -> None:
+        """Before anybody has heard that the others went over without them."""
+        for uid, record in self.world.state.jobs.items():
+            attempt = record.attempt
+            for unit in attempt.leaving if attempt is not None else ():
+                assert attempt is not None
+                key, first = (uid, attempt.number, unit.index), (uid, attempt.number, 0)
+                went_over = any(
+                    agent.plans[first] == str(attempt.placement.plan)
+                    for agent in self.agents
+                    if first in agent.running
+                )
+                for agent in self.agents if went_over else ():
+                    if key in agent.running:
+                        gone = agent.leave(key, Outcome.STOPPED)
+                        self.outbox += [gone] if agent.reachable else []
+
     @precondition(lambda self: self.outbox)
     @rule(data=st.data(), doubled=st.booleans())
     def a_message_arrives(self, data: st.DataObject, doubled: bool) -> None:
@@ -280,7 +298,7 @@ class ClusterLife(RuleBasedStateMachine):
         if attempt is None:
             return False
         up = {key for agent in self.agents if agent.reachable for key in agent.running}
-        return all((uid, attempt.number, u.index) in up for u in attempt.placement.units)
+        return all((uid, attempt.number, u.index) in up for u in attempt.units_in_force)
 
     @rule(data=st.data())
     def a_job_finishes(self, data: st.DataObject) -> None:
@@ -368,7 +386,7 @@ class ClusterLife(RuleBasedStateMachine):
         for record in state.jobs.values():
             assert (record.attempt is not None) == (record.stage in HOLDING)
             if record.attempt is not None:
-                for unit in record.attempt.placement.units:
+                for unit in record.attempt.units:
                     if record.attempt.holds(unit.index):
                         held += unit.accelerators
         assert len(held) == len(set(held)), "an accelerator is held twice"
