@@ -17,6 +17,9 @@ from controlplane.domain.switch import Switch
 from controlplane.wire.translate import progress_to_wire, reason_to_wire, timestamp, unit_to_wire
 from headrace.api.generated import common_pb2, jobs_pb2
 
+_TOLD_MOST = 64
+"""Entries of a status, of what may be many."""
+
 _DEFAULT_REASON = {
     Stage.QUEUED: ReasonCode.WAITING_FOR_ACCELERATORS,
     Stage.SUSPENDED: ReasonCode.SUSPENDED,
@@ -152,6 +155,10 @@ def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = (
         held_accelerator_seconds=held_seconds(record, now),
         switches=[_switch_to_wire(switch) for switch in record.switches],
         plan_asked_for=str(attempt.placement.plan) if attempt and attempt.plan_change else "",
+        out_of_memory=[
+            jobs_pb2.OutOfMemory(plan=str(plan), type=kind)
+            for kind, plan in record.out_of_memory[-_TOLD_MOST:]
+        ],
     )
     wire = identity_to_wire(job)
     wire.manifest_json = job.spec.manifest_json

@@ -136,6 +136,8 @@ def _describe_job(client: Client, job: jobs_pb2.Job, wide: bool) -> None:
     _folded("Plan", explained(status.plan) if status.plan else "-")
     if status.plan_asked_for:
         _folded("Asked for", explained(status.plan_asked_for))
+    if status.out_of_memory:
+        _folded("Out of memory", f"{views.out_of_memory(job)}: not tried there again")
     _field("Progress", f"{views.progress(job)}, loss {views.loss(job)}")
     _field("Checkpoint", f"step {status.progress.checkpoint_step}")
     _field("Ends in", views.eta(job, now))

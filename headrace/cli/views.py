@@ -142,6 +142,11 @@ def state(job: jobs_pb2.Job) -> str:
     return f"{job.status.stage},going" if job.status.withdrawn else job.status.stage
 
 
+def out_of_memory(job: jobs_pb2.Job) -> str:
+    """The plans that ran out of memory, with the type of accelerator."""
+    return ", ".join(f"{each.plan} on {each.type or '?'}" for each in job.status.out_of_memory)
+
+
 def reason(told: common_pb2.Reason) -> str:
     """A reason with its sentence."""
     return f"{told.code}: {told.message}" if told.code and told.message else told.code or "-"
@@ -327,6 +332,7 @@ def _status_document(status: jobs_pb2.JobStatus) -> dict[str, Any]:
         "failures": status.failures,
         "reconfigurations": status.reconfigurations,
         "planAskedFor": status.plan_asked_for or None,
+        "outOfMemory": [{"plan": each.plan, "type": each.type} for each in status.out_of_memory],
         "switches": [_switch_document(each) for each in status.switches],
         "progress": _present(
             {

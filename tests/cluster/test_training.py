@@ -84,3 +84,22 @@ def test_other_plans_are_taken_up_by_the_processes_that_train(
     told = run(cluster.home, "describe", "job", "replanned")
     assert "dp2 -> pp2.1f1b-ga4" in told
     assert "memory" in told
+
+
+def test_memory_that_runs_out_costs_a_plan_and_no_retry(cluster: LocalCluster, store: Path) -> None:
+    script = Path(__file__).with_name("short_of_memory.py")
+    one = {"minimum": 1, "maximum": 1}
+    described = manifest("short", store, accelerators=one, plans=["dp1", "dp1-ga16"])
+    del described["spec"]["model"], described["spec"]["data"]
+    described["spec"]["script"] = {"file": str(script)}
+    described["spec"]["training"] = {"globalBatchSize": 64, "steps": 2}
+    uid = cluster.submit(described)
+    ended = cluster.finishes(uid).status
+    assert ended.stage == "Succeeded", ended.reason.message
+    first, second = cluster.exits(uid)
+    assert (first["outcome"], first["reason"]["code"]) == ("Failed", "OutOfMemory")
+    assert "can't allocate memory" in first["reason"]["message"]
+    assert (second["outcome"], ended.attempt, ended.failures) == ("Succeeded", 2, 0)
+    told = run(cluster.home, "describe", "job", "short")
+    assert "dp1 on cpu: not tried there again" in told
+    assert "starts as dp1-ga16" in run(cluster.home, "explain", "short")

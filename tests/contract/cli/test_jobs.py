@@ -295,6 +295,17 @@ def test_describe_shows_each_switch_with_where_its_time_went(
     assert status["switches"][1]["stoodStillSeconds"] == 8.75
 
 
+def test_describe_names_plans_that_are_not_tried_again(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    out = [jobs_pb2.OutOfMemory(plan="dp2", type="H100"), jobs_pb2.OutOfMemory(plan="dp1-ga4")]
+    plane.put("a", out_of_memory=out)
+    told = headrace("describe", "job", "a").stdout
+    assert "Out of memory:     dp2 on H100, dp1-ga4 on ?: not tried there again" in told
+    status = json.loads(headrace("describe", "job", "a", "-o", "json").stdout)["job"]["status"]
+    assert status["outOfMemory"][0] == {"plan": "dp2", "type": "H100"}
+
+
 def test_describe_says_why_attempts_have_jumped(
     headrace: Headrace, plane: FakeControlPlane
 ) -> None:

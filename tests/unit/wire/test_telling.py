@@ -207,7 +207,9 @@ def test_accelerator_seconds_count_each_unit_until_its_release() -> None:
 
 
 def test_a_job_carries_its_manifest_and_plan() -> None:
-    wire = job_to_wire(RUNNING, Instant(20 * SECOND))
+    known = replace(RUNNING, out_of_memory=(("H100", ExecutionPlan(1)),))
+    wire = job_to_wire(known, Instant(20 * SECOND))
+    assert [(each.plan, each.type) for each in wire.status.out_of_memory] == [("dp1", "H100")]
     assert (wire.status.plan, wire.status.stage) == ("dp2", "Running")
     assert [unit.node for unit in wire.status.units] == ["node-a", "node-a"]
     assert wire.status.progress.steps_total == 9
