@@ -5,7 +5,7 @@ the same quota. Jobs that can never run here, and jobs that recover from a failu
 """
 
 from controlplane.baselines.capacity import Capacity, Signature, signature
-from controlplane.baselines.layout import groups, placement_on, reserved, sizes_in
+from controlplane.baselines.layout import groups, placement_on, reserved_rather_off, sizes_in
 from controlplane.baselines.order import (
     OTHER_PLAN,
     RUNNING,
@@ -95,7 +95,7 @@ class _Round:
             self.reasons[record.uid] = self.waits.for_quota(record, wanted, left)
             self.queue_blocked[spec.queue] = Ahead(record, wanted, of_quota=True)
             return
-        holding = reserved(spec, wanted, self.left)
+        holding = reserved_rather_off(spec, wanted, self.left, record.avoids(self.snapshot.at))
         if holding is None:
             self._block(record, wanted)
             return

@@ -7,7 +7,7 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.offering import plans_left
 from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, JobRecord, Outcome
-from controlplane.engine import switches
+from controlplane.engine import suspects, switches
 
 PLANNED = RECONFIGURES | {ReasonCode.PREEMPTED, ReasonCode.SUSPENDED, ReasonCode.WITHDRAWN}
 """The control plane's own wish, whatever the ranks made of it on the way out."""
@@ -45,9 +45,7 @@ _SPECIFIC = frozenset(
     }
 )
 
-_ELSEWHERE = frozenset(
-    {ReasonCode.OUT_OF_MEMORY, ReasonCode.RANK_HUNG, ReasonCode.COMMUNICATION_FAILED}
-)
+_ELSEWHERE = suspects.PERHAPS_THE_NODE | {ReasonCode.OUT_OF_MEMORY}
 """Failures after which nothing speaks for the same place."""
 
 
@@ -80,6 +78,7 @@ def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant, kind: str) 
     cause = cause_of(attempt)
     if cause.code not in _ELSEWHERE:
         record = changed(record, next_placement=attempt.placement)
+    record = suspects.suspected(record, attempt, cause, at)
     before = record.out_of_memory
     if attempt.generation == record.job.generation:
         hopeless, record = _learnt(record, attempt, cause, kind)

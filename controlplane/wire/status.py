@@ -159,11 +159,25 @@ def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = (
             jobs_pb2.OutOfMemory(plan=str(plan), type=kind)
             for kind, plan in record.out_of_memory[-_TOLD_MOST:]
         ],
+        suspected_nodes=_suspected(record, now),
     )
     wire = identity_to_wire(job)
     wire.manifest_json = job.spec.manifest_json
     wire.status.CopyFrom(status)
     return wire
+
+
+def _suspected(record: JobRecord, now: Instant) -> list[jobs_pb2.SuspectedNode]:
+    kept_off = [each for each in record.suspicions if now < each.until]
+    return [
+        jobs_pb2.SuspectedNode(
+            node=each.node,
+            reason=each.code.value,
+            attempt=each.attempt,
+            until=timestamp(each.until),
+        )
+        for each in kept_off[-_TOLD_MOST:]
+    ]
 
 
 def _switch_to_wire(switch: Switch) -> jobs_pb2.Switch:

@@ -60,6 +60,7 @@ from controlplane.domain.record import (
     Progress,
     UnitExit,
 )
+from controlplane.domain.suspicion import Suspicion
 from controlplane.edges.store.rows import StoredDecision
 from controlplane.wire import redact
 from controlplane.wire.sentences import logged_decision, logged_event
@@ -207,9 +208,17 @@ def test_accelerator_seconds_count_each_unit_until_its_release() -> None:
 
 
 def test_a_job_carries_its_manifest_and_plan() -> None:
-    known = replace(RUNNING, out_of_memory=(("H100", ExecutionPlan(1)),))
+    hung = (ReasonCode.RANK_HUNG, Attempt(1))
+    suspicions = [Suspicion(NODE, *hung, Instant(at * SECOND)) for at in (20, 21)]
+    known = replace(
+        RUNNING,
+        out_of_memory=(("H100", ExecutionPlan(1)),),
+        suspicions=tuple(suspicions),
+    )
     wire = job_to_wire(known, Instant(20 * SECOND))
     assert [(each.plan, each.type) for each in wire.status.out_of_memory] == [("dp1", "H100")]
+    (still,) = wire.status.suspected_nodes
+    assert (still.node, still.reason, still.until.seconds) == ("node-a", "RankHung", 21)
     assert (wire.status.plan, wire.status.stage) == ("dp2", "Running")
     assert [unit.node for unit in wire.status.units] == ["node-a", "node-a"]
     assert wire.status.progress.steps_total == 9
