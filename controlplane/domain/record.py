@@ -147,6 +147,23 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class MissedCheckpoint:
+    """A gap in a job's checkpoints.
+
+    Attributes:
+        step: Step of the last checkpoint that could not be made.
+        reason: Why not.
+        since: When the first one in a row was missed.
+        until: When a later one was committed; None while the gap is open.
+    """
+
+    step: int
+    reason: Reason
+    since: Instant
+    until: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """A job and all that happened to it.
 
@@ -181,6 +198,7 @@ class JobRecord:
         came_apart_at: Step before which a loss was last not finite, under its present spec; -1 for
             never.
         suspended_at: When it was last suspended, or resumed; 0 if it was not since its submission.
+        missed: The last gap in its checkpoints; None if there was none.
         suspicions: Nodes where attempts failed in a way that the node may have caused; those that
             the job keeps off still are ``avoids``.
         switches: Its last changes of plan or place that are over, newest last.
@@ -212,6 +230,7 @@ class JobRecord:
     suspended_at: Instant = Instant(0)
     out_of_memory: tuple[tuple[str, ExecutionPlan], ...] = ()
     came_apart_at: int = -1
+    missed: MissedCheckpoint | None = None
     suspicions: tuple[Suspicion, ...] = ()
     switches: tuple[Switch, ...] = ()
     restart: Restart | None = None

@@ -25,6 +25,7 @@ from controlplane.domain.clock import Instant
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
     AttemptReport,
+    CheckpointMissed,
     CycleDecided,
     Event,
     JobProgressed,
@@ -61,7 +62,7 @@ from controlplane.domain.record import (
     RunningUnit,
     UnitExit,
 )
-from controlplane.engine import switches
+from controlplane.engine import saves, switches
 from controlplane.engine.attempt_end import conclude
 from controlplane.engine.hearsay import is_hearsay
 
@@ -386,7 +387,8 @@ def _progressed(draft: Draft, event: JobProgressed) -> None:
         at=known.at if late else event.at,
     )
     stage = Stage.RUNNING if record.stage is Stage.STARTING else record.stage
-    draft.move(record, stage, "it reported a step", attempt=attempt, progress=progress)
+    record = saves.reported(record, progress, begins=not found[1].trained, at=event.at)
+    draft.move(record, stage, "it reported a step", attempt=attempt)
 
 
 def _shows_a_step(progress: Progress) -> bool:
@@ -405,6 +407,12 @@ def _plan_told(draft: Draft, event: PlanChanged | PlanRefused) -> None:
     after = switches.told(*found, event) if found is not None else None
     if found is not None and after is not None:
         draft.jobs[event.uid] = _dated(found[0], after, event.at)
+
+
+def _checkpoint_missed(draft: Draft, event: CheckpointMissed) -> None:
+    found = draft.told_of(event)
+    if found is not None:
+        draft.jobs[event.uid] = saves.missed(found[0], event)
 
 
 def _unit_exited(draft: Draft, event: UnitExited) -> None:
@@ -443,7 +451,9 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
             intent_reason=attempt.intent_reason or exit_.reason,
             intent_at=exit_.at,
         )
-    record = changed(record, attempt=attempt, progress=_with_last_step(record.progress, exit_))
+    progress = _with_last_step(record.progress, exit_)
+    record = saves.reported(record, progress, begins=False, at=exit_.at)
+    record = changed(record, attempt=attempt)
     if len(attempt.exits) == len(attempt.placement.units):
         ended = conclude(record, attempt, exit_.at, _type_of(draft, attempt))
         check(record.stage, ended.stage, f"{uid}: attempt {number} ended")
@@ -567,6 +577,7 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     JobProgressed: _progressed,
     PlanChanged: _plan_told,
     PlanRefused: _plan_told,
+    CheckpointMissed: _checkpoint_missed,
     UnitExited: _unit_exited,
     QueueChanged: _queue_changed,
     QueueRemoved: _queue_removed,

@@ -83,6 +83,7 @@ def _claims(record: JobRecord, unheard: Collection[NodeId]) -> list[_Claim]:
         ),
         _failed(record, why, says),
         _suspended(record, says),
+        _missed(record),
     ]
 
 
@@ -100,6 +101,16 @@ def _suspended(record: JobRecord, says: str) -> _Claim:
         # Asked for, and on its way: it still holds something.
         return _Claim("Suspended", "False", ReasonCode.SUSPENDED, says, since)
     return _Claim("Suspended", "False", ReasonCode.NOT_SUSPENDED, "", since)
+
+
+def _missed(record: JobRecord) -> _Claim:
+    """Whether the newest checkpoint that was due is missing."""
+    gap = record.missed
+    if gap is not None and gap.until is None:
+        says = f"no checkpoint of step {gap.step}: {gap.reason.message}"
+        return _Claim("CheckpointMissed", "True", gap.reason.code, says, gap.since)
+    over = gap.until if gap is not None else None
+    return _Claim("CheckpointMissed", "False", ReasonCode.CHECKPOINT_NOT_MISSED, "", over)
 
 
 def conditions(record: JobRecord, unheard: Collection[NodeId] = ()) -> list[common_pb2.Condition]:

@@ -434,7 +434,8 @@ class Condition(Part):
     """One observed state, as Kubernetes writes it."""
 
     type: Annotated[str, Field(min_length=1, max_length=316, pattern=r"^[A-Z][A-Za-z]*$")]
-    """Admitted, Scheduled, Running, Reconfiguring, Succeeded, Failed or Suspended."""
+    """Admitted, Scheduled, Running, Reconfiguring, Succeeded, Failed, Suspended or
+    CheckpointMissed."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Z][A-Za-z0-9]*$")]

@@ -386,6 +386,7 @@ class Rank:
             self.rendezvous,
             self.spec,
             self.chronicle,
+            self.control,
             attempt=start.attempt,
             training=self._fixed(),
             fingerprint=samples.fingerprint,

@@ -17,6 +17,7 @@ from controlplane.domain.action import (
 from controlplane.domain.clock import SECOND, Duration, Instant
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
+    CheckpointMissed,
     CycleDecided,
     Event,
     JobProgressed,
@@ -167,7 +168,7 @@ def test_each_condition_says_when_it_changed() -> None:
     """
     world = a_cluster().with_nodes(2, 2).submit(a_job("j").wanting(1, 4))
     told = Conditions(world, "j")
-    assert len(told.look()) == 7
+    assert len(told.look()) == 8
     up = {"Scheduled", "Running"}
     steps: list[tuple[Callable[[], object], set[str]]] = [
         (world.cycle, {"Admitted"}),
@@ -256,6 +257,12 @@ EVENTS: list[tuple[Event, str]] = [
     (
         PlanRefused(JobUid("u"), Attempt(1), "tp2", "7 heads", NODE),
         "attempt 1 does not go over to tp2: 7 heads",
+    ),
+    (
+        CheckpointMissed(
+            JobUid("u"), Attempt(1), 40, Reason(ReasonCode.CHECKPOINT_STORE_FULL, "no room"), NODE
+        ),
+        "attempt 1 trains on without a checkpoint of step 40: no room",
     ),
     (
         UnitExited(
