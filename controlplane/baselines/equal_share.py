@@ -9,6 +9,9 @@
 What keeps the cluster calm: equals do not push each other out; where shares differ by one step,
 the larger one stays where it is; a job that has not trained yet is not restarted only to grow; and
 a job that recovers from a failure of its own comes after its equals, but keeps its share.
+
+A job keeps off nodes that are under suspicion: it takes its minimum there only if there is no
+other room, and else does not grow onto them.
 """
 
 import heapq

@@ -2,6 +2,7 @@
 
 A job that waits is not overtaken by a later one that wants any of the same nodes, or a share of
 the same quota. Jobs that can never run here, and jobs that recover from a failure, hold up nobody.
+A job takes nodes that are under suspicion only if there is no other room for it.
 """
 
 from controlplane.baselines.capacity import Capacity, Signature, signature
