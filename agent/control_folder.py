@@ -13,13 +13,14 @@ restarted, say) reads the same truth. Who writes what:
 ``plan``                agent       asks to go on under this plan; absent until that is another one
 ``rendezvous``          rank        unit 0: where it listens
 ``progress.jsonl``      rank        one line a step
-``changes.jsonl``       rank        one line a plan that was asked for: what became of it
+``changes.jsonl``       rank        one line a plan that was asked for: what became of it; and one a
+                                    checkpoint that could not be made
 ``observations.jsonl``  rank        every tenth step: where its time went under which plan
 ``exit.json``           rank        how it ended, in its own words
 ``end``                 agent       it was told to exit at once
 ``verdict.json``        agent       how it ended, as the control plane was or will be told
 ``reported``            agent       how far progress was acknowledged
-``changes-told``        agent       how far changes of plan were
+``changes-told``        agent       how far ``changes.jsonl`` was
 ======================  ==========  =============================================================
 
 A supervisor claims the folder before it starts the rank; an agent claims it before it says that
@@ -97,7 +98,7 @@ class StepLine:
 
 @dataclass(frozen=True, slots=True)
 class ChangeLine:
-    """One line of ``changes.jsonl``.
+    """One line of ``changes.jsonl``: what became of a plan.
 
     Attributes:
         before: Plan that the ranks left; empty if they keep it.
@@ -114,6 +115,21 @@ class ChangeLine:
     stood_still_seconds: float = 0.0
     phases: tuple[tuple[str, float], ...] = ()
     refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MissedLine:
+    """One line of ``changes.jsonl``: a checkpoint that could not be made.
+
+    Attributes:
+        step: The step that it would have been of.
+        code: Code of the reason.
+        message: Why not.
+    """
+
+    step: int
+    code: str
+    message: str
 
 
 class ControlFolder:
@@ -208,8 +224,8 @@ class ControlFolder:
         """Complete progress lines from ``offset`` on, and the offset after them."""
         return self._lines_since("progress.jsonl", offset, _step_line)
 
-    def changes_since(self, offset: int) -> tuple[list[ChangeLine], int]:
-        """The same of what became of plans that were asked for."""
+    def changes_since(self, offset: int) -> tuple[list[ChangeLine | MissedLine], int]:
+        """The same of what became of plans that were asked for, and of checkpoints."""
         return self._lines_since("changes.jsonl", offset, _change_line)
 
     def _lines_since(
@@ -338,10 +354,13 @@ def _step_line(raw: bytes) -> StepLine | None:
         return None
 
 
-def _change_line(raw: bytes) -> ChangeLine | None:
+def _change_line(raw: bytes) -> ChangeLine | MissedLine | None:
     """A line that a rank wrote; None for one that says nothing usable."""
     try:
         value = json.loads(raw)
+        if "missed" in value:
+            step = max(0, int(value["missed"]))
+            return MissedLine(step, str(value["reason"]), str(value["message"]))
         after, refused = str(value["to"]), str(value.get("refused") or "")
         if refused:
             return ChangeLine("", after, refused=refused)

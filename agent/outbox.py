@@ -7,7 +7,7 @@ evenly, so that the curve keeps its shape.
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from agent.control_folder import ChangeLine, StepLine
+from agent.control_folder import ChangeLine, MissedLine, StepLine
 from agent.desired import UnitEnd, UnitKey
 
 MOST_LOSSES = 4000
@@ -33,14 +33,14 @@ class PendingProgress:
 
 @dataclass(frozen=True, slots=True)
 class PendingPlans:
-    """What became of plans that a unit was asked for, not acknowledged yet.
+    """What became of plans that a unit was asked for, and of checkpoints; not acknowledged yet.
 
     Attributes:
         lines: In the order in which they came.
         offset: Where in ``changes.jsonl`` this ends.
     """
 
-    lines: tuple[ChangeLine, ...]
+    lines: tuple[ChangeLine | MissedLine, ...]
     offset: int
 
 
@@ -96,8 +96,10 @@ class Outbox:
             losses = [point for point in losses if point[0] % stride == 0]
         self._progress[key] = PendingProgress(last, tuple(losses), offset, stride)
 
-    def plans(self, key: UnitKey, lines: Iterable[ChangeLine], offset: int) -> None:
-        """A unit told what became of plans that it was asked for, up to ``offset``."""
+    def plans(self, key: UnitKey, lines: Iterable[ChangeLine | MissedLine], offset: int) -> None:
+        """A unit told what became of plans that it was asked for, or of a checkpoint, up to
+        ``offset``.
+        """
         before = self._plans[key].lines if key in self._plans else ()
         told = (*before, *lines)
         if told:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from agent.control_folder import ChangeLine
+from agent.control_folder import ChangeLine, MissedLine
 from agent.desired import Assignment, UnitEnd, UnitKey, WantedLaunch, WantedUnit
 from agent.outbox import Batch, PendingProgress
 from controlplane.domain.node import Accelerator
@@ -81,6 +81,7 @@ def report(
     node: str, applied: tuple[int, int], batch: Batch, steps_total: Mapping[str, int]
 ) -> nodes_pb2.ReportRequest:
     """One report."""
+    told = [(key, line) for key, pending in batch.plans for line in pending.lines]
     return nodes_pb2.ReportRequest(
         node=node,
         applied_term=applied[0],
@@ -97,7 +98,8 @@ def report(
             _progress(key, progress, steps_total.get(key.uid, 0))
             for key, progress in batch.progress
         ],
-        plans=[_plan(key, line) for key, pending in batch.plans for line in pending.lines],
+        plans=[_plan(key, line) for key, line in told if isinstance(line, ChangeLine)],
+        missed=[_missed(key, line) for key, line in told if isinstance(line, MissedLine)],
         exited=[_exited(key, end) for key, end in batch.exits],
         health=[
             nodes_pb2.AcceleratorHealth(accelerator=slot, problem=problem)
@@ -133,6 +135,15 @@ def _plan(key: UnitKey, line: ChangeLine) -> nodes_pb2.PlanReport:
         stood_still_seconds=line.stood_still_seconds,
         phases=[common_pb2.Phase(name=name, seconds=took) for name, took in line.phases],
         refused=line.refused,
+    )
+
+
+def _missed(key: UnitKey, line: MissedLine) -> nodes_pb2.CheckpointMissed:
+    return nodes_pb2.CheckpointMissed(
+        uid=key.uid,
+        attempt=key.attempt,
+        step=line.step,
+        reason=common_pb2.Reason(code=line.code, message=line.message),
     )
 
 

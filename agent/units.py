@@ -473,7 +473,7 @@ class Units:
             self._read_changes(key, unit)
 
     def _read_changes(self, key: UnitKey, unit: _Tracked) -> None:
-        """What became of the plans that were asked for; rank 0 says so."""
+        """What became of the plans that were asked for, and of checkpoints; rank 0 says so."""
         changes, offset = unit.folder.changes_since(unit.changes_offset)
         if offset != unit.changes_offset:
             unit.changes_offset = offset

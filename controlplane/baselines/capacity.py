@@ -9,7 +9,7 @@ from types import MappingProxyType
 from controlplane.domain.ids import AcceleratorId, NodeId
 from controlplane.domain.job import AcceleratorRequest, Topology
 from controlplane.domain.node import Accelerator
-from controlplane.domain.record import NodeRecord
+from controlplane.domain.record import NOWHERE, NodeRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
 
 Signature = tuple[object, ...]
@@ -283,14 +283,42 @@ class Capacity:
             return False
         return len(kinds) == 1 and request.type in ("", *kinds)
 
-    def reserve(self, request: AcceleratorRequest, count: int, group: int = 1) -> Holding | None:
+    def _allowed_without(
+        self, request: AcceleratorRequest, without: Collection[NodeId]
+    ) -> dict[str, Allowed]:
+        """The same nodes except some."""
+        every = self.allowed_nodes(request)
+        if not without:
+            return every
+        return {
+            kind: {
+                name: None
+                for name in (self._pools[kind].free if allowed is None else allowed)
+                if name not in without
+            }.keys()
+            for kind, allowed in every.items()
+        }
+
+    def reserve(
+        self,
+        request: AcceleratorRequest,
+        count: int,
+        group: int = 1,
+        without: Collection[NodeId] = NOWHERE,
+    ) -> Holding | None:
         """Uses up ``count`` accelerators for the request; None, and nothing used, if impossible.
 
         Prefers the type with the least left over, then few nodes: the fullest node that still
         holds the whole job, else the emptiest nodes first.
+
+        Args:
+            request: What is asked for.
+            count: How many.
+            group: What it gets of each node is a multiple of this.
+            without: Nodes of which it gets nothing.
         """
         best: tuple[int, str, Chosen] | None = None
-        for kind, allowed in self.allowed_nodes(request).items():
+        for kind, allowed in self._allowed_without(request, without).items():
             pool = self._pools[kind]
             if best is not None and pool.total >= best[0]:
                 continue
@@ -310,6 +338,7 @@ class Capacity:
         more: int,
         prefer: Parts = MappingProxyType({}),
         group: int = 1,
+        without: Collection[NodeId] = NOWHERE,
     ) -> bool:
         """Adds ``more`` accelerators to a holding; False, and nothing used, if impossible.
 
@@ -319,11 +348,12 @@ class Capacity:
             more: How many to add.
             prefer: Accelerators to take first where there is a choice.
             group: What it has of each node afterwards is a multiple of this.
+            without: Nodes of which it gets no more.
         """
         pool = self._pools[holding.kind]
         if pool.total < more:
             return False
-        allowed = self.allowed_nodes(request).get(holding.kind, frozenset())
+        allowed = self._allowed_without(request, without).get(holding.kind, frozenset())
         added = Holding(holding.kind)
         # What makes each node's part whole comes first, or there may be too few left for it.
         lacking = sum(-len(held) % group for held in holding.parts.values())

@@ -9,6 +9,9 @@
 What keeps the cluster calm: equals do not push each other out; where shares differ by one step,
 the larger one stays where it is; a job that has not trained yet is not restarted only to grow; and
 a job that recovers from a failure of its own comes after its equals, but keeps its share.
+
+A job keeps off nodes that are under suspicion: it takes its minimum there only if there is no
+other room, and else does not grow onto them.
 """
 
 import heapq
@@ -17,7 +20,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from controlplane.baselines.capacity import Capacity, Holding, Parts
-from controlplane.baselines.layout import groups, placement_on, reserved, sizes_in
+from controlplane.baselines.layout import (
+    groups,
+    placement_on,
+    reserved,
+    reserved_rather_off,
+    sizes_in,
+)
 from controlplane.baselines.order import (
     OTHER_PLAN,
     RUNNING,
@@ -37,7 +46,7 @@ from controlplane.domain.node import Contact
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
 from controlplane.domain.reason import Reason, ReasonCode
-from controlplane.domain.record import Intent, JobRecord
+from controlplane.domain.record import NOWHERE, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 
 _ON_ITS_WAY = frozenset(
@@ -68,6 +77,7 @@ class _Seat:
         at: Where it runs or is about to run, and may stay; None if it has to find a place.
         own: The accelerators of ``at``.
         holding: What it is given.
+        avoid: Nodes that it keeps off while it gets its minimum elsewhere.
     """
 
     record: JobRecord
@@ -76,6 +86,12 @@ class _Seat:
     at: Placement | None
     own: Parts
     holding: Holding
+    avoid: frozenset[NodeId]
+
+    @property
+    def without(self) -> frozenset[NodeId]:
+        """Nodes that it does not grow onto; none if it could not do without some of them."""
+        return self.avoid if self.avoid.isdisjoint(self.holding.parts) else NOWHERE
 
     @property
     def uid(self) -> JobUid:
@@ -187,6 +203,8 @@ class _Round:
             placement = attempt.placement if attempt.intent is Intent.RUN else attempt.then
         if placement is None or cannot_stay(record, placement, self.away, capacity):
             return None
+        if attempt is None and not placement.nodes.isdisjoint(record.avoids(self.snapshot.at)):
+            return None
         return as_wanted(record, placement)
 
     def _laid_out(self, admitted: list[_Seat]) -> list[_Seat] | None:
@@ -262,7 +280,8 @@ class _Admission:
                 self._waits.gets(record.uid, [(name, one) for name, each in ids for one in each])
             self.reasons[record.uid] = RUNNING if at is not None else self._why_held(record)
             here = sizes_in(record.job.spec, self.paper)
-            self.seats[record.uid] = _Seat(record, rank, here, at, own, holding)
+            avoid = record.avoids(self._round.snapshot.at)
+            self.seats[record.uid] = _Seat(record, rank, here, at, own, holding, avoid)
 
     def _why_held(self, record: JobRecord) -> Reason:
         """Why an admitted job that has no place to keep is given one."""
@@ -296,7 +315,8 @@ class _Admission:
                 self.paper.give_back(claim)
             self._comes_first(Ahead(record, least, of_quota=True))
             return self._waits.for_quota(record, least, left)
-        holding = claim or reserved(spec, least, self.paper)
+        avoid = record.avoids(self._round.snapshot.at)
+        holding = claim or reserved_rather_off(spec, least, self.paper, avoid)
         holding = holding or self._at_the_cost_of_later_ones(record, least)
         if holding is not None:
             return holding
@@ -315,6 +335,7 @@ class _Admission:
 
     def _at_the_cost_of_later_ones(self, record: JobRecord, least: int) -> Holding | None:
         """Takes what running jobs that come later in the order have, the last one's first."""
+        avoid = record.avoids(self._round.snapshot.at)
         given_back: list[JobRecord] = []
         for later in reversed(self._order):
             claim = self._claims.pop(later.uid, None)
@@ -322,7 +343,7 @@ class _Admission:
                 continue
             self.paper.give_back(claim)
             given_back.append(later)
-            holding = reserved(record.job.spec, least, self.paper)
+            holding = reserved_rather_off(record.job.spec, least, self.paper, avoid)
             if holding is not None:
                 return holding
         for later in given_back:
@@ -366,9 +387,16 @@ def _part(spec: JobSpec, own: Parts, count: int) -> Parts | None:
 
 
 def _largest(seat: _Seat, share: int, left: Capacity) -> Holding | None:
-    """The job's share, or the next smaller size for which there is a place."""
+    """The job's share, or the next smaller size for which there is a place; rather a smaller one
+    than one on nodes to avoid.
+    """
     spec = seat.record.job.spec
-    fitting = (reserved(spec, n, left) for n in reversed(seat.sizes) if n <= share)
+    fitting = (
+        reserved(spec, n, left, without)
+        for without in dict.fromkeys((seat.without, NOWHERE))
+        for n in reversed(seat.sizes)
+        if n <= share
+    )
     return next((holding for holding in fitting if holding is not None), None)
 
 
@@ -404,14 +432,16 @@ def _grown(seat: _Seat, size: int, capacity: Capacity, quotas: Quotas) -> bool:
     if not quotas.allows(spec.queue, more):
         return False
     if not any(
-        capacity.extend(request, seat.holding, more, prefer=seat.own, group=group)
+        capacity.extend(
+            request, seat.holding, more, prefer=seat.own, group=group, without=seat.without
+        )
         for group in groups(spec, size)
     ):
         if seat.own:
             return False
         # It has to be started anyway, so it may as well begin on a larger node, or another type.
         capacity.give_back(seat.holding)
-        elsewhere = reserved(spec, size, capacity)
+        elsewhere = reserved(spec, size, capacity, seat.without)
         if elsewhere is None:
             again = capacity.claim(seat.holding.ids())
             assert again is not None

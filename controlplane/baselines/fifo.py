@@ -2,10 +2,11 @@
 
 A job that waits is not overtaken by a later one that wants any of the same nodes, or a share of
 the same quota. Jobs that can never run here, and jobs that recover from a failure, hold up nobody.
+A job takes nodes that are under suspicion only if there is no other room for it.
 """
 
 from controlplane.baselines.capacity import Capacity, Signature, signature
-from controlplane.baselines.layout import groups, placement_on, reserved, sizes_in
+from controlplane.baselines.layout import groups, placement_on, reserved_rather_off, sizes_in
 from controlplane.baselines.order import (
     OTHER_PLAN,
     RUNNING,
@@ -95,7 +96,7 @@ class _Round:
             self.reasons[record.uid] = self.waits.for_quota(record, wanted, left)
             self.queue_blocked[spec.queue] = Ahead(record, wanted, of_quota=True)
             return
-        holding = reserved(spec, wanted, self.left)
+        holding = reserved_rather_off(spec, wanted, self.left, record.avoids(self.snapshot.at))
         if holding is None:
             self._block(record, wanted)
             return

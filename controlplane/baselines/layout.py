@@ -8,6 +8,7 @@ from controlplane.domain.job import JobSpec
 from controlplane.domain.node import Accelerator
 from controlplane.domain.offering import data_parallel, sizes
 from controlplane.domain.placement import LaunchUnit, Placement
+from controlplane.domain.record import NOWHERE
 from headrace.api.plan import ExecutionPlan
 
 
@@ -33,13 +34,30 @@ def groups(spec: JobSpec, count: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(p.tensor_parallel for p in spec.plans if p.ranks == count))
 
 
-def reserved(spec: JobSpec, count: int, capacity: Capacity) -> Holding | None:
-    """Uses up accelerators for a size; where there is a choice, for the best plan of that size."""
+def reserved(
+    spec: JobSpec, count: int, capacity: Capacity, without: frozenset[NodeId] = NOWHERE
+) -> Holding | None:
+    """Uses up accelerators for a size; where there is a choice, for the best plan of that size.
+
+    Args:
+        spec: Of the job.
+        count: The size.
+        capacity: What is left.
+        without: Nodes of which it gets nothing.
+    """
     for group in groups(spec, count):
-        holding = capacity.reserve(spec.accelerators, count, group)
+        holding = capacity.reserve(spec.accelerators, count, group, without)
         if holding is not None:
             return holding
     return None
+
+
+def reserved_rather_off(
+    spec: JobSpec, count: int, capacity: Capacity, avoid: frozenset[NodeId]
+) -> Holding | None:
+    """The same; of nodes to avoid only if there is no other room."""
+    holding = reserved(spec, count, capacity, avoid) if avoid else None
+    return holding or reserved(spec, count, capacity)
 
 
 def plan_for(spec: JobSpec, counts: Collection[int]) -> ExecutionPlan | None:

@@ -221,8 +221,33 @@ class PlanRefused:
     kind: Literal["PlanRefused"] = "PlanRefused"
 
 
+@dataclass(frozen=True, slots=True)
+class CheckpointMissed:
+    """A checkpoint that was due could not be made; the attempt's ranks train on without it.
+
+    Attributes:
+        step: The step that it would have been of.
+        reason: Why.
+        node: Whose agent says so.
+    """
+
+    uid: JobUid
+    attempt: Attempt
+    step: int
+    reason: Reason
+    node: NodeId
+    at: Instant = Instant(0)
+    kind: Literal["CheckpointMissed"] = "CheckpointMissed"
+
+
 AttemptReport = (
-    RendezvousBound | UnitStarted | JobProgressed | PlanChanged | PlanRefused | UnitExited
+    RendezvousBound
+    | UnitStarted
+    | JobProgressed
+    | PlanChanged
+    | PlanRefused
+    | CheckpointMissed
+    | UnitExited
 )
 """What an agent tells of attempts."""
 
@@ -288,6 +313,7 @@ Event = Annotated[
     | JobProgressed
     | PlanChanged
     | PlanRefused
+    | CheckpointMissed
     | UnitExited
     | QueueChanged
     | QueueRemoved

@@ -69,6 +69,7 @@ class ReasonCode(StrEnum):
     # What a condition that does not hold says.
     NOT_SUSPENDED = "NotSuspended"
     NOT_FAILED = "NotFailed"
+    CHECKPOINT_NOT_MISSED = "CheckpointNotMissed"
     # Why a finished job is forgotten, where nobody withdrew it.
     TIME_TO_LIVE_OVER = "TimeToLiveOver"
     MADE_ROOM = "MadeRoom"

@@ -10,8 +10,12 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Contact, Node
 from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.reason import RECONFIGURES, Reason
+from controlplane.domain.suspicion import Suspicion
 from controlplane.domain.switch import PlanChange, Restart, Switch
 from headrace.api.plan import ExecutionPlan
+
+NOWHERE: frozenset[NodeId] = frozenset()
+"""No node."""
 
 
 class Intent(StrEnum):
@@ -207,6 +211,23 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class MissedCheckpoint:
+    """A gap in a job's checkpoints.
+
+    Attributes:
+        step: Step of the last checkpoint that could not be made.
+        reason: Why not.
+        since: When the first one in a row was missed.
+        until: When a later one was committed; None while the gap is open.
+    """
+
+    step: int
+    reason: Reason
+    since: Instant
+    until: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """A job and all that happened to it.
 
@@ -241,6 +262,9 @@ class JobRecord:
         came_apart_at: Step before which a loss was last not finite, under its present spec; -1 for
             never.
         suspended_at: When it was last suspended, or resumed; 0 if it was not since its submission.
+        missed: The last gap in its checkpoints; None if there was none.
+        suspicions: Nodes where attempts failed in a way that the node may have caused; those that
+            the job keeps off still are ``avoids``.
         switches: Its last changes of plan or place that are over, newest last.
         restart: A planned stop after which it has not trained again yet; None if there is none.
     """
@@ -270,6 +294,8 @@ class JobRecord:
     suspended_at: Instant = Instant(0)
     out_of_memory: tuple[tuple[str, ExecutionPlan], ...] = ()
     came_apart_at: int = -1
+    missed: MissedCheckpoint | None = None
+    suspicions: tuple[Suspicion, ...] = ()
     switches: tuple[Switch, ...] = ()
     restart: Restart | None = None
 
@@ -282,6 +308,12 @@ class JobRecord:
     def next_attempt(self) -> Attempt:
         """The number that its next attempt gets."""
         return Attempt(max(self.attempts_made, self.attempt_floor) + 1)
+
+    def avoids(self, at: Instant) -> frozenset[NodeId]:
+        """Nodes that it keeps off while there is room elsewhere."""
+        if not self.suspicions:
+            return NOWHERE
+        return frozenset(each.node for each in self.suspicions if at < each.until)
 
 
 @dataclass(frozen=True, slots=True)

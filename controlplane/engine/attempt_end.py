@@ -1,4 +1,4 @@
-"""What becomes of a job when its attempt has ended and all its accelerators are released."""
+"""What becomes of an attempt when units of it end, and of its job when all have."""
 
 from controlplane.domain.changing import changed
 from controlplane.domain.clock import Duration, Instant, after, seconds
@@ -6,8 +6,15 @@ from controlplane.domain.job import JobSpec
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.offering import plans_left
 from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
-from controlplane.domain.record import AttemptRecord, JobRecord, Outcome
-from controlplane.engine import switches
+from controlplane.domain.record import (
+    AttemptRecord,
+    Intent,
+    JobRecord,
+    Outcome,
+    Progress,
+    UnitExit,
+)
+from controlplane.engine import resizing, suspects, switches
 
 PLANNED = RECONFIGURES | {ReasonCode.PREEMPTED, ReasonCode.SUSPENDED, ReasonCode.WITHDRAWN}
 """The control plane's own wish, whatever the ranks made of it on the way out."""
@@ -45,10 +52,37 @@ _SPECIFIC = frozenset(
     }
 )
 
-_ELSEWHERE = frozenset(
-    {ReasonCode.OUT_OF_MEMORY, ReasonCode.RANK_HUNG, ReasonCode.COMMUNICATION_FAILED}
-)
+_ELSEWHERE = suspects.PERHAPS_THE_NODE | {ReasonCode.OUT_OF_MEMORY}
 """Failures after which nothing speaks for the same place."""
+
+
+def with_exit(attempt: AttemptRecord, exit_: UnitExit) -> AttemptRecord:
+    """The attempt of which a unit has ended that is not simply one that left."""
+    joins = exit_.unit in attempt.joining
+    attempt = changed(attempt, exits=(*attempt.exits, exit_))
+    if joins and attempt.intent is Intent.RUN:
+        return resizing.without(attempt, exit_)
+    harmless = exit_.outcome in (Outcome.SUCCEEDED, Outcome.STOPPED)
+    if exit_.outcome is Outcome.NEVER_STARTED and attempt.intent is Intent.STOP:
+        # It was still assembling. The units that wait for this one see the stop too.
+        harmless = True
+    if not harmless and attempt.intent is not Intent.END:
+        # A gang that lost a member cannot go on; the others are told to end now. A planned
+        # stop keeps its reason, since its cause was not the loss.
+        attempt = changed(
+            attempt,
+            intent=Intent.END,
+            intent_reason=attempt.intent_reason or exit_.reason,
+            intent_at=exit_.at,
+        )
+    return attempt
+
+
+def with_last_step(known: Progress, end: UnitExit) -> Progress:
+    """A rank that ended well tells the step that it saved last, whatever progress was told."""
+    if end.outcome not in (Outcome.SUCCEEDED, Outcome.STOPPED) or end.step <= known.checkpoint_step:
+        return known
+    return changed(known, step=max(known.step, end.step), checkpoint_step=end.step, at=end.at)
 
 
 def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant, kind: str) -> JobRecord:
@@ -80,6 +114,7 @@ def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant, kind: str) 
     cause = cause_of(attempt)
     if cause.code not in _ELSEWHERE:
         record = changed(record, next_placement=attempt.placement.anew)
+    record = suspects.suspected(record, attempt, cause, at)
     before = record.out_of_memory
     if attempt.generation == record.job.generation:
         hopeless, record = _learnt(record, attempt, cause, kind)

@@ -23,6 +23,7 @@ from controlplane.engine.duties import SUSPENDED, duties
 from controlplane.engine.invariants import violations
 from controlplane.engine.resizing import is_same_place, units_for
 from controlplane.engine.state import ClusterState, SequencedEvent
+from controlplane.engine.suspects import remark
 
 _NAMED = 3
 """So many jobs are named in one reason."""
@@ -170,7 +171,7 @@ def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
                 orders.reasons[uid] = late
             else:
                 released.use(record, target)
-                orders.actions.append(_start(record, target, why))
+                orders.actions.append(_start(record, target, why, snapshot.at))
     return orders
 
 
@@ -380,7 +381,7 @@ def _not_released(
     )
 
 
-def _start(record: JobRecord, target: Placement, why: Reason | None) -> StartAttempt:
+def _start(record: JobRecord, target: Placement, why: Reason | None, at: Instant) -> StartAttempt:
     nodes = ", ".join(sorted(target.nodes))
     reason = why or Reason(ReasonCode.STARTED)
     if reason.code in (ReasonCode.RUNNING, ReasonCode.STARTED):
@@ -388,5 +389,6 @@ def _start(record: JobRecord, target: Placement, why: Reason | None) -> StartAtt
         if record.stage is Stage.BACKING_OFF and record.reason is not None:
             ended = record.reason.message.partition("\n")[0]
             message += f" again, after attempt {record.attempts_made}: {ended}"
+        message += remark(record, target, at)
         reason = changed(reason, code=ReasonCode.STARTED, message=message)
     return StartAttempt(record.uid, record.next_attempt, target, reason)

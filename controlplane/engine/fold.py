@@ -25,6 +25,7 @@ from controlplane.domain.clock import Instant
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
     AttemptReport,
+    CheckpointMissed,
     CycleDecided,
     Event,
     JobProgressed,
@@ -61,8 +62,8 @@ from controlplane.domain.record import (
     RunningUnit,
     UnitExit,
 )
-from controlplane.engine import resizing, switches
-from controlplane.engine.attempt_end import conclude
+from controlplane.engine import resizing, saves, switches
+from controlplane.engine.attempt_end import conclude, with_exit, with_last_step
 from controlplane.engine.hearsay import is_hearsay
 
 UIDS_REMEMBERED = 10_000
@@ -386,7 +387,8 @@ def _progressed(draft: Draft, event: JobProgressed) -> None:
         at=known.at if late else event.at,
     )
     stage = Stage.RUNNING if record.stage is Stage.STARTING else record.stage
-    draft.move(record, stage, "it reported a step", attempt=attempt, progress=progress)
+    record = saves.reported(record, progress, begins=not found[1].trained, at=event.at)
+    draft.move(record, stage, "it reported a step", attempt=attempt)
 
 
 def _shows_a_step(progress: Progress) -> bool:
@@ -405,6 +407,12 @@ def _plan_told(draft: Draft, event: PlanChanged | PlanRefused) -> None:
     after = switches.told(*found, event) if found is not None else None
     if found is not None and after is not None:
         draft.jobs[event.uid] = _dated(found[0], after, event.at)
+
+
+def _checkpoint_missed(draft: Draft, event: CheckpointMissed) -> None:
+    found = draft.told_of(event)
+    if found is not None:
+        draft.jobs[event.uid] = saves.missed(found[0], event)
 
 
 def _unit_exited(draft: Draft, event: UnitExited) -> None:
@@ -432,8 +440,10 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
     if resizing.is_farewell(attempt, exit_):
         record = resizing.farewell(record, attempt, exit_)
     else:
-        attempt = _with_exit(attempt, exit_)
-        record = changed(record, attempt=attempt, progress=_with_last_step(record.progress, exit_))
+        attempt = with_exit(attempt, exit_)
+        progress = with_last_step(record.progress, exit_)
+        record = saves.reported(record, progress, begins=False, at=exit_.at)
+        record = changed(record, attempt=attempt)
     assert record.attempt is not None
     if record.attempt.is_over:
         ended = conclude(record, record.attempt, exit_.at, _type_of(draft, attempt))
@@ -442,40 +452,12 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
     draft.jobs[uid] = _dated(found[0], record, exit_.at)
 
 
-def _with_exit(attempt: AttemptRecord, exit_: UnitExit) -> AttemptRecord:
-    joins = exit_.unit in attempt.joining
-    attempt = changed(attempt, exits=(*attempt.exits, exit_))
-    if joins and attempt.intent is Intent.RUN:
-        return resizing.without(attempt, exit_)
-    harmless = exit_.outcome in (Outcome.SUCCEEDED, Outcome.STOPPED)
-    if exit_.outcome is Outcome.NEVER_STARTED and attempt.intent is Intent.STOP:
-        # It was still assembling. The units that wait for this one see the stop too.
-        harmless = True
-    if not harmless and attempt.intent is not Intent.END:
-        # A gang that lost a member cannot go on; the others are told to end now. A planned
-        # stop keeps its reason, since its cause was not the loss.
-        attempt = changed(
-            attempt,
-            intent=Intent.END,
-            intent_reason=attempt.intent_reason or exit_.reason,
-            intent_at=exit_.at,
-        )
-    return attempt
-
-
 def _type_of(draft: Draft, attempt: AttemptRecord) -> str:
     """The type of an attempt's accelerators, which are all alike; empty if their node is gone."""
     unit = attempt.placement.units[0]
     node = draft.nodes.get(unit.node)
     own = (a.type for a in (node.node.accelerators if node else ()) if a.id in unit.accelerators)
     return next(own, "")
-
-
-def _with_last_step(known: Progress, end: UnitExit) -> Progress:
-    """A rank that ended well tells the step that it saved last, whatever progress was told."""
-    if end.outcome not in (Outcome.SUCCEEDED, Outcome.STOPPED) or end.step <= known.checkpoint_step:
-        return known
-    return changed(known, step=max(known.step, end.step), checkpoint_step=end.step, at=end.at)
 
 
 def _queue_changed(draft: Draft, event: QueueChanged) -> None:
@@ -580,6 +562,7 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     JobProgressed: _progressed,
     PlanChanged: _plan_told,
     PlanRefused: _plan_told,
+    CheckpointMissed: _checkpoint_missed,
     UnitExited: _unit_exited,
     QueueChanged: _queue_changed,
     QueueRemoved: _queue_removed,

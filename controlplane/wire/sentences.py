@@ -17,6 +17,7 @@ from controlplane.domain.action import (
 from controlplane.domain.clock import Instant
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
+    CheckpointMissed,
     CycleDecided,
     Event,
     JobProgressed,
@@ -174,6 +175,14 @@ def _about_job(event: Event) -> _Telling | None:
                 f"attempt {event.attempt} does not go over to {event.plan}: {event.message}",
                 uid=event.uid,
                 node=event.node,
+            )
+        case CheckpointMissed():
+            return _Telling(
+                f"attempt {event.attempt} trains on without a checkpoint of step {event.step}"
+                f"{_because(event.reason)}",
+                uid=event.uid,
+                node=event.node,
+                reason=event.reason,
             )
         case UnitExited():
             return _exited(event)

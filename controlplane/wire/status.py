@@ -17,6 +17,9 @@ from controlplane.domain.switch import Switch
 from controlplane.wire.translate import progress_to_wire, reason_to_wire, timestamp, unit_to_wire
 from headrace.api.generated import common_pb2, jobs_pb2
 
+_TOLD_MOST = 64
+"""Entries of a status, of what may be many."""
+
 _DEFAULT_REASON = {
     Stage.QUEUED: ReasonCode.WAITING_FOR_ACCELERATORS,
     Stage.SUSPENDED: ReasonCode.SUSPENDED,
@@ -80,6 +83,7 @@ def _claims(record: JobRecord, unheard: Collection[NodeId]) -> list[_Claim]:
         ),
         _failed(record, why, says),
         _suspended(record, says),
+        _missed(record),
     ]
 
 
@@ -97,6 +101,16 @@ def _suspended(record: JobRecord, says: str) -> _Claim:
         # Asked for, and on its way: it still holds something.
         return _Claim("Suspended", "False", ReasonCode.SUSPENDED, says, since)
     return _Claim("Suspended", "False", ReasonCode.NOT_SUSPENDED, "", since)
+
+
+def _missed(record: JobRecord) -> _Claim:
+    """Whether the newest checkpoint that was due is missing."""
+    gap = record.missed
+    if gap is not None and gap.until is None:
+        says = f"no checkpoint of step {gap.step}: {gap.reason.message}"
+        return _Claim("CheckpointMissed", "True", gap.reason.code, says, gap.since)
+    over = gap.until if gap is not None else None
+    return _Claim("CheckpointMissed", "False", ReasonCode.CHECKPOINT_NOT_MISSED, "", over)
 
 
 def conditions(record: JobRecord, unheard: Collection[NodeId] = ()) -> list[common_pb2.Condition]:
@@ -152,11 +166,29 @@ def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = (
         held_accelerator_seconds=held_seconds(record, now),
         switches=[_switch_to_wire(switch) for switch in record.switches],
         plan_asked_for=str(attempt.placement.plan) if attempt and attempt.plan_change else "",
+        out_of_memory=[
+            jobs_pb2.OutOfMemory(plan=str(plan), type=kind)
+            for kind, plan in record.out_of_memory[-_TOLD_MOST:]
+        ],
+        suspected_nodes=_suspected(record, now),
     )
     wire = identity_to_wire(job)
     wire.manifest_json = job.spec.manifest_json
     wire.status.CopyFrom(status)
     return wire
+
+
+def _suspected(record: JobRecord, now: Instant) -> list[jobs_pb2.SuspectedNode]:
+    kept_off = [each for each in record.suspicions if now < each.until]
+    return [
+        jobs_pb2.SuspectedNode(
+            node=each.node,
+            reason=each.code.value,
+            attempt=each.attempt,
+            until=timestamp(each.until),
+        )
+        for each in kept_off[-_TOLD_MOST:]
+    ]
 
 
 def _switch_to_wire(switch: Switch) -> jobs_pb2.Switch:

@@ -13,6 +13,7 @@ from controlplane.domain.clock import SECOND, Instant
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
     AttemptReport,
+    CheckpointMissed,
     JobProgressed,
     NodeRegistered,
     PlanChanged,
@@ -289,6 +290,16 @@ def _plans(
         yield PlanChanged(uid, attempt, told.before, told.after, told.step, still, phases, node, at)
 
 
+def _missed(
+    wire: Iterable[nodes_pb2.CheckpointMissed], node: NodeId, at: Instant, checks: Checks
+) -> Iterator[CheckpointMissed]:
+    for index, told in enumerate(wire):
+        path = f"missed[{index}]"
+        uid, attempt = _attempt(told.uid, told.attempt, path, checks)
+        checks.wants(told.step >= 0, f"{path}.step", "0 or more", told.step)
+        yield CheckpointMissed(uid, attempt, told.step, reason_from_wire(told.reason), node, at)
+
+
 def report_events(
     request: nodes_pb2.ReportRequest, at: Instant
 ) -> list[AttemptReport | AcceleratorHealthChanged]:
@@ -318,6 +329,7 @@ def report_events(
         checks.wants(all(step >= 0 for step, _ in losses), f"{path}.losses", "steps from 0", losses)
         events.append(JobProgressed(uid, attempt, progress, losses, at, node))
     events.extend(_plans(request.plans, node, at, checks))
+    events.extend(_missed(request.missed, node, at, checks))
     events.extend(_exits(request.exited, node, at, checks))
     for index, health in enumerate(request.health):
         slot = health.accelerator

@@ -211,9 +211,17 @@ def _t5(config: Mapping[str, Any], family: Family) -> ModelShape:
         decoder_layers=_size(config, ("num_decoder_layers",), layers),
         head_width=0 if width * heads == hidden else width,
         gated=config.get("feed_forward_proj", "gated-gelu" if is_mt5 else "relu") != "relu",
-        tied=_flag(config, "tie_word_embeddings", absent=not is_mt5),
+        tied=_t5_is_tied(config, absent=not is_mt5),
         norm_epsilon=_number(config, ("layer_norm_epsilon",), 1e-6),
     )
+
+
+def _t5_is_tied(config: Mapping[str, Any], *, absent: bool) -> bool:
+    """Whether the head is the table, whose outputs are scaled. Newer releases of the transformers
+    library say that in a key of its own, and write ``tie_word_embeddings: true`` for every T5.
+    """
+    said = _flag(config, "tie_word_embeddings", absent=absent)
+    return _flag(config, "scale_decoder_outputs", absent=said)
 
 
 def _vit(config: Mapping[str, Any], family: Family) -> ModelShape:

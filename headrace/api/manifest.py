@@ -35,6 +35,7 @@ from headrace.api.manifest_fields import (
 from headrace.api.manifest_model import Data, Model, breaches_of_data
 from headrace.api.manifest_part import Part, broken
 from headrace.api.manifest_plans import Unfit, breaches_of_plans, fitting
+from headrace.api.manifest_setback import OutOfMemoryStatus, SuspectedNodeStatus
 from headrace.api.manifest_switch import SwitchStatus
 from headrace.api.refusal import Problem, problems_in
 from headrace.api.variables import setter_of
@@ -433,7 +434,8 @@ class Condition(Part):
     """One observed state, as Kubernetes writes it."""
 
     type: Annotated[str, Field(min_length=1, max_length=316, pattern=r"^[A-Z][A-Za-z]*$")]
-    """Admitted, Scheduled, Running, Reconfiguring, Succeeded, Failed or Suspended."""
+    """Admitted, Scheduled, Running, Reconfiguring, Succeeded, Failed, Suspended or
+    CheckpointMissed."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Z][A-Za-z0-9]*$")]
@@ -501,6 +503,12 @@ class Status(Part):
     """Plan that the ranks were asked for and have not taken up yet."""
     switches: Annotated[tuple[SwitchStatus, ...], Field(max_length=16, strict=False)] = ()
     """The last changes of plan or place that are over, oldest first, and what each one cost."""
+    out_of_memory: Annotated[tuple[OutOfMemoryStatus, ...], Field(max_length=64, strict=False)] = ()
+    """Plans that ran out of memory under the present spec; the last 64."""
+    suspected_nodes: Annotated[
+        tuple[SuspectedNodeStatus, ...], Field(max_length=64, strict=False)
+    ] = ()
+    """Nodes that the job keeps off while there is room elsewhere; the last 64."""
     progress: ProgressStatus = ProgressStatus()
     """How far the job has come."""
     started_at: Timestamp | None = None

@@ -136,6 +136,7 @@ def _describe_job(client: Client, job: jobs_pb2.Job, wide: bool) -> None:
     _folded("Plan", explained(status.plan) if status.plan else "-")
     if status.plan_asked_for:
         _folded("Asked for", explained(status.plan_asked_for))
+    _describe_what_failed_before(job, now)
     _field("Progress", f"{views.progress(job)}, loss {views.loss(job)}")
     _field("Checkpoint", f"step {status.progress.checkpoint_step}")
     _field("Ends in", views.eta(job, now))
@@ -175,6 +176,13 @@ def _describe_job(client: Client, job: jobs_pb2.Job, wide: bool) -> None:
     if found:
         say()
         table(_EVENT_COLUMNS, [_event_row(event, now) for event in found], wide=wide)
+
+
+def _describe_what_failed_before(job: jobs_pb2.Job, now: float) -> None:
+    if job.status.out_of_memory:
+        _folded("Out of memory", f"{views.out_of_memory(job)}: not tried there again")
+    if job.status.suspected_nodes:
+        _folded("Keeps off", f"{views.suspected(job, now)}, while there is room elsewhere")
 
 
 def _event_row(event: jobs_pb2.LoggedEvent, now: float) -> list[str]:

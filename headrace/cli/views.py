@@ -142,6 +142,20 @@ def state(job: jobs_pb2.Job) -> str:
     return f"{job.status.stage},going" if job.status.withdrawn else job.status.stage
 
 
+def out_of_memory(job: jobs_pb2.Job) -> str:
+    """The plans that ran out of memory, with the type of accelerator."""
+    return ", ".join(f"{each.plan} on {each.type or '?'}" for each in job.status.out_of_memory)
+
+
+def suspected(job: jobs_pb2.Job, now: float) -> str:
+    """The nodes that the job keeps off, with why and for how much longer."""
+    return ", ".join(
+        f"{each.node} for {age(max(0.0, moment(each.until) - now))} (attempt {each.attempt}: "
+        f"{each.reason})"
+        for each in job.status.suspected_nodes
+    )
+
+
 def reason(told: common_pb2.Reason) -> str:
     """A reason with its sentence."""
     return f"{told.code}: {told.message}" if told.code and told.message else told.code or "-"
@@ -327,6 +341,8 @@ def _status_document(status: jobs_pb2.JobStatus) -> dict[str, Any]:
         "failures": status.failures,
         "reconfigurations": status.reconfigurations,
         "planAskedFor": status.plan_asked_for or None,
+        "outOfMemory": [{"plan": each.plan, "type": each.type} for each in status.out_of_memory],
+        "suspectedNodes": [_suspected_document(each) for each in status.suspected_nodes],
         "switches": [_switch_document(each) for each in status.switches],
         "progress": _present(
             {
@@ -349,6 +365,15 @@ def _status_document(status: jobs_pb2.JobStatus) -> dict[str, Any]:
             "madeAt": iso(status.end.made_at),
         }
     return _present(document)
+
+
+def _suspected_document(suspected: jobs_pb2.SuspectedNode) -> dict[str, Any]:
+    return {
+        "node": suspected.node,
+        "reason": suspected.reason,
+        "attempt": suspected.attempt,
+        "until": iso(suspected.until),
+    }
 
 
 def _switch_document(switch: jobs_pb2.Switch) -> dict[str, Any]:

@@ -178,24 +178,27 @@ class ControlFolder:
 
     def observed(self, observation: Mapping[str, Any]) -> None:
         """Append one line about what a step under the present plan took."""
-        if self.path is None:
-            return
-        try:
-            with (self.path / "observations.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(observation) + "\n")
-        except OSError as error:
-            sys.stderr.write(f"an observation could not be told: {error}\n")
+        self._append("observations.jsonl", observation, "an observation")
 
     def changed(self, change: Mapping[str, Any]) -> None:
         """Append one line about a plan that was asked for: what it cost, or why it cannot be."""
+        # If that fails, whoever asked hears nothing and restarts the ranks.
+        self._append("changes.jsonl", change, "a change of plan")
+
+    def missed(self, *, step: int, reason: str, message: str) -> None:
+        """Append one line about a checkpoint that could not be made, while training goes on."""
+        line = {"missed": step, "reason": reason, "message": message}
+        self._append("changes.jsonl", line, "a missed checkpoint")
+
+    def _append(self, name: str, line: Mapping[str, Any], what: str) -> None:
         if self.path is None:
             return
         try:
-            with (self.path / "changes.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(change) + "\n")
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         except OSError as error:
-            # Whoever asked hears nothing and restarts the ranks, which is no reason to lose work.
-            sys.stderr.write(f"a change of plan could not be told: {error}\n")
+            # A full disk of the node is no reason to lose work.
+            sys.stderr.write(f"{what} could not be told: {error}\n")
 
     def exit(self, outcome: str, *, step: int = 0, reason: str = "", message: str = "") -> int:
         """Say how it ended; returns the exit status."""

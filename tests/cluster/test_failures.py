@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.local_cluster import LocalCluster, command, manifest, same, until
+from tests.cluster.local_cluster import LocalCluster, command, manifest, run, same, until
 
 pytestmark = [pytest.mark.process, pytest.mark.failure, pytest.mark.timeout(1200)]
 
@@ -148,3 +148,26 @@ def test_a_job_that_always_fails_holds_up_nobody_and_says_why(
     assert ended.status.reason.code == "RetriesExhausted"
     assert "the disk of this data set is gone" in ended.status.reason.message
     assert len(cluster.starts(broken)) == 2
+
+
+def test_a_rank_that_was_lost_with_its_actor_comes_back_on_another_node(
+    cluster: LocalCluster, store: Path
+) -> None:
+    endless = "import time; time.sleep(1000)"
+    retries = {"max": 1, "backoffSeconds": 1}
+    uid = cluster.submit(command("loses", store, sys.executable, "-c", endless, retries=retries))
+    (rank,) = until("its rank runs", lambda: cluster.ranks(uid))
+    (before,) = cluster.job(uid).status.units
+    actor = rank.parent()
+    assert actor is not None
+    actor.send_signal(signal.SIGKILL)
+    until("it starts again", lambda: len(cluster.starts(uid)) == 2)
+    status = cluster.job(uid).status
+    (suspected,) = status.suspected_nodes
+    assert (suspected.node, suspected.reason, suspected.attempt) == (before.node, "RankLost", 1)
+    (after,) = status.units
+    assert after.node != before.node
+    told = " ".join(run(cluster.home, "describe", "job", "loses").split())
+    assert f"Keeps off: {before.node} for" in told
+    decided = [event.body_json for event in cluster.client.list_events()]
+    assert any(f"; it keeps off {before.node} (attempt 1: RankLost)" in body for body in decided)

@@ -1,5 +1,6 @@
 """What people do to a job that runs, through the whole stack: no step is lost or differs."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -115,4 +116,54 @@ def test_ranks_come_and_go_while_it_trains(cluster: LocalCluster, store: Path) -
     assert sorted(losses) == list(range(1, len(losses) + 1)), "a step is missing"
     told = run(cluster.home, "describe", "job", "resized")
     assert "dp4 -> dp2" in told
-    print(told)
+
+
+def test_memory_that_runs_out_costs_a_plan_and_no_retry(cluster: LocalCluster, store: Path) -> None:
+    script = Path(__file__).with_name("short_of_memory.py")
+    one = {"minimum": 1, "maximum": 1}
+    described = manifest("short", store, accelerators=one, plans=["dp1", "dp1-ga16"])
+    del described["spec"]["model"], described["spec"]["data"]
+    described["spec"]["script"] = {"file": str(script)}
+    described["spec"]["training"] = {"globalBatchSize": 64, "steps": 2}
+    uid = cluster.submit(described)
+    ended = cluster.finishes(uid).status
+    assert ended.stage == "Succeeded", ended.reason.message
+    first, second = cluster.exits(uid)
+    assert (first["outcome"], first["reason"]["code"]) == ("Failed", "OutOfMemory")
+    assert "can't allocate memory" in first["reason"]["message"]
+    assert (second["outcome"], ended.attempt, ended.failures) == ("Succeeded", 2, 0)
+    told = run(cluster.home, "describe", "job", "short")
+    assert "dp1 on cpu: not tried there again" in told
+    assert "starts as dp1-ga16" in run(cluster.home, "explain", "short")
+
+
+def test_a_full_store_is_a_condition_of_the_job_until_there_is_room(
+    cluster: LocalCluster, store: Path
+) -> None:
+    described = manifest("cramped", store, accelerators={"minimum": 1, "maximum": 1})
+    described["spec"]["training"]["steps"] = 10_000  # not done before there is room again
+    described["spec"]["checkpoint"]["everySteps"] = 10
+    uid = cluster.submit(described)
+
+    def missed() -> tuple[bool, str, str]:
+        told = {each.type: each for each in cluster.job(uid).status.conditions}["CheckpointMissed"]
+        return told.status == "True", told.reason, told.message
+
+    until("it has a checkpoint", lambda: cluster.job(uid).status.progress.checkpoint_step)
+    (rank,) = cluster.ranks(uid)
+    # No file of this process can grow beyond this size from now on, as on a full disk.
+    _, most = resource.prlimit(rank.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(rank.pid, resource.RLIMIT_FSIZE, (200_000, most))
+    until("a checkpoint is missing", lambda: missed()[0])
+    _, code, message = missed()
+    assert code == "CheckpointStoreFull"
+    assert "the newest is that of step" in message
+    told = " ".join(run(cluster.home, "describe", "job", "cramped").split())
+    assert "CheckpointMissed True" in told
+    assert "trains on without a checkpoint" in " ".join(
+        event.message for event in cluster.client.list_events(uid)
+    )
+    resource.prlimit(rank.pid, resource.RLIMIT_FSIZE, (most, most))
+    until("a later one is there", lambda: not missed()[0])
+    status = cluster.job(uid).status
+    assert (status.stage, status.attempt, status.failures) == ("Running", 1, 0)

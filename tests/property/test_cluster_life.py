@@ -59,6 +59,8 @@ FAILURES = st.sampled_from(
         ReasonCode.RANK_FAILED,
         ReasonCode.OUT_OF_MEMORY,
         ReasonCode.RANK_HUNG,
+        ReasonCode.RANK_LOST,
+        ReasonCode.COMMUNICATION_FAILED,
         ReasonCode.LOSS_NOT_FINITE,
         ReasonCode.RAY_LOST,
         None,

@@ -184,6 +184,9 @@ def test_a_full_disk_costs_checkpoints_and_the_training_goes_on(agent: Agent, st
     assert "the store has no room for" in run.units[0].output
     resource.prlimit(run.units[0].pid, resource.RLIMIT_FSIZE, (most, most))
     until(lambda: max(committed_by(run)) > newest, lambda: run.units[0].output)
+    (told, *_) = run.changes()
+    assert (told["reason"], told["missed"] > newest) == ("CheckpointStoreFull", True)
+    assert told["message"].startswith(f"the newest is that of step {newest}; ")
     run.stop()
     assert {found["outcome"] for found in run.exits()} == {"Stopped"}
 

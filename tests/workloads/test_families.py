@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from headrace.api.models import PRESETS, ModelShape, resized
-from headrace.workloads.training.families.build import part_of
+from headrace.workloads.training.families.build import FamilyBlueprint, part_of
 from headrace.workloads.training.families.part import Part
-from headrace.workloads.training.initial import initial
 from headrace.workloads.training.samples import DIGITS, RANDOM, open_samples
 
 TINY = sorted(name for name in PRESETS if name.endswith("-tiny"))
@@ -36,7 +35,7 @@ def a_part(shape: ModelShape, *, by_way_of_meta: bool = True) -> Part:
     with torch.no_grad():
         for name, parameter in part.named_parameters():
             size, device = tuple(parameter.shape), torch.device("cpu")
-            parameter.copy_(initial(name, size, seed=1, layers=shape.layers, device=device))
+            parameter.copy_(FamilyBlueprint(shape).initial(name, size, seed=1, device=device))
     return part
 
 
@@ -59,6 +58,19 @@ def test_a_tiny_model_learns(name: str) -> None:
         optimiser.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) / 5 < 0.8 * sum(losses[:3]) / 3
+
+
+def test_queries_of_t5_begin_as_small_as_the_library_draws_them() -> None:
+    shape = PRESETS["t5-tiny"]
+    spreads = {
+        name: parameter.std().item()
+        for name, parameter in a_part(shape).named_parameters()
+        if name.endswith(("Attention.q.weight", "Attention.k.weight"))
+    }
+    assert len(spreads) == 2 * (shape.layers + 2 * shape.decoder_layers)
+    for name, spread in spreads.items():
+        smaller = shape.width_of_head**-0.5 if name.endswith("q.weight") else 1.0
+        assert spread == pytest.approx(shape.hidden**-0.5 * smaller, rel=0.1), name
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -1,13 +1,10 @@
 """Ranks come to a training that goes on, and leave it again, and change none of its losses."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from headrace.workloads.checkpoints import JobCheckpoints
-from headrace.workloads.storage import LocalStorage
-from tests.workloads.attempts import Agent, Attempt, Fork, Manifest, a_manifest, alive, until
+from tests.workloads.attempts import Agent, Attempt, Manifest, a_manifest
 
 TOLERANCE = 1e-4
 ENDLESS = 100_000

@@ -144,7 +144,7 @@ class Job(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., generation: _Optional[int] = ..., owner: _Optional[str] = ..., manifest_json: _Optional[str] = ..., status: _Optional[_Union[JobStatus, _Mapping]] = ..., submitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., submitter: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class JobStatus(_message.Message):
-    __slots__ = ("stage", "reason", "conditions", "attempt", "plan", "units", "progress", "failures", "reconfigurations", "first_started_at", "finished_at", "end", "withdrawn", "observed_generation", "held_accelerator_seconds", "switches", "plan_asked_for")
+    __slots__ = ("stage", "reason", "conditions", "attempt", "plan", "units", "progress", "failures", "reconfigurations", "first_started_at", "finished_at", "end", "withdrawn", "observed_generation", "held_accelerator_seconds", "switches", "plan_asked_for", "out_of_memory", "suspected_nodes")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     CONDITIONS_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +162,8 @@ class JobStatus(_message.Message):
     HELD_ACCELERATOR_SECONDS_FIELD_NUMBER: _ClassVar[int]
     SWITCHES_FIELD_NUMBER: _ClassVar[int]
     PLAN_ASKED_FOR_FIELD_NUMBER: _ClassVar[int]
+    OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    SUSPECTED_NODES_FIELD_NUMBER: _ClassVar[int]
     stage: str
     reason: _common_pb2.Reason
     conditions: _containers.RepeatedCompositeFieldContainer[_common_pb2.Condition]
@@ -179,7 +181,29 @@ class JobStatus(_message.Message):
     held_accelerator_seconds: float
     switches: _containers.RepeatedCompositeFieldContainer[Switch]
     plan_asked_for: str
-    def __init__(self, stage: _Optional[str] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[_common_pb2.Condition, _Mapping]]] = ..., attempt: _Optional[int] = ..., plan: _Optional[str] = ..., units: _Optional[_Iterable[_Union[_common_pb2.LaunchUnit, _Mapping]]] = ..., progress: _Optional[_Union[_common_pb2.Progress, _Mapping]] = ..., failures: _Optional[int] = ..., reconfigurations: _Optional[int] = ..., first_started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.Estimate, _Mapping]] = ..., withdrawn: _Optional[bool] = ..., observed_generation: _Optional[int] = ..., held_accelerator_seconds: _Optional[float] = ..., switches: _Optional[_Iterable[_Union[Switch, _Mapping]]] = ..., plan_asked_for: _Optional[str] = ...) -> None: ...
+    out_of_memory: _containers.RepeatedCompositeFieldContainer[OutOfMemory]
+    suspected_nodes: _containers.RepeatedCompositeFieldContainer[SuspectedNode]
+    def __init__(self, stage: _Optional[str] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[_common_pb2.Condition, _Mapping]]] = ..., attempt: _Optional[int] = ..., plan: _Optional[str] = ..., units: _Optional[_Iterable[_Union[_common_pb2.LaunchUnit, _Mapping]]] = ..., progress: _Optional[_Union[_common_pb2.Progress, _Mapping]] = ..., failures: _Optional[int] = ..., reconfigurations: _Optional[int] = ..., first_started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.Estimate, _Mapping]] = ..., withdrawn: _Optional[bool] = ..., observed_generation: _Optional[int] = ..., held_accelerator_seconds: _Optional[float] = ..., switches: _Optional[_Iterable[_Union[Switch, _Mapping]]] = ..., plan_asked_for: _Optional[str] = ..., out_of_memory: _Optional[_Iterable[_Union[OutOfMemory, _Mapping]]] = ..., suspected_nodes: _Optional[_Iterable[_Union[SuspectedNode, _Mapping]]] = ...) -> None: ...
+
+class SuspectedNode(_message.Message):
+    __slots__ = ("node", "reason", "attempt", "until")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    reason: str
+    attempt: int
+    until: _timestamp_pb2.Timestamp
+    def __init__(self, node: _Optional[str] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class OutOfMemory(_message.Message):
+    __slots__ = ("plan", "type")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    plan: str
+    type: str
+    def __init__(self, plan: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class Switch(_message.Message):
     __slots__ = ("kind", "before", "after", "accelerators_before", "accelerators_after", "reason", "step", "ordered_at", "done_at", "stood_still_seconds", "phases")

@@ -12,7 +12,13 @@ _TABLES = ("embed", "shared", "tokens", "positions")
 
 @torch.no_grad()
 def initial(
-    name: str, shape: tuple[int, ...], *, seed: int, layers: int, device: torch.device
+    name: str,
+    shape: tuple[int, ...],
+    *,
+    seed: int,
+    layers: int,
+    head_width: int,
+    device: torch.device,
 ) -> Tensor:
     """The initial value of a parameter, from a stream of its own.
 
@@ -21,6 +27,7 @@ def initial(
         shape: Its shape in the whole model.
         seed: The job's.
         layers: Layers of the whole model.
+        head_width: Width of one attention head.
         device: Where it is drawn; the streams of CPU and GPU differ.
     """
     if len(shape) < 2:
@@ -31,6 +38,8 @@ def initial(
         spread = _TABLE_SPREAD
     if name == "head.weight":
         spread *= 0.1  # so that training begins with even guesses
+    if owner.endswith("Attention.q"):
+        spread /= head_width**0.5  # T5 does not divide scores by it, so its queries start smaller
     if owner.endswith(("narrow", "attention.out")):
         # What is added to the residual stream starts smaller, as in GPT-2.
         spread /= (2 * layers) ** 0.5

@@ -436,6 +436,7 @@ class Rank:
             self.rendezvous,
             self.spec,
             self.chronicle,
+            self.control,
             attempt=start.attempt,
             training=self._fixed(),
             fingerprint=samples.fingerprint,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.workloads.checkpoints import JobCheckpoints, Marker
-from headrace.workloads.control import Chronicle
+from headrace.workloads.control import Chronicle, ControlFolder
 from headrace.workloads.refusal import (
     CHECKPOINT_FAILED,
     CHECKPOINT_STORE_FULL,
@@ -51,6 +51,7 @@ class Saver:
         rendezvous: Rendezvous,
         spec: TrainingSpec,
         chronicle: Chronicle,
+        control: ControlFolder,
         *,
         attempt: int,
         training: dict[str, Any],
@@ -62,6 +63,7 @@ class Saver:
         self._rendezvous = rendezvous
         self._spec = spec
         self._chronicle = chronicle
+        self._control = control
         self._attempt = attempt
         self._training = training
         self._fingerprint = fingerprint
@@ -157,10 +159,14 @@ class Saver:
         """Give back the room that a part of a checkpoint takes, and say what it means."""
         with contextlib.suppress(OSError):
             self._checkpoints.storage.remove(draft.folder)
-        newest = f"that of step {self.committed_step}" if self.committed_step else "none"
+        known = self.committed_step
+        newest = f"the newest is that of step {known}" if known else "there is none yet"
         self._chronicle.say(
-            f"WARNING {error.code}: no checkpoint of step {draft.step}, the newest is {newest}. "
+            f"WARNING {error.code}: no checkpoint of step {draft.step}, {newest}. "
             f"Training goes on; the next save is the next try. {error.message}"
+        )
+        self._control.missed(
+            step=draft.step, reason=error.code, message=f"{newest}; {error.message}"
         )
 
     def _mark(self, draft: _Draft) -> None:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from agent.control_folder import ChangeLine, ControlFolder
+from agent.control_folder import ChangeLine, ControlFolder, MissedLine
 from agent.desired import UnitKey
 
 
@@ -20,6 +20,8 @@ def test_lines_that_say_nothing_usable_are_passed_over(tmp_path: Path) -> None:
         json.dumps([good]),
         json.dumps(good),
         json.dumps({"to": "dp9", "refused": "too many"}),
+        json.dumps({"missed": 40}),
+        json.dumps({"missed": 40, "reason": "CheckpointStoreFull", "message": "no room"}),
     ]
     text = "\n".join(whole) + "\n"
     (folder.path / "changes.jsonl").write_text(text + '{"from": "dp2", "to"')
@@ -27,6 +29,7 @@ def test_lines_that_say_nothing_usable_are_passed_over(tmp_path: Path) -> None:
     assert lines == [
         ChangeLine("dp2", "tp2", 7, 0.5, (("build", 0.25),)),
         ChangeLine("", "dp9", refused="too many"),
+        MissedLine(40, "CheckpointStoreFull", "no room"),
     ]
     assert offset == len(text)
     assert folder.changes_since(offset) == ([], offset)

@@ -2,9 +2,10 @@
 
 import itertools
 
-from agent.control_folder import ChangeLine, StepLine
+from agent.control_folder import ChangeLine, MissedLine, StepLine
 from agent.desired import UnitEnd, UnitKey
 from agent.outbox import MOST_LOSSES, Batch, Outbox
+from agent.translate import report
 from controlplane.domain.record import Outcome
 
 KEY = UnitKey("job", 1, 0)
@@ -50,15 +51,26 @@ def test_what_came_meanwhile_stays() -> None:
     assert box.batch().health == (("a", "ECC"),)
 
 
-def test_what_became_of_plans_is_urgent_and_comes_in_order() -> None:
+def test_what_became_of_plans_and_checkpoints_is_urgent_and_comes_in_order() -> None:
     box = Outbox()
-    box.plans(KEY, [ChangeLine("dp2", "tp2", 7)], 10)
+    missed = MissedLine(40, "CheckpointStoreFull", "no room")
+    box.plans(KEY, [ChangeLine("dp2", "tp2", 7), missed], 10)
     assert box.urgent
     sent = box.batch()
-    box.plans(KEY, [ChangeLine("", "dp9", refused="no")], 20)
+    told = report("node", (1, 1), sent, {})
+    assert [(plan.after, plan.step) for plan in told.plans] == [("tp2", 7)]
+    (gap,) = told.missed
+    assert (gap.uid, gap.attempt, gap.step, gap.reason.code) == (
+        KEY.uid,
+        KEY.attempt,
+        40,
+        "CheckpointStoreFull",
+    )
+    refused = ChangeLine("", "dp9", refused="no")
+    box.plans(KEY, [refused], 20)
     box.acknowledged(sent)
     ((_, pending),) = box.batch().plans
-    assert ([line.after for line in pending.lines], pending.offset) == (["dp9"], 20)
+    assert (pending.lines, pending.offset) == ((refused,), 20)
     box.acknowledged(box.batch())
     assert box.empty
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from agent.control_folder import claim, clear_old_folders, process_json
+from agent.control_folder import ChangeLine, claim, clear_old_folders, process_json
 from agent.desired import Assignment, UnitKey, WantedLaunch, WantedUnit
 from agent.journal import Journal
 from agent.launching import LaunchSettings
@@ -186,8 +186,8 @@ def test_ranks_are_asked_for_a_plan_and_their_answer_is_told_until_it_is_durable
         batch = world.outbox.batch()
         (((key, told),)) = batch.plans
         (line,) = told.lines
-        assert (key, line.before, line.after) == (KEY, "dp1", "dp1-ga2")
-        assert (line.stood_still_seconds, line.phases) == (0.5, (("build", 0.1),))
+        assert key == KEY
+        assert line == ChangeLine("dp1", "dp1-ga2", line.step, 0.5, (("build", 0.1),))
         units.acknowledged(batch)
         assert not world.outbox.batch().plans
         await units.close(end_units=False)
@@ -196,7 +196,7 @@ def test_ranks_are_asked_for_a_plan_and_their_answer_is_told_until_it_is_durable
         units.obey(Assignment(1, 4, (launch(plan="dp9"),)))
         await ticking(units, "it says no", lambda: world.outbox.batch().plans)
         (((_, told),)) = world.outbox.batch().plans
-        assert [(line.after, line.refused) for line in told.lines] == [("dp9", "too many")]
+        assert told.lines == (ChangeLine("", "dp9", refused="too many"),)
         units.obey(Assignment(1, 5, (launch(plan="dp9", intent=Intent.END),)))
         await ticking(units, "it ends", world.outcome)
         assert len((world.root / "units/job/1/0/starts").read_text().split()) == 1

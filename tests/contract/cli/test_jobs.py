@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -293,6 +294,22 @@ def test_describe_shows_each_switch_with_where_its_time_went(
     assert [each["kind"] for each in status["switches"]] == ["Memory", "Restart"]
     assert status["switches"][1]["phases"][3] == {"name": "start", "tookSeconds": 4.25}
     assert status["switches"][1]["stoodStillSeconds"] == 8.75
+
+
+def test_describe_names_plans_and_nodes_that_are_not_tried_again(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    out = [jobs_pb2.OutOfMemory(plan="dp2", type="H100"), jobs_pb2.OutOfMemory(plan="dp1-ga4")]
+    soon = Timestamp(seconds=int(time.time()) + 330)
+    hung = jobs_pb2.SuspectedNode(node="node-b", reason="RankHung", attempt=2, until=soon)
+    plane.put("a", out_of_memory=out, suspected_nodes=[hung])
+    told = headrace("describe", "job", "a").stdout
+    assert "Out of memory:     dp2 on H100, dp1-ga4 on ?: not tried there again" in told
+    status = json.loads(headrace("describe", "job", "a", "-o", "json").stdout)["job"]["status"]
+    assert status["outOfMemory"][0] == {"plan": "dp2", "type": "H100"}
+    kept_off = "Keeps off: node-b for 5m (attempt 2: RankHung), while there is room elsewhere"
+    assert kept_off in " ".join(told.split())
+    assert status["suspectedNodes"][0]["node"] == "node-b"
 
 
 def test_describe_says_why_attempts_have_jumped(

@@ -53,6 +53,7 @@ def test_a_job_runs_from_submission_to_success(tmp_path: Path) -> None:
             "Succeeded": "False",
             "Failed": "False",
             "Suspended": "False",
+            "CheckpointMissed": "False",
         }
         told = {c.type: c.status for c in done.status.conditions}
         assert (told["Succeeded"], told["Running"], told["Admitted"]) == ("True", "False", "False")

@@ -137,6 +137,14 @@ def test_the_first_t5_has_no_gate_and_a_tied_head() -> None:
     assert (later.gated, later.tied) == (True, False)
 
 
+def test_newer_files_say_by_another_key_that_a_head_of_t5_is_not_tied() -> None:
+    for scaled in (False, True):
+        newer = read(Family.T5, tie_word_embeddings=True, scale_decoder_outputs=scaled)
+        assert newer.tied is scaled
+    with pytest.raises(ValueError, match="scale_decoder_outputs: wanted true or false, got 1"):
+        read(Family.T5, scale_decoder_outputs=1)
+
+
 def test_llama_shares_keys_and_widens_heads() -> None:
     shape = read(Family.LLAMA, num_key_value_heads=8, head_dim=64)
     assert (shape.key_value_heads, shape.head_width) == (8, 64)

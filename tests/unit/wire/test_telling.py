@@ -17,6 +17,7 @@ from controlplane.domain.action import (
 from controlplane.domain.clock import SECOND, Duration, Instant
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
+    CheckpointMissed,
     CycleDecided,
     Event,
     JobProgressed,
@@ -60,6 +61,7 @@ from controlplane.domain.record import (
     Progress,
     UnitExit,
 )
+from controlplane.domain.suspicion import Suspicion
 from controlplane.edges.store.rows import StoredDecision
 from controlplane.wire import redact
 from controlplane.wire.sentences import logged_decision, logged_event
@@ -166,7 +168,7 @@ def test_each_condition_says_when_it_changed() -> None:
     """
     world = a_cluster().with_nodes(2, 2).submit(a_job("j").wanting(1, 4))
     told = Conditions(world, "j")
-    assert len(told.look()) == 7
+    assert len(told.look()) == 8
     up = {"Scheduled", "Running"}
     steps: list[tuple[Callable[[], object], set[str]]] = [
         (world.cycle, {"Admitted"}),
@@ -207,7 +209,17 @@ def test_accelerator_seconds_count_each_unit_until_its_release() -> None:
 
 
 def test_a_job_carries_its_manifest_and_plan() -> None:
-    wire = job_to_wire(RUNNING, Instant(20 * SECOND))
+    hung = (ReasonCode.RANK_HUNG, Attempt(1))
+    suspicions = [Suspicion(NODE, *hung, Instant(at * SECOND)) for at in (20, 21)]
+    known = replace(
+        RUNNING,
+        out_of_memory=(("H100", ExecutionPlan(1)),),
+        suspicions=tuple(suspicions),
+    )
+    wire = job_to_wire(known, Instant(20 * SECOND))
+    assert [(each.plan, each.type) for each in wire.status.out_of_memory] == [("dp1", "H100")]
+    (still,) = wire.status.suspected_nodes
+    assert (still.node, still.reason, still.until.seconds) == ("node-a", "RankHung", 21)
     assert (wire.status.plan, wire.status.stage) == ("dp2", "Running")
     assert [unit.node for unit in wire.status.units] == ["node-a", "node-a"]
     assert wire.status.progress.steps_total == 9
@@ -245,6 +257,12 @@ EVENTS: list[tuple[Event, str]] = [
     (
         PlanRefused(JobUid("u"), Attempt(1), "tp2", "7 heads", NODE),
         "attempt 1 does not go over to tp2: 7 heads",
+    ),
+    (
+        CheckpointMissed(
+            JobUid("u"), Attempt(1), 40, Reason(ReasonCode.CHECKPOINT_STORE_FULL, "no room"), NODE
+        ),
+        "attempt 1 trains on without a checkpoint of step 40: no room",
     ),
     (
         UnitExited(

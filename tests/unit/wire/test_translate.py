@@ -6,6 +6,7 @@ import pytest
 
 from controlplane.domain.clock import Instant
 from controlplane.domain.event import (
+    CheckpointMissed,
     JobProgressed,
     PlanChanged,
     PlanRefused,
@@ -102,8 +103,16 @@ def test_a_report_becomes_events_in_an_order_that_can_be_folded() -> None:
             ),
             nodes_pb2.PlanReport(uid="u", attempt=1, after="tp3", refused="7 heads"),
         ],
+        missed=[
+            nodes_pb2.CheckpointMissed(
+                uid="u",
+                attempt=1,
+                step=8,
+                reason=common_pb2.Reason(code="CheckpointStoreFull", message="no room"),
+            )
+        ],
     )
-    bound, started, progressed, switched, refused, ended, unknown = translate.report_events(
+    bound, started, progressed, switched, refused, missed, ended, unknown = translate.report_events(
         request, AT
     )
     assert isinstance(bound, RendezvousBound)
@@ -115,6 +124,8 @@ def test_a_report_becomes_events_in_an_order_that_can_be_folded() -> None:
     plan = ("dp2", "tp2", 8, 0.5, phases, NodeId("node-a"), AT)
     assert switched == PlanChanged(JobUid("u"), Attempt(1), *plan)
     assert refused == PlanRefused(JobUid("u"), Attempt(1), "tp3", "7 heads", NodeId("node-a"), AT)
+    full = Reason(ReasonCode.CHECKPOINT_STORE_FULL, "no room")
+    assert missed == CheckpointMissed(JobUid("u"), Attempt(1), 8, full, NodeId("node-a"), AT)
     assert isinstance(ended, UnitExited)
     assert (ended.exit.outcome, ended.exit.step, ended.node) == (Outcome.SUCCEEDED, 9, "node-a")
     assert isinstance(unknown, UnitExited)

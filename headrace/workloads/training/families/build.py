@@ -32,7 +32,14 @@ class FamilyBlueprint:
     def initial(
         self, name: str, shape: tuple[int, ...], *, seed: int, device: torch.device
     ) -> Tensor:
-        return initial(name, shape, seed=seed, layers=self.layers, device=device)
+        return initial(
+            name,
+            shape,
+            seed=seed,
+            layers=self.layers,
+            head_width=self.shape.width_of_head,
+            device=device,
+        )
 
     def problem_with(self, plan: ExecutionPlan, global_batch_size: int) -> str:
         found = infeasible(self.shape, plan, global_batch_size=global_batch_size)
