@@ -1,152 +1,170 @@
-"""What a change of plan costs while the ranks stay, and from one rank to two and back.
+"""What changes of plan cost while the ranks stay, and while ranks come and go.
 
-Two ranks of this machine: GPUs if there are two, else CPU processes with a tiny model, which says
-nothing about GPUs. The control plane does not order changes of size in memory yet; this measures
-what the parts for it can do.
+An attempt of one rank is started as an agent starts it, and asked for one plan after the other in
+its control folder; a plan of more ranks has the units that it lacks started as newcomers. Each unit
+has a GPU of this machine; without two of them, all are CPU processes with a tiny model, which says
+nothing about GPUs. What is printed is what rank 0 tells the agent.
 
-    python benchmarks/switches.py [--model gpt2-1.26b] [--global-batch 16]
+    python benchmarks/switches.py [--model gpt2-1.26b] [--global-batch 16] [--plans dp1 tp2 dp1]
 """
 
 import argparse
+import json
 import os
-import socket
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import itertools
-
 from headrace.api.models import PRESETS
 from headrace.api.plan import ExecutionPlan
-from headrace.workloads.training.families.build import FamilyBlueprint
-from headrace.workloads.training.planned import PlannedModel
-from headrace.workloads.training.samples import open_samples
-from headrace.workloads.training.switching import Breakdown, carried, fill_initial, switched
-from headrace.workloads.training.world import World
 
-WALK = ["dp2-z2", "tp2", "dp2-z2", "pp2.1f1b-ga4", "tp2", "pp2.1f1b-ga4", "dp2-z2", "tp2", "dp2-z2"]
+ROOT = Path(__file__).resolve().parent.parent
+PLANS = [
+    *("dp1", "dp2-z2", "dp1", "tp2", "dp1", "dp2-z2", "tp2", "dp2-z2", "pp2.1f1b-ga4", "tp2"),
+    *("pp2.1f1b-ga4", "dp2-z2", "tp2", "dp2-z2", "dp1", "dp2-z2", "dp1"),
+]
 STEPS = 8
+"""Steps under each plan."""
+_PATIENCE_SECONDS = 300.0
+_MOVES = ("build", "parameters", "equip", "moments")
 
 
-class Ranks:
-    """One of two ranks, and what it trains."""
+class Attempt:
+    """Units of one attempt, and who plays the agent."""
 
-    def __init__(self, rank: int, port: int, given: argparse.Namespace) -> None:
-        self.rank, self.batch = rank, given.global_batch
+    def __init__(self, given: argparse.Namespace, folder: Path) -> None:
         self.on_gpu = torch.cuda.device_count() > 1
-        self.device = torch.device("cuda", rank) if self.on_gpu else torch.device("cpu")
-        if self.on_gpu:
-            torch.cuda.set_device(self.device)
-            torch.zeros(1, device=self.device)
-        self.store = dist.TCPStore("127.0.0.1", port, None, rank == 0, wait_for_workers=False)
-        self.shape = PRESETS[given.model]
-        self.samples = open_samples("random", self.shape, 0)
-        self.step = 0
+        self._manifest = manifest(given, self.on_gpu, folder / "store")
+        self._folder = folder
+        self._units: list[subprocess.Popen[bytes]] = []
+        self._ranks = 0
 
-    def world(self, name: str, size: int) -> World:
-        store = dist.PrefixStore(name, self.store)
-        return World(store, rank=self.rank, size=size, device=self.device)
+    def start(self, plan: str) -> None:
+        """Start all units that a plan lacks."""
+        ranks = ExecutionPlan.parse(plan).ranks
+        for rank in range(self._ranks, ranks):
+            unit = len(self._units)
+            launch = {
+                "uid": "switches",
+                "attempt": 1,
+                "unit": unit,
+                "units_total": ranks,
+                "manifest": self._manifest,
+                "plan": plan,
+                "first_rank": rank,
+                "ranks_total": ranks,
+                "accelerator_type": "gpu" if self.on_gpu else "cpu",
+                "rendezvous": self._lines("rendezvous")[0] if unit else "",
+                "bind_address": "127.0.0.1",
+                "joins": self._ranks > 0,
+            }
+            control = self._folder / f"unit-{unit}"
+            control.mkdir()
+            (control / "launch.json").write_text(json.dumps(launch))
+            seen = str(rank) if self.on_gpu else ""
+            told = {"HEADRACE_CONTROL_DIR": str(control), "CUDA_VISIBLE_DEVICES": seen}
+            with (control / "output.log").open("w") as output:
+                self._units.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "headrace.workloads.launch"],
+                        cwd=ROOT,
+                        env={**os.environ, "OMP_NUM_THREADS": "1", **told},
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+            if unit == 0:
+                self._wait(lambda: bool(self._lines("rendezvous")))
+        self._ranks = ranks
 
-    def laid_out(self, plan: str, world: World) -> PlannedModel:
-        return PlannedModel(
-            FamilyBlueprint(self.shape),
-            ExecutionPlan.parse(plan),
-            world,
-            precision="bf16" if self.on_gpu else "fp32",
-            global_batch_size=self.batch,
-            weight_decay=0.01,
-        )
+    def change(self, plan: str, changes: int) -> dict[str, Any]:
+        """Ask for a plan; what rank 0 tells of it."""
+        self.start(plan)
+        draft = self._folder / "unit-0" / ".plan"
+        draft.write_text(plan)
+        draft.replace(draft.with_name("plan"))
+        self._wait(lambda: len(self._lines("changes.jsonl")) > changes)
+        told: dict[str, Any] = json.loads(self._lines("changes.jsonl")[-1])
+        if "refused" in told:
+            raise SystemExit(f"{plan} was refused: {told['refused']}")
+        return told
 
-    def trained(self, model: PlannedModel) -> tuple[float, float]:
-        """Seconds of the first step, and the median of later ones."""
-        seconds = []
-        for _ in range(STEPS):
-            began = time.monotonic()
-            indices = torch.arange(self.batch) + self.step * self.batch
-            inputs, targets = self.samples.batch(model.mine(indices % self.samples.count))
-            loss = model.gradients(inputs.to(self.device), targets.to(self.device))
-            told = model.world.summed([loss])
-            model.update(1e-4)
-            told.tolist()
-            seconds.append(time.monotonic() - began)
-            self.step += 1
-        return seconds[0], statistics.median(seconds[2:])
+    def trained(self, after: int) -> float:
+        """Median seconds of a step, once there are some after the given one and the first two."""
+        self._wait(lambda: self._last_step() >= after + STEPS)
+        steps = [json.loads(line) for line in self._lines("progress.jsonl")]
+        settled = [float(step["step_seconds"]) for step in steps if step["step"] > after + 2]
+        return statistics.median(settled)
 
-    def say(self, change: str, seconds: float, parts: str, steps: tuple[float, float]) -> None:
-        if self.rank == 0:
-            still = seconds + max(0.0, steps[0] - steps[1])
-            print(
-                f"| {change} | {seconds:.2f} | {parts} | {steps[0]:.2f}, {steps[1]:.2f} "
-                f"| {still:.2f} |",
-                flush=True,
-            )
+    def end(self) -> None:
+        """Nothing of it is wanted any more."""
+        for unit in self._units:
+            unit.kill()
+            unit.wait()
 
+    def _last_step(self) -> int:
+        lines = self._lines("progress.jsonl")
+        return int(json.loads(lines[-1])["step"]) if lines else 0
 
-def parts(took: Breakdown) -> str:
-    each = (took.build, took.parameters, took.equip, took.moments)
-    return " / ".join(f"{seconds:.2f}" for seconds in each)
+    def _lines(self, name: str) -> list[str]:
+        file = self._folder / "unit-0" / name
+        return file.read_text().splitlines() if file.exists() else []
 
-
-def walk(ranks: Ranks) -> None:
-    """Changes under ranks that stay."""
-    world = ranks.world("walk", 2)
-    model = ranks.laid_out(WALK[0], world)
-    fill_initial(model, 0)
-    ranks.trained(model)
-    for before, plan in itertools.pairwise(WALK):
-        model, took = switched(model, ExecutionPlan.parse(plan))
-        ranks.say(f"{before} to {plan}", took.seconds, parts(took), ranks.trained(model))
-    world.part()
-
-
-def grow_and_shrink(ranks: Ranks) -> None:
-    """One rank trains; a second one, which is ready, joins; then it goes."""
-    old: PlannedModel | None = None
-    if ranks.rank == 0:
-        alone = ranks.world("alone", 1)
-        old = ranks.laid_out("dp1", alone)
-        fill_initial(old, 0)
-        ranks.trained(old)
-        ranks.store.set("joins", "now")
+    def _wait(self, holds: Callable[[], bool]) -> None:
         began = time.monotonic()
-        alone.part()
-    else:
-        ranks.store.wait(["joins"])
-        began = time.monotonic()
-    world = ranks.world("both", 2)
-    joined = time.monotonic() - began
-    start = time.monotonic()
-    model = ranks.laid_out("dp2-z2", world)
-    took = carried(old, model, time.monotonic() - start)
-    ranks.step = int(max(world.gathered(ranks.step)))
-    seconds = joined + took.seconds
-    steps = ranks.trained(model)
-    ranks.say(f"dp1 to dp2-z2 (joining {joined:.2f})", seconds, parts(took), steps)
-    start = time.monotonic()
-    model, took = switched(model, ExecutionPlan.parse("dp1"))
-    world.let_go(1)
-    seconds = time.monotonic() - start
-    if ranks.rank == 0:
-        ranks.say("dp2-z2 to dp1", seconds, parts(took), ranks.trained(model))
+        while not holds():
+            if self._units[0].poll() is not None or time.monotonic() - began > _PATIENCE_SECONDS:
+                logs = sorted(self._folder.glob("unit-*/output.log"))
+                told = "\n".join(log.read_text()[-3000:] for log in logs)
+                raise SystemExit(f"rank 0 ended, or took too long\n{told}")
+            time.sleep(0.01)
 
 
-def run(rank: int, port: int, given: argparse.Namespace) -> None:
-    ranks = Ranks(rank, port, given)
-    if rank == 0:
-        print(f"{given.model}, batch {given.global_batch}, {ranks.device.type}, two ranks\n")
-        print("| change | s | build / weights / equip / moments | first, later steps | still |")
-        print("|---|---|---|---|---|", flush=True)
-    walk(ranks)
-    grow_and_shrink(ranks)
-    sys.stdout.flush()
-    os._exit(0)  # whoever stays would wait for the group of those who went
+def manifest(given: argparse.Namespace, on_gpu: bool, store: Path) -> dict[str, Any]:
+    """The job: without end, and without checkpoints."""
+    shape = PRESETS[given.model]
+    return {
+        "apiVersion": "headrace.dev/v1alpha1",
+        "kind": "TrainingJob",
+        "metadata": {"name": "switches"},
+        "spec": {
+            "accelerators": {"minimum": 1, "maximum": 2},
+            "model": {
+                "name": shape.family.value,
+                "preset": given.model.removeprefix(f"{shape.family}-"),
+            },
+            "data": {"source": "random", "sequenceLength": shape.sequence_length},
+            "training": {
+                "globalBatchSize": given.global_batch,
+                "steps": 10**6,
+                "precision": "bf16" if on_gpu else "fp32",
+                "learningRate": 1e-4,
+                "seed": 0,
+            },
+            "checkpoint": {"store": str(store), "everySteps": 10**6, "keep": 1},
+        },
+    }
+
+
+def row(told: dict[str, Any], later: float) -> str:
+    """A line of the table."""
+    seconds = told["seconds"]
+    around = [f"{seconds.get(name, 0.0):.2f}" for name in ("prepare", "leave", "join")]
+    moves = " / ".join(f"{seconds[name]:.2f}" for name in _MOVES)
+    changed = sum(seconds.get(name, 0.0) for name in ("settle", "leave", "join", *_MOVES))
+    return (
+        f"| {told['from']} | {told['to']} | {changed:.2f} | {' / '.join(around)} | {moves} "
+        f"| {seconds['first_step']:.2f}, {later:.2f} | {seconds['stood_still']:.2f} |"
+    )
 
 
 def main() -> None:
@@ -154,10 +172,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--model", choices=PRESETS, default="gpt2-1.26b" if on_gpu else "gpt2-tiny")
     parser.add_argument("--global-batch", type=int, default=16)
+    parser.add_argument("--plans", nargs="+", default=PLANS)
     given = parser.parse_args()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    mp.spawn(run, args=(port, given), nprocs=2)  # type: ignore[no-untyped-call]
+    print(f"{given.model}, batch {given.global_batch}, {'GPU' if on_gpu else 'CPU'}; seconds\n")
+    print(
+        "| from | to | change | prepare (meanwhile) / leave / join "
+        "| build / weights / equip / moments | first, later steps | stood still |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        attempt = Attempt(given, Path(folder))
+        try:
+            attempt.start(given.plans[0])
+            attempt.trained(0)
+            for number, plan in enumerate(given.plans[1:]):
+                told = attempt.change(plan, number)
+                print(row(told, attempt.trained(told["step"])), flush=True)
+        finally:
+            attempt.end()
 
 
 if __name__ == "__main__":

@@ -236,6 +236,7 @@ class Agent:
         *,
         manifest: Manifest | None = None,
         environment: dict[str, str] | None = None,
+        only_first: bool = False,
     ) -> list[Unit]:
         """Ask an attempt for a plan of more ranks, and start the units that it lacks."""
         ranks = ExecutionPlan.parse(plan).ranks
@@ -250,6 +251,8 @@ class Agent:
             run.units.append(unit)
             run.ranks.append(unit)
             added.append(unit)
+            if only_first:
+                break
         run.ask_for(plan)
         return added
 

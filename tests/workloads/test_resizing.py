@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.workloads.attempts import Agent, Attempt, Manifest, a_manifest
+from headrace.workloads.checkpoints import JobCheckpoints
+from headrace.workloads.storage import LocalStorage
+from tests.workloads.attempts import Agent, Attempt, Manifest, Unit, a_manifest, until
+from tests.workloads.test_own_code import a_script
 
 TOLERANCE = 1e-4
 ENDLESS = 100_000
@@ -58,3 +61,132 @@ def test_ranks_come_and_go_and_the_losses_stay_those_of_one_rank(
     last = max(run.losses())
     alone = agent.start(endless(tmp_path / "alone", model), plan="dp1").reaches(last + 1).stop()
     assert_same(run, alone.losses())
+
+
+def whole(store: Path) -> list[tuple[int, str]]:
+    """Step and plan of each checkpoint."""
+    found = JobCheckpoints(LocalStorage(store), "job-1").whole()
+    return [(one.marker.step, one.marker.plan) for one in found]
+
+
+def test_a_script_of_the_users_own_grows_and_shrinks_as_well(
+    agent: Agent, store: Path, tmp_path: Path
+) -> None:
+    run = agent.start(a_script(store), plan="dp1").reaches(3)
+    for plan in ("dp2-z3", "dp1"):
+        go_to(agent, run, plan)
+    run.stop()
+    alone = agent.start(a_script(tmp_path / "alone"), plan="dp1")
+    assert_same(run, alone.reaches(max(run.losses()) + 1).stop().losses())
+
+
+def test_checkpoints_are_written_before_and_after_and_gone_on_from(
+    agent: Agent, store: Path, tmp_path: Path
+) -> None:
+    # A state is being written at every step, and so when ranks come and go.
+    told = {"TEST_MODULE": "tests.workloads.impatient_unit"}
+    run = agent.start(endless(store, everySteps=2), 2, plan="dp2-z3", environment=told).reaches(3)
+    for plan in ("tp2-pp2.1f1b-ga4", "dp2-z1"):
+        go_to(agent, run, plan)
+        assert run.changes()[-1]["seconds"]["settle"] > 0.005
+        at = run.changes()[-1]["step"]
+        until(lambda at=at: whole(store)[-1][0] > at, lambda: run.units[0].output)  # type: ignore[misc]
+        assert whole(store)[-1][1] == plan
+    last = run.stop().units[0].exit()["step"]
+    assert whole(store)[-1] == (last, "dp2-z1")
+    again = agent.start(endless(store), plan="dp1", attempt=2).reaches(last + 3).stop()
+    alone = agent.start(endless(tmp_path / "alone"), plan="dp1")
+    wanted = alone.reaches(max(again.losses()) + 1).stop().losses()
+    for step, loss in (run.losses() | again.losses()).items():
+        assert loss == pytest.approx(wanted[step], abs=TOLERANCE)
+
+
+def test_who_cannot_join_is_refused_and_training_goes_on(
+    agent: Agent, store: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text"
+    text.write_text("another text " * 100)
+    other_data, elsewhere = endless(store), endless(tmp_path / "other-disk")
+    other_data["spec"]["data"]["source"] = str(text)
+    run = agent.start(endless(store), plan="dp1").reaches(2)
+    cases = [
+        (other_data, "StartRefused", "rank 1 differs from rank 0"),
+        (elsewhere, "CheckpointStoreNotShared", "is not shared: node node-1"),
+    ]
+    for number, (manifest, reason, sentence) in enumerate(cases, start=1):
+        (newcomer,) = agent.add(run, "dp2", manifest=manifest)
+        assert newcomer.exit()["reason"] == reason
+        told = run.changed(number)[-1]
+        assert told["to"] == "dp2"
+        assert sentence in told["refused"]
+        assert sentence in newcomer.exit()["message"]
+        run.ranks.pop()
+        run.ask_for("dp1")
+        run.reaches(max(run.losses()) + 2)
+    # Neither of them stands in the way of one that can.
+    go_to(agent, run, "dp2")
+    assert not list((store / "job-1").glob("proof-*"))
+    run.stop()
+    assert {found["outcome"] for found in (unit.exit() for unit in run.ranks)} == {"Stopped"}
+
+
+def waiting(agent: Agent, run: Attempt) -> Unit:
+    """A newcomer that is ready, while another one, without which nothing happens, is not."""
+    newcomer = agent.add(run, "dp4", only_first=True)[0]
+    until(lambda: "ready to join" in newcomer.output, lambda: newcomer.output)
+    return newcomer
+
+
+def test_a_stop_stops_those_that_wait_as_well(agent: Agent, store: Path) -> None:
+    run = agent.start(endless(store), 2, plan="dp2").reaches(2)
+    newcomer = waiting(agent, run)
+    for unit in run.units[:2]:
+        (unit.folder / "stop").touch()
+    found = newcomer.exit()
+    assert (found["outcome"], found["message"]) == ("Stopped", "was not needed any more")
+    assert {unit.exit()["step"] for unit in run.units[:2]} == {max(run.losses())}
+    assert not list((store / "job-1").glob("proof-*"))
+
+
+@pytest.mark.failure
+def test_kill_9_of_a_newcomer_that_waits_costs_nothing(agent: Agent, store: Path) -> None:
+    run = agent.start(endless(store), 2, plan="dp2").reaches(2)
+    waiting(agent, run).kill()
+    (told,) = run.changed(1)
+    assert told["refused"] == "rank 2 cannot join: it gives no sign of life any more"
+    del run.ranks[2:]
+    run.ask_for("dp2")
+    go_to(agent, run, "dp4")
+    go_to(agent, run, "dp1")
+
+
+@pytest.mark.failure
+@pytest.mark.parametrize(
+    ("phase", "call", "victim"),
+    [("meeting", 1, 1), ("allocate", 2, 0), ("allocate", 1, 2), ("let_go", 1, 2)],
+)
+def test_kill_9_in_the_midst_of_it_ends_all_and_resumes_from_a_whole_state(
+    agent: Agent, store: Path, phase: str, call: int, victim: int
+) -> None:
+    told = {
+        "TEST_MODULE": "tests.workloads.killed_in_resize",
+        "TEST_PHASE": phase,
+        "TEST_CALL": str(call),
+        "TEST_VICTIM": str(victim),
+    }
+    manifest = endless(store, everySteps=40)
+    run = agent.start(manifest, plan="dp1", environment=told).reaches(41)
+    if phase == "let_go":
+        agent.add(run, "tp2-pp2.1f1b-ga4", environment=told)
+        run.changed(1)
+        run.shrink("dp1")
+    else:
+        agent.add(run, "dp4", environment=told)
+    for unit in run.units:
+        if unit is not run.units[victim]:
+            found = unit.exit()
+            assert (found["outcome"], found["reason"]) == ("Failed", "RankLost"), found
+    newest, _ = whole(store)[-1]
+    again = agent.start(manifest, 2, attempt=2).reaches(newest + 2)
+    assert min(again.losses()) == newest + 1
+    again.stop().exits()

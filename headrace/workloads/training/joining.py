@@ -72,6 +72,8 @@ class Newcomer:
         self._board = rendezvous
         self._unit = rendezvous.newcomer
         self._stop = stop
+        self._count = 0
+        self._told_at = 0.0
 
     def sees_store(self, checkpoints: JobCheckpoints, node: str) -> int:
         """See that the checkpoints are where rank 0 has them; returns the attempt that claims them.
@@ -94,26 +96,30 @@ class Newcomer:
             if self._is_dismissed():
                 raise StoppedBeforeTraining
 
+    def tell_ready(self, facts: dict[str, Any]) -> None:
+        """Have rank 0 know that this unit can come in, and what it would train."""
+        self._told_at = time.monotonic()
+        self._count += 1
+        with _reaching():
+            self._board.put(
+                self._own_key, {"unit": self._unit, "facts": facts, "count": self._count}
+            )
+
     def admitted(self, facts: dict[str, Any]) -> Admission:
-        """Wait, ready, until rank 0 has it come in.
+        """Wait until rank 0 has it come in, which it must have been told that it can.
 
         Raises:
             WorkloadError: Rank 0 has reasons not to, or is gone.
             StoppedBeforeTraining: It is not needed any more.
         """
-        signs, given_at = 0, -_SIGN_SECONDS
         while True:
             told = self._found(f"join/{self._unit}")
             if told is None and self._is_dismissed():
                 told = self._last_word()
             if told is not None:
                 return self._taken_in(told)
-            if time.monotonic() - given_at >= _SIGN_SECONDS:
-                given_at, signs = time.monotonic(), signs + 1
-                with _reaching():
-                    self._board.put(
-                        self._own_key, {"unit": self._unit, "facts": facts, "count": signs}
-                    )
+            if time.monotonic() - self._told_at >= _SIGN_SECONDS:
+                self.tell_ready(facts)
 
     @property
     def _own_key(self) -> str:
@@ -157,7 +163,7 @@ def _reaching() -> Iterator[None]:
         ) from error
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Heard:
     """What rank 0 has heard of a newcomer.
 
@@ -165,13 +171,11 @@ class _Heard:
         unit: Which one it is.
         count: Its last sign of life.
         at: When that was news.
-        lives: Whether there was more than one: the first may be what a dead one left.
     """
 
     unit: int
     count: int
     at: float
-    lives: bool = False
 
 
 class Newcomers:
@@ -190,6 +194,8 @@ class Newcomers:
         self._began = time.monotonic()
         self._looked_at = 0.0
         self._were_there = False
+        for rank in ranks:
+            board.take_down(f"ready/{rank}")  # what one has left that is gone; who lives tells anew
 
     def are_there(self, *, now: bool = False) -> bool:
         """Whether all are ready. It looks a few times a second only, unless it must be ``now``.
@@ -210,28 +216,22 @@ class Newcomers:
         said = self._board.find(f"ready/{rank}")
         heard = self._heard.get(rank)
         if said is None:
-            if heard is not None and heard.lives:
+            if heard is not None:
                 raise ValueError(f"rank {rank} cannot join: it was ready, and has gone again")
             return False
         if "refused" in said:
-            self._board.take_down(f"ready/{rank}")
             raise ValueError(f"rank {rank} cannot join: {said['refused']}")
         if said["facts"] != self._facts:
             told = disagreement(rank, said["facts"], self._facts)
             self._board.put(f"join/{said['unit']}", {"refused": told})
-            self._board.take_down(f"ready/{rank}")
-            raise ValueError(f"rank {rank} cannot join: {told}")
-        if heard is None or heard.unit != said["unit"]:
+            raise ValueError(told)
+        if heard is None or (heard.unit, heard.count) != (said["unit"], said["count"]):
             self._heard[rank] = _Heard(said["unit"], said["count"], at)
-            return False
-        if said["count"] > heard.count:
-            heard.count, heard.at, heard.lives = said["count"], at, True
-        elif heard.lives and at - heard.at > _SILENT_SECONDS:
+        elif at - heard.at > _SILENT_SECONDS:
             raise ValueError(f"rank {rank} cannot join: it gives no sign of life any more")
-        return heard.lives
+        return True
 
     def take_in(self, admission: Admission) -> None:
         """Have all of them come in."""
-        for rank, heard in self._heard.items():
-            self._board.take_down(f"ready/{rank}")
+        for heard in self._heard.values():
             self._board.put(f"join/{heard.unit}", asdict(admission))

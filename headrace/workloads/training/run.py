@@ -233,6 +233,7 @@ class Rank:
             attempt = newcomer.sees_store(checkpoints, self.seat.node)
             facts = self._facts(samples)
             warm_up(self._device())
+            newcomer.tell_ready(facts)
         except (WorkloadError, OSError, RuntimeError, MemoryError) as error:
             self.rendezvous.refuse(*reason_of(error))
             raise
