@@ -170,9 +170,10 @@ first. It gets as many accelerators as one of them takes, and the first plan of 
 which they lie right: ranks that are tensor parallel need accelerators of one node. Each plan is
 checked when the job is submitted, against the model, the batch, `microBatchSizeMax` and the
 accelerators that the job takes. If another plan comes first when `plans` is changed while the job
-runs, its ranks go over to it on the accelerators that they have, without a restart; `headrace
-describe job` shows what that cost. A plan of another number of accelerators is taken up by a
-restart from a checkpoint.
+runs, its ranks go over to it without a restart. So they do when the job gets more accelerators or
+has to give some back: new ranks are started while the others train, and those that leave hand
+their part over. `headrace describe job` shows what each change cost. Where that is not possible,
+the ranks save and others go on from the checkpoint.
 
 ## A program of your own
 
