@@ -397,6 +397,7 @@ class PlannedModel:
         assert gradient is not None
         dist.all_reduce(gradient, group=self._tied_group)
 
+    @torch.no_grad()
     def update(self, rate: float) -> None:
         """One step of AdamW with the gradients that lie there, which are spent afterwards."""
         assert self._optimiser is not None

@@ -42,12 +42,15 @@ def local(tensor: Tensor) -> Tensor:
 def local_gradient(parameter: nn.Parameter) -> Tensor | None:
     """This rank's piece of a parameter's gradient; None if nothing depended on it."""
     gradient = parameter.grad
-    if isinstance(gradient, DTensor) and isinstance(parameter, DTensor):
-        if gradient.placements != parameter.placements:
-            # That of a table which is only looked up comes divided in another way. By way of the
-            # whole, because gloo does not know how to exchange parts.
-            whole = gradient.redistribute(placements=[Replicate()] * gradient.device_mesh.ndim)
-            gradient = whole.redistribute(placements=parameter.placements)
+    if (
+        isinstance(gradient, DTensor)
+        and isinstance(parameter, DTensor)
+        and gradient.placements != parameter.placements
+    ):
+        # That of a table which is only looked up comes divided in another way. By way of the
+        # whole, because gloo does not know how to exchange parts.
+        whole = gradient.redistribute(placements=[Replicate()] * gradient.device_mesh.ndim)
+        gradient = whole.redistribute(placements=parameter.placements)
         parameter.grad = gradient
     return None if gradient is None else local(gradient)
 

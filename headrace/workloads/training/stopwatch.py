@@ -79,7 +79,7 @@ class Stopwatch:
     def read(self) -> tuple[float, float, float]:
         """Seconds of forward, gradients and optimizer since the last time; begins anew.
 
-        On a GPU all of it must be done: whoever has read a later result of the device knows that.
+        On a GPU it waits until all of that is done.
         """
         found = (self._seconds(FORWARD), self._seconds(GRADIENTS), self._seconds(OPTIMIZER))
         self._spans.clear()
@@ -88,6 +88,8 @@ class Stopwatch:
     def _seconds(self, name: str) -> float:
         spans = self._spans[name]
         if self._on_gpu:
+            for _, end in spans:
+                end.synchronize()
             return float(sum(start.elapsed_time(end) for start, end in spans)) / 1000
         return float(sum(end - start for start, end in spans))
 

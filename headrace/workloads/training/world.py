@@ -61,6 +61,26 @@ def _made(group: Any) -> "ProcessGroup":
     return made
 
 
+class Sums:
+    """Numbers that may still be on their way from a GPU."""
+
+    def __init__(self, sums: Tensor) -> None:
+        self._there: torch.cuda.Event | None = None
+        self._sums = sums
+        if sums.device.type == "cuda":
+            self._sums = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=True)
+            self._sums.copy_(sums, non_blocking=True)
+            self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._there.record()
+
+    def tolist(self) -> list[float]:
+        """The numbers. Waits for them, but not for what the GPU was given to do since."""
+        if self._there is not None:
+            self._there.synchronize()
+        found: list[float] = self._sums.tolist()
+        return found
+
+
 class World:
     """The process group of all ranks.
 
@@ -140,18 +160,17 @@ class World:
         dist.all_gather_object(found, value, group=self._all)
         return found
 
-    def summed(self, numbers: Sequence[Tensor | float]) -> Tensor:
-        """Sums over all ranks. On a GPU they are on their way: reading them waits."""
-        tensors = [
-            number.detach().float().reshape(())
-            if isinstance(number, Tensor)
-            else torch.tensor(float(number), device=self.device)
-            for number in numbers
-        ]
-        together = torch.stack(tensors)
+    def summed(self, numbers: Sequence[Tensor | float]) -> "Sums":
+        """Sums over all ranks. Nothing here waits for a GPU, so more work can be sent to it."""
+        known = [0.0 if isinstance(number, Tensor) else float(number) for number in numbers]
+        on_gpu = self.device.type == "cuda"
+        together = torch.tensor(known, pin_memory=on_gpu).to(self.device, non_blocking=True)
+        for place, number in enumerate(numbers):
+            if isinstance(number, Tensor):
+                together[place].copy_(number.detach())
         if self.size > 1:
             dist.all_reduce(together, group=self._all)
-        return together
+        return Sums(together)
 
     def let_go(self, size: int) -> None:
         """Go on with the first ``size`` ranks; the others may end once this has returned there.
