@@ -53,9 +53,9 @@ failures: setup ## the tests that kill real processes, REPEAT=20 times in a row
 	  $(RUN) pytest -rs -m failure || exit 1; \
 	done
 
-plans: setup ## every feasible plan of 1, 2 and 4 ranks, and WALKS=20 random walks, on the CPU
+plans: setup ## every feasible plan of 1, 2 and 4 ranks, WALKS=20 random walks, and long ones over sizes
 	HEADRACE_ALL_PLANS=1 HEADRACE_WALKS=$(WALKS) \
-	  $(RUN) pytest -rs --timeout=0 tests/workloads/test_plan_matrix.py
+	  $(RUN) pytest -rs --timeout=0 tests/workloads/test_plan_matrix.py tests/workloads/test_resizing.py
 
 lives: setup ## LIVES=2000 random lives of a cluster, others each time
 	HEADRACE_LIVES=$(LIVES) $(RUN) pytest -q tests/property/test_cluster_life.py

@@ -9,7 +9,7 @@ import os
 import signal
 from typing import Any
 
-from headrace.workloads import launch
+from headrace.workloads import launch, watch
 from headrace.workloads.training import run, trainer, world
 from headrace.workloads.training.planned import PlannedModel
 
@@ -28,7 +28,8 @@ def _dying(method: Any, call: int) -> Any:
 
 
 def main() -> int:
-    """Run the unit; the victim dies in the phase."""
+    """Run the unit; the victim dies in the phase, which the others notice soon."""
+    watch._LISTENED_BEFORE_LOST = 1
     if os.environ["HEADRACE_CONTROL_DIR"].endswith(f"/unit-{os.environ['TEST_VICTIM']}"):
         phase, call = os.environ["TEST_PHASE"], int(os.environ["TEST_CALL"])
         if phase == "meeting":

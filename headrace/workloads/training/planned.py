@@ -296,6 +296,8 @@ class PlannedModel:
 
     def retire(self) -> None:
         """Keep the state and let go of everything that computes with it."""
+        if not self._runs:
+            return
         self._drop_gradients()
         self._runs, self._pipeline, self._optimiser = [], None, None
         gc.collect()  # torch's wrappers hold on to their buffers in cycles

@@ -106,6 +106,7 @@ def resettled(
     """
     clock = [time.monotonic()]
     before = old.world
+    old.retire()
     before.part()
     clock.append(time.monotonic())
     size = max(before.size, plan.ranks)

@@ -45,7 +45,7 @@ def along(mesh: DeviceMesh, *axes: str) -> DeviceMesh:
 def warm_up(device: torch.device) -> None:
     """Have a GPU ready: its context, its matrix kernels and NCCL take a while."""
     if device.type == "cuda":
-        matrix = torch.ones(8, 8, device=device, dtype=torch.bfloat16)
+        matrix = torch.ones(8, 8, device=device)
         (matrix @ matrix).sum().item()
         torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
 
