@@ -378,6 +378,7 @@ class Rank:
             size=self.rendezvous.ranks,
             device=device,
         )
+        self.task.try_together(world)
         model = self._filled(ready, world)
         if world.rank == 0:
             checkpoints.end_proof(start.attempt)
