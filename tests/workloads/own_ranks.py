@@ -86,9 +86,13 @@ class Case:
     """A walk through plans, of a net and styles."""
 
     def __init__(
-        self, *plans: str, styles: Mapping[str, ParallelStyle] = PAIRS, **net: Any
+        self,
+        *plans: str,
+        styles: Mapping[str, ParallelStyle] = PAIRS,
+        steps: int = STEPS,
+        **net: Any,
     ) -> None:
-        self._plans, self._styles, self._net = plans, styles, net
+        self._plans, self._styles, self._steps, self._net = plans, styles, steps, net
 
     def losses(self, world: World) -> list[float]:
         def build() -> nn.Module:
@@ -97,16 +101,16 @@ class Case:
         samples = OwnSamples(points(), at_least=GLOBAL_BATCH)
         blueprint = OwnBlueprint(build(), build, step, None, self._styles, seed=SEED)
         tried_together(build, step, samples, blueprint.styles, world)
-        return Training(blueprint, samples, world).walked(list(self._plans), STEPS)
+        return Training(blueprint, samples, world).walked(list(self._plans), self._steps)
 
 
 WALK = ("dp2", "tp2", "dp2", "dp2-tp2-z2", "tp4-ga2-gc", "dp2-tp2-z3-gc")
 CASES = {
-    "alone": Case(*["dp1"] * len(WALK), styles={}),
+    "alone": Case("dp1", styles={}, steps=len(WALK) * STEPS),
     "divided": Case(*WALK),
-    "loss in parts": Case("tp4", "dp2-tp2", styles={**PAIRS, **LOSS_IN_PARTS}),
-    "dropout alone": Case("dp1", "dp1", styles={}, dropout=0.5),
-    "dropout": Case("dp1", "tp4", dropout=0.5),
+    "loss in parts": Case("tp4", styles={**PAIRS, **LOSS_IN_PARTS}),
+    "dropout alone": Case("dp1", styles={}, dropout=0.5),
+    "dropout": Case("tp4", dropout=0.5),
     "mean of a part": Case(mean=True),
     "whole parameter between": Case(gain=True),
     "half of a pair": Case(styles={"layers.*.up": ColwiseParallel()}),
