@@ -68,7 +68,7 @@ def test_every_plan_has_the_losses_of_one_rank(
     _assert_same(run.losses(), alone)
 
 
-@pytest.mark.parametrize("plan", ["dp2", "dp2-z3"])
+@pytest.mark.parametrize("plan", ["dp2", "dp2-z3", "tp2"])
 def test_bf16_computes_coarsely_and_keeps_the_weights(
     agent: Agent, store: Path, alone: dict[int, float], plan: str
 ) -> None:

@@ -113,7 +113,7 @@ def _problem(part: OwnPart, batch: Batch, where: Position, wanted: Tensor, whole
         return (
             f"wanted the gradients of the whole model, got another one for {name}; a parameter "
             "that is used between two divided layers needs a style of its own, such as "
-            "SequenceParallel() for a normalisation"
+            "SequenceParallel(use_local_output=True) for a normalisation"
         )
     return ""
 
