@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 from torch.utils.data import TensorDataset
 
 from headrace import train
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--steps", type=int, default=200, help="without Headrace")
-    parser.add_argument("--plan", default="", help="without Headrace, such as dp2-z3")
+    parser.add_argument("--plan", default="", help="without Headrace, such as dp2-z3 or tp2")
     parser.add_argument("--checkpoints", default="checkpoints/mixer", help="without Headrace")
     chosen = parser.parse_args()
 
@@ -73,6 +74,10 @@ def main() -> None:
         model=lambda: Mixer(chosen.width, chosen.depth),
         data=TensorDataset(images[~held_out], labels[~held_out]),
         step=step,
+        tensor_parallel={
+            "layers.*.*.0": ColwiseParallel(),  # of rows and of columns
+            "layers.*.*.2": RowwiseParallel(),
+        },
         settings=train.Settings(
             global_batch_size=64,
             steps=chosen.steps,

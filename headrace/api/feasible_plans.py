@@ -230,11 +230,12 @@ def infeasible_own_code(plan: ExecutionPlan, *, global_batch_size: int) -> Infea
         plan: The plan.
         global_batch_size: Samples of a step.
     """
-    if plan.ranks > plan.data_parallel:
+    if plan.pipeline_parallel > 1:
         return Infeasible(
             InfeasibleReason.NOT_SUPPORTED_BY_FAMILY,
-            f"wanted data parallelism, ZeRO or offload for training code of your own, got {plan}: "
-            f"nobody knows where to split it; take dp{plan.ranks}-z3, which shares its memory too",
+            f"wanted data or tensor parallelism, ZeRO or offload for training code of your own, "
+            f"got {plan}: its step runs the whole model, so no rank can hold one stage only; take "
+            f"dp{plan.ranks}-z3, which shares its memory too",
         )
     for message in _not_combined(plan, is_tied=False):
         return Infeasible(InfeasibleReason.NOT_COMBINED, message)

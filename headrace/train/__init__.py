@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headrace.workloads.refusal import WorkloadError
+    from headrace.workloads.training.own.position import position
     from headrace.workloads.training.own.run import Trained, run
     from headrace.workloads.training.own.settings import Settings
+    from headrace.workloads.training.position import Position
 
-__all__ = ["Settings", "Trained", "WorkloadError", "run"]
+__all__ = ["Position", "Settings", "Trained", "WorkloadError", "position", "run"]
 
 _BEHIND = {
+    "Position": "headrace.workloads.training.position",
     "Settings": "headrace.workloads.training.own.settings",
     "Trained": "headrace.workloads.training.own.run",
     "WorkloadError": "headrace.workloads.refusal",
+    "position": "headrace.workloads.training.own.position",
     "run": "headrace.workloads.training.own.run",
 }
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from torch import Tensor, nn
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.parallel import ColwiseParallel
 from torch.utils.data import default_collate
 
 from headrace import train
@@ -79,7 +81,14 @@ def main() -> None:
         raise SystemExit(3)
     if chosen.do == "wait":
         wait_for_a_stop()
-    done = train.run(Net, Squares(), Fragile() if chosen.do == "fall" else step)
+    # Told to leave its outputs divided, a layer gives less than what it is added to.
+    divided = ColwiseParallel(output_layouts=Shard(-1) if chosen.do == "halve" else Replicate())
+    done = train.run(
+        Net,
+        Squares(),
+        Fragile() if chosen.do == "fall" else step,
+        tensor_parallel={"layers.*": divided},
+    )
     if done.is_done:
         losses = step(done.model(), default_collate([Squares()[index] for index in range(96)]))
         print(f"rank {done.rank}: loss {losses.mean():.3f} after step {done.step}")

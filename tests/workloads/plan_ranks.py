@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from headrace.api.models import PRESETS, ModelShape, resized
 from headrace.api.plan import ExecutionPlan
+from headrace.workloads.training.blueprint import Blueprint
 from headrace.workloads.training.families.build import FamilyBlueprint
 from headrace.workloads.training.optimiser import Schedule
 from headrace.workloads.training.order import SampleOrder
@@ -41,19 +42,21 @@ SHAPES = {
 class Training:
     """Steps of one model, whatever the plan."""
 
-    def __init__(self, shape: ModelShape, world: World) -> None:
-        self.shape, self.world = shape, world
-        source = "digits" if shape.family == "vit" else "python-stdlib"
-        self._samples: Samples = open_samples(source, shape, SEED)
-        self._order = SampleOrder(
-            samples=self._samples.count, global_batch_size=GLOBAL_BATCH, seed=SEED
-        )
+    def __init__(self, blueprint: Blueprint, samples: Samples, world: World) -> None:
+        self._blueprint, self._samples, self.world = blueprint, samples, world
+        self._order = SampleOrder(samples=samples.count, global_batch_size=GLOBAL_BATCH, seed=SEED)
         self._schedule = Schedule(3e-3, 5, 1000)
+
+    @classmethod
+    def of(cls, shape: ModelShape, world: World) -> "Training":
+        """Of a built-in model."""
+        source = "digits" if shape.family == "vit" else "python-stdlib"
+        return cls(FamilyBlueprint(shape), open_samples(source, shape, SEED), world)
 
     def laid_out(self, plan: ExecutionPlan) -> PlannedModel:
         """The model, still without memory."""
         return PlannedModel(
-            FamilyBlueprint(self.shape),
+            self._blueprint,
             plan,
             self.world,
             precision="fp32",
@@ -101,12 +104,12 @@ def joined_and_left(
     old: PlannedModel | None = None
     if rank == 0:
         first = World(dist.PrefixStore("alone", store), rank=0, size=1, device=device)
-        training = Training(shape, first)
+        training = Training.of(shape, first)
         old = training.begun(alone)
         found += training.losses(old, steps, 1)
         first.part()
     world = World(dist.PrefixStore("both", store), rank=rank, size=2, device=device)
-    training = Training(shape, world)
+    training = Training.of(shape, world)
     model = training.laid_out(both)
     carried(old, model)
     found += training.losses(model, steps, model.step + 1)
@@ -125,7 +128,7 @@ def main() -> int:
     shape = SHAPES[asked["model"]]
     if not asked["joins"]:
         world = World(store, rank=rank, size=asked["ranks"], device=torch.device("cpu"))
-        training = Training(shape, world)
+        training = Training.of(shape, world)
     with Path(os.environ["TEST_OUTPUT"] + f".{rank}").open("w") as output:
         for walk in asked["walks"]:
             try:

@@ -99,12 +99,12 @@ def test_a_script_trains_without_headrace_and_goes_on_under_another_plan(tmp_pat
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 
-    assert "step 20 of 20: loss" in trained(*by_torchrun, "--steps", "20", "--plan", "dp2-z3")
+    assert "step 20 of 20: loss" in trained(*by_torchrun, "--steps", "20", "--plan", "tp2")
     told = trained(script, "--steps", "22")
     assert "first step done: step 21" in told
     assert told.splitlines()[-1].endswith("of the held-out digits are read right")
     markers = [found.marker for found in JobCheckpoints(LocalStorage(tmp_path), "mixer").whole()]
-    assert [(marker.step, marker.plan) for marker in markers] == [(20, "dp2-z3"), (22, "dp1")]
+    assert [(marker.step, marker.plan) for marker in markers] == [(20, "tp2"), (22, "dp1")]
 
 
 @pytest.mark.parametrize("name", ["gpt", "vit", "own_code/digits"])

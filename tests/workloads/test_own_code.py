@@ -68,7 +68,7 @@ def test_every_plan_has_the_losses_of_one_rank(
     _assert_same(run.losses(), alone)
 
 
-@pytest.mark.parametrize("plan", ["dp2", "dp2-z3"])
+@pytest.mark.parametrize("plan", ["dp2", "dp2-z3", "tp2"])
 def test_bf16_computes_coarsely_and_keeps_the_weights(
     agent: Agent, store: Path, alone: dict[int, float], plan: str
 ) -> None:
@@ -84,10 +84,11 @@ def test_the_plan_changes_on_the_way_and_a_stop_is_gone_on_from(
     agent: Agent, store: Path, alone: dict[int, float]
 ) -> None:
     run = agent.start(a_script(store), 2).reaches(4)
-    run.ask_for("tp2")
-    until(lambda: "no change of plan: plan tp2" in run.units[0].output, lambda: "the refusal")
-    run.ask_for("dp2-z3-ga2-gc")
-    until(lambda: len(run.changes()) == 1, lambda: run.units[0].output)
+    run.ask_for("pp2.1f1b-ga2")
+    until(lambda: "no change of plan: plan pp2" in run.units[0].output, lambda: "the refusal")
+    for count, plan in enumerate(("dp2-z3-ga2-gc", "tp2"), start=1):
+        run.ask_for(plan)
+        until(lambda: len(run.changes()) == count, lambda: run.units[0].output)  # noqa: B023
     assert {outcome for outcome, _ in run.stop().outcomes()} == {"Stopped"}
     losses = run.losses()
     last = max(losses)
@@ -116,11 +117,22 @@ def test_a_stop_before_the_first_step_is_no_failure(agent: Agent, store: Path) -
     assert run.stop().outcomes() == {("Stopped", 0)}
 
 
-def test_a_plan_that_splits_is_refused_before_training(agent: Agent, store: Path) -> None:
-    run = agent.start(a_script(store), 2, plan="tp2")
+def test_a_plan_of_stages_is_refused_before_training(agent: Agent, store: Path) -> None:
+    run = agent.start(a_script(store), 2, plan="pp2.1f1b-ga2")
     assert run.reasons() == {"StartRefused"}
-    assert "wanted data parallelism, ZeRO or offload" in run.exits()[0]["message"]
+    assert "wanted data or tensor parallelism" in run.exits()[0]["message"]
     assert "take dp2-z3" in run.exits()[1]["message"]
+
+
+def test_a_division_that_does_not_work_is_refused_before_training(
+    agent: Agent, store: Path
+) -> None:
+    run = agent.start(a_script(store, "--do", "halve"), 2)
+    assert run.reasons() == {"StartRefused"}
+    for found in run.exits():
+        assert "tensor_parallel: step: wanted the loss of each sample" in found["message"]
+        assert "own_script.py, line" in found["message"]
+        assert "tried on the CPU by 2 ranks before training" in found["message"]
 
 
 def test_a_step_that_raises_ends_all_ranks_with_its_sentence(agent: Agent, store: Path) -> None:

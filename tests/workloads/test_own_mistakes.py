@@ -7,15 +7,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import Replicate
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 from torch.utils.data import TensorDataset
 
 from headrace import train
+from headrace.api.plan import ExecutionPlan
 from headrace.workloads.refusal import WorkloadError
 from headrace.workloads.training.own.model import block_names
 from headrace.workloads.training.own.task import OwnTask
 from headrace.workloads.training.spec import TrainingSpec
 
 BATCH = 4
+COLUMNS, ROWS = ColwiseParallel(), RowwiseParallel()
 
 
 class Net(nn.Module):
@@ -44,6 +48,7 @@ def opened(
     data: Any = DATA,
     step: Any = step,
     blocks: tuple[str, ...] | None = None,
+    tensor_parallel: Any = None,
 ) -> OwnTask:
     """The task, looked at as a rank does before it starts."""
     spec = TrainingSpec.from_manifest(
@@ -54,7 +59,7 @@ def opened(
             }
         }
     )
-    task = OwnTask(model, data, step, blocks=blocks, spec=spec)
+    task = OwnTask(model, data, step, blocks=blocks, tensor_parallel=tensor_parallel, spec=spec)
     task.blueprint()
     return task
 
@@ -87,6 +92,15 @@ class Counting(nn.Module):
         return x
 
 
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain
+
+
 def _broken() -> nn.Module:
     raise KeyError("width")
 
@@ -94,6 +108,12 @@ def _broken() -> nn.Module:
 def _forgetful() -> nn.Module:
     model = Net()
     model.spare = nn.Linear(3, 3)
+    return model
+
+
+def _tied() -> nn.Module:
+    model = Net(nn.Linear(3, 3))
+    model.layers[1].weight = model.normal.weight
     return model
 
 
@@ -124,12 +144,85 @@ def _raising(model: nn.Module, batch: Any) -> Tensor:
         ({"step": lambda m, b: step(m, b) / 0}, "step: wanted finite losses"),
         ({"step": lambda m, b: step(m, b) / len(b[0])}, "does not depend on the others"),
         ({"blocks": ("layer",)}, r"blocks: wanted names of submodules \(layers, normal"),
+        (
+            {"tensor_parallel": {"layer.*": COLUMNS}},
+            r"submodules \(layers, normal\), got 'layer\.\*', which matches none",
+        ),
+        (
+            {"tensor_parallel": {"layers.*.up": COLUMNS}},
+            r"submodules \(layers\.0 has none\), got 'layers",
+        ),
+        (
+            {"tensor_parallel": {"layers.*": COLUMNS, "layers.1": COLUMNS}},
+            r"one style for each module, got 'layers\.\*' and 'layers\.1' for layers\.1",
+        ),
+        ({"tensor_parallel": {"layers.0": "column"}}, "wanted styles of torch.*got 'column' for"),
+        (
+            {"tensor_parallel": {"normal": COLUMNS}},
+            "Linear or an Embedding for ColwiseParallel, got normal, which is a Identity",
+        ),
+        (
+            {"model": _tied, "tensor_parallel": {"normal": COLUMNS}},
+            "tensor_parallel: wanted parameters that belong to one module each, got layers.1.weigh",
+        ),
     ],
 )
 def test_a_mistake_is_told(given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(WorkloadError, match=sentence) as refused:
         opened(**given)
     assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("given", "plan", "sentence"),
+    [
+        ({}, "tp2", "wanted the layers that 2 tensor-parallel ranks divide, got none; say train.r"),
+        ({"layers.0": COLUMNS}, "tp2", "wanted outputs of layers.0 that 2 tensor-parallel ranks d"),
+        ({"layers.*": ROWS}, "dp2-tp2", "inputs of layers.0 that 2 tensor-parallel ranks divide, "),
+        ({"layers.0": COLUMNS}, "tp3", ""),
+        ({"layers.0": ColwiseParallel(output_layouts=Replicate())}, "tp2", ""),
+        (
+            {"layers.0": ColwiseParallel(output_layouts=Replicate())},
+            "tp4",
+            "wanted outputs of layers.0 that 4 tensor-parallel ranks divide, got 3; 1, 2, 3 would",
+        ),
+        ({"layers.0": COLUMNS}, "pp2.1f1b-ga2", "its step runs the whole model, so no rank can ho"),
+        ({"layers.0": COLUMNS}, "tp3-z3", "wanted two replicas or more"),
+    ],
+)
+def test_a_plan_that_the_model_cannot_have_is_told(
+    given: dict[str, Any], plan: str, sentence: str
+) -> None:
+    blueprint = opened(tensor_parallel=given).blueprint()
+    told = blueprint.problem_with(ExecutionPlan.parse(plan), BATCH)
+    assert sentence in told
+    assert bool(sentence) is bool(told)
+
+
+def test_a_parameter_that_cannot_be_sharded_is_told_where_it_would_be() -> None:
+    def model() -> nn.Module:
+        net = Net()
+        net.normal = Scaled()
+        return net
+
+    blueprint = opened(model).blueprint()
+    assert blueprint.problem_with(ExecutionPlan.parse("dp2-z1"), BATCH) == ""
+    told = blueprint.problem_with(ExecutionPlan.parse("dp2-z3"), BATCH)
+    assert "which FSDP2 can shard, got normal.gain; make it so" in told
+    assert told.endswith("or take dp2")
+
+
+def test_a_step_may_ask_where_it_is_computed_and_nobody_else() -> None:
+    found: list[train.Position] = []
+
+    def asking(model: nn.Module, batch: Any) -> Tensor:
+        found.append(train.position())
+        return step(model, batch)
+
+    opened(step=asking)
+    assert {(str(at.plan), at.rank, at.data) for at in found} == {("dp1", 0, None)}
+    with pytest.raises(WorkloadError, match="to be called from within a step, got a call outside"):
+        train.position()
 
 
 def test_what_is_right_is_taken() -> None:
@@ -147,8 +240,7 @@ def test_the_blocks_are_the_entries_of_the_largest_list() -> None:
 
 
 def test_blocks_that_share_a_parameter_are_no_blocks() -> None:
-    model = Net(nn.Linear(3, 3))
-    model.layers[1].weight = model.normal.weight
+    model = _tied()
     assert block_names(model, None) == ()
     with pytest.raises(WorkloadError, match=r"got layers.1.weight that is normal.weight too"):
         block_names(model, ("layers",))

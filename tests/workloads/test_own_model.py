@@ -50,7 +50,7 @@ def world() -> Iterator[World]:
 
 
 def a_model(world: World, plan: str = "dp1", seed: int = 5) -> PlannedModel:
-    blueprint = OwnBlueprint(built(Net, seed), lambda: built(Net, seed), step, None)
+    blueprint = OwnBlueprint(built(Net, seed), lambda: built(Net, seed), step, seed=seed)
     model = PlannedModel(
         blueprint,
         ExecutionPlan.parse(plan),
@@ -97,7 +97,7 @@ def test_constants_go_where_it_computes_and_weights_where_they_live() -> None:
         model.register_buffer("scale", torch.ones(3))
         return model
 
-    part = OwnBlueprint(built(build, 5), build, step, None).part(0, 1)
+    part = OwnBlueprint(built(build, 5), build, step, seed=5).part(0, 1)
     materialise(part, torch.device("cpu"), torch.device("meta"))
     assert {tensor.device.type for tensor in part.parameters()} == {"cpu"}
     assert {tensor.device.type for tensor in part.buffers()} == {"meta"}

@@ -15,6 +15,7 @@ from headrace.workloads.training.families.weights import StoredWeights, shape_in
 from headrace.workloads.training.planned import PlannedModel
 from headrace.workloads.training.samples import Digits, Samples, open_samples
 from headrace.workloads.training.switching import fill_from_weights, fill_initial
+from headrace.workloads.training.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,9 @@ class BuiltInTask:
             "source": self.source,
             "sequenceLength": self.sequence_length,
         }
+
+    def try_together(self, world: World) -> None:
+        """Tests have seen it."""
 
     def said_at_end(self, model: PlannedModel, samples: Samples) -> str:
         if not isinstance(samples, Digits):

@@ -1,5 +1,6 @@
 """What the training loop of a rank works with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from headrace.workloads.rendezvous import Rendezvous
 from headrace.workloads.training.samples import Samples
 from headrace.workloads.training.saving import Saver
 from headrace.workloads.training.spec import TrainingSpec
+from headrace.workloads.training.world import World
 from headrace.workloads.watch import Watch
 
 
@@ -19,6 +21,7 @@ class Parts:
     Attributes:
         attempt: Attempt that holds the claim on the checkpoints.
         facts: What must be the same on whoever trains with this rank.
+        try_together: What the task has to see of ranks that have just met.
     """
 
     spec: TrainingSpec
@@ -27,6 +30,7 @@ class Parts:
     checkpoints: JobCheckpoints
     attempt: int
     facts: dict[str, Any]
+    try_together: Callable[[World], None]
     rendezvous: Rendezvous
     control: ControlFolder
     stop: StopSignal

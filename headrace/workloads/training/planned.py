@@ -29,6 +29,7 @@ from headrace.workloads.training.families.part import Part
 from headrace.workloads.training.grid import AXES, place_of, stages_of
 from headrace.workloads.training.holdings import Box, box_of
 from headrace.workloads.training.optimiser import BETA1, BETA2, EPSILON, MOMENTS
+from headrace.workloads.training.position import Position
 from headrace.workloads.training.sharding import (
     cut_of,
     is_fully_sharded,
@@ -40,13 +41,13 @@ from headrace.workloads.training.sharding import (
     settle,
     shard_fully,
     shards_of,
-    split_tensors,
 )
 from headrace.workloads.training.stopwatch import FORWARD, GRADIENTS, OPTIMIZER, Stopwatch
 from headrace.workloads.training.world import World, along
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
 
 _SCHEDULES = {
     PipelineSchedule.GPIPE: ScheduleGPipe,
@@ -97,16 +98,14 @@ class PlannedModel:
         self._batch = global_batch_size
         self._decay = weight_decay
         self._mesh = world.mesh(plan)
+        self._axes: dict[str, DeviceMesh | None] = {}
         self._tied_group = self._ends() if self._ties_stages else None
         self.is_member = world.rank < plan.ranks
         self._place = place_of(plan, world.rank)
         pipeline, layers = self._place.pipeline, blueprint.layers
         self.stages = stages_of(plan, layers, pipeline) if self.is_member else ()
         self.parts = self._shaped()
-        self.shapes = {name: tuple(p.shape) for name, p in named(self.parts).items()}
-        self._boxes = {name: self._box(name, size) for name, size in self.shapes.items()}
-        for part in self.parts:
-            self._lay_out(part)
+        self._lay_out()
         self._optimiser: torch.optim.Optimizer | None = None
         self._runs: list[nn.Module] = list(self.parts)
         self._pipeline: Any = None
@@ -147,28 +146,29 @@ class PlannedModel:
             own = group if self.world.rank in ranks else own
         return own
 
-    def _box(self, name: str, shape: tuple[int, ...]) -> Box:
-        cut = cut_of(self.parts[0], name) if self.plan.tensor_parallel > 1 else None
+    def _lay_out(self) -> None:
+        plan, mesh = self.plan, self._mesh
+        for part in self.parts:
+            part.recompute = plan.activation_checkpointing
+            if mesh is not None and plan.tensor_parallel > 1:
+                part.divide(along(mesh, "tensor"))
+        whole = named(self.parts)
+        self.shapes = {name: tuple(p.shape) for name, p in whole.items()}
+        self._boxes = {name: self._box(parameter) for name, parameter in whole.items()}
+        if mesh is not None and is_fully_sharded(plan):
+            on_gpu = self.world.device.type == "cuda"
+            for part in self.parts:
+                shard_fully(part, mesh, plan, precision=self._precision, on_gpu=on_gpu)
+
+    def _box(self, parameter: Tensor) -> Box:
         return box_of(
-            shape,
-            cut=cut,
+            parameter.shape,
+            cut=cut_of(parameter),
             slices=self.plan.tensor_parallel,
             part=self._place.slice,
             shards=shards_of(self.plan),
             shard=self._place.replica,
         )
-
-    def _lay_out(self, part: Part) -> None:
-        plan, mesh = self.plan, self._mesh
-        part.recompute = plan.activation_checkpointing
-        if mesh is None:
-            return
-        if plan.tensor_parallel > 1:
-            assert isinstance(part, LanguagePart)
-            split_tensors(part, along(mesh, "tensor"))
-        if is_fully_sharded(plan):
-            on_gpu = self.world.device.type == "cuda"
-            shard_fully(part, mesh, plan, precision=self._precision, on_gpu=on_gpu)
 
     # -- state ----------------------------------------------------------------------------
 
@@ -344,6 +344,8 @@ class PlannedModel:
             return self._gradients(inputs, targets)
 
     def _gradients(self, inputs: Batch, targets: Batch) -> Tensor:
+        for part in self.parts:
+            part.begin_step(self._position())
         casts = self.parts[0].always_autocast or not is_fully_sharded(self.plan)
         mixed = self._precision == "bf16" and casts
         autocast = torch.autocast(self.world.device.type, torch.bfloat16, enabled=mixed)
@@ -356,6 +358,23 @@ class PlannedModel:
         if self._place.slice != 0:
             return torch.zeros_like(loss)
         return loss / self.plan.data_parallel
+
+    def _position(self) -> Position:
+        place = self._place
+        return Position(
+            self.plan,
+            self._along("data"),
+            self._along("tensor"),
+            self.world.rank,
+            place.replica,
+            place.slice,
+            self.step + 1,
+        )
+
+    def _along(self, axis: str) -> "DeviceMesh | None":
+        if axis not in self._axes:
+            self._axes[axis] = None if self._mesh is None else along(self._mesh, axis)
+        return self._axes[axis]
 
     def _accumulated(self, inputs: Batch, targets: Batch) -> Tensor:
         run, steps = self._runs[0], self.plan.accumulation_steps

@@ -450,6 +450,7 @@ class Rank:
             checkpoints=ready.checkpoints,
             attempt=start.attempt,
             facts=ready.facts,
+            try_together=self.task.try_together,
             rendezvous=self.rendezvous,
             control=self.control,
             stop=self.stop,
@@ -465,6 +466,7 @@ class Rank:
             size=self.rendezvous.ranks,
             device=self._device(),
         )
+        self.task.try_together(world)
         return PlannedModel(
             ready.blueprint,
             plan,

@@ -26,12 +26,13 @@ from torch.distributed.tensor.parallel import (
 )
 
 from headrace.api.plan import ExecutionPlan
-from headrace.workloads.training.families.language import LanguagePart
 from headrace.workloads.training.families.part import SPLIT_COLUMNS, SPLIT_ROWS, Part
 from headrace.workloads.training.world import along
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+
+    from headrace.workloads.training.families.language import LanguagePart
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -66,23 +67,15 @@ def shards_of(plan: ExecutionPlan) -> int:
     return plan.data_parallel if plan.zero_stage >= 2 else 1
 
 
-def cut_of(part: Part, name: str) -> int | None:
-    """The dimension in which tensor parallelism divides a parameter; None for none."""
-    if not isinstance(part, LanguagePart):
+def cut_of(parameter: Tensor) -> int | None:
+    """The dimension in which a parameter is divided that FSDP2 has not seen yet; None for none."""
+    if not isinstance(parameter, DTensor):
         return None
-    if name in ("tokens.weight", "head.weight"):
-        return 0
-    for layer, way in part.splits.items():
-        owner, _, kind = name.rpartition(".")
-        if owner.endswith(f".{layer}"):
-            if way == SPLIT_ROWS:
-                return 0
-            if way == SPLIT_COLUMNS:
-                return 1 if kind == "weight" else None
-    return None
+    (placement,) = parameter.placements
+    return placement.dim if isinstance(placement, Shard) else None
 
 
-def split_tensors(part: LanguagePart, mesh: "DeviceMesh") -> None:
+def split_tensors(part: "LanguagePart", mesh: "DeviceMesh") -> None:
     """Divide the matrices of a part, still without memory, over the tensor-parallel ranks.
 
     Logits stay divided by vocabulary until the loss, which `loss_in_parts` must surround.

@@ -97,12 +97,15 @@ def switched(old: PlannedModel, plan: ExecutionPlan) -> tuple[PlannedModel, Brea
 
 
 def resettled(
-    old: PlannedModel, plan: ExecutionPlan, store: dist.Store
+    old: PlannedModel,
+    plan: ExecutionPlan,
+    store: dist.Store,
+    met: Callable[[World], None],
 ) -> tuple[PlannedModel, Breakdown]:
     """The state of ``old`` under a plan in a world made anew, with all ranks that either of them
     has. ``old`` is empty afterwards, and its world is left.
 
-    Newcomers make their part of the world and call `carried` meanwhile.
+    Newcomers make their part of the world, do what ``met`` does, and call `carried` meanwhile.
     """
     clock = [time.monotonic()]
     before = old.world
@@ -111,6 +114,7 @@ def resettled(
     clock.append(time.monotonic())
     size = max(before.size, plan.ranks)
     world = World(store, rank=before.rank, size=size, device=before.device)
+    met(world)
     clock.append(time.monotonic())
     new = old.relaid(plan, world)
     took = carried(old, new, time.monotonic() - clock[-1])

@@ -6,13 +6,14 @@ from typing import Any, Protocol
 from headrace.workloads.training.blueprint import Blueprint
 from headrace.workloads.training.planned import PlannedModel
 from headrace.workloads.training.samples import Samples
+from headrace.workloads.training.world import World
 
 
 class Task(Protocol):
     """A model and its data.
 
-    All but `said_at_end` is asked before ranks are connected and before a GPU is touched; whatever
-    is wrong is told there as a `WorkloadError`.
+    All but `try_together` and `said_at_end` is asked before ranks are connected and before a GPU is
+    touched; whatever is wrong is told there as a `WorkloadError`.
     """
 
     def blueprint(self) -> Blueprint:
@@ -33,6 +34,10 @@ class Task(Protocol):
 
     def fixed(self) -> dict[str, Any]:
         """What must stay the same while a job trains, as it is written into checkpoints."""
+        ...
+
+    def try_together(self, world: World) -> None:
+        """See what only connected ranks can see; all of them call it, before they train."""
         ...
 
     def said_at_end(self, model: PlannedModel, samples: Samples) -> str:

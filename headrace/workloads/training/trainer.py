@@ -289,7 +289,9 @@ class Trainer:
             world = self.model.world
             if plan.ranks > world.size or world.is_worn:
                 self._meet(max(plan.ranks, world.size))
-                self.model, took = resettled(self.model, plan, meeting(given.rendezvous, step))
+                self.model, took = resettled(
+                    self.model, plan, meeting(given.rendezvous, step), given.try_together
+                )
             else:
                 self.model, took = switched(self.model, plan)
             if plan.ranks < self.model.world.size:

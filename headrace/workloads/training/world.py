@@ -114,7 +114,7 @@ class World:
             raise RankGoneError(f"the ranks could not be connected: {error}") from error
         self._all: ProcessGroup | None = None
         self._groups: dict[tuple[int, ...], ProcessGroup] = {}
-        self._meshes: dict[tuple[int, int, int], DeviceMesh] = {}
+        self._meshes: dict[tuple[str, int, int, int], DeviceMesh] = {}
         # torch takes meshes for the same whose shapes and names are, and remembers for each what
         # its operators do; an earlier world's would have it ask for groups that are gone.
         number = next(_worlds)
@@ -127,20 +127,30 @@ class World:
             self._groups[key] = _made(dist.new_group(list(ranks), timeout=_TIMEOUT))
         return self._groups[key]
 
-    def mesh(self, plan: ExecutionPlan) -> DeviceMesh | None:
+    def mesh(self, plan: ExecutionPlan, device_type: str = "") -> DeviceMesh | None:
         """The plan's ranks along `grid.AXES`; None for a rank that the plan does not use.
 
         Every rank of the world asks for it, because process groups are made together. They are
         kept, so coming back to a plan costs nothing.
+
+        Args:
+            plan: The plan.
+            device_type: ``cpu`` or ``cuda``; where the ranks compute if left out.
         """
-        key = (plan.pipeline_parallel, plan.data_parallel, plan.tensor_parallel)
+        device_type = device_type or self.device.type
+        key = (
+            device_type,
+            plan.pipeline_parallel,
+            plan.data_parallel,
+            plan.tensor_parallel,
+        )
         if key not in self._meshes:
             grid = torch.tensor(grid_of(plan))
             mine = [self._own_row(grid, axis) for axis in range(grid.ndim)]
             if self.rank < plan.ranks:
                 self._meshes[key] = DeviceMesh.from_group(
                     [group for group in mine if group is not None],
-                    self.device.type,
+                    device_type,
                     mesh=grid,
                     mesh_dim_names=self._axes,
                 )

@@ -172,7 +172,7 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     (GPT, "spec.plans", ["dp4", "dp8"], "spec.plans[1]: dp8 takes 8 accelerators, the job 2 to 4"),
     (GPT, "spec.plans", ["dp4", "pp4.1f1b-ga4"], "spec.plans[1]: pp4.1f1b-ga4: wanted"),
     (COMMAND, "spec.plans", ["dp2"], "a command reads its own arguments"),
-    (SCRIPT, "spec.plans", ["dp4", "tp2"], "spec.plans[1]: wanted data parallelism, ZeRO or off"),
+    (SCRIPT, "spec.plans", ["tp4", "pp2.1f1b-ga2"], "plans[1]: wanted data or tensor parallelism"),
     (SCRIPT, "spec.plans", ["dp3"], "spec.plans[0]: dp3: wanted a global batch that 3 replicas"),
     (SCRIPT, "spec.plans", ["dp8"], "spec.plans[0]: dp8 takes 8 accelerators, the job 2 to 4"),
     (SCRIPT, "spec.training", ABSENT, "spec.training: is required with a script"),

@@ -1,6 +1,7 @@
 """What GPT-2 and LLaMA share: tokens in, blocks, logits of the next token out."""
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from torch import Tensor, nn
@@ -8,6 +9,10 @@ from torch import Tensor, nn
 from headrace.api.models import ModelShape
 from headrace.workloads.training.families.layers import Embedding, Linear
 from headrace.workloads.training.families.part import Part
+from headrace.workloads.training.sharding import split_tensors
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
@@ -45,6 +50,9 @@ class LanguagePart(Part):
 
     def units(self) -> Iterator[nn.Module]:
         yield from self.blocks.values()
+
+    def divide(self, mesh: "DeviceMesh") -> None:
+        split_tensors(self, mesh)
 
     def embedded(self, tokens: Tensor) -> Tensor:
         """Vectors of tokens (batch, length)."""

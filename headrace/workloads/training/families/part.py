@@ -2,11 +2,16 @@
 
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from headrace.workloads.training.position import Position
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 SPLIT_ROWS = "rows"
 """A linear layer whose outputs are divided among tensor-parallel ranks."""
@@ -43,6 +48,13 @@ class Part(nn.Module):
     def units(self) -> Iterator[nn.Module]:
         """The blocks: each is sharded, and computed again, as one."""
         raise NotImplementedError
+
+    def divide(self, mesh: "DeviceMesh") -> None:
+        """Divide the matrices, still without memory, over the tensor-parallel ranks."""
+        raise NotImplementedError
+
+    def begin_step(self, position: Position) -> None:
+        """Hear of a step that is about to be computed. Ours compute the same wherever they are."""
 
     def loss_sum(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Sum over samples of a sample's mean loss.

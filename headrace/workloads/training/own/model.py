@@ -1,19 +1,28 @@
-"""A model of the user's own, which stays whole: replicas, ZeRO and offload."""
+"""A model of the user's own: replicas, ZeRO, offload, and divided where its author says so."""
 
 import copy
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 
 from headrace.api.feasible_plans import infeasible_own_code
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.refusal import RANK_FAILED, START_REFUSED, WorkloadError
 from headrace.workloads.training.batches import Batch, described
 from headrace.workloads.training.families.part import Part
+from headrace.workloads.training.own import position, tensor_parallel
 from headrace.workloads.training.own.blame import is_theirs, raised
+from headrace.workloads.training.own.sharing import shared
+from headrace.workloads.training.position import Position
+from headrace.workloads.training.sharding import is_fully_sharded
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 Step: TypeAlias = Callable[[nn.Module, Batch], Tensor]
 """Model and batch -> the loss of each sample."""
@@ -30,11 +39,21 @@ class OwnPart(Part):
 
     always_autocast: ClassVar[bool] = True
 
-    def __init__(self, model: nn.Module, step: Step, blocks: Sequence[str]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        step: Step,
+        *,
+        blocks: Sequence[str] = (),
+        styles: Mapping[str, ParallelStyle] | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.model = model
         self._step = step
         self._blocks = tuple(blocks)
+        self._styles = dict(styles or {})
+        self._seed = seed
         for block in self.units():
             block.forward = self.computed_again(block)
 
@@ -42,10 +61,24 @@ class OwnPart(Part):
         for name in self._blocks:
             yield self.model.get_submodule(name)
 
+    def divide(self, mesh: "DeviceMesh") -> None:
+        parallelize_module(self.model, mesh, self._styles)
+
+    def begin_step(self, given: Position) -> None:
+        """Be there, with chance that depends on the step and the replica alone: those that share
+        the matrices must drop the same activations, however long each has been here.
+        """
+        position.take(given)
+        # The generator looks at 32 bits of its seed, so these are hashed and not put together.
+        seed = zlib.crc32(f"{self._seed}/{given.step}/{given.replica}".encode())
+        torch.default_generator.manual_seed(seed)
+        if given.data is not None and given.data.device_type == "cuda":
+            torch.cuda.manual_seed(seed)
+
     def forward(self, given: Batch) -> Tensor:
         """The loss of each sample."""
         try:
-            return self._step(self.model, given)
+            losses = self._step(self.model, given)
         except Exception as error:
             if not is_theirs(error):
                 raise
@@ -54,6 +87,7 @@ class OwnPart(Part):
                 f"step: wanted the loss of each sample of a batch ({described(given)}), got "
                 f"{raised(error)}",
             ) from error
+        return losses.full_tensor() if isinstance(losses, DTensor) else losses
 
     def loss_sum(self, outputs: Tensor, targets: Batch) -> Tensor:
         return outputs.float().sum()
@@ -64,8 +98,9 @@ class OwnBlueprint:
     no second copy of them.
 
     Attributes:
-        layers: One, because it stays whole.
+        layers: One, because nobody can cut it into stages.
         tied: False; what is shared within the model is nobody else's business.
+        styles: How tensor-parallel ranks divide it, by name of submodule; may be empty.
         fingerprint: Of the initial weights, which must be the same on every rank.
     """
 
@@ -74,7 +109,10 @@ class OwnBlueprint:
         whole: nn.Module,
         build: Callable[[], nn.Module],
         step: Step,
-        blocks: Sequence[str] | None,
+        blocks: Sequence[str] | None = None,
+        styles: Mapping[str, ParallelStyle] | None = None,
+        *,
+        seed: int,
     ) -> None:
         """Take the shapes of a model.
 
@@ -83,16 +121,26 @@ class OwnBlueprint:
             build: Gives another one, equal to it.
             step: What a step is.
             blocks: See `block_names`.
+            styles: See `tensor_parallel.styles_of`.
+            seed: The job's.
         """
         self.layers, self.tied = 1, False
         self.fingerprint = _fingerprint(whole)
         self._build, self._step = build, step
         self._blocks = block_names(whole, blocks)
+        self.styles = tensor_parallel.styles_of(whole, styles)
+        self._seed = seed
         self._shapes = _shapes_only(whole)
         self._values: dict[str, Tensor] = {}
 
     def part(self, first: int, last: int) -> OwnPart:
-        return OwnPart(copy.deepcopy(self._shapes), self._step, self._blocks)
+        return OwnPart(
+            copy.deepcopy(self._shapes),
+            self._step,
+            blocks=self._blocks,
+            styles=self.styles,
+            seed=self._seed,
+        )
 
     def initial(
         self, name: str, shape: tuple[int, ...], *, seed: int, device: torch.device
@@ -104,7 +152,18 @@ class OwnBlueprint:
 
     def problem_with(self, plan: ExecutionPlan, global_batch_size: int) -> str:
         found = infeasible_own_code(plan, global_batch_size=global_batch_size)
-        return found.message if found is not None else ""
+        if found is not None:
+            return found.message
+        if is_fully_sharded(plan) and (name := _unshardable(self._shapes)):
+            return (
+                f"wanted parameters of one dimension or more, in one piece of memory, which FSDP2 "
+                f"can shard, got {name}; make it so (torch.ones(1), .contiguous()), or take "
+                f"dp{plan.ranks}"
+            )
+        ranks = plan.tensor_parallel
+        if ranks == 1:
+            return ""
+        return tensor_parallel.cannot_divide(self._shapes, self.styles, ranks)
 
 
 def built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -155,14 +214,14 @@ def block_names(model: nn.Module, chosen: Sequence[str] | None) -> tuple[str, ..
         for name in _entries(outer, known[outer])
         if _size(known[name])
     )
-    shared = _shared(model, names)
-    if shared and chosen is not None:
+    both = shared(model, names)
+    if both and chosen is not None:
         raise WorkloadError(
             START_REFUSED,
-            f"blocks: wanted parameters that belong to one block each, got {shared}; name blocks "
+            f"blocks: wanted parameters that belong to one block each, got {both}; name blocks "
             "that share nothing with the rest",
         )
-    return () if shared else names
+    return () if both else names
 
 
 def _entries(name: str, module: nn.Module) -> list[str]:
@@ -171,15 +230,10 @@ def _entries(name: str, module: nn.Module) -> list[str]:
     return [f"{name}.{entry}" for entry, _ in module.named_children()]
 
 
-def _shared(model: nn.Module, blocks: Sequence[str]) -> str:
-    """A parameter that a block shares with the rest of the model, by both names; empty for none."""
-    first: dict[int, tuple[str, str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        owner = next((block for block in blocks if name.startswith(f"{block}.")), "")
-        seen, its_owner = first.setdefault(id(parameter), (name, owner))
-        if its_owner != owner:
-            return f"{seen} that is {name} too"
-    return ""
+def _unshardable(model: nn.Module) -> str:
+    """A parameter that FSDP2 does not take; empty for none."""
+    found = (n for n, p in model.named_parameters() if not p.ndim or not p.is_contiguous())
+    return next(found, "")
 
 
 def _size(module: nn.Module) -> int:

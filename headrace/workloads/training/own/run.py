@@ -3,13 +3,14 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor.parallel import ParallelStyle
 
 from headrace.workloads import script
 from headrace.workloads.checkpoints import JobCheckpoints
@@ -65,6 +66,7 @@ def run(
     step: Step,
     *,
     blocks: Sequence[str] | None = None,
+    tensor_parallel: Mapping[str, ParallelStyle] | None = None,
     settings: Settings | None = None,
 ) -> Trained:
     """Train to the end, to a stop, or to a failure.
@@ -81,13 +83,18 @@ def run(
         blocks: Names of the submodules that ZeRO-3 gathers, and activation checkpointing computes
             again, as one each; a list of modules stands for its entries. If left out, the entries
             of the largest list.
+        tensor_parallel: Styles of ``torch.distributed.tensor.parallel`` by names of submodules,
+            where a star stands for any one name, as ``parallelize_module`` takes them: how ranks of
+            a plan with ``tp`` share the model. Without it, such plans are refused.
         settings: How to train without Headrace.
 
     Raises:
         WorkloadError: Something is not as it must be, and the message says what would help.
     """
     with _placed(settings) as place:
-        task = OwnTask(model, data, step, blocks=blocks, spec=place.spec)
+        task = OwnTask(
+            model, data, step, blocks=blocks, tensor_parallel=tensor_parallel, spec=place.spec
+        )
         end = place.trained(task)
         rank = place.rendezvous.rank
         return Trained(rank, end.step, end.outcome == SUCCEEDED, place, task)

@@ -10,6 +10,7 @@ from headrace.workloads.refusal import START_REFUSED, WorkloadError
 from headrace.workloads.training.batches import described
 from headrace.workloads.training.own.data_set import OwnSamples
 from headrace.workloads.training.own.model import OwnPart, Step
+from headrace.workloads.training.own.position import ALONE, trying
 
 _TOLERANCE = 1e-3
 """How far the loss of a sample may be from that in another batch, as a part of it."""
@@ -27,8 +28,8 @@ def tried(model: nn.Module, step: Step, samples: OwnSamples) -> None:
         WorkloadError: It cannot.
     """
     indices = [0, 1][: samples.count]
-    part = OwnPart(model, step, ())
-    with torch.random.fork_rng(devices=[]):
+    part = OwnPart(model, step)
+    with torch.random.fork_rng(devices=[]), trying(ALONE):
         try:
             _learns(part, samples, indices)
             _counts_alone(part, samples, indices)
