@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=210.0, help="time for everything, start included")
     add("--warmup", type=int, default=3, help="steps of a plan that do not count")
     add("--steps", type=int, default=10, help="steps of a plan that count")
-    add("--plan-seconds", type=float, default=12.0, help="after these, few steps are enough")
+    add("--plan-seconds", type=float, default=6.0, help="after these, few steps are enough")
     add("--output", type=Path, required=True, help="JSON lines; what is there is not repeated")
     return parser
 

@@ -45,12 +45,15 @@ def _driver() -> str:
     return found[1] if found else ""
 
 
-def host_bytes_limit() -> int:
-    """Host memory that the ranks of this machine may use together."""
-    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def free_host_bytes() -> int:
+    """Host memory that the ranks of this machine may still take together."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    with suppress(OSError):  # this counts what only caches files too
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        free = int(found[1]) * 1024 if found else free
     with suppress(OSError, ValueError):  # no limit is told as "max"
-        limit = min(limit, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return limit
+        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return free
 
 
 class Memory:
