@@ -13,6 +13,7 @@ from headrace.api.models import PRESETS, Family, resized
 from headrace.api.plan import ExecutionPlan
 from headrace.api.profile_rows import Asked
 from headrace.workloads.control import seconds_since_start
+from headrace.workloads.host_memory import keep_freed
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     life = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+    keep_freed()
 
     import torch
     import torch.distributed as dist

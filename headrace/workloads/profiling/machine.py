@@ -1,6 +1,5 @@
 """What this machine is, and how much memory a rank takes of it."""
 
-import ctypes
 import os
 import re
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from headrace.api.profile_rows import Machine
+from headrace.workloads.host_memory import give_back
 
 
 def this_machine(device: torch.device) -> Machine:
@@ -69,8 +69,7 @@ class Memory:
             torch.cuda.synchronize(self._device)
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+        give_back()
         with suppress(OSError):  # else the peak is that since the start
             Path("/proc/self/clear_refs").write_text("5")
 
