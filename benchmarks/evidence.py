@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.evidence_chart import chart
 from headrace.api.chosen_plans import chosen_plans
-from headrace.api.models import PRESETS, resized
+from headrace.api.models import PRESETS, ModelShape, resized
 from headrace.api.profile_rows import (
     Asked,
     LinkRow,
@@ -94,11 +94,16 @@ def asked_of(model: str, gpus: int) -> Asked:
     return Asked(model, gpus, batch, positions, "bf16")
 
 
+def shape_of(model: str) -> ModelShape:
+    """The model with the sequence length of its task."""
+    return resized(PRESETS[model], sequence_length=TASKS[model][1])
+
+
 def plans_of(model: str, gpus: int) -> list[str]:
-    """The fixed list of plans."""
-    batch, positions = TASKS[model]
-    shape = resized(PRESETS[model], sequence_length=positions)
-    return [str(plan) for plan in chosen_plans(shape, gpus, batch)]
+    """The fixed list of plans; what takes long comes last, so that most are done in little time."""
+    plans = chosen_plans(shape_of(model), gpus, TASKS[model][0])
+    # With offload, every micro-batch's gradients go to the host.
+    return [str(plan) for plan in sorted(plans, key=lambda it: (it.offload, it.accumulation_steps))]
 
 
 def measure(model: str, gpus: Sequence[int], seconds: float, folder: Path) -> int:
@@ -111,8 +116,10 @@ def measure(model: str, gpus: Sequence[int], seconds: float, folder: Path) -> in
         rows.write_text("".join(json.dumps(flat(row)) + "\n" for row in known))
         for count in gpus:
             left = seconds - (time.monotonic() - began)
+            asked, plans = asked_of(model, count), plans_of(model, count)
             if left > _FEWEST_SECONDS:
-                _run(asked_of(model, count), plans_of(model, count), left, rows)
+                _run(asked, plans, left, rows)
+            _mark_unmeasured(asked, plans, rows)
             # Written after each, so that nothing is lost if this is cut off.
             found = latest(rows_in(rows))
             write(table, [row for row in found if isinstance(row, PlanRow)])
@@ -131,6 +138,23 @@ def _run(asked: Asked, plans: Sequence[str], seconds: float, rows: Path) -> None
     finally:
         process.terminate()  # torchrun ends its ranks
         process.wait()
+
+
+def _mark_unmeasured(asked: Asked, plans: Sequence[str], rows: Path) -> None:
+    """Rows for the plans of which the ranks left no word because they were ended."""
+    told = {row.plan for row in rows_in(rows) if isinstance(row, PlanRow) and row.asked == asked}
+    with rows.open("a", encoding="utf-8") as lines:
+        for plan in plans:
+            if plan not in told:
+                row = PlanRow(
+                    asked,
+                    plan,
+                    Status.NOT_MEASURED,
+                    placement=str(asked.accelerators),
+                    reason="the time was over",
+                    parameters=shape_of(asked.model).parameters,
+                )
+                lines.write(json.dumps(flat(row)) + "\n")
 
 
 def _unmeasured(model: str, gpus: int, table: Path) -> list[str]:

@@ -25,6 +25,7 @@ Constants in capitals are what cannot be derived; they are fitted to measurement
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from headrace.api.models import Family, ModelShape
 from headrace.api.plan import ExecutionPlan, PipelineSchedule
@@ -38,31 +39,40 @@ _WEIGHT, _MOMENTS, _GRADIENT = 4, 8, 4
 
 # -- to be fitted -------------------------------------------------------------------------------
 
-CONTEXT_BYTES = round(3.15 * GIB)
-"""CUDA context, kernels, the matrix library's workspace and what the allocator cannot reuse, as
-NVML counts them. Fitted, as the next three, to gpt2-1.26b and bert-336m on 1 and 2 H100, so that
-no plan is more than 5 % too low (docs/evidence)."""
+CONTEXT_BYTES = round(1.5 * GIB)
+"""CUDA context, kernels and the matrix library's workspace, as NVML counts them. Fitted, as the
+next ones, to three models on 1 and 2 H100, no plan more than 5 % too low (docs/evidence)."""
+
+NCCL_BYTES = round(1.1 * GIB)
+"""NCCL's kernels, and the buffers of the group of all ranks."""
 
 NCCL_BYTES_PER_GROUP = 256 * 2**20
-"""Buffers of one process group that has been used."""
+"""Buffers of one more process group that has been used."""
 
-RESERVED_PER_ALLOCATED = 1.08
-"""What torch's allocator reserves for each byte in use."""
+UNUSABLE_UNITS = 4
+"""What torch's allocator holds and cannot give out again grows with the largest that comes and
+goes, and not with what is in use: so many times a block's and the table's fp32 gradients."""
 
-SHARDING_RESERVED_BYTES = round(1.5 * GIB)
-"""What FSDP2's coming and going of gathered weights leaves in the allocator for nobody else."""
+UNUSABLE_SHARDED_UNITS = 1.5
+"""As many more where FSDP2 exchanges in streams of its own, each of which has its own memory."""
+
+UNUSABLE_PER_LOSS_BYTE = 0.12
+"""Likewise of the tensors at the loss, which no other moment has use for."""
 
 LOSS_BYTES_PER_LOGIT = 12
 """At the loss's fullest moment: log-softmax, its gradient and the logits' gradient, all fp32."""
 
+DIVIDED_LOSS_BYTES_PER_LOGIT = 16
+"""The same where tensor parallelism divides logits: torch keeps the shifted logits too."""
+
 KEPT_BYTES_PER_LOGIT = 4
 """Of these, what waits for the backward pass: the log-softmax."""
 
-GATHERED_BLOCKS = 3
-"""Blocks whose gathered weights ZeRO-3 holds: one at work, the next, and a buffer to gather in."""
+GATHERED_BLOCKS = 2
+"""Blocks whose gathered weights ZeRO-3 holds: one at work, and the next."""
 
-REDUCED_BLOCKS = 2
-"""Blocks whose gradients are being reduced: one at work, and the one before."""
+REDUCED_BLOCKS = 1
+"""Blocks whose gradients are being reduced."""
 
 SCORES_AT_WORK = 3
 """Positions-by-positions matrices of the plain attention's backward pass, beside the kept one."""
@@ -277,27 +287,28 @@ def _of_rank(step: _Step, rank: int) -> PeakMemory:
     states, host = _states(step, held)
     kept = _kept(step, held, rank)
     before, after = _gradients(step, held)
-    copies_before, copies_after = _copies(step, held)
+    copies = _copies(step, held)
+    work = _block_at_work(step, held)
     moments = (
-        # The backward pass of a micro-batch begins: all activations are there.
-        (before, copies_before, kept, max(_loss(step, held), _block_at_work(step, held))),
+        # A micro-batch's loss: all activations are there.
+        (before, copies.at_loss, kept, _loss(step, held)),
+        # Its backward pass begins.
+        (before, copies.at_work, kept, work),
         # That of the last one ends: all gradients are there.
-        (after, copies_after, 0.0, _block_at_work(step, held) + _reduction(step, held)),
+        (after, copies.at_end, 0.0, work + _reduction(step, held)),
     )
-    gradients, copies, activations, temporaries = max(moments, key=sum)
-    used = states + gradients + copies + activations + temporaries
+    gradients, cast, activations, temporaries = max(moments, key=sum)
     plan = step.plan
     sizes = (plan.data_parallel, plan.tensor_parallel, plan.pipeline_parallel)
     groups = sum(size > 1 for size in sizes)
     return PeakMemory(
         states=round(states),
         gradients=round(gradients),
-        copies=round(copies),
+        copies=round(cast),
         activations=round(activations),
         temporaries=round(temporaries),
-        reserved=round(used * (RESERVED_PER_ALLOCATED - 1))
-        + (SHARDING_RESERVED_BYTES if plan.zero_stage >= 2 else 0),
-        context=CONTEXT_BYTES + groups * NCCL_BYTES_PER_GROUP,
+        reserved=round(_unusable(step, held, kept)),
+        context=CONTEXT_BYTES + (NCCL_BYTES if groups else 0) + groups * NCCL_BYTES_PER_GROUP,
         host_bytes=round(host),
     )
 
@@ -335,18 +346,50 @@ def _has_gone_backward(plan: ExecutionPlan) -> bool:
     return plan.accumulation_steps > 1
 
 
-def _copies(step: _Step, held: _Holding) -> tuple[float, float]:
-    """Weights to compute with when a backward pass begins, and when the last one ends."""
+class _Copies(NamedTuple):
+    """Bytes of weights to compute with, at three moments of a micro-batch."""
+
+    at_loss: float
+    at_work: float
+    at_end: float
+
+
+def _copies(step: _Step, held: _Holding) -> _Copies:
+    plan = step.plan
     if not step.is_fully_sharded:
         cast = 2 * held.matrices if step.casts else 0.0
-        return cast, cast
+        # Computing a block again opens and closes autocast in the backward pass's thread, which
+        # empties its store of copies.
+        is_emptied = plan.activation_checkpointing and plan.pipeline_parallel == 1
+        return _Copies(cast, cast, min(cast, 2 * held.block) if is_emptied else cast)
     everything = step.number * held.parameters
+    if plan.pipeline_parallel > 1:
+        # torch's stages do not let go between micro-batches
+        return _Copies(everything, everything, everything)
     few = step.number * (min(GATHERED_BLOCKS * held.block, held.blocks) + held.rest)
-    if step.plan.offload:
+    if plan.offload:
         few += _WEIGHT * held.block / step.shards  # on its way, before it is cast and gathered
-    if step.plan.pipeline_parallel > 1:
-        return everything, everything  # torch's stages do not let go between micro-batches
-    return (few if step.plan.zero_stage == 3 else everything), few
+    if plan.zero_stage == 3:
+        return _Copies(step.number * held.rest, few, few)
+    return _Copies(everything, everything, few)
+
+
+def _unusable(step: _Step, held: _Holding, kept: float) -> float:
+    """What the allocator holds beside all that is in use."""
+    plan = step.plan
+    # Tensor parallelism has the table's gradient whole for a moment.
+    table = step.shape.counts.table if held.begins or held.ends else 0
+    units = float(UNUSABLE_UNITS)
+    exchanges = step.is_fully_sharded and plan.data_parallel > 1
+    if exchanges:
+        units += UNUSABLE_SHARDED_UNITS
+    found = units * _GRADIENT * (held.block + table)
+    found += UNUSABLE_PER_LOSS_BYTE * _loss(step, held)
+    if plan.zero_stage == 3 and exchanges and not plan.offload:
+        # Activations settle where a block's gathered weights were, so that the next block's need
+        # another place.
+        found += min(step.number * held.blocks, kept)
+    return found
 
 
 def _reduction(step: _Step, held: _Holding) -> float:
@@ -361,7 +404,11 @@ def _reduction(step: _Step, held: _Holding) -> float:
 
 
 def _loss(step: _Step, held: _Holding) -> float:
-    return float(LOSS_BYTES_PER_LOGIT * step.logits) if held.ends else 0.0
+    if not held.ends:
+        return 0.0
+    slices = step.plan.tensor_parallel
+    each = LOSS_BYTES_PER_LOGIT if slices == 1 else DIVIDED_LOSS_BYTES_PER_LOGIT
+    return each * step.logits / slices
 
 
 def _block_at_work(step: _Step, held: _Holding) -> float:
@@ -407,7 +454,7 @@ def _kept(step: _Step, held: _Holding, rank: int) -> float:
         last = _in_flight(plan, rank)[-1]
         kept += last * _kept_outside(step)
         # One micro-batch's is among the temporaries of the loss.
-        kept += (last - 1) * KEPT_BYTES_PER_LOGIT * step.logits
+        kept += (last - 1) * KEPT_BYTES_PER_LOGIT * step.logits / plan.tensor_parallel
         if plan.pipeline_parallel > 1 and STORES_PIPELINE_OUTPUTS:
             kept += plan.accumulation_steps * step.number * step.logits
     # What goes from stage to stage, and back, has buffers for every micro-batch.

@@ -190,7 +190,7 @@ def row_of(stored: Mapping[str, Any]) -> Row:
         TypeError: A part is of the wrong kind.
         ValueError: A part has no sense.
     """
-    machine = Machine(**_parts(Machine, stored)) if "device" in stored else None
+    machine = Machine(**_parts(Machine, stored)) if stored.get("device") else None
     if stored["kind"] == "link":
         if machine is None:
             raise ValueError("wanted the device of a link, got none")

@@ -13,6 +13,7 @@ from headrace.api.variables import CONTROL_DIR_VARIABLE
 from headrace.workloads import rendezvous as meeting
 from headrace.workloads.control import Chronicle, ControlFolder, Launch, StopSignal
 from headrace.workloads.ending import ended
+from headrace.workloads.host_memory import keep_freed
 from headrace.workloads.network import address_towards, use_interface_of
 from headrace.workloads.refusal import (
     RANK_FAILED,
@@ -53,6 +54,8 @@ def _started(launch: Launch, control: ControlFolder, stop: StopSignal) -> Any:
         control.publish_rendezvous(meeting.address_of(bound))
     if stop.asked():
         raise StoppedBeforeTraining
+
+    keep_freed()
 
     import torch
 

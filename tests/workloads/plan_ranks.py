@@ -78,6 +78,7 @@ class Training:
             if model.is_member:
                 inputs, targets = self._samples.batch(model.mine(self._order.of_step(step)))
                 loss = model.gradients(inputs, targets)
+                expect_gradients_once(model)
             found += self.world.summed([loss]).tolist()
             if model.is_member:
                 model.update(self._schedule.rate(step))
@@ -92,6 +93,19 @@ class Training:
             model = self.begun(plan) if model is None else switched(model, plan)[0]
             found += self.losses(model, steps, len(found) + 1)
         return found
+
+
+def expect_gradients_once(model: PlannedModel) -> None:
+    """Nothing holds on to DDP's buckets of the steps before."""
+    if model.plan.ranks > model.plan.data_parallel or model.plan.zero_stage > 1:
+        return
+    real, work = model._real.values(), model._work.values()
+    sizes = {
+        each.grad.untyped_storage().data_ptr(): each.grad.untyped_storage().nbytes()
+        for each in (*real, *work)
+        if each.grad is not None
+    }
+    assert sum(sizes.values()) < 1.2 * sum(each.nbytes for each in real), "gradients are held twice"
 
 
 def joined_and_left(

@@ -1,13 +1,16 @@
 """Tables of measured plans: written, read again, drawn."""
 
+import json
 import xml.dom.minidom
 from pathlib import Path
+
+import pytest
 
 from benchmarks import evidence
 from headrace.api.memory import estimated_peak_bytes
 from headrace.api.models import PRESETS
 from headrace.api.plan import ExecutionPlan
-from headrace.api.profile_rows import LinkRow, Machine, PlanRow, Row, Status
+from headrace.api.profile_rows import LinkRow, Machine, PlanRow, Row, Status, flat
 
 MODEL = "gpt2-1.26b"
 MACHINE = Machine("NVIDIA H100 80GB HBM3", 16, "2.11.0", "13.0", "2.28", "580.1", "not installed")
@@ -65,3 +68,31 @@ def test_the_lists_of_plans_are_fixed() -> None:
     for model in evidence.TASKS:
         for gpus in (1, 2):
             assert 7 <= len(evidence.plans_of(model, gpus)) <= 24
+
+
+def test_what_takes_long_comes_last() -> None:
+    plans = [ExecutionPlan.parse(plan) for plan in evidence.plans_of(MODEL, 1)]
+    last = plans[-1]
+    assert (plans[0].offload, last.offload) == (False, True)
+    assert last.accumulation_steps == max(plan.accumulation_steps for plan in plans)
+
+
+def test_plans_that_were_not_begun_are_marked_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ranks were ended while they worked on the second plan."""
+    first, *others = evidence.plans_of(MODEL, 1)
+    asked = evidence.asked_of(MODEL, 1)
+
+    def run(_asked: object, _plans: object, _seconds: float, file: Path) -> None:
+        row = PlanRow(asked, first, Status.MEASURED, iteration=0.1, machine=MACHINE)
+        file.write_text(json.dumps(flat(row)) + "\n")
+
+    monkeypatch.setattr(evidence, "_run", run)
+    assert evidence.measure(MODEL, [1], 100.0, tmp_path) == len(others)
+    table = evidence.read(tmp_path / f"plans-{MODEL}.csv")
+    found = {row.plan: row for row in table if isinstance(row, PlanRow)}
+    assert found[first].status is Status.MEASURED
+    assert {found[plan].status for plan in others} == {Status.NOT_MEASURED}
+    assert found[others[0]].machine is None
+    assert found[others[0]].parameters > 1e9

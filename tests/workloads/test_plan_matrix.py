@@ -25,7 +25,7 @@ WALKS = int(os.environ.get("HEADRACE_WALKS", "1"))
 SAMPLE = {
     "gpt2": ["dp1-gc", "dp4-z1", "dp2-tp2-z3", "tp4", "pp4.1f1b-ga4", "pp2.zb-ga4"],
     "llama": ["dp4-z3-ga2-gc-offload", "tp2-pp2.interleaved-ga4", "dp2-pp2.gpipe-z2-ga4", "dp2-z2"],
-    "bert": ["dp2-z1"],
+    "bert": ["dp2-z1", "dp2-ga2"],
     "roberta": ["dp4-gc"],
     "t5": ["dp2-z3-ga2-gc"],
     "vit": ["dp2-z2-offload"],

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +75,9 @@ class Alone:
         self.world, self.file = world, file
         self.seconds = 0.0
 
-    def run(self, plans: list[str], *, limit: float = 1e9) -> dict[str, PlanRow]:
+    def run(
+        self, plans: list[str], *, limit: float = 1e9, plan_seconds: float = 1e9
+    ) -> dict[str, PlanRow]:
         """A session whose clock goes on by a second whenever it is asked."""
 
         def since_start() -> float:
@@ -83,7 +86,7 @@ class Alone:
 
         asked = Asked("gpt2-tiny", 1, BATCH, SHAPE.sequence_length, "fp32")
         parsed = [ExecutionPlan.parse(plan) for plan in plans]
-        task = Task(asked, SHAPE, parsed, Length(1, 3, 1e9), self.file)
+        task = Task(asked, SHAPE, parsed, Length(1, 3, plan_seconds), self.file)
         batch = open_samples("random", SHAPE, 1).batch(torch.arange(BATCH))
         Session(task, self.world, dist.HashStore(), batch, Clock(since_start, limit)).run()
         return _plan_rows(rows_in(self.file))
@@ -161,3 +164,34 @@ def test_ranks_that_ended_without_a_word_leave_a_row(alone: Alone) -> None:
     assert row.status is Status.FAILED
     assert "ended without a word" in row.reason
     assert session.plan_begun(board) == session.NO_PLAN
+
+
+def test_a_slow_plan_is_taken_apart_while_it_is_timed(alone: Alone) -> None:
+    row = alone.run(["dp1-ga2"], plan_seconds=0.0)["dp1-ga2"]
+    assert row.steps == 3
+    assert row.iteration is not None
+    assert row.forward
+    assert row.backward_communication
+    assert row.optimizer
+    assert row.forward + row.backward_communication + row.optimizer <= 1.5 * row.iteration
+
+
+def test_ranks_that_do_not_move_are_given_up_and_others_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "_STUCK_SECONDS", 0.05)
+    given_up: list[ExecutionPlan] = []
+    is_given_up = threading.Event()
+
+    def give_up(plan: ExecutionPlan) -> None:
+        given_up.append(plan)
+        is_given_up.set()
+
+    watch = session._Watch(give_up)
+    plan = ExecutionPlan.parse("dp2")
+    with watch.over(plan):
+        for _ in range(20):
+            watch.has_moved()
+            assert not is_given_up.wait(0.005)
+        assert is_given_up.wait(5)
+    assert given_up == [plan]

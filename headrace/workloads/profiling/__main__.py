@@ -13,6 +13,7 @@ from headrace.api.models import PRESETS, Family, resized
 from headrace.api.plan import ExecutionPlan
 from headrace.api.profile_rows import Asked
 from headrace.workloads.control import seconds_since_start
+from headrace.workloads.host_memory import keep_freed
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -32,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=210.0, help="time for everything, start included")
     add("--warmup", type=int, default=3, help="steps of a plan that do not count")
     add("--steps", type=int, default=10, help="steps of a plan that count")
-    add("--plan-seconds", type=float, default=12.0, help="after these, few steps are enough")
+    add("--plan-seconds", type=float, default=6.0, help="after these, few steps are enough")
     add("--output", type=Path, required=True, help="JSON lines; what is there is not repeated")
     return parser
 
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     life = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+    keep_freed()
 
     import torch
     import torch.distributed as dist

@@ -1,6 +1,5 @@
 """What this machine is, and how much memory a rank takes of it."""
 
-import ctypes
 import os
 import re
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from headrace.api.profile_rows import Machine
+from headrace.workloads.host_memory import give_back
 
 
 def this_machine(device: torch.device) -> Machine:
@@ -45,12 +45,15 @@ def _driver() -> str:
     return found[1] if found else ""
 
 
-def host_bytes_limit() -> int:
-    """Host memory that the ranks of this machine may use together."""
-    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def free_host_bytes() -> int:
+    """Host memory that the ranks of this machine may still take together."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    with suppress(OSError):  # this counts what only caches files too
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        free = int(found[1]) * 1024 if found else free
     with suppress(OSError, ValueError):  # no limit is told as "max"
-        limit = min(limit, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return limit
+        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return free
 
 
 class Memory:
@@ -66,8 +69,7 @@ class Memory:
             torch.cuda.synchronize(self._device)
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+        give_back()
         with suppress(OSError):  # else the peak is that since the start
             Path("/proc/self/clear_refs").write_text("5")
 

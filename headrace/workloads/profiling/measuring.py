@@ -1,9 +1,10 @@
 """One plan: warm up, measure steps, take them apart."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ FEWEST_STEPS = 3
 _PARTED_STEPS = 3
 _RATE = 1e-5
 
+_Parts = tuple[float, float, float]
+"""Seconds as a stopwatch reads them."""
+
 
 class TimeIsOverError(Exception):
     """Too little was measured when the time was over."""
@@ -34,7 +38,8 @@ class Length:
     Attributes:
         warmup: Steps that do not count.
         steps: Steps that count.
-        seconds: With these over, the fewest steps are enough.
+        seconds: With these over, the fewest steps are enough. A plan whose first step takes half
+            of them is taken apart while it is timed, instead of in steps of its own.
     """
 
     warmup: int
@@ -49,14 +54,20 @@ class Measuring:
         world: The ranks.
         batch: Inputs and targets of a whole global batch.
         is_over: Whether the time of the whole run is over; rank 0 is asked.
+        has_moved: Is told after every step.
     """
 
     def __init__(
-        self, world: World, batch: tuple[Tensor, Tensor], is_over: Callable[[], bool]
+        self,
+        world: World,
+        batch: tuple[Tensor, Tensor],
+        is_over: Callable[[], bool],
+        has_moved: Callable[[], None],
     ) -> None:
         self._world = world
         self._batch = batch
         self._is_over = is_over
+        self._has_moved = has_moved
         self.memory = Memory(world.device)
 
     def of(self, model: PlannedModel, length: Length) -> dict[str, Any]:
@@ -74,14 +85,19 @@ class Measuring:
             _, enough = world.summed([loss.to(world.device), is_enough]).tolist()
             if model.is_member:
                 model.update(_RATE)
+            self._has_moved()
             return time.perf_counter() - began, enough > 0
 
         first, _ = step()
         self.memory.reset()  # of what is left of the change to this plan
-        is_slow = max(world.gathered(first)) > length.seconds / 4
-        times = self._timed(step, replace(length, warmup=1) if is_slow else length)
+        if max(world.gathered(first)) > length.seconds / 2:
+            length = replace(length, warmup=1)
+            times, parts = self._timed(model, step, length, self._is_over, takes_apart=True)
+        else:
+            times, _ = self._timed(model, step, length, self._is_over, takes_apart=False)
+            more = Length(1, _PARTED_STEPS, math.inf)
+            _, parts = self._timed(model, step, more, lambda: False, takes_apart=True)
         lower, median, upper = statistics.quantiles(times, n=4, method="inclusive")
-        parts = self._parts(model, step, 1 if is_slow else _PARTED_STEPS)
         peaks = self.memory.peaks()
         offload = _transfers(model) if model.is_member else 0.0
         told = world.gathered({**peaks, "offload": offload})
@@ -91,45 +107,51 @@ class Measuring:
             "iteration_lower": lower,
             "iteration_upper": upper,
             "first_step": first,
-            **parts,
+            **self._slowest(parts),
             **{name: max(each[name] for each in told) for name in told[0]},
         }
 
-    def _timed(self, step: Callable[[bool], tuple[float, bool]], length: Length) -> list[float]:
-        """Seconds of steps one after the other, without waiting between them."""
+    def _timed(
+        self,
+        model: PlannedModel,
+        step: Callable[[bool], tuple[float, bool]],
+        length: Length,
+        is_over: Callable[[], bool],
+        *,
+        takes_apart: bool,
+    ) -> tuple[list[float], list[_Parts]]:
+        """Seconds of steps one after the other, without waiting between them; or else their parts
+        too, and the device is waited for.
+        """
         began = time.monotonic()
         times: list[float] = []
+        parts: list[_Parts] = []
         self._settle()
+        model.stopwatch.runs = takes_apart
         for number in range(length.warmup - 1 + length.steps):
             spent = time.monotonic() - began > length.seconds
-            wish = self._world.rank == 0 and (spent or self._is_over())
+            wish = self._world.rank == 0 and (spent or is_over())
+            start = time.perf_counter()
             seconds, enough = step(wish)
+            if takes_apart:
+                self._settle()
+                seconds = time.perf_counter() - start
+                parts.append(model.stopwatch.read())
             if number >= length.warmup - 1 or enough:
                 times.append(seconds)
             if enough and len(times) >= FEWEST_STEPS:
                 break
-            if enough and self._world.gathered(self._is_over())[0]:
+            if enough and self._world.gathered(is_over())[0]:
                 raise TimeIsOverError
         self._settle()
-        return times
-
-    def _parts(self, model: PlannedModel, step: Callable[[], Any], steps: int) -> dict[str, float]:
-        """Parts of some more steps."""
-        found: list[tuple[float, float, float]] = []
-        model.stopwatch.runs = True
-        for _ in range(steps):
-            step()
-            self._settle()
-            found.append(model.stopwatch.read())
         model.stopwatch.runs = False
+        return times, parts
+
+    def _slowest(self, found: list[_Parts]) -> dict[str, float]:
+        """The median of each part, of the rank where it is largest."""
         medians = [statistics.median(each) for each in zip(*found, strict=True)]
         slowest = [max(each) for each in zip(*self._world.gathered(medians), strict=True)]
-        parts = parts_of(*slowest)
-        return {
-            "forward": parts.forward,
-            "backward_communication": parts.backward_communication,
-            "optimizer": parts.optimizer,
-        }
+        return asdict(parts_of(*slowest))
 
     def _settle(self) -> None:
         if self._world.device.type == "cuda":

@@ -10,8 +10,9 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +38,7 @@ from headrace.api.profile_rows import (
     step_flops,
 )
 from headrace.workloads.profiling.links import measured_links
-from headrace.workloads.profiling.machine import host_bytes_limit, this_machine
+from headrace.workloads.profiling.machine import free_host_bytes, this_machine
 from headrace.workloads.profiling.measuring import Length, Measuring, TimeIsOverError
 from headrace.workloads.refusal import OUT_OF_MEMORY, reason_of
 from headrace.workloads.training.families.build import FamilyBlueprint
@@ -91,6 +92,36 @@ class Clock:
         return self._seconds - self._since_start()
 
 
+class _Watch:
+    """Calls when nothing has moved for too long, from a thread of its own."""
+
+    def __init__(self, give_up: Callable[[ExecutionPlan], None]) -> None:
+        self._give_up = give_up
+        self._moved = 0.0
+
+    def has_moved(self) -> None:
+        """The time counts from now."""
+        self._moved = time.monotonic()
+
+    @contextmanager
+    def over(self, plan: ExecutionPlan) -> Iterator[None]:
+        """Watch what happens inside, which works on a plan."""
+        self.has_moved()
+        is_done = threading.Event()
+
+        def watch() -> None:
+            while not is_done.wait(max(0.0, self._moved + _STUCK_SECONDS - time.monotonic())):
+                if time.monotonic() > self._moved + _STUCK_SECONDS:
+                    self._give_up(plan)
+                    return
+
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            yield
+        finally:
+            is_done.set()
+
+
 class Session:
     """One life of the ranks.
 
@@ -112,7 +143,9 @@ class Session:
     ) -> None:
         self._task, self._world, self._board, self._clock = task, world, board, clock
         self._machine = this_machine(world.device)
-        self._measuring = Measuring(world, batch, lambda: clock.left() <= 0)
+        self._watch = _Watch(self._give_up)
+        self._measuring = Measuring(world, batch, lambda: clock.left() <= 0, self._watch.has_moved)
+        self._host_bytes = free_host_bytes()
         self._model: PlannedModel | None = None
         self._longest = 0.0
 
@@ -197,13 +230,8 @@ class Session:
         began = self._clock.left()
         if self._world.rank == 0:
             self._board.set("begun", str(plan))
-        stuck = threading.Timer(_STUCK_SECONDS, self._give_up, [plan])
-        stuck.daemon = True
-        stuck.start()
-        try:
+        with self._watch.over(plan):
             is_measured = self._attempt(plan, is_fresh=is_fresh)
-        finally:
-            stuck.cancel()
         self._longest = max(self._longest, began - self._clock.left())
         if not is_measured:
             self._plan(plan, is_fresh=True)
@@ -307,9 +335,13 @@ class Session:
                     f"weights, gradients and moments alone take {lasting / GIB:.1f} GiB of "
                     f"{there / GIB:.1f} GiB"
                 )
-        on_host, limit = needed.host_bytes * plan.ranks, host_bytes_limit()
-        if plan.offload and on_host > limit:
-            return f"takes {on_host / GIB:.1f} GiB of {limit / GIB:.1f} GiB of host memory"
+            # What the allocator adds is left out: it may come out lower.
+            least = needed.accelerator_bytes - needed.reserved
+            if least > there:
+                return f"takes about {least / GIB:.1f} GiB of {there / GIB:.1f} GiB"
+        on_host, free = needed.host_bytes * plan.ranks, self._host_bytes
+        if plan.offload and on_host > free:
+            return f"takes {on_host / GIB:.1f} GiB of {free / GIB:.1f} GiB of free host memory"
         return ""
 
     def _has_room_to_change(self, plan: ExecutionPlan) -> bool:
@@ -317,7 +349,7 @@ class Session:
         if self._model is None or not (plan.offload and self._model.plan.offload):
             return True
         both = [self._needed(each).host_bytes * each.ranks for each in (plan, self._model.plan)]
-        return sum(both) <= host_bytes_limit()
+        return sum(both) <= self._host_bytes
 
     def _needed(self, plan: ExecutionPlan) -> PeakMemory:
         asked = self._task.asked

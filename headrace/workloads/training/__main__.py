@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.workloads.control import ControlFolder, StopSignal
 from headrace.workloads.ending import ended
+from headrace.workloads.host_memory import keep_freed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(manifest: Path, plan: str | None, control: ControlFolder, stop: StopSignal) -> Any:
     document, uid = _read(manifest)
+    keep_freed()
 
     from headrace.workloads.training.built_in import BuiltInTask
     from headrace.workloads.training.place import without_headrace

@@ -190,6 +190,11 @@ class PlannedModel:
             for part in self.parts:
                 settle(part)
         elif plan.data_parallel > 1 and self.is_member:
+            if plan.accumulation_steps > 1:
+                # DDP takes those that are there into its buckets. Else the first step's would be
+                # beside the buckets until its last micro-batch.
+                for parameter in self.parts[0].parameters():
+                    parameter.grad = torch.zeros_like(parameter)
             self._runs = [
                 DistributedDataParallel(
                     self.parts[0],
@@ -438,6 +443,10 @@ class PlannedModel:
             # They are views of its buckets. New ones would be added up beside the buckets first.
             assert self._optimiser is not None
             self._optimiser.zero_grad(set_to_none=False)
+            # DDP lays its buckets anew in the second step: nothing else may hold on to the old.
+            if self.plan.zero_stage != 1:
+                for work in self._work.values():
+                    work.grad = None
         else:
             self._drop_gradients()
 

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from headrace.api.plan import ExecutionPlan
+from headrace.workloads.host_memory import give_back
 from headrace.workloads.training.families.weights import StoredWeights
 from headrace.workloads.training.holdings import Box, Move, moves
 from headrace.workloads.training.planned import PlannedModel
@@ -148,6 +149,8 @@ def carried(old: PlannedModel | None, new: PlannedModel, build: float = 0.0) -> 
     new.begin_at(next(step for step in steps if step is not None))
     if world.device.type == "cuda":
         torch.cuda.synchronize(world.device)
+    if old is not None and old.plan.offload and not new.plan.offload:
+        give_back()
     clock.append(time.monotonic())
     return Breakdown(build, *(end - start for start, end in itertools.pairwise(clock)))
 
