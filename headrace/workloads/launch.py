@@ -46,7 +46,8 @@ def _run(control: ControlFolder, stop: StopSignal) -> Any:
     if stop.asked():
         raise StoppedBeforeTraining
 
-    keep_freed()
+    if not (launch.manifest.get("spec") or {}).get("command"):
+        keep_freed()  # a command of somebody else's has its own environment
 
     import torch
 
