@@ -28,8 +28,8 @@ def keep_freed() -> None:
         set_option = ctypes.CDLL(None).mallopt
         # Nothing mapped by itself, no end of the heap returned, and the backward pass's thread
         # takes from where the others do.
-        for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_ARENA_MAX, 1)):
-            set_option(option, value)
+        for option, setting in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_ARENA_MAX, 1)):
+            set_option(option, setting)
 
 
 def give_back() -> None:

@@ -55,7 +55,8 @@ def _started(launch: Launch, control: ControlFolder, stop: StopSignal) -> Any:
     if stop.asked():
         raise StoppedBeforeTraining
 
-    keep_freed()
+    if not (launch.manifest.get("spec") or {}).get("command"):
+        keep_freed()  # a command of somebody else's has its own environment
 
     import torch
 
