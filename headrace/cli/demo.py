@@ -275,7 +275,7 @@ class PlainLines:
     """What a log shows in place of a live screen: changes at once, progress now and then."""
 
     def __init__(self) -> None:
-        self._states: dict[str, tuple[str, str, int]] = {}
+        self._states: dict[str, str] = {}
         self._told: set[int] = set()
         self._progress_at = 0.0
         self._began = 0.0
@@ -292,10 +292,10 @@ class PlainLines:
                 # A decision names its jobs itself.
                 lines.append(told if told.startswith("decided") else f"{about}: {told}")
         for job in facts.jobs:
-            state = (job.status.stage, job.status.plan, held(job))
+            state = _state_line(job)
             if self._states.get(job.uid) != state:
                 self._states[job.uid] = state
-                lines.append(_state_line(job))
+                lines.append(state)
         if facts.now - self._progress_at >= _PROGRESS_LINE_SECONDS:
             self._progress_at = facts.now
             lines += [
@@ -308,9 +308,11 @@ class PlainLines:
 
 
 def _state_line(job: Any) -> str:
-    count = held(job)
-    where = f" {job.status.plan} on {count} accelerators" if count else ""
-    return f"{job.name} is {job.status.stage}{where}"
+    count, status = held(job), job.status
+    if not count:
+        return f"{job.name} is {status.stage}"
+    on_its_way = f", on its way to {status.plan_asked_for}" if status.plan_asked_for else ""
+    return f"{job.name} is {status.stage} {status.plan} on {count} accelerators{on_its_way}"
 
 
 def _plans(client: Client, story: Story) -> tuple[str, ...]:
@@ -349,10 +351,10 @@ def _summary(history: History, facts: ReportFacts, checks: list[Check]) -> None:
             hang=4,
         )
         for passage in history.of_job(job.uid):
-            cost = "" if passage.cost_ns is None else f" in {passage.cost_ns / 1e9:.1f} s"
             kind = "reconfigured" if passage.planned else "retried"
+            plans = f"{passage.before.plan} -> {passage.then.plan}"
             why = f": {passage.why}" if passage.why else ""
-            tell(f"  {kind} {passage.before.last_plan} -> {passage.then.plan}{cost}{why}", hang=4)
+            tell(f"  {kind} {plans} {passage.price}{why}", hang=4)
     say()
     for check in checks:
         for line in verdict(check, columns=width(), colour=colour):

@@ -5,6 +5,7 @@ Pure: facts in, checks out. A check that cannot be made because something is mis
 
 import itertools
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from headrace.api.plan import ExecutionPlan
 from headrace.cli.plan_words import explained, kind
 from headrace.cli.report_facts import LossFact
-from headrace.cli.report_model import AttemptSpan, Block, History
+from headrace.cli.report_model import AttemptSpan, Block, History, LossSeries
 
 _WINDOW_STEPS = 30
 _WINDOW_LEAST = 4
@@ -69,7 +70,7 @@ def checked(
         *([_kinds(history, expected, first)] if expected.plans else ()),
         _steps(first, mine, _of(history, elastic), expected.elastic_steps),
         _steps(second, theirs, _of(history, guest), expected.guest_steps),
-        _continuity(first, mine),
+        _continuity(first, next((one for one in history.losses if one.uid == elastic), None)),
         _exclusive(history.blocks),
     ]
 
@@ -96,11 +97,7 @@ def _listed(numbers: Iterable[int]) -> str:
 def _reconfigurations(history: History, uid: str, label: str) -> Check:
     planned = [one for one in history.of_job(uid) if one.planned]
     retried = [one for one in history.transitions if not one.planned]
-    costs = ", ".join(
-        f"{one.before.last_plan} to {one.then.plan} in "
-        + ("unknown time" if one.cost_ns is None else f"{one.cost_ns / 1e9:.1f} s")
-        for one in planned
-    )
+    costs = "; ".join(f"{one.before.plan} to {one.then.plan} {one.price}" for one in planned)
     return Check(
         f"{label} was reconfigured exactly twice while it ran, and nothing failed",
         len(planned) == 2 == len(history.transitions) and not retried,
@@ -126,9 +123,9 @@ def _kinds(history: History, expected: Expected, label: str) -> Check:
 
 
 def _steps(
-    label: str, points: Sequence[LossFact], attempts: Sequence[AttemptSpan], least: int
+    label: str, points: Sequence[LossFact], spans: Sequence[AttemptSpan], least: int
 ) -> Check:
-    """Each step once: by the losses, and by the step at which each attempt said it stopped."""
+    """Each step once: by the losses, and by the steps at which ranks said they stopped or left."""
     times = Counter(point.step for point in points)
     last = max(times, default=0)
     lost = [step for step in range(1, last + 1) if step not in times]
@@ -140,51 +137,61 @@ def _steps(
         trouble.append(f"{len(lost)} steps without a loss, the first is {lost[0]}")
     if twice:
         trouble.append(f"{len(twice)} steps done twice, the first is {twice[0]}")
-    trouble += _seams(points, attempts)
+    trouble += _seams(points, spans)
     return Check(
         f"{label} did every step from 1 to {last or least} exactly once",
         not trouble,
-        "; ".join(trouble) or f"{len(points)} losses over {len(attempts)} attempts",
+        "; ".join(trouble) or f"{len(points)} losses over {_extent(spans)}",
     )
 
 
-def _seams(points: Sequence[LossFact], attempts: Sequence[AttemptSpan]) -> list[str]:
+def _extent(spans: Sequence[AttemptSpan]) -> str:
+    attempts = len({span.number for span in spans})
+    told = f"{attempts} attempt" if attempts == 1 else f"{attempts} attempts"
+    return told if attempts == len(spans) else f"{told} in {len(spans)} parts"
+
+
+def _seams(points: Sequence[LossFact], spans: Sequence[AttemptSpan]) -> list[str]:
+    """Where ranks say that they ended after another step than the losses or the others say."""
     trouble = []
-    for span in attempts:
+    for span, after in itertools.zip_longest(spans, spans[1:]):
+        live = after.came_by if after is not None else None
         steps = [point.step for point in points if point.attempt == span.number]
         if not span.stopped_at_steps:
             continue
         if len(span.stopped_at_steps) > 1:
-            trouble.append(f"attempt {span.number} stopped at several steps")
-        if steps and max(steps) != span.stopped_at_steps[-1]:
+            trouble.append(f"ranks of attempt {span.number} stopped at several steps")
+        stopped = span.stopped_at_steps[-1]
+        if live is not None and stopped != live.step:
             trouble.append(
-                f"attempt {span.number} stopped at step {span.stopped_at_steps[-1]} but its last "
-                f"loss is of step {max(steps)}"
+                f"ranks left attempt {span.number} after step {stopped} but the others went over "
+                f"after step {live.step}"
+            )
+        elif live is None and steps and max(steps) != stopped:
+            trouble.append(
+                f"attempt {span.number} stopped at step {stopped} but its last loss is of step "
+                f"{max(steps)}"
             )
     return trouble
 
 
-def _continuity(label: str, points: Sequence[LossFact]) -> Check:
+def _continuity(label: str, series: LossSeries | None) -> Check:
     claim = f"the loss of {label} does not jump where it was reconfigured"
-    ordered = sorted(points, key=lambda one: (one.step, one.attempt))
-    losses = [point.loss for point in ordered]
-    seams = [
-        place
-        for place, (before, then) in enumerate(itertools.pairwise(ordered), start=1)
-        if before.attempt != then.attempt
-    ]
-    if not seams or not all(map(math.isfinite, losses)):
+    points = series.counted if series is not None else ()
+    losses = [point.loss for point in points]
+    if series is None or not series.marks or not all(map(math.isfinite, losses)):
         return Check(claim, False, "no reconfiguration in the losses, or one that is no number")
     found, holds = [], True
-    for seam in seams:
+    for mark in series.marks:
+        seam = bisect_left(points, mark.step, key=lambda one: one.step)
         jump = jump_at(losses, seam)
         if jump is None:
             holds = False
-            found.append(f"step {ordered[seam].step}: too few steps around it")
+            found.append(f"step {points[seam].step}: too few steps around it")
             continue
         size, allowed = abs(jump[0]), _STANDARD_ERRORS * jump[1]
         holds = holds and size <= allowed
-        found.append(f"step {ordered[seam].step}: {jump[0]:+.3f}, its noise is ±{allowed:.3f}")
+        found.append(f"step {points[seam].step}: {jump[0]:+.3f}, its noise is ±{allowed:.3f}")
     return Check(claim, holds, "; ".join(found))
 
 
@@ -226,11 +233,15 @@ def _exclusive(blocks: Iterable[Block]) -> Check:
         f"{node} {slot}: {before.uid}/{before.attempt} and {then.uid}/{then.attempt}"
         for (node, slot), held in sorted(by_slot.items())
         for before, then in itertools.pairwise(sorted(held, key=lambda one: one.order))
-        if then.order[0] <= before.order[1]
+        # The same position: it was kept, under another plan.
+        if then.order[0] < before.order[1]
     ]
+    holdings = {
+        (*slot, one.uid, one.attempt, one.unit) for slot, held in by_slot.items() for one in held
+    }
     return Check(
         "every accelerator was held by one job at a time",
         bool(by_slot) and not shared,
         "; ".join(shared[:3])
-        or f"{sum(map(len, by_slot.values()))} holdings of {len(by_slot)} accelerators, no overlap",
+        or f"{len(holdings)} holdings of {len(by_slot)} accelerators, no overlap",
     )

@@ -102,11 +102,11 @@ class Story:
         if guest is None:
             return  # submitted, and not in this answer yet
         status = elastic.status
-        if status.stage == "Running" and held(elastic) < self.accelerators and not self._shrunk:
+        if trains(elastic) and held(elastic) < self.accelerators and not self._shrunk:
             self._shrunk = True
             self.say(
-                f"{elastic.name} goes on as {explained(status.plan)} beside {guest.name}, from "
-                f"the step at which it stopped"
+                f"{elastic.name} goes on as {explained(status.plan)} beside {guest.name}"
+                f"{_way(elastic)}"
             )
         if guest.status.stage == "Succeeded":
             self._must_not_be_done(elastic, f"before {guest.name} was")
@@ -116,14 +116,16 @@ class Story:
     def _grown(self, elastic: jobs_pb2.Job, now: float) -> None:
         status = elastic.status
         if status.stage == "Succeeded":
+            if self._grown_from is None and not _was_on(elastic, self.accelerators):
+                self._must_not_be_done(elastic, "before it had grown back")
             self.say(f"{elastic.name} is done after {status.progress.step} steps")
             self.scene = Scene.OVER
-        elif status.stage == "Running" and held(elastic) == self.accelerators:
+        elif trains(elastic) and held(elastic) == self.accelerators:
             if self._grown_from is None:
                 self._grown_from = status.progress.step
                 self.say(
                     f"{elastic.name} trains on all {self.accelerators} accelerators again, as "
-                    f"{explained(status.plan)}"
+                    f"{explained(status.plan)}{_way(elastic)}"
                 )
             seen = status.progress.step - self._grown_from
             if now >= self.late_at and seen >= ENOUGH_STEPS:
@@ -161,3 +163,24 @@ class Story:
 def held(job: jobs_pb2.Job) -> int:
     """Accelerators that a job holds."""
     return sum(len(unit.accelerators) for unit in job.status.units)
+
+
+def trains(job: jobs_pb2.Job) -> bool:
+    """Whether it trains and is not on its way to another plan."""
+    return job.status.stage == "Running" and not job.status.plan_asked_for
+
+
+def _was_on(job: jobs_pb2.Job, accelerators: int) -> bool:
+    """Whether a change led it to so many accelerators."""
+    return any(one.accelerators_after == accelerators for one in job.status.switches)
+
+
+def _way(job: jobs_pb2.Job) -> str:
+    """How a job came to the accelerators that it holds; nothing if it does not tell."""
+    switch = job.status.switches[-1] if job.status.switches else None
+    if switch is None or switch.accelerators_after != held(job):
+        return ""
+    way = "without a restart" if switch.kind == "Memory" else "by a restart"
+    return (
+        f", {way}: it stood still for {switch.stood_still_seconds:.1f} s after step {switch.step}"
+    )

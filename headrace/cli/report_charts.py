@@ -6,6 +6,7 @@ its size; heights are pixels.
 
 import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -221,7 +222,7 @@ def _lanes_of(band: Band, places: Mapping[tuple[str, str], int]) -> list[tuple[s
 def _blocks(
     history: History, look: Look, places: Mapping[tuple[str, str], int], span: int
 ) -> list[str]:
-    spans = {(one.uid, one.number): one for one in history.attempts}
+    spans = {(one.uid, *one.place): one for one in history.attempts}
     by_lane: dict[tuple[str, str], list[Block]] = {}
     for block in history.blocks:
         by_lane.setdefault((block.node, block.accelerator), []).append(block)
@@ -278,13 +279,18 @@ def _crowd(group: Sequence[Block], history: History, span: int) -> str:
 
 def _block(
     block: Block,
-    spans: Mapping[tuple[str, int], AttemptSpan],
+    spans: Mapping[tuple[str, int, int], AttemptSpan],
     look: Look,
     history: History,
     span: int,
 ) -> str:
     name, length = look.labels.get(block.uid, block.uid), block.end_ns - block.start_ns
-    attempt = spans.get((block.uid, block.attempt))
+    # None if it was to join others and has not.
+    attempt = spans.get((block.uid, block.attempt, block.part))
+    first = attempt.first_step_ns if attempt is not None else None
+    leaving = block.leaving_ns
+    if leaving is None and attempt is not None:
+        leaving = attempt.stop_ns
     parts = [
         _frame(
             f"b j{look.colours.get(block.uid, 0)}",
@@ -295,13 +301,13 @@ def _block(
             span,
         )
     ]
-    if attempt is not None and length > 0:
-        trained = block.end_ns if attempt.first_step_ns is None else attempt.first_step_ns
+    if length > 0:
+        trained = block.end_ns if first is None else first
         starting = min(1.0, max(0.0, (trained - block.start_ns) / length))
         if starting > 0:
             parts.append(f'<rect class="starting" width="{percent(starting)}" height="100%"/>')
-        if attempt.stop_ns is not None and attempt.stop_ns < block.end_ns:
-            stop = max(0.0, (attempt.stop_ns - block.start_ns) / length)
+        if leaving is not None and leaving < block.end_ns:
+            stop = max(0.0, (leaving - block.start_ns) / length)
             parts.append(
                 f'<rect class="stopping" x="{percent(stop)}" width="{percent(1 - stop)}" '
                 'height="100%"/>'
@@ -327,8 +333,11 @@ def _block_title(block: Block, name: str, attempt: AttemptSpan | None, history: 
         f"{start} to {until} ({seconds_text(block.end_ns - block.start_ns)})",
     ]
     first = attempt.first_step_ns if attempt is not None else None
-    if first is not None and first >= block.start_ns:
+    if first is not None and first > block.start_ns:
         lines.append(f"first step after {seconds_text(first - block.start_ns)}")
+    if block.leaving_ns is not None:
+        asked = clock_text(block.leaving_ns - history.start_ns)
+        lines.append(f"asked to leave at {asked}, while the others train on")
     if block.outcome:
         lines.append(f"ended: {block.outcome}")
     if block.outcome in ("Failed", "Lost") and attempt is not None and attempt.why:
@@ -459,8 +468,8 @@ def loss_chart(series: LossSeries, label: str, colour: int, buckets: int) -> str
     curves = [_curve(group, scale, x, "again", buckets // 4 + 1) for group in _runs(again)]
     curves.append(_curve(counted, scale, x, f"raw l{colour}", buckets))
     if window > 1:
-        # Attempts apart: a curve across a mark would hide the very jump that one looks for.
-        means = (smoothed(group, window) for group in _runs(counted))
+        # Parts apart: a curve across a mark would hide the very jump that one looks for.
+        means = (smoothed(group, window) for group in _between(counted, series.marks))
         curves.extend(_curve(mean, scale, x, f"mean l{colour}", buckets // 2 + 1) for mean in means)
     left = [
         f'<text class="tick" x="46" y="{y(mark) + 4:.1f}" text-anchor="end">{mark:.4g}</text>'
@@ -504,6 +513,12 @@ def _runs(points: Sequence[LossFact]) -> list[list[LossFact]]:
     return [list(group) for _, group in itertools.groupby(points, key=lambda one: one.attempt)]
 
 
+def _between(points: Sequence[LossFact], marks: Sequence[LossMark]) -> list[list[LossFact]]:
+    steps = [mark.step for mark in marks]
+    groups = itertools.groupby(points, key=lambda one: bisect_left(steps, one.step))
+    return [list(group) for _, group in groups]
+
+
 def _curve(
     points: Sequence[LossFact], scale: Scale, x: Callable[[float], float], kind: str, buckets: int
 ) -> str:
@@ -536,7 +551,9 @@ def _marks(marks: Sequence[LossMark], x: Callable[[float], float]) -> list[str]:
         kind = "planned" if mark.planned else "retry"
         plans = f"{mark.before} → {mark.after}" if mark.before else f"attempt {mark.attempt}"
         label = plans if mark.planned else f"retry: {plans}"
-        title = f"step {mark.step:g}: {'reconfigured' if mark.planned else 'retried'}, {plans}"
+        way = "in memory" if mark.in_memory else "by a restart"
+        done = "reconfigured" if mark.planned else "retried"
+        title = f"step {mark.step:g}: {done} {way}, {plans}"
         found.append(
             f'<line class="mark {kind}" x1="{percent(place)}" x2="{percent(place)}" '
             f'y1="{_MARKS - 6}" y2="{_MARKS + _PLOT}"><title>{text(title)}</title></line>'

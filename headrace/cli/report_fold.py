@@ -75,21 +75,76 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     return str(ExecutionPlan.from_parts(plan))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Held:
-    """A unit that has not released its accelerators."""
+    """A unit that has not released its accelerators.
+
+    Attributes:
+        node: Its node.
+        accelerators: What it holds.
+        start_ns: Since when, or since when under this plan.
+        order: The same as a position in the log.
+        plan: Plan under which it trains, or is to train once it has joined.
+        part: The part of its attempt under that plan. The next one: it has not joined yet. An
+            earlier one: it has left.
+        leaving_ns: When it was asked to leave; None if it stays.
+    """
 
     node: str
     accelerators: tuple[str, ...]
     start_ns: int
     order: int
+    plan: str
+    part: int
+    leaving_ns: int | None = None
 
 
 @dataclass(slots=True)
 class _Attempt:
-    span: model.AttemptSpan
+    """An attempt with its parts so far, and why the next one was last asked for."""
+
+    spans: list[model.AttemptSpan]
     units: dict[int, _Held] = field(default_factory=dict)
-    leaving: set[int] = field(default_factory=set)
+    why_asked: str = ""
+
+    @property
+    def span(self) -> model.AttemptSpan:
+        """The present part."""
+        return self.spans[-1]
+
+    def know(self, **more: Any) -> None:
+        """Adds to what is known of the present part."""
+        self.spans[-1] = replace(self.spans[-1], **more)
+
+    def stopped(self, held: _Held, step: int) -> None:
+        """A unit stopped as planned, or left, after that step."""
+        if held.part <= len(self.spans):
+            span = self.spans[held.part - 1]
+            steps = tuple(sorted({*span.stopped_at_steps, step}))
+            self.spans[held.part - 1] = replace(span, stopped_at_steps=steps)
+
+    def goes_on(self, plan: str, live: model.LiveChange, at: int) -> None:
+        """The next part begins, with the units that are in it by now."""
+        before = self.span
+        # Who stops may be heard of before the change that came before its stop.
+        stops = before.stop_ns is not None
+        later = tuple(step for step in before.stopped_at_steps if stops and step > live.step)
+        earlier = tuple(step for step in before.stopped_at_steps if step not in later)
+        self.know(end_ns=at, stopped_at_steps=earlier)
+        then = [unit for unit in self.units.values() if unit.part == before.part + 1]
+        self.spans.append(
+            replace(
+                before,
+                plan=plan,
+                accelerators=sum(len(unit.accelerators) for unit in then),
+                start_ns=at,
+                part=before.part + 1,
+                came_by=live,
+                first_step_ns=at,
+                stop_ns=at if stops else None,
+                stopped_at_steps=later,
+            )
+        )
 
 
 @dataclass(slots=True)
@@ -212,58 +267,68 @@ class _Folding:
         attempt = self.attempts.get((uid, int(body["attempt"])))
         # A report without a loss tells where the attempt began, not a step of its own.
         if attempt and attempt.span.first_step_ns is None and progress.get("loss") is not None:
-            attempt.span = replace(attempt.span, first_step_ns=at)
+            attempt.know(first_step_ns=at)
 
     def _plan_changed(self, order: int, at: int, body: Mapping[str, Any]) -> None:
-        """The same accelerators go on under another plan: one block ends, another begins."""
+        """One part of an attempt ends, and another begins with those that stay and that come."""
         uid, number, after = str(body["uid"]), int(body["attempt"]), str(body["after"])
-        attempt = self.attempts.get((uid, number))
-        if attempt is None or attempt.span.last_plan == after:
+        attempt, step = self.attempts.get((uid, number)), int(body["step"])
+        if attempt is None or not attempt.units:
+            return
+        before = attempt.span
+        if before.came_by is not None and step <= before.came_by.step:
             return  # told twice
         for unit, held in attempt.units.items():
-            ends = (held.order, order)
-            for slot in held.accelerators:
-                outcome = f"went on as {after}"
-                self.blocks.append(_block(attempt.span, unit, slot, held, at, ends, outcome))
-            attempt.units[unit] = replace(held, start_ns=at, order=order)
-        before, still = attempt.span.last_plan, float(body["stood_still_seconds"])
-        attempt.span = replace(attempt.span, changed_to=after)
+            if held.part == before.part and held.leaving_ns is None:
+                went = f"went on as {after}"
+                self.blocks += _blocks((uid, number), unit, held, at, order, went)
+                attempt.units[unit] = replace(
+                    held, start_ns=at, order=order, plan=after, part=before.part + 1
+                )
+        still = float(body["stood_still_seconds"])
+        live = model.LiveChange(step, round(still * 1e9), attempt.why_asked)
+        attempt.goes_on(after, live, at)
+        size = _size(before.accelerators, attempt.span.accelerators)
         self.say(
-            at, uid, f"goes over from {before} to {after}", f"it stood still for {still:.2f} s"
+            at,
+            uid,
+            f"goes over from {before.plan} to {after}{size} after step {step}",
+            f"it stood still for {still:.2f} s",
         )
 
     def _exited(self, order: int, at: int, body: Mapping[str, Any]) -> None:
         uid, number, end = str(body["uid"]), int(body["attempt"]), body["exit"]
-        outcome, why = str(end["outcome"]), sentence(end.get("reason"))
+        outcome, why, unit = str(end["outcome"]), sentence(end.get("reason")), int(end["unit"])
         attempt = self.attempts.get((uid, number))
-        if attempt is None or int(end["unit"]) not in attempt.units:
+        if attempt is None or unit not in attempt.units:
             return
-        if outcome in _ENDED_BADLY and not attempt.span.broke:
-            what = f"loses unit {end['unit']} of attempt {number}"
+        held = attempt.units[unit]
+        if outcome in _ENDED_BADLY and held.part == attempt.span.part and not attempt.span.broke:
+            what = f"loses unit {unit} of attempt {number}"
             self.say(at, uid, what if outcome == "Lost" else f"fails in attempt {number}", why)
-        if outcome == "Stopped" and int(end["unit"]) not in attempt.leaving:
-            steps = {*attempt.span.stopped_at_steps, int(end.get("step", 0))}
-            attempt.span = replace(attempt.span, stopped_at_steps=tuple(sorted(steps)))
-        self._release(order, at, (uid, number), int(end["unit"]), outcome, why)
+        if outcome == "Stopped":
+            attempt.stopped(held, int(end.get("step", 0)))
+        self._release(order, at, (uid, number), unit, outcome, why)
 
     def _release(
         self, order: int, at: int, key: tuple[str, int], unit: int, outcome: str, why: str
     ) -> None:
         attempt = self.attempts[key]
-        held, span = attempt.units.pop(unit), attempt.span
-        if unit in attempt.leaving and outcome not in _ENDED_BADLY:
-            for slot in held.accelerators:
-                ends = (held.order, order)
-                self.blocks.append(_block(span, unit, slot, held, at, ends, "Left"))
-            self.say(at, key[0], f"goes on without unit {unit} of attempt {key[1]}")
+        held, span, bad = attempt.units.pop(unit), attempt.span, outcome in _ENDED_BADLY
+        left = held.part < span.part or (held.leaving_ns is not None and not bad)
+        self.blocks += _blocks(key, unit, held, at, order, "Left" if left else outcome)
+        if held.part > span.part:
+            what = f"lets unit {unit} of attempt {key[1]} go, which has not joined"
+            self.say(at, key[0], what, why)
+        elif left:
+            self.say(at, key[0], f"lets unit {unit} of attempt {key[1]} go")
+        else:
+            outcomes = tuple(sorted({*span.outcomes, outcome}))
+            attempt.know(outcomes=outcomes, why=why if bad and not span.broke else span.why)
+        if attempt.units:
             return
-        for slot in held.accelerators:
-            self.blocks.append(_block(span, unit, slot, held, at, (held.order, order), outcome))
-        outcomes = tuple(sorted({*span.outcomes, outcome}))
-        first_bad = why if outcome in _ENDED_BADLY and not span.broke else span.why
-        end_ns = None if attempt.units else at
-        attempt.span = replace(span, outcomes=outcomes, why=first_bad, end_ns=end_ns)
-        if end_ns is not None and outcomes == ("Succeeded",):
+        attempt.know(end_ns=at)
+        if attempt.span.outcomes == ("Succeeded",):
             self.finished[key[0]] = at
             self.say(at, key[0], f"succeeds in attempt {key[1]}")
 
@@ -300,26 +365,31 @@ class _Folding:
         if kind == "StopAttempt" and attempt:
             if attempt.span.stop_ns is None:
                 why = why_stopped(action.get("reason"))
-                attempt.span = replace(attempt.span, stop_ns=at, stop_why=why)
-            return f"checkpoints and stops attempt {number} ({attempt.span.last_plan})"
+                attempt.know(stop_ns=at, stop_why=why)
+            return f"checkpoints and stops attempt {number} ({attempt.span.plan})"
         if kind == "ChangePlan":
-            where = self._resized(order, at, attempt, action.get("units") or ()) if attempt else ""
-            return f"is asked to go on as {plan_text(action['plan'])}{where} in attempt {number}"
+            where = self._asked(order, at, attempt, action) if attempt else ""
+            return f"is asked to go on in attempt {number} as {plan_text(action['plan'])}{where}"
         return f"ends attempt {number}" if kind == "EndAttempt" else f"stops attempt {number}"
 
     def _started(self, order: int, at: int, action: Mapping[str, Any]) -> str:
         uid, number, placement = str(action["uid"]), int(action["attempt"]), action["placement"]
-        units = self._held(order, at, placement["units"])
+        plan = plan_text(placement["plan"])
+        units = self._held(order, at, placement["units"], plan, 1)
         count = sum(len(unit.accelerators) for unit in units.values())
-        span = model.AttemptSpan(uid, number, plan_text(placement["plan"]), count, at)
-        self.attempts[uid, number] = _Attempt(span, units)
+        span = model.AttemptSpan(uid, number, plan, count, at)
+        self.attempts[uid, number] = _Attempt([span], units)
         nodes = ", ".join(sorted({unit.node for unit in units.values()}))
         return f"starts attempt {number} as {span.plan} on {nodes}"
 
-    def _held(self, order: int, at: int, units: Sequence[Mapping[str, Any]]) -> dict[int, _Held]:
+    def _held(
+        self, order: int, at: int, units: Sequence[Mapping[str, Any]], plan: str, part: int
+    ) -> dict[int, _Held]:
         """What units hold from now on, by their index."""
         held = {
-            int(unit["index"]): _Held(str(unit["node"]), tuple(unit["accelerators"]), at, order)
+            int(unit["index"]): _Held(
+                str(unit["node"]), tuple(unit["accelerators"]), at, order, plan, part
+            )
             for unit in units
         }
         for each in held.values():
@@ -327,18 +397,22 @@ class _Folding:
                 self.lanes.setdefault((each.node, slot), "")
         return held
 
-    def _resized(
-        self, order: int, at: int, attempt: _Attempt, units: Sequence[Mapping[str, Any]]
-    ) -> str:
-        """Other units shall train: new ones hold something from now on, others leave soon."""
-        if not units:
+    def _asked(self, order: int, at: int, attempt: _Attempt, action: Mapping[str, Any]) -> str:
+        """Another plan shall come, perhaps with other units: new ones hold something from now on,
+        others until they have left.
+        """
+        attempt.why_asked = why_stopped(action.get("reason"))
+        plan, part = plan_text(action["plan"]), attempt.span.part + 1
+        then = self._held(order, at, action.get("units") or (), plan, part)
+        if not then:
             return ""
-        then = self._held(order, at, units)
-        attempt.leaving |= attempt.units.keys() - then.keys()
-        for index, held in then.items():
-            attempt.units.setdefault(index, held)
+        for unit, held in attempt.units.items():
+            if unit not in then and held.leaving_ns is None:
+                attempt.units[unit] = replace(held, leaving_ns=at)
+        for unit, held in then.items():
+            attempt.units.setdefault(unit, held)
         count = sum(len(held.accelerators) for held in then.values())
-        return f" on {count} accelerators"
+        return _size(attempt.span.accelerators, count)
 
     def history(self) -> model.History:
         """The history at the end of the log."""
@@ -346,17 +420,16 @@ class _Folding:
         self._sharpen_first_steps()
         begin, end = self._range()
         blocks = list(self.blocks)
-        for attempt in self.attempts.values():
+        for key, attempt in self.attempts.items():
             for unit, held in attempt.units.items():
-                for slot in held.accelerators:
-                    ends = (held.order, len(facts.events))
-                    blocks.append(_block(attempt.span, unit, slot, held, end, ends, ""))
+                blocks += _blocks(key, unit, held, end, len(facts.events), "")
         bands = [
             *self.bands,
             *(model.Band(*key, start, end, note) for key, (start, note) in self.open_bands.items()),
         ]
         spans = sorted(
-            (one.span for one in self.attempts.values()), key=lambda s: (s.uid, s.number)
+            (span for attempt in self.attempts.values() for span in attempt.spans),
+            key=lambda span: (span.uid, span.place),
         )
         passages = model.transitions_of(spans)
         jobs = self._jobs(end, spans, passages, blocks)
@@ -381,7 +454,10 @@ class _Folding:
         end = self.last_ns
         if any(attempt.units for attempt in self.attempts.values()):
             end = max(end, self.facts.cluster.now_ns)
-        begins = [*self.submitted.values(), *(one.span.start_ns for one in self.attempts.values())]
+        begins = [
+            *self.submitted.values(),
+            *(one.spans[0].start_ns for one in self.attempts.values()),
+        ]
         begin = min(begins, default=self.last_ns)
         return begin, max(end, begin)
 
@@ -389,7 +465,7 @@ class _Folding:
         return tuple(self.facts.losses.get(uid, ()))
 
     def _series(self, uid: str, passages: Iterable[model.Transition]) -> model.LossSeries:
-        mine = {passage.then.number: passage for passage in passages if passage.uid == uid}
+        mine = [passage for passage in passages if passage.uid == uid]
         return model.series_of(uid, self._points(uid), mine)
 
     def _sharpen_first_steps(self) -> None:
@@ -399,9 +475,9 @@ class _Folding:
                 attempt = self.attempts.get((uid, point.attempt))
                 if attempt is None or not point.at_ns:
                     continue
-                known = attempt.span.first_step_ns
+                known = attempt.spans[0].first_step_ns
                 if known is None or point.at_ns < known:
-                    attempt.span = replace(attempt.span, first_step_ns=point.at_ns)
+                    attempt.spans[0] = replace(attempt.spans[0], first_step_ns=point.at_ns)
 
     def _jobs(
         self,
@@ -454,7 +530,7 @@ class _Folding:
             uid=uid,
             label=self.label(uid),
             stage=shown.stage if shown else "Gone",
-            plan=shown.plan if shown else (running[-1].last_plan if running else ""),
+            plan=shown.plan if shown else (running[-1].plan if running else ""),
             step=max(shown.step if shown else 0, self.progressed.get(uid, 0)),
             steps_total=shown.steps_total if shown else 0,
             submitted_ns=submitted,
@@ -464,25 +540,30 @@ class _Folding:
         )
 
 
-def _block(
-    span: model.AttemptSpan,
-    unit: int,
-    slot: str,
-    held: _Held,
-    end_ns: int,
-    order: tuple[int, int],
-    outcome: str,
-) -> model.Block:
-    return model.Block(
-        node=held.node,
-        accelerator=slot,
-        uid=span.uid,
-        attempt=span.number,
-        unit=unit,
-        plan=span.last_plan,
-        start_ns=held.start_ns,
-        end_ns=end_ns,
-        open=not outcome,
-        outcome=outcome,
-        order=order,
-    )
+def _size(before: int, then: int) -> str:
+    """Says how many accelerators it will be, if that is news."""
+    return "" if before == then else f" on {then} accelerators instead of {before}"
+
+
+def _blocks(
+    key: tuple[str, int], unit: int, held: _Held, end_ns: int, order: int, outcome: str
+) -> list[model.Block]:
+    """A block for each accelerator of the unit."""
+    return [
+        model.Block(
+            node=held.node,
+            accelerator=slot,
+            uid=key[0],
+            attempt=key[1],
+            unit=unit,
+            plan=held.plan,
+            start_ns=held.start_ns,
+            end_ns=end_ns,
+            open=not outcome,
+            outcome=outcome,
+            order=(held.order, order),
+            part=held.part,
+            leaving_ns=held.leaving_ns,
+        )
+        for slot in held.accelerators
+    ]

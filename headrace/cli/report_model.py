@@ -5,7 +5,8 @@ Pure: the same facts give the same history. `report_fold` reads the log into the
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headrace.cli.report_facts import LossFact
@@ -13,7 +14,7 @@ from headrace.cli.report_facts import LossFact
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One accelerator held by one attempt.
+    """One accelerator held by one attempt under one plan.
 
     Attributes:
         node: Node of the accelerator.
@@ -22,11 +23,14 @@ class Block:
         attempt: Attempt of that job.
         unit: Launch unit of that attempt.
         plan: Short form of the plan.
-        start_ns: When the start was decided.
-        end_ns: When its release was known; the history's end while ``open``.
+        start_ns: When the start was decided, or the plan taken up. A unit that joins later holds
+            it from the order on, before the plan that it comes for is taken up.
+        end_ns: When its release was known, or the plan was left; the history's end while ``open``.
         open: Whether it is still held.
-        outcome: How the unit ended, e.g. ``Stopped``; empty while open.
+        outcome: How the unit ended, e.g. ``Stopped``, or went on; empty while open.
         order: Positions in the replayed log at which it was taken and released.
+        part: Part of the attempt in which the unit trained, or was to train.
+        leaving_ns: When it was asked to leave, while others of its attempt train on; else None.
     """
 
     node: str
@@ -40,26 +44,46 @@ class Block:
     open: bool
     outcome: str
     order: tuple[int, int]
+    part: int = 1
+    leaving_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveChange:
+    """How the ranks of an attempt went over to another plan, and perhaps became more or fewer.
+
+    Attributes:
+        step: Last step before it.
+        stood_still_ns: How long nothing was trained, as the ranks measured it.
+        why: Sentence on why they were asked to.
+    """
+
+    step: int
+    stood_still_ns: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptSpan:
-    """One start of a job.
+    """What an attempt did under one plan on one set of accelerators: all of it, or a part.
 
     Attributes:
         uid: The job.
         number: Attempt number.
-        plan: Short form of the plan that it began with.
-        accelerators: How many it held.
-        start_ns: When it was decided.
+        plan: Short form of the plan.
+        accelerators: How many trained under it.
+        start_ns: When the start was decided, or the plan taken up.
+        part: Position within the attempt, from 1.
+        came_by: How it followed the part before; None for the first one.
         first_step_ns: When its own first step was reported; None if it never trained.
-        stop_ns: When a planned stop of it was decided; None without one.
-        end_ns: When its last unit was released; None while it holds anything.
-        outcomes: How its units ended, without repetition, sorted.
-        stopped_at_steps: Steps that its units gave when they stopped as planned, sorted.
+        stop_ns: When a planned stop of the attempt was decided, or since the part's start if that
+            was before; None without one.
+        end_ns: When the last unit was released, or the plan left; None while it lasts.
+        outcomes: How its units ended, without repetition, sorted. Those that left or never joined
+            do not count.
+        stopped_at_steps: Steps that its units gave when they stopped or left as planned, sorted.
         why: Sentence on why it ended, where it did not go as planned.
         stop_why: Sentence on why it was stopped.
-        changed_to: Plan that it went over to last while it ran; empty if it kept the first.
     """
 
     uid: str
@@ -67,6 +91,8 @@ class AttemptSpan:
     plan: str
     accelerators: int
     start_ns: int
+    part: int = 1
+    came_by: LiveChange | None = None
     first_step_ns: int | None = None
     stop_ns: int | None = None
     end_ns: int | None = None
@@ -74,12 +100,11 @@ class AttemptSpan:
     stopped_at_steps: tuple[int, ...] = ()
     why: str = ""
     stop_why: str = ""
-    changed_to: str = ""
 
     @property
-    def last_plan(self) -> str:
-        """The plan under which it ended, or runs."""
-        return self.changed_to or self.plan
+    def place(self) -> tuple[int, int]:
+        """Attempt and part: the order of a job's spans."""
+        return self.number, self.part
 
     @property
     def broke(self) -> bool:
@@ -89,16 +114,17 @@ class AttemptSpan:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A job's way from one attempt to the next.
+    """A job's way from one span to the next: to another plan in memory, or to another attempt.
 
     Attributes:
         uid: The job.
-        before: The attempt that ended.
-        then: The attempt that followed.
+        before: The span that ended.
+        then: The span that followed.
         planned: True for a reconfiguration, False for a retry after a failure.
-        at_ns: When the stop was decided; for a retry, when the failure was known.
-        cost_ns: From ``at_ns`` to the first step of the attempt that followed; None if that has
-            not come.
+        at_ns: When the stop was decided; for a retry, when the failure was known; for a change in
+            memory, when it was told.
+        cost_ns: In memory, how long the ranks stood still; else from ``at_ns`` to the first step
+            of the attempt that followed, None if that has not come.
         why: Sentence for people.
     """
 
@@ -110,21 +136,36 @@ class Transition:
     cost_ns: int | None
     why: str
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the attempt went on, without a restart."""
+        return self.then.came_by is not None
+
+    @property
+    def price(self) -> str:
+        """In which way it came, and what it cost, in words."""
+        cost = "" if self.cost_ns is None else f"{self.cost_ns / 1e9:.1f} s"
+        if self.in_memory:
+            return f"in memory, stood still {cost}"
+        return f"by a restart in {cost}" if cost else "by a restart, no step yet"
+
 
 @dataclass(frozen=True, slots=True)
 class LossMark:
-    """Where a loss curve passes from one attempt to the next.
+    """Where a loss curve passes from one plan or attempt to the next.
 
     Attributes:
         step: Position between the last step before and the first after, e.g. 120.5.
         planned: Reconfiguration or retry.
+        in_memory: Whether the same attempt went on.
         before: Plan before.
         after: Plan after.
-        attempt: Attempt that begins here.
+        attempt: Attempt that does the steps from here on.
     """
 
     step: float
     planned: bool
+    in_memory: bool
     before: str
     after: str
     attempt: int
@@ -138,7 +179,7 @@ class LossSeries:
         uid: The job.
         counted: For every step the loss of the latest attempt that did it, by step.
         superseded: Losses of steps that a later attempt did again, by attempt and step.
-        marks: Passages from one attempt to the next.
+        marks: Passages from one plan or attempt to the next, by step.
     """
 
     uid: str
@@ -237,7 +278,7 @@ class History:
         lanes: Accelerators, grouped by node.
         blocks: Who held them, by start.
         bands: When they could not be used.
-        attempts: Every start of every job, by job and number.
+        attempts: Every attempt of every job in its parts, by job, number and part.
         transitions: Reconfigurations and retries, by time.
         jobs: Jobs by submission.
         losses: Loss curves of the jobs that have any, in the same order.
@@ -263,10 +304,10 @@ class History:
 
 
 def transitions_of(attempts: Iterable[AttemptSpan]) -> tuple[Transition, ...]:
-    """Pairs of attempts of one job that follow each other, by time."""
+    """Pairs of spans of one job that follow each other, by time."""
     found: list[Transition] = []
     before: AttemptSpan | None = None
-    for then in sorted(attempts, key=lambda span: (span.uid, span.number)):
+    for then in sorted(attempts, key=lambda span: (span.uid, span.place)):
         if before is not None and before.uid == then.uid:
             found.append(_transition(before, then))
         before = then
@@ -274,6 +315,10 @@ def transitions_of(attempts: Iterable[AttemptSpan]) -> tuple[Transition, ...]:
 
 
 def _transition(before: AttemptSpan, then: AttemptSpan) -> Transition:
+    live = then.came_by
+    if live is not None:
+        cost, why = live.stood_still_ns, live.why
+        return Transition(then.uid, before, then, True, then.start_ns, cost, why)
     planned = before.stop_ns is not None and not before.broke
     ended = then.start_ns if before.end_ns is None else before.end_ns
     at_ns = before.stop_ns if planned and before.stop_ns is not None else ended
@@ -288,15 +333,13 @@ def _transition(before: AttemptSpan, then: AttemptSpan) -> Transition:
     )
 
 
-def series_of(
-    uid: str, points: Iterable[LossFact], passages: Mapping[int, Transition]
-) -> LossSeries:
+def series_of(uid: str, points: Iterable[LossFact], passages: Iterable[Transition]) -> LossSeries:
     """Sorts the losses of one job into those that count and those that were done again.
 
     Args:
         uid: The job.
         points: Its losses in any order.
-        passages: Its transitions by the attempt that they lead to.
+        passages: Its transitions in any order.
     """
     counted: dict[int, LossFact] = {}
     superseded: list[LossFact] = []
@@ -306,38 +349,45 @@ def series_of(
         counted[point.step] = point
     kept = tuple(counted[step] for step in sorted(counted))
     superseded.sort(key=lambda one: (one.attempt, one.step))
-    marks = [
-        _mark(last, first, passages)
-        for last, first in itertools.pairwise(kept)
-        if last.attempt != first.attempt
-    ]
-    return LossSeries(uid, kept, tuple(superseded), tuple(marks))
+    return LossSeries(uid, kept, tuple(superseded), tuple(_marks(kept, passages)))
 
 
-def _mark(last: LossFact, first: LossFact, passages: Mapping[int, Transition]) -> LossMark:
-    # Attempts that never trained may lie between; then the passage is as good as its worst part.
-    passed = [
-        passages[number]
-        for number in range(last.attempt + 1, first.attempt + 1)
-        if number in passages
-    ]
-    return LossMark(
-        step=(last.step + first.step) / 2,
-        planned=bool(passed) and all(passage.planned for passage in passed),
-        before=passed[0].before.last_plan if passed else "",
-        after=passed[-1].then.plan if passed else "",
-        attempt=first.attempt,
-    )
+def _marks(points: Iterable[LossFact], passages: Iterable[Transition]) -> Iterable[LossMark]:
+    """Marks wherever neighbours belong to different parts or attempts."""
+    ordered = sorted(passages, key=lambda passage: passage.then.place)
+    reached = [passage.then.place for passage in ordered]
+    changes: dict[int, list[int]] = {}
+    for passage in ordered:
+        if passage.then.came_by is not None:
+            changes.setdefault(passage.then.number, []).append(passage.then.came_by.step)
+
+    def place(point: LossFact) -> tuple[int, int]:
+        return point.attempt, 1 + bisect_left(changes.get(point.attempt, ()), point.step)
+
+    for last, first in itertools.pairwise(points):
+        left, came = place(last), place(first)
+        if left == came:
+            continue
+        # Spans that never trained may lie between; then the mark is as good as its worst part.
+        passed = ordered[bisect_right(reached, left) : bisect_right(reached, came)]
+        yield LossMark(
+            step=(last.step + first.step) / 2,
+            planned=bool(passed) and all(passage.planned for passage in passed),
+            in_memory=bool(passed) and all(passage.in_memory for passage in passed),
+            before=passed[0].before.plan if passed else "",
+            after=passed[-1].then.plan if passed else "",
+            attempt=first.attempt,
+        )
 
 
 def waiting_ns(
     submitted_ns: int, end_ns: int, attempts: Iterable[AttemptSpan], passages: Iterable[Transition]
 ) -> int:
     """Time without accelerators between submission and end, reconfigurations not counted."""
-    stopped = {passage.then.number for passage in passages if passage.planned}
+    reached = {passage.then.place for passage in passages if passage.planned}
     free_since, total = submitted_ns, 0
-    for span in sorted(attempts, key=lambda one: one.number):
-        if span.number not in stopped:
+    for span in sorted(attempts, key=lambda one: one.place):
+        if span.place not in reached:
             total += max(0, span.start_ns - free_since)
         if span.end_ns is None:
             return total

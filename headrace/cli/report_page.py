@@ -111,8 +111,10 @@ def _legend(history: History, look: Look) -> str:
     named = [job for job in history.jobs if job.uid in drawn][:12]
     items = [f"<li>{_swatch(look.colours[job.uid])}{text(job.label)}</li>" for job in named]
     items.append('<li><i class="swatch starting"></i>start to first step</li>')
-    if any(one.stop_ns is not None for one in history.attempts):
-        items.append('<li><i class="swatch stopping"></i>checkpoint and release</li>')
+    if any(one.stop_ns is not None for one in history.attempts) or any(
+        block.leaving_ns is not None for block in history.blocks
+    ):
+        items.append('<li><i class="swatch stopping"></i>asked to stop or leave</li>')
     if any(block.outcome in ("Failed", "Lost") for block in history.blocks):
         items.append('<li><i class="swatch broken"></i>failed or lost</li>')
     kinds = sorted({band.kind for band in history.bands})
@@ -175,9 +177,10 @@ def _jobs(history: History, look: Look) -> str:
     return (
         '<section><h2>Jobs</h2><div class="scroll"><table><thead><tr>'
         f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        '<p class="note">A reconfiguration costs the time from the decision to stop until the '
-        "first step under the new plan. Waiting counts the time without accelerators, "
-        f"reconfigurations apart.</p>{_plans(history)}{note}</section>"
+        '<p class="note">A reconfiguration in memory costs the time that the ranks stood still, '
+        "as they measured it; one by a restart, the time from the decision to stop until the first "
+        "step under the new plan. Waiting counts the time without accelerators, reconfigurations "
+        f"apart.</p>{_plans(history)}{note}</section>"
     )
 
 
@@ -207,9 +210,7 @@ def _costs(planned: Sequence[Transition]) -> str:
     if not planned:
         return "none"
     items = [
-        f"<li>{text(passage.before.last_plan)} → {text(passage.then.plan)}: "
-        + ("no step yet" if passage.cost_ns is None else f"{passage.cost_ns / 1e9:.1f} s")
-        + "</li>"
+        f"<li>{text(passage.before.plan)} → {text(passage.then.plan)}: {passage.price}</li>"
         for passage in planned[:_PASSAGES_MAX]
     ]
     costs = [passage.cost_ns for passage in planned if passage.cost_ns is not None]

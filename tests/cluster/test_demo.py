@@ -83,7 +83,9 @@ def test_the_demo_passes_its_own_checks_and_leaves_a_report_and_nothing_else(
     page = report.read_text(encoding="utf-8")
     curves = re.findall(r"Training loss of (\w+) from step (\d+) to (\d+)", page)
     assert {(job, first) for job, first, _ in curves} == {("gpt", "1"), ("vit", "1")}
-    marked_changes = re.findall(r"<title>step [\d.]+: reconfigured, (\S+) → ([-.\w]+)", page)
+    marked_changes = re.findall(
+        r"<title>step [\d.]+: reconfigured in memory, (\S+) → ([-.\w]+)", page
+    )
     assert marked_changes == [("dp4", "pp2.1f1b-ga4"), ("pp2.1f1b-ga4", "dp4")]
     assert re.findall(r"<script|\bsrc=|\bhref=|url\((?!#)|@import", page) == []
     # What it started has ended (tests/conftest.py looks), and the folders that it made are gone.

@@ -5,7 +5,14 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from controlplane.domain.action import Action, EndAttempt, FailJob, StartAttempt, StopAttempt
+from controlplane.domain.action import (
+    Action,
+    ChangePlan,
+    EndAttempt,
+    FailJob,
+    StartAttempt,
+    StopAttempt,
+)
 from controlplane.domain.clock import SECOND, Instant
 from controlplane.domain.codec import dump_event
 from controlplane.domain.event import (
@@ -15,6 +22,7 @@ from controlplane.domain.event import (
     JobSubmitted,
     NodeLost,
     NodeRegistered,
+    PlanChanged,
     UnitExited,
 )
 from controlplane.domain.ids import (
@@ -59,7 +67,8 @@ class Logbook:
     jobs: dict[str, JobFact] = field(default_factory=dict)
     losses: dict[str, list[LossFact]] = field(default_factory=dict)
     nodes: tuple[str, ...] = ("node-a", "node-b")
-    holds: dict[tuple[str, int], tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    holds: dict[tuple[str, int], list[tuple[str, str]]] = field(default_factory=dict)
+    """Slots of an attempt's units by index, of those that have left too."""
 
     def write(self, event: Event) -> None:
         body = json.loads(dump_event(event))
@@ -94,7 +103,7 @@ class Logbook:
         """The action that starts an attempt with one rank on each of the slots, data parallel if
         no plan is given.
         """
-        self.holds[uid, attempt] = slots
+        self.holds[uid, attempt] = list(slots)
         units = tuple(
             LaunchUnit(number, NodeId(node), (AcceleratorId(slot),), number)
             for number, (node, slot) in enumerate(slots)
@@ -103,6 +112,50 @@ class Logbook:
         laid_out = ExecutionPlan.parse(plan) if plan else ExecutionPlan(len(slots))
         placement = Placement(laid_out, units)
         return StartAttempt(JobUid(uid), Attempt(attempt), placement, reason)
+
+    def changing(
+        self,
+        uid: str,
+        attempt: int,
+        plan: str,
+        message: str = "",
+        keeping: tuple[int, ...] = (),
+        joining: tuple[tuple[str, str], ...] = (),
+    ) -> ChangePlan:
+        """The action that asks an attempt's ranks to go over to another plan.
+
+        Args:
+            uid: The job.
+            attempt: Its attempt.
+            plan: The plan.
+            message: Why.
+            keeping: Units that stay; none if nobody leaves or joins.
+            joining: Slots of new units.
+        """
+        slots = self.holds[uid, attempt]
+        new = range(len(slots), len(slots) + len(joining))
+        slots += joining
+        units = tuple(
+            LaunchUnit(
+                unit,
+                NodeId(slots[unit][0]),
+                (AcceleratorId(slots[unit][1]),),
+                rank,
+                joins=unit in new,
+            )
+            for rank, unit in enumerate((*keeping, *new))
+        )
+        reason = Reason(ReasonCode.PLAN_CHANGED, message)
+        return ChangePlan(JobUid(uid), Attempt(attempt), ExecutionPlan.parse(plan), reason, units)
+
+    def change(
+        self, when: float, uid: str, attempt: int, plans: tuple[str, str], step: int, still: float
+    ) -> None:
+        """The ranks tell that they went over after that step, and how long they stood still."""
+        node = NodeId(self.holds[uid, attempt][0][0])
+        self.write(
+            PlanChanged(JobUid(uid), Attempt(attempt), *plans, step, still, (), node, at=at(when))
+        )
 
     def stopping(self, uid: str, attempt: int, message: str) -> StopAttempt:
         reason = Reason(ReasonCode.SHRUNK_FOR_OTHERS, message)
@@ -165,11 +218,15 @@ class Logbook:
         )
 
 
-def the_demo(half: str = "pp2.1f1b-ga4") -> Logbook:
+LIVE = (True, True)
+
+
+def the_demo(half: str = "pp2.1f1b-ga4", live: tuple[bool, bool] = (False, False)) -> Logbook:
     """What the demo is meant to be: gpt on four, on two beside vit, on four again.
 
     Args:
         half: The plan on two.
+        live: Whether gpt shrinks, and grows, in memory; else by a restart.
     """
     book = Logbook()
     book.register()
@@ -177,32 +234,53 @@ def the_demo(half: str = "pp2.1f1b-ga4") -> Logbook:
     book.decide(1.1, book.starting("u-gpt", 1, FOUR))
     book.train("u-gpt", 1, 9.5, 40, range(1, 121))
     book.submit(38, "u-vit", "vit")
+    attempt = _shrinks(book, half, live=live[0])
+    book.train("u-gpt", attempt, 47.2, 78, range(121, 181), seed=2)
+    book.train("u-vit", 1, 48.2, 70, range(1, 301))
+    book.exit(71, "u-vit", 1, Outcome.SUCCEEDED, 300)
+    if live[1]:
+        why = "vit finished: its 2 accelerators are free"
+        book.decide(
+            71.1, book.changing("u-gpt", attempt, "dp4", why, keeping=(0, 1), joining=FOUR[2:])
+        )
+        book.change(78.5, "u-gpt", attempt, (half, "dp4"), 180, 0.75)
+        units = (0, 1, *range(len(book.holds["u-gpt", attempt]))[-2:])
+    else:
+        book.decide(
+            71.1, book.stopping("u-gpt", attempt, "vit finished: its 2 accelerators are free")
+        )
+        book.exit(78.4, "u-gpt", attempt, Outcome.STOPPED, 180, (0, 1))
+        attempt, units = attempt + 1, (0, 1, 2, 3)
+        book.decide(78.5, book.starting("u-gpt", attempt, FOUR))
+    book.train("u-gpt", attempt, 87, 120, range(181, 301), seed=3)
+    book.exit(121, "u-gpt", attempt, Outcome.SUCCEEDED, 300, units)
+    for uid in ("u-gpt", "u-vit"):
+        job = book.jobs[uid]
+        book.jobs[uid] = JobFact(uid, "default", job.name, "Succeeded", "", 300, 300)
+    return book
+
+
+def _shrinks(book: Logbook, half: str, *, live: bool) -> int:
+    """Gpt makes room for vit; the attempt in which it goes on."""
     waits = Reason(
         ReasonCode.WAITING_FOR_RELEASE, "2 accelerators that gpt holds are being released", 2, 0
     )
-    book.decide(
-        38.1,
-        book.stopping("u-gpt", 1, "vit arrived: each of 2 jobs gets 2 of 4 accelerators"),
-        reasons=(("u-vit", waits),),
-    )
+    why = "vit arrived: each of 2 jobs gets 2 of 4 accelerators"
+    if live:
+        order: Action = book.changing("u-gpt", 1, half, why, keeping=(0, 1))
+        book.decide(38.1, order, reasons=(("u-vit", waits),))
+        book.exit(40.2, "u-gpt", 1, Outcome.STOPPED, 120, (2, 3))
+        book.decide(40.3, book.starting("u-vit", 1, FOUR[2:]))
+        book.change(41, "u-gpt", 1, ("dp4", half), 120, 1.25)
+        return 1
+    book.decide(38.1, book.stopping("u-gpt", 1, why), reasons=(("u-vit", waits),))
     book.exit(40.2, "u-gpt", 1, Outcome.STOPPED, 120)
     book.decide(
         40.3,
         book.starting("u-gpt", 2, FOUR[:2], half),
         book.starting("u-vit", 1, FOUR[2:]),
     )
-    book.train("u-gpt", 2, 47.2, 78, range(121, 181))
-    book.train("u-vit", 1, 48.2, 70, range(1, 301))
-    book.exit(71, "u-vit", 1, Outcome.SUCCEEDED, 300)
-    book.decide(71.1, book.stopping("u-gpt", 2, "vit finished: its 2 accelerators are free"))
-    book.exit(78.4, "u-gpt", 2, Outcome.STOPPED, 180)
-    book.decide(78.5, book.starting("u-gpt", 3, FOUR))
-    book.train("u-gpt", 3, 87, 120, range(181, 301))
-    book.exit(121, "u-gpt", 3, Outcome.SUCCEEDED, 300)
-    for uid in ("u-gpt", "u-vit"):
-        job = book.jobs[uid]
-        book.jobs[uid] = JobFact(uid, "default", job.name, "Succeeded", "", 300, 300)
-    return book
+    return 2
 
 
 def the_bad_day() -> Logbook:

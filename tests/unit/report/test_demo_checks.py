@@ -1,5 +1,6 @@
 """The demo's verdict: it must pass a right history and name what is wrong in a wrong one."""
 
+import json
 import random
 from dataclasses import replace
 
@@ -7,9 +8,9 @@ import pytest
 
 from controlplane.domain.record import Outcome
 from headrace.cli.demo_checks import Check, Expected, checked, jump_at
-from headrace.cli.report_facts import LossFact, ReportFacts
+from headrace.cli.report_facts import EventFact, LossFact, ReportFacts
 from headrace.cli.report_fold import history_of
-from tests.unit.report.logbook import FOUR, Logbook, the_bad_day, the_demo
+from tests.unit.report.logbook import FOUR, LIVE, Logbook, the_bad_day, the_demo
 
 PLANS = ("dp4", "pp2.1f1b-ga4", "dp1")
 EXPECTED = Expected("u-gpt", "u-vit", 4, 300, 300, PLANS)
@@ -33,13 +34,46 @@ def test_what_the_demo_is_meant_to_show_passes() -> None:
     assert [check.holds for check in checks] == [True] * 7
     assert checks[SIZES].claim == "gpt ran on 4, on 2 beside vit, and on 4 again"
     assert checks[TWICE_RECONFIGURED].found == (
-        "2 reconfigurations (dp4 to pp2.1f1b-ga4 in 9.1 s, pp2.1f1b-ga4 to dp4 in 15.9 s), "
-        "0 retries"
+        "2 reconfigurations (dp4 to pp2.1f1b-ga4 by a restart in 9.1 s; "
+        "pp2.1f1b-ga4 to dp4 by a restart in 15.9 s), 0 retries"
     )
     assert checks[KINDS].claim == "gpt went over to another kind of plan while it ran, and back"
     assert checks[KINDS].found == (
         "dp4 (data parallel over 4), then pp2.1f1b-ga4 (a pipeline of 2 ranks (1f1b), "
         "4 micro-batches), then dp4 (data parallel over 4)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("live", "attempts", "holdings"),
+    [(LIVE, "1 attempt", 8), ((True, False), "2 attempts", 10), ((False, True), "2 attempts", 10)],
+)
+def test_it_passes_in_memory_too_and_tells_the_way(
+    live: tuple[bool, bool], attempts: str, holdings: int
+) -> None:
+    checks = verdict(the_demo(live=live).facts(122))
+    assert [check.holds for check in checks] == [True] * 7
+    ways = (
+        "in memory, stood still 1.2 s" if live[0] else "by a restart in 9.1 s",
+        "in memory, stood still 0.8 s" if live[1] else "by a restart in 15.9 s",
+    )
+    assert checks[TWICE_RECONFIGURED].found == (
+        f"2 reconfigurations (dp4 to pp2.1f1b-ga4 {ways[0]}; pp2.1f1b-ga4 to dp4 {ways[1]}), "
+        "0 retries"
+    )
+    assert checks[GPT_STEPS].found == f"300 losses over {attempts} in 3 parts"
+    assert checks[EXCLUSIVE].found.startswith(f"{holdings} holdings of 4 accelerators")
+
+
+def test_ranks_that_left_after_another_step_than_the_others_are_named() -> None:
+    facts = the_demo(live=LIVE).facts(122)
+    events = json.dumps([[one.sequence, one.body] for one in facts.events])
+    assert events.count('"step": 120, "stood_still') == 1
+    moved = json.loads(events.replace('"step": 120, "stood_still', '"step": 119, "stood_still'))
+    found = verdict(replace(facts, events=tuple(EventFact(*one) for one in moved)))[GPT_STEPS]
+    assert not found.holds
+    assert found.found == (
+        "ranks left attempt 1 after step 120 but the others went over after step 119"
     )
 
 
@@ -89,11 +123,12 @@ def test_ending_early_is_named() -> None:
     assert failed(the_demo().facts(122), replace(EXPECTED, guest_steps=301)) == [VIT_STEPS]
 
 
+@pytest.mark.parametrize("live", [LIVE, (False, False)])
 @pytest.mark.parametrize("jump", [0.4, -0.4])
-def test_a_jump_at_a_reconfiguration_is_named(jump: float) -> None:
-    facts = the_demo().facts(122)
+def test_a_jump_at_a_reconfiguration_is_named(jump: float, live: tuple[bool, bool]) -> None:
+    facts = the_demo(live=live).facts(122)
     bent = [
-        replace(point, loss=point.loss + jump) if point.attempt >= 2 else point
+        replace(point, loss=point.loss + jump) if point.step > 120 else point
         for point in facts.losses["u-gpt"]
     ]
     assert failed(with_gpt_losses(facts, bent)) == [CONTINUOUS]
@@ -102,6 +137,20 @@ def test_a_jump_at_a_reconfiguration_is_named(jump: float) -> None:
 def test_a_retry_is_not_a_reconfiguration() -> None:
     found = failed(the_bad_day().facts(140), Expected("u-1", "none", 4, 260, 0, PLANS))
     assert {SIZES, TWICE_RECONFIGURED, GPT_STEPS} <= set(found)
+
+
+def test_an_accelerator_given_out_before_the_leaver_released_it_is_named() -> None:
+    book = Logbook()
+    book.register()
+    book.submit(0, "u-gpt", "gpt")
+    book.submit(0, "u-vit", "vit")
+    book.decide(1, book.starting("u-gpt", 1, FOUR[:2]))
+    book.decide(2, book.changing("u-gpt", 1, "dp1", keeping=(0,)))
+    book.change(3, "u-gpt", 1, ("dp2", "dp1"), 9, 0.5)
+    book.decide(4, book.starting("u-vit", 1, FOUR[1:3]))
+    book.exit(5, "u-gpt", 1, Outcome.STOPPED, 9, (1,))
+    check = verdict(book.facts(6))[EXCLUSIVE]
+    assert (check.holds, check.found) == (False, "node-a slot-1: u-gpt/1 and u-vit/1")
 
 
 def test_an_accelerator_given_out_before_its_release_is_named() -> None:

@@ -47,6 +47,15 @@ def test_lines_tell_changes_once_and_progress_now_and_then() -> None:
     assert lines.new(facts(122, running)) == ["   22 s  gpt step 30 of 500, loss 3.142"]
 
 
+def test_a_line_tells_what_a_job_is_on_its_way_to() -> None:
+    lines, job = demo.PlainLines(), a_job("gpt", "Running", 30, 4)
+    assert lines.new(facts(100, job)) == ["    0 s  gpt is Running dp4 on 4 accelerators"]
+    job.status.plan_asked_for = "pp2.1f1b-ga4"
+    assert lines.new(facts(101, job)) == [
+        "    1 s  gpt is Running dp4 on 4 accelerators, on its way to pp2.1f1b-ga4"
+    ]
+
+
 LONG = "   84 s  decided: gpt: stop attempt 1: makes room for default/vit on node-a, node-b " * 3
 
 

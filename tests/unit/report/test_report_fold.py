@@ -2,22 +2,20 @@
 
 from dataclasses import replace
 
-from controlplane.domain.action import ChangePlan
+import pytest
+
 from controlplane.domain.clock import SECOND, Instant
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
     NodeDrained,
-    PlanChanged,
     PlanRefused,
 )
 from controlplane.domain.ids import AcceleratorId, Attempt, JobUid, NodeId
-from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Outcome
-from headrace.api.plan import ExecutionPlan
 from headrace.cli.report_facts import EventFact, JobFact, LossFact, ReportFacts
 from headrace.cli.report_fold import history_of, in_words, replayed
 from headrace.cli.report_model import Block, History, series_of
-from tests.unit.report.logbook import FOUR, Logbook, at, the_bad_day, the_demo
+from tests.unit.report.logbook import FOUR, LIVE, Logbook, at, the_bad_day, the_demo
 
 
 def lane(history: History, node: str, slot: str) -> list[Block]:
@@ -232,7 +230,7 @@ def test_events_of_a_newer_control_plane_are_passed_over() -> None:
 
 def test_the_latest_attempt_counts_whatever_the_order_of_the_points() -> None:
     points = [LossFact(2, 1.5, 2), LossFact(1, 2.0, 1), LossFact(2, 9.0, 1)]
-    series = series_of("u", points, {})
+    series = series_of("u", points, ())
     assert [(one.step, one.loss) for one in series.counted] == [(1, 2.0), (2, 1.5)]
     assert [(one.step, one.loss) for one in series.superseded] == [(2, 9.0)]
     assert [(one.before, one.planned) for one in series.marks] == [("", False)]
@@ -242,19 +240,198 @@ def test_codes_read_as_words() -> None:
     assert in_words("ShrunkForOthers") == "shrunk for others"
 
 
-def test_a_change_of_plan_in_memory_is_two_blocks_of_one_attempt() -> None:
+def test_ranks_that_come_and_go_are_parts_of_one_attempt() -> None:
+    history = history_of(the_demo(live=LIVE).facts(122))
+    kept, lent = lane(history, "node-a", "slot-0"), lane(history, "node-b", "slot-1")
+    assert [(one.uid, one.attempt, one.part, one.unit, one.plan) for one in kept] == [
+        ("u-gpt", 1, 1, 0, "dp4"),
+        ("u-gpt", 1, 2, 0, "pp2.1f1b-ga4"),
+        ("u-gpt", 1, 3, 0, "dp4"),
+    ]
+    assert [(one.uid, one.attempt, one.part, one.unit, one.plan) for one in lent] == [
+        ("u-gpt", 1, 1, 3, "dp4"),
+        ("u-vit", 1, 1, 1, "dp2"),
+        ("u-gpt", 1, 3, 5, "dp4"),
+    ]
+    assert [(one.start_ns, one.end_ns) for one in kept] == [
+        (at(1.1), at(41)),
+        (at(41), at(78.5)),
+        (at(78.5), at(121)),
+    ]
+    # Whoever leaves holds it until it is gone, whoever comes from the order on.
+    assert [(one.start_ns, one.end_ns, one.leaving_ns, one.outcome) for one in lent] == [
+        (at(1.1), at(40.2), at(38.1), "Left"),
+        (at(40.3), at(71), None, "Succeeded"),
+        (at(71.1), at(121), None, "Succeeded"),
+    ]
+    spans = [one for one in history.attempts if one.uid == "u-gpt"]
+    assert [(one.place, one.plan, one.accelerators) for one in spans] == [
+        ((1, 1), "dp4", 4),
+        ((1, 2), "pp2.1f1b-ga4", 2),
+        ((1, 3), "dp4", 4),
+    ]
+    assert [one.stopped_at_steps for one in spans] == [(120,), (), ()]
+    assert [one.outcomes for one in spans] == [(), (), ("Succeeded",)]
+
+
+def test_a_change_in_memory_costs_what_the_ranks_measured() -> None:
+    history = history_of(the_demo(live=LIVE).facts(122))
+    assert [
+        (one.planned, one.in_memory, one.at_ns, one.cost_ns, one.price)
+        for one in history.transitions
+    ] == [
+        (True, True, at(41), 1_250_000_000, "in memory, stood still 1.2 s"),
+        (True, True, at(78.5), 750_000_000, "in memory, stood still 0.8 s"),
+    ]
+    assert history.transitions[0].why.endswith(
+        "vit arrived: each of 2 jobs gets 2 of 4 accelerators"
+    )
+    (restart, *_) = history_of(the_demo().facts(122)).transitions
+    assert (restart.in_memory, restart.price) == (False, "by a restart in 9.1 s")
+    gpt, vit = history.jobs
+    assert (gpt.waiting_ns, vit.waiting_ns) == (at(1.1) - at(1), at(40.3) - at(38))
+    kept, lent = at(121) - at(1.1), at(40.2) - at(1.1) + at(121) - at(71.1)
+    assert gpt.held_ns == 2 * kept + 2 * lent
+
+
+@pytest.mark.parametrize("live", [(True, True), (True, False), (False, True), (False, False)])
+def test_a_loss_is_marked_where_the_plan_changes_in_whatever_way(live: tuple[bool, bool]) -> None:
+    series = history_of(the_demo(live=live).facts(122)).losses[0]
+    assert [
+        (one.step, one.planned, one.in_memory, one.before, one.after) for one in series.marks
+    ] == [
+        (120.5, True, live[0], "dp4", "pp2.1f1b-ga4"),
+        (180.5, True, live[1], "pp2.1f1b-ga4", "dp4"),
+    ]
+
+
+def shrinking() -> Logbook:
+    """A job on four accelerators that was just asked to leave two."""
+    book = Logbook()
+    book.register()
+    book.submit(0, "u")
+    book.decide(1, book.starting("u", 1, FOUR))
+    book.train("u", 1, 5, 10, range(1, 11))
+    book.decide(11, book.changing("u", 1, "dp2", "a job arrived", keeping=(0, 1)))
+    return book
+
+
+def growing() -> Logbook:
+    """A job on two accelerators that was just asked to take two more."""
+    book = Logbook()
+    book.register()
+    book.submit(0, "u")
+    book.decide(1, book.starting("u", 1, FOUR[:2]))
+    book.train("u", 1, 5, 10, range(1, 11))
+    book.decide(11, book.changing("u", 1, "dp4", "a job left", keeping=(0, 1), joining=FOUR[2:]))
+    return book
+
+
+def test_until_it_is_told_newcomers_hold_and_do_not_train() -> None:
+    history = history_of(growing().facts(12))
+    assert [(one.place, one.accelerators) for one in history.attempts] == [((1, 1), 2)]
+    assert [(one.part, one.plan, one.open) for one in lane(history, "node-b", "slot-0")] == [
+        (2, "dp4", True)
+    ]
+    assert history.transitions == ()
+
+
+def test_a_unit_that_cannot_join_leads_to_a_restart_and_no_retry() -> None:
+    book = growing()
+    book.exit(12, "u", 1, Outcome.FAILED, 0, (3,), "no address")
+    book.decide(13, book.stopping("u", 1, "unit 3 could not join"))
+    book.exit(14, "u", 1, Outcome.STOPPED, 10, (0, 1))
+    book.exit(15, "u", 1, Outcome.STOPPED, 0, (2,))
+    book.decide(16, book.starting("u", 2, FOUR))
+    book.train("u", 2, 20, 25, range(11, 21))
+    history = history_of(book.facts(26))
+    (passage,) = history.transitions
+    assert (passage.planned, passage.in_memory, passage.price) == (
+        True,
+        False,
+        "by a restart in 7.0 s",
+    )
+    before = history.attempts[0]
+    assert (before.outcomes, before.stopped_at_steps, before.end_ns) == (
+        ("Stopped",),
+        (10,),
+        at(15),
+    )
+    told = [(line.what, line.why) for line in history.lines]
+    assert ("lets unit 3 of attempt 1 go, which has not joined", "no address") in told
+
+
+def test_an_attempt_is_over_when_those_that_leave_are_the_last() -> None:
+    book = shrinking()
+    book.decide(12, book.stopping("u", 1, "suspended"))
+    book.exit(13, "u", 1, Outcome.STOPPED, 12, (0, 1))
+    book.exit(14, "u", 1, Outcome.STOPPED, 12, (2, 3))
+    (span,) = history_of(book.facts(20)).attempts
+    assert (span.end_ns, span.stopped_at_steps) == (at(14), (12,))
+
+
+def test_one_that_dies_before_it_has_left_is_a_failure_and_afterwards_is_not_missed() -> None:
+    early, late = shrinking(), shrinking()
+    early.exit(12, "u", 1, Outcome.LOST, 0, (3,), "killed")
+    late.change(11.5, "u", 1, ("dp4", "dp2"), 10, 0.5)
+    late.exit(12, "u", 1, Outcome.LOST, 0, (3,), "killed")
+    assert history_of(early.facts(13)).attempts[-1].broke
+    assert not any(span.broke for span in history_of(late.facts(13)).attempts)
+    assert not any("loses" in line.what for line in history_of(late.facts(13)).lines)
+
+
+def test_a_failure_after_a_change_is_a_retry_from_the_later_plan() -> None:
+    book = shrinking()
+    book.exit(11.2, "u", 1, Outcome.STOPPED, 10, (2, 3))
+    book.change(12, "u", 1, ("dp4", "dp2"), 10, 0.5)
+    book.train("u", 1, 13, 20, range(11, 21))
+    book.exit(21, "u", 1, Outcome.FAILED, 0, (0, 1), "killed")
+    book.decide(22, book.starting("u", 2, FOUR[:1]))
+    book.train("u", 2, 25, 30, range(6, 31))
+    history = history_of(book.facts(31))
+    change, retry = history.transitions
+    assert (change.planned, retry.planned, retry.before.plan, retry.why) == (
+        True,
+        False,
+        "dp2",
+        "killed",
+    )
+    # The steps around the change were done again, so one mark stands for both.
+    (mark,) = history.losses[0].marks
+    assert (mark.step, mark.planned, mark.in_memory, mark.before, mark.after) == (
+        5.5,
+        False,
+        False,
+        "dp4",
+        "dp1",
+    )
+
+
+def test_a_change_that_is_told_after_the_stop_leaves_it_a_planned_one() -> None:
+    book = shrinking()
+    book.decide(12, book.stopping("u", 1, "not taken up"))
+    book.exit(12.5, "u", 1, Outcome.STOPPED, 10, (2, 3))
+    book.exit(12.6, "u", 1, Outcome.STOPPED, 14, (1,))
+    book.change(13, "u", 1, ("dp4", "dp2"), 10, 0.5)
+    book.exit(14, "u", 1, Outcome.STOPPED, 14, (0,))
+    book.decide(15, book.starting("u", 2, FOUR[:2]))
+    history = history_of(book.facts(16))
+    assert [(one.planned, one.in_memory) for one in history.transitions] == [
+        (True, True),
+        (True, False),
+    ]
+    assert [one.stopped_at_steps for one in history.attempts[:2]] == [(10,), (14,)]
+
+
+def test_a_change_of_plan_on_the_same_accelerators_is_two_blocks_of_one_attempt() -> None:
     book, two = Logbook(), FOUR[:2]
     book.register()
     book.submit(1, "u")
     book.decide(2, book.starting("u", 1, two, "dp2"))
     book.train("u", 1, 5, 20, range(1, 100))
-    plan, why = ExecutionPlan.parse("tp2"), Reason(ReasonCode.SPEC_CHANGED, "dp2 -> tp2")
-    book.decide(21, ChangePlan(JobUid("u"), Attempt(1), plan, why))
-    changed = PlanChanged(
-        JobUid("u"), Attempt(1), "dp2", "tp2", 99, 0.5, (), NodeId("node-a"), at(22)
-    )
-    book.write(changed)
-    book.write(changed)
+    book.decide(21, book.changing("u", 1, "tp2", "dp2 -> tp2"))
+    for _ in range(2):  # told twice
+        book.change(22, "u", 1, ("dp2", "tp2"), 99, 0.5)
     book.write(PlanRefused(JobUid("u"), Attempt(1), "dp2", "too big", NodeId("node-a"), at(25)))
     book.decide(30, book.stopping("u", 1, "others came"))
     book.exit(31, "u", 1, Outcome.STOPPED, 120)
@@ -266,13 +443,11 @@ def test_a_change_of_plan_in_memory_is_two_blocks_of_one_attempt() -> None:
         (1, "tp2", at(22)),
         (2, "dp1", at(32)),
     ]
-    (passage,) = history.transitions
-    assert (passage.before.plan, passage.before.last_plan, passage.then.last_plan) == (
-        "dp2",
-        "tp2",
-        "dp1",
-    )
+    assert [(one.before.plan, one.then.plan, one.in_memory) for one in history.transitions] == [
+        ("dp2", "tp2", True),
+        ("tp2", "dp1", False),
+    ]
     told = [(line.what, line.why) for line in history.lines]
-    assert ("is asked to go on as tp2 in attempt 1", "dp2 -> tp2") in told
-    assert told.count(("goes over from dp2 to tp2", "it stood still for 0.50 s")) == 1
+    assert ("is asked to go on in attempt 1 as tp2", "dp2 -> tp2") in told
+    assert told.count(("goes over from dp2 to tp2 after step 99", "it stood still for 0.50 s")) == 1
     assert ("cannot go over to dp2", "too big") in told

@@ -24,7 +24,7 @@ from headrace.cli.report_facts import LossFact, NodeFact, ReportFacts
 from headrace.cli.report_fold import history_of
 from headrace.cli.report_model import Block, series_of
 from headrace.cli.report_page import page
-from tests.unit.report.logbook import FOUR, START, Logbook, at, the_bad_day, the_demo
+from tests.unit.report.logbook import FOUR, LIVE, START, Logbook, at, the_bad_day, the_demo
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 HOSTILE = "</title></svg><script src=//evil.example/x>alert('1\"')</script>&amp;\x00<b onload=x>"
@@ -66,10 +66,16 @@ def read(html: str) -> Reader:
     return reader
 
 
-WORLDS = [the_demo().facts(122), the_bad_day().facts(140), ReportFacts(), Logbook().facts(1)]
+WORLDS = {
+    "demo": the_demo().facts(122),
+    "live demo": the_demo(live=LIVE).facts(122),
+    "bad day": the_bad_day().facts(140),
+    "nothing": ReportFacts(),
+    "no events": Logbook().facts(1),
+}
 
 
-@pytest.mark.parametrize("facts", WORLDS, ids=["demo", "bad day", "nothing", "no events"])
+@pytest.mark.parametrize("facts", WORLDS.values(), ids=WORLDS.keys())
 def test_the_page_is_well_formed_and_reaches_for_nothing(facts: ReportFacts) -> None:
     html = page(facts)
     reader = read(html)
@@ -84,7 +90,7 @@ def test_the_page_shows_what_was_held_under_which_plan_and_what_it_cost() -> Non
     for wanted in (
         "gpt  dp4  #1  39.1 s",
         "pp2.1f1b-ga4",
-        "dp4 → pp2.1f1b-ga4: 9.1 s",
+        "dp4 → pp2.1f1b-ga4: by a restart in 9.1 s",
         "300 of 300",
         "equal-share",
         "vit arrived: each of 2 jobs gets 2 of 4 accelerators",
@@ -93,6 +99,45 @@ def test_the_page_shows_what_was_held_under_which_plan_and_what_it_cost() -> Non
         "pp2.1f1b-ga4 (a pipeline of 2 ranks (1f1b), 4 micro-batches)",
     ):
         assert wanted in words
+
+
+def test_the_page_tells_changes_in_memory_from_restarts() -> None:
+    html = page(the_demo(live=(True, False)).facts(122))
+    assert re.findall(r"<title>(step [^<]*)", html) == [
+        "step 120.5: reconfigured in memory, dp4 → pp2.1f1b-ga4",
+        "step 180.5: reconfigured by a restart, pp2.1f1b-ga4 → dp4",
+    ]
+    words = " ".join(read(html).words)
+    assert "dp4 → pp2.1f1b-ga4: in memory, stood still 1.2 s" in words
+    assert "pp2.1f1b-ga4 → dp4: by a restart in 15.9 s" in words
+    assert "asked to leave at 0:37, while the others train on" in words
+    # Three stretches of gpt and one of vit.
+    assert html.count('class="mean') == 4
+
+
+def test_who_comes_is_hatched_until_it_trains_and_who_leaves_dark_until_it_is_gone() -> None:
+    history = history_of(the_demo(live=LIVE).facts(122))
+    drawn = timeline(history, Look.of(history))
+
+    def shares(unit: int, kind: str) -> list[float]:
+        (block,) = re.findall(rf"<title>gpt, dp4, attempt 1, unit {unit};.*?</svg>", drawn)
+        found = re.search(rf'class="{kind}"[^>]* width="([\d.]+)%"', block)
+        return [float(found[1]) if found else 0.0]
+
+    assert shares(5, "starting") == [pytest.approx(100 * (78.5 - 71.1) / (121 - 71.1), abs=0.01)]
+    assert shares(3, "stopping") == [pytest.approx(100 * (40.2 - 38.1) / (40.2 - 1.1), abs=0.01)]
+
+
+def test_who_has_not_joined_is_hatched_all_along() -> None:
+    book = Logbook()
+    book.register()
+    book.submit(1, "u")
+    book.decide(2, book.starting("u", 1, FOUR[:1]))
+    book.train("u", 1, 5, 20, range(1, 80))
+    book.decide(21, book.changing("u", 1, "dp2", keeping=(0,), joining=FOUR[1:2]))
+    history = history_of(book.facts(30))
+    drawn = timeline(history, Look.of(history))
+    assert '<rect class="starting" width="100%" height="100%"/>' in drawn
 
 
 def test_hostile_names_stay_text() -> None:
@@ -159,7 +204,7 @@ def test_a_jump_between_attempts_is_not_smoothed_away() -> None:
     points = [
         LossFact(step, 3.0 if step <= 100 else 5.0, 1 + (step > 100)) for step in range(1, 201)
     ]
-    chart = loss_chart(series_of("u", points, {}), "u", 0, 500)
+    chart = loss_chart(series_of("u", points, ()), "u", 0, 500)
     assert chart.count('class="mean') == 2
     levels = {
         place.split(",")[1]
@@ -189,10 +234,10 @@ def test_losses_over_a_large_ratio_are_logarithmic_and_others_not() -> None:
 
 def test_losses_that_are_no_numbers_are_counted_and_not_drawn() -> None:
     points = [LossFact(1, 2.0, 1), LossFact(2, math.nan, 1), LossFact(3, math.inf, 1)]
-    chart = loss_chart(series_of("u", points, {}), "u", 0, 100)
+    chart = loss_chart(series_of("u", points, ()), "u", 0, 100)
     assert "2 steps without a finite loss" in chart
     assert "nan" not in chart
-    assert "finite" in loss_chart(series_of("u", points[1:], {}), "u", 0, 100)
+    assert "finite" in loss_chart(series_of("u", points[1:], ()), "u", 0, 100)
 
 
 def test_narrow_neighbours_share_a_group() -> None:
