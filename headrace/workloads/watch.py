@@ -62,13 +62,15 @@ class Watch:
         self._rendezvous = rendezvous
         self._rank = rendezvous.rank
         self._circle = Circle("start", rendezvous.ranks)
-        self._ear: Store | None = None
+        self._stores: tuple[Store, Store] | None = None
+        if rendezvous.ranks > 1:
+            self._connect()
         self._silences = 0
         self._control = control
         self._over = threading.Event()
 
     def __enter__(self) -> "Watch":
-        if self._circle.ranks > 1:
+        if self._stores is not None:
             self._open_eyes()
         threading.Thread(target=self._mind_the_clock, name="clock", daemon=True).start()
         return self
@@ -76,11 +78,13 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._over.set()
 
-    def _open_eyes(self) -> None:
+    def _connect(self) -> None:
         # Stores of their own: one that a thread waits on answers nobody else.
-        self._ear = self._rendezvous.store.clone()
-        board = self._rendezvous.store.clone()
-        threading.Thread(target=self._run, args=(board,), name="watch", daemon=True).start()
+        store = self._rendezvous.store
+        self._stores = store.clone(), store.clone()
+
+    def _open_eyes(self) -> None:
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
 
     def meet(self, name: str, ranks: int) -> None:
         """From now on these are the ranks.
@@ -91,14 +95,17 @@ class Watch:
             ranks: How many.
         """
         self._circle = Circle(name, ranks)
-        if ranks > 1 and self._ear is None:
+        if ranks > 1 and self._stores is None:
+            self._connect()
             self._open_eyes()
 
     def part_from(self, ranks: int) -> None:
         """From now on only the first so many are there."""
         self._circle = Circle(self._circle.name, ranks)
 
-    def _run(self, store: "Store") -> None:
+    def _run(self) -> None:
+        assert self._stores is not None
+        store, _ = self._stores
         while not self._over.wait(_LOOK_SECONDS):
             try:
                 beat = json.dumps(self.pace.beat().told())
@@ -146,12 +153,13 @@ class Watch:
         return heard[0] if heard else None
 
     def _beats(self, circle: Circle) -> dict[int, Beat]:
-        assert self._ear is not None
+        assert self._stores is not None
+        _, ear = self._stores
         found = {}
         for rank in range(circle.ranks):
             key = f"beat/{circle.name}/{rank}"
-            if self._ear.check([key]):
-                found[rank] = Beat(**json.loads(self._ear.get(key)))
+            if ear.check([key]):
+                found[rank] = Beat(**json.loads(ear.get(key)))
         return found
 
     # -- the clock ------------------------------------------------------------------------
@@ -184,9 +192,9 @@ class Watch:
             self._end_all(RANK_LOST, f"lost contact with {who}", tell=found is not None)
 
     def _end_all(self, code: str, message: str, *, tell: bool) -> None:
-        if tell and self._ear is not None:
+        if tell and self._stores is not None:
             with contextlib.suppress(RuntimeError):  # without a host everybody finds out alone
-                self._ear.compare_set("failure", "", json.dumps([self._rank, code, message]))
+                self._stores[1].compare_set("failure", "", json.dumps([self._rank, code, message]))
             if self._rank == 0:
                 time.sleep(_HOST_LINGERS_SECONDS)
         self._end(code, message)

@@ -158,12 +158,25 @@ class Rank:
             WorkloadError: It failed for a reason that it can name.
             StoppedBeforeTraining: It was asked to stop before the first step.
         """
-        prepared = self._prepared_to_join() if self.seat.joins else self._prepared()
+        if self.seat.joins:
+            return self._run_as_newcomer()
+        prepared = self._prepared()
         if isinstance(prepared, End):
             return prepared
-        watch = Watch(self.rendezvous, self.control, self.spec.stall_seconds)
-        if prepared.admission is not None:
-            watch.meet(str(prepared.admission.step), self.rendezvous.ranks)
+        return self._watched(prepared, self._watch())
+
+    def _run_as_newcomer(self) -> End:
+        # It connects now: when all have been told to meet, rank 0 may be gone.
+        watch = self._watch()
+        prepared = self._prepared_to_join()
+        assert prepared.admission is not None
+        watch.meet(str(prepared.admission.step), self.rendezvous.ranks)
+        return self._watched(prepared, watch)
+
+    def _watch(self) -> Watch:
+        return Watch(self.rendezvous, self.control, self.spec.stall_seconds)
+
+    def _watched(self, prepared: Prepared, watch: Watch) -> End:
         with watch:
             try:
                 return self._trained(prepared, watch)
