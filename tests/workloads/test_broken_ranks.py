@@ -47,6 +47,7 @@ def test_nobody_waits_for_the_goodbye_of_the_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headrace.workloads.rendezvous.LINGER_SECONDS", float("inf"))
+    monkeypatch.setattr("headrace.workloads.rendezvous.LINGER_FOR_LATECOMERS_SECONDS", 0.0)
     store, stop = dist.HashStore(), StopSignal(tmp_path)
     host, survivor, _dead = (
         Rendezvous(store, rank=rank, ranks=3, prefix="job/1", stop=stop) for rank in range(3)
