@@ -5,7 +5,7 @@
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
 RUN := $(UV) run --no-sync
-# Quick tests run side by side on this many workers.
+# Tests run side by side on this many workers.
 WORKERS ?= 2
 REPEAT ?= 20
 LIVES ?= 2000
@@ -39,10 +39,10 @@ lint: setup ## formatting, ruff, mypy --strict, import contracts, buf
 	$(RUN) lint-imports
 	cd protos && $(abspath .venv/bin/buf) lint
 
-# One run with one closing line: quick tests on all workers, then those that start real processes,
-# one after the other on one worker (tests/conftest.py sorts and groups them).
+# One run with one closing line. Tests that share a cluster run one after the other on one worker,
+# so do those that share a Ray, the rest wherever there is room (tests/conftest.py sees to it).
 test: setup ## every test that this machine can run, in random order
-	$(RUN) pytest -rs -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(RUN) pytest -rs -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 test-process: setup ## only the tests that start real processes
 	$(RUN) pytest -rs -m process

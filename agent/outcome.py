@@ -11,6 +11,9 @@ from headrace.api.plain_text import plain
 _CODES = {code.value: code for code in ReasonCode}
 _SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV"}
 
+_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
+"""Exit codes of ranks that somebody ended."""
+
 
 def conclude(
     ended: dict[str, Any],
@@ -60,8 +63,22 @@ def conclude(
     return UnitEnd(Outcome.FAILED, step, Reason(ReasonCode.RANK_FAILED, message))
 
 
+def killed_by_others(
+    ended: dict[str, Any], statement: dict[str, Any] | None, *, end_requested: bool, killed: bool
+) -> bool:
+    """Whether somebody else ended the rank, and neither it nor the kernel says why.
+
+    The arguments are those of `conclude`.
+    """
+    code = ended.get("exit_code")
+    if end_requested and (killed or code != -signal.SIGKILL):
+        return False
+    failed = (statement or {}).get("outcome") == Outcome.FAILED
+    return code in _FROM_OUTSIDE and not (failed or ended.get("out_of_memory"))
+
+
 def vanished(*, unit: int, step: int, ray_lost: bool, end_requested: bool, last: str) -> UnitEnd:
-    """How a unit ended whose supervisor died before it could say so."""
+    """How a unit ended whose supervisor could not say so, or whose rank was killed as Ray went."""
     if ray_lost:
         # Also if its end was ordered: that was often because a peer told first that it had lost it.
         message = f"Ray went away on the node and took unit {unit} with it"

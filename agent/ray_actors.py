@@ -27,11 +27,13 @@ class RayNode:
         node: Headrace's name of the node.
         address: Ray's head, as host:port.
         node_ip: The address that this machine's raylet was started with; empty to let Ray guess.
+        raylet_socket: Where this machine's raylet listens, once joined.
     """
 
     node: str
     address: str
     node_ip: str = ""
+    raylet_socket: str = field(init=False, default="")
     _affinity: NodeAffinitySchedulingStrategy = field(init=False, repr=False)
 
     def connect(self) -> None:
@@ -47,6 +49,9 @@ class RayNode:
         # The driver hangs on this machine's raylet, and so shall every actor of this node.
         here = ray.get_runtime_context().get_node_id()
         self._affinity = NodeAffinitySchedulingStrategy(here, soft=False)
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        (mine,) = [node for node in nodes if node["NodeID"] == here]
+        self.raylet_socket = str(mine["RayletSocketName"])
 
     def start_unit(self, name: str, spec: Mapping[str, Any], timeout_seconds: float) -> str:
         """Starts an actor and has it start the unit.

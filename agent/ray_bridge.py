@@ -14,6 +14,7 @@ import structlog
 
 FIRST_BACK_OFF_SECONDS = 1.0
 MOST_BACK_OFF_SECONDS = 15.0
+HEAD_LOOK_SECONDS = 1.0
 JOIN_TIMEOUT_SECONDS = 90.0
 """Joining takes a second or two, and much longer on a machine that has just started Ray."""
 
@@ -80,6 +81,9 @@ class RayBridge:
         """Keeps a driver running until it is cancelled."""
         back_off = FIRST_BACK_OFF_SECONDS
         while True:
+            if not await self.head_answers():
+                await asyncio.sleep(HEAD_LOOK_SECONDS)  # a driver could only fail, slowly
+                continue
             if await self._one_driver():
                 back_off = FIRST_BACK_OFF_SECONDS
             await asyncio.sleep(back_off)
@@ -138,8 +142,6 @@ class RayBridge:
 
     async def _one_driver(self) -> bool:
         """Runs one driver to its end; whether it had joined Ray."""
-        if not await self.head_answers():
-            return False  # spares starting a process that could only fail, slowly
         process = self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "agent.ray_driver", "--node", self._node),
             *("--ray-address", self._ray.address, "--ray-node-ip", self._ray.node_ip),

@@ -1,16 +1,18 @@
 """The agent's child that speaks to Ray: JSON lines in on stdin, JSON lines out on stdout.
 
 Requests carry an ``id``; the answer with that id holds ``value`` or ``error``. The first line out
-says that Ray was joined. It ends when the agent closes the pipe, or dies with it; if Ray goes away
-it just dies, and the agent starts another.
+says that Ray was joined. It ends when the agent closes the pipe, and dies with the agent or with
+Ray; in that case the agent starts another.
 """
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 from typing import IO, Any
@@ -34,6 +36,7 @@ def main() -> None:
     os.dup2(2, 1)
     here = ray_actors.RayNode(options.node, options.ray_address, options.ray_node_ip)
     here.connect()
+    _die_with_raylet(here.raylet_socket)
     lock = threading.Lock()
 
     def answer(message: dict[str, Any]) -> None:
@@ -81,6 +84,24 @@ def _die_with(agent_pid: int) -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != agent_pid:
         os._exit(1)
+
+
+def _die_with_raylet(listens_at: str) -> None:
+    """Ends this process as soon as the raylet ends that it has joined.
+
+    Ray by itself ends a driver only if no head answers for a minute. Should another one come up at
+    the same address meanwhile, the driver would ask it thousands of times a second for what only
+    the old one knew.
+    """
+    raylet = socket.socket(socket.AF_UNIX)
+    raylet.connect(listens_at)
+
+    def wait() -> None:
+        with contextlib.suppress(ConnectionError):
+            raylet.recv(1)  # it says nothing to one that does not ask
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ from controlplane.domain.record import Outcome
 ENDS_KEPT = 1000
 """Ends of units kept in memory; those of older ones are read from their folders again."""
 PURGE_RETRY_SECONDS = 60.0
+RAY_ENDS_WITHIN_SECONDS = 0.5
+"""Ray's own processes, and those that it started, do not all die in the same instant."""
 
 _ASK_AGAIN = Reason(ReasonCode.RAY_LOST, "Ray went away while the unit's actor was started")
 
@@ -408,23 +410,10 @@ class Units:
             case Phase.RUNNING:
                 self._look_at_running(key, unit, seen)
                 self._end_supervisor_in_time(key, unit, seen)
-            case Phase.ENDED:
+            case Phase.ENDED if not self._killed_by_others(unit, seen):
                 self._read_progress(key, unit)
-                assert seen.ended is not None
-                self._gone(
-                    key,
-                    unit,
-                    outcome.conclude(
-                        seen.ended,
-                        unit.folder.exit_statement(),
-                        unit=key.unit,
-                        step=unit.step,
-                        end_requested=unit.end_since is not None,
-                        killed=unit.killed,
-                        last_lines=last_lines(unit.folder.path),
-                    ),
-                )
-            case Phase.VANISHED:
+                self._gone(key, unit, self._concluded(key, unit, seen))
+            case Phase.ENDED | Phase.VANISHED:
                 unit.busy = True  # not looked at again until this is through
                 self._spawn(self._bury(key, unit, seen))
 
@@ -481,28 +470,52 @@ class Units:
             self._changed()
 
     async def _bury(self, key: UnitKey, unit: _Tracked, seen: Observation) -> None:
-        """The supervisor is dead. What it left behind must go before its accelerators are free."""
+        """The supervisor is dead, or somebody killed the rank: Ray's end may be behind either.
+
+        What a supervisor left behind must go before its accelerators are free.
+        """
         session = seen.rank.pid if seen.rank is not None and seen.rank.alive else 0
         while not await asyncio.to_thread(processes.kill_unit, unit.folder.path, session):
             _log.error("unit_outlives_kill", unit=str(key))
         self._read_progress(key, unit)
-        # Ray's own processes do not all die in the same instant.
-        await asyncio.sleep(0.5)
+        # Whoever ends Ray and all below it kills in no order: a rank may die first.
+        await asyncio.sleep(RAY_ENDS_WITHIN_SECONDS)
         ray_lost = seen.raylet is None or not seen.raylet.alive
         if not ray_lost:
             ray_lost = not await self._ray.head_answers()
         if ray_lost:
             self._ray.rejoin()
-        self._gone(
-            key,
-            unit,
-            outcome.vanished(
+        self._gone(key, unit, self._concluded(key, unit, seen, ray_lost=ray_lost))
+
+    def _killed_by_others(self, unit: _Tracked, seen: Observation) -> bool:
+        return outcome.killed_by_others(
+            seen.ended or {},
+            unit.folder.exit_statement(),
+            end_requested=unit.end_since is not None,
+            killed=unit.killed,
+        )
+
+    def _concluded(
+        self, key: UnitKey, unit: _Tracked, seen: Observation, *, ray_lost: bool = False
+    ) -> UnitEnd:
+        told = last_lines(unit.folder.path)
+        end_requested = unit.end_since is not None
+        if seen.ended is None or ray_lost:
+            return outcome.vanished(
                 unit=key.unit,
                 step=unit.step,
                 ray_lost=ray_lost,
-                end_requested=unit.end_since is not None,
-                last=last_lines(unit.folder.path),
-            ),
+                end_requested=end_requested,
+                last=told,
+            )
+        return outcome.conclude(
+            seen.ended,
+            unit.folder.exit_statement(),
+            unit=key.unit,
+            step=unit.step,
+            end_requested=end_requested,
+            killed=unit.killed,
+            last_lines=told,
         )
 
     def _gone(self, key: UnitKey, unit: _Tracked, end: UnitEnd) -> None:

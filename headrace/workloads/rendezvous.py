@@ -12,6 +12,7 @@ nothing that happens to it is a failure of theirs. See ``training.joining``.
 import json
 import socket
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,7 @@ class Rendezvous:
         self._stop = stop
         self._base = store  # a prefixed store does not keep the server alive
         self._together = False
+        self._dead: set[int] = set()
         self.store.add("arrived", 1)
 
     # -- coming together ------------------------------------------------------------------
@@ -242,6 +244,10 @@ class Rendezvous:
         except Exception:
             return None
 
+    def do_without(self, ranks: Iterable[int]) -> None:
+        """These have died, so nobody waits for their goodbyes."""
+        self._dead.update(ranks)
+
     def leave(self) -> None:
         """Say goodbye; the host waits for the others, who may want to read why it ends."""
         try:
@@ -254,7 +260,7 @@ class Rendezvous:
 
     def _is_missed(self, waited_seconds: float) -> bool:
         left = self.store.add("left", 0)
-        if left < self.store.add("arrived", 0):
+        if left + len(self._dead) < self.store.add("arrived", 0):
             return waited_seconds < LINGER_SECONDS
         if self._together or self._stop.asked():
             return False

@@ -27,6 +27,9 @@ PATIENCE_SECONDS = 300.0
 
 STEPS = 100
 
+ALONE = {"minimum": 1, "maximum": 1}
+"""For jobs whose number of ranks is not what is tried: a rank takes seconds to start."""
+
 
 def manifest(name: str, store: Path, **spec: Any) -> dict[str, Any]:
     """A byte-level GPT on real text that does some twenty steps a second."""
@@ -51,7 +54,7 @@ def command(name: str, store: Path, *program: str, **spec: Any) -> dict[str, Any
     described = manifest(name, store, **spec)
     for part in ("model", "data", "training", "checkpoint"):
         del described["spec"][part]
-    described["spec"]["accelerators"] = {"minimum": 1, "maximum": 1}
+    described["spec"]["accelerators"] = ALONE
     described["spec"]["command"] = {"program": list(program)}
     return described
 

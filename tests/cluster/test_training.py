@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.local_cluster import STEPS, LocalCluster, manifest, run, same, until
+from tests.cluster.local_cluster import ALONE, STEPS, LocalCluster, manifest, run, same, until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(1200)]
 
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(1200)]
 def test_suspend_gives_the_accelerators_back_and_resume_goes_on(
     cluster: LocalCluster, undisturbed: dict[int, float], store: Path
 ) -> None:
-    described = manifest("pausing", store)
+    described = manifest("pausing", store, accelerators=ALONE)
     uid = cluster.submit(described)
     cluster.trains(uid, 10)
     described["spec"]["suspend"] = True
@@ -32,7 +32,7 @@ def test_suspend_gives_the_accelerators_back_and_resume_goes_on(
 def test_a_job_leaves_a_drained_node_and_is_purged_with_its_checkpoints(
     cluster: LocalCluster, undisturbed: dict[int, float], store: Path, tmp_path: Path
 ) -> None:
-    uid = cluster.submit(manifest("moves", store))
+    uid = cluster.submit(manifest("moves", store, accelerators=ALONE))
     cluster.trains(uid, 10)
     file = tmp_path / "backup.gz"
     run(cluster.home, "backup", str(file))

@@ -5,8 +5,11 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
+from headrace.workloads.control import StopSignal
 from headrace.workloads.pace import Beat, hung, silent
+from headrace.workloads.rendezvous import Rendezvous
 from tests.workloads.attempts import Agent, Manifest, a_manifest
 
 ENDLESS = 100_000
@@ -37,6 +40,21 @@ def test_a_broken_connection_between_living_ranks_is_no_lost_rank(
     run = agent.start(a_manifest(store, steps=ENDLESS), 2, environment=CUT_OFF)
     assert run.reasons() == {"CommunicationFailed"}
     assert all("although all 2 are alive" in found["message"] for found in run.exits())
+
+
+@pytest.mark.timeout(60)
+def test_nobody_waits_for_the_goodbye_of_the_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.workloads.rendezvous.LINGER_SECONDS", float("inf"))
+    monkeypatch.setattr("headrace.workloads.rendezvous.LINGER_FOR_LATECOMERS_SECONDS", 0.0)
+    store, stop = dist.HashStore(), StopSignal(tmp_path)
+    host, survivor, _dead = (
+        Rendezvous(store, rank=rank, ranks=3, prefix="job/1", stop=stop) for rank in range(3)
+    )
+    host.do_without([2])
+    survivor.leave()
+    host.leave()
 
 
 def a_beat(count: int, step: int, left_seconds: float, *, waits: bool = True) -> Beat:

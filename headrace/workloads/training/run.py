@@ -195,6 +195,7 @@ class Rank:
             return WorkloadError(code, f"rank {rank}: {message}")
         what = str(error).strip()
         if silent:
+            self.rendezvous.do_without(silent)
             who = " and ".join(f"rank {rank}" for rank in silent)
             return WorkloadError(RANK_LOST, f"lost contact with {who}: {what}")
         return WorkloadError(

@@ -190,7 +190,14 @@ class World:
         """
         staying, together = range(size), self.for_saving
         self._all = _made(dist.new_group(staying, timeout=_TIMEOUT))
-        self.for_saving = _made(dist.new_group(staying, backend="gloo", timeout=_TIMEOUT))
+        if self.rank < size:
+            # Among those that stay alone: torch has the others split NCCL's communicator for every
+            # group that they are not in, also where those in it do not because it is none of NCCL.
+            self.for_saving = _made(
+                dist.new_group(
+                    staying, backend="gloo", timeout=_TIMEOUT, use_local_synchronization=True
+                )
+            )
         # Nobody ends while another may still read from its memory.
         dist.barrier(group=together)
         self.size = size

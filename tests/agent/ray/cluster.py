@@ -275,6 +275,7 @@ class AgentProcess:
     ) -> None:
         self.node = node
         self.state = state
+        self._log = state / f"{node}.log"
         self._arguments = [
             *("--node", node, "--control-plane", control_plane.address),
             *("--ray-address", ray.address, "--ray-node-ip", RAY_IP),
@@ -287,7 +288,7 @@ class AgentProcess:
 
     def start(self, *more: str, **environment: str) -> dict[str, Any]:
         """Starts it; returns its ready line."""
-        with (self.state / f"{self.node}.log").open("ab") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "agent", *self._arguments, *more],
                 stdout=subprocess.PIPE,
@@ -299,7 +300,7 @@ class AgentProcess:
             )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, (self.state / f"{self.node}.log").read_text()[-3000:]
+        assert line, self._log.read_text()[-3000:]
         ready: dict[str, Any] = json.loads(line)
         return ready
 
@@ -336,6 +337,13 @@ class AgentProcess:
 
     def rank(self, uid: str, attempt: int = 1, unit: int = 0) -> psutil.Process | None:
         return _process_in(self.folder(uid, attempt, unit) / "process.json")
+
+    def ray_driver(self) -> psutil.Process | None:
+        """The child that speaks to Ray, once it has joined."""
+        if self._process is None or "ray_joined" not in self._log.read_text():
+            return None
+        (found,) = psutil.Process(self._process.pid).children()
+        return found
 
     def supervisor(self, uid: str, attempt: int = 1, unit: int = 0) -> psutil.Process | None:
         return _process_in(self.folder(uid, attempt, unit) / "claim", "supervisor")

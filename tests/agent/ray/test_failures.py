@@ -1,6 +1,8 @@
 """What may die, dies here: ranks, actors, agents, the control plane, Ray."""
 
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -27,6 +29,16 @@ def training(agent: AgentProcess, control_plane: ListeningControlPlane) -> Agent
     control_plane.assign("node-a", 1, a_launch("job", "grandchild", slots=(A,)))
     until("it trains", lambda: control_plane.losses("job"))
     return agent
+
+
+@pytest.fixture
+def idle(
+    ray: LocalRay, control_plane: ListeningControlPlane, tmp_path: Path
+) -> Iterator[AgentProcess]:
+    """The agent of a second node, which a test starts."""
+    made = AgentProcess("node-b", tmp_path, ray, control_plane)
+    yield made
+    made.end_units()
 
 
 def test_a_killed_rank_is_a_failed_rank(
@@ -150,14 +162,21 @@ def test_an_older_assignment_is_refused(
 
 
 def test_without_its_head_ray_is_lost_and_comes_back(
-    training: AgentProcess, control_plane: ListeningControlPlane, ray: LocalRay
+    training: AgentProcess,
+    control_plane: ListeningControlPlane,
+    ray: LocalRay,
+    idle: AgentProcess,
 ) -> None:
     rank = training.rank("job")
+    idle.start()
+    driver = until("a node that runs nothing has joined too", idle.ray_driver)
     ray.kill_head()
     ended = until("the end is reported", lambda: control_plane.exits("job"))[0]
     assert (ended.outcome, ended.reason.code) == ("Lost", "RayLost")
     assert gone(rank)
     control_plane.assign("node-a", 2, a_launch("job", attempt=2, slots=(A,)))
     ray.start()
+    # It must not go on to ask this head for what only the one before knew.
+    until("that driver has ended", lambda: gone(driver))
     until("the next attempt trains", lambda: training.times_started("job", attempt=2), 300)
     assert training.times_started("job") == 1

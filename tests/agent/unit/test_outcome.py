@@ -93,6 +93,29 @@ def test_a_unit_that_somebody_else_killed_says_so_even_if_its_end_was_ordered_me
 
 
 @pytest.mark.parametrize(
+    ("ended", "said", "orders", "by_others"),
+    [
+        ({"exit_code": -9}, None, {}, True),
+        ({"exit_code": -15}, None, {}, True),
+        ({"exit_code": -9}, {"outcome": "Succeeded"}, {}, True),
+        ({"exit_code": -9}, None, {"end_requested": True}, True),
+        ({"exit_code": -15}, None, {"end_requested": True}, False),
+        ({"exit_code": -9}, None, {"end_requested": True, "killed": True}, False),
+        ({"exit_code": -9}, {"outcome": "Failed", "reason": "RankLost"}, {}, False),
+        ({"exit_code": -9, "out_of_memory": True}, None, {}, False),
+        ({"exit_code": -11}, None, {}, False),
+        ({"exit_code": 1}, None, {}, False),
+        ({"refused": "no such secret"}, None, {}, False),
+    ],
+)
+def test_who_was_killed_by_others_is_told_apart(
+    ended: dict[str, Any], said: dict[str, Any] | None, orders: dict[str, bool], by_others: bool
+) -> None:
+    known = {"end_requested": False, "killed": False, **orders}
+    assert outcome.killed_by_others(ended, said, **known) is by_others
+
+
+@pytest.mark.parametrize(
     ("ray_lost", "code"), [(True, ReasonCode.RAY_LOST), (False, ReasonCode.RANK_LOST)]
 )
 def test_a_vanished_supervisor_is_told_apart_from_a_vanished_ray(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -25,7 +26,7 @@ from controlplane.domain.ids import AcceleratorId
 from controlplane.domain.node import Accelerator
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent, Outcome
-from headrace.api.processes import process
+from headrace.api.processes import Process, process
 
 pytestmark = pytest.mark.process
 
@@ -100,8 +101,8 @@ class World:
             "n",
             self.root,
             LaunchSettings(module="tiny_child"),
-            end_grace_seconds=1.0,
-            supervisor_grace_seconds=1.0,
+            end_grace_seconds=0.2,
+            supervisor_grace_seconds=0.2,
             ray_patience_seconds=self.patience_seconds,
         )
         slot = Accelerator(AcceleratorId("a"), "cpu")
@@ -392,6 +393,42 @@ def test_a_supervisor_that_hangs_does_not_keep_its_accelerators(
     finally:
         hanging.kill()
         hanging.communicate()
+
+
+@pytest.mark.parametrize(
+    ("raylet_lives", "head_answers", "told"),
+    [
+        (True, True, (Outcome.FAILED, ReasonCode.RANK_FAILED)),
+        (False, True, (Outcome.LOST, ReasonCode.RAY_LOST)),
+        (True, False, (Outcome.LOST, ReasonCode.RAY_LOST)),
+    ],
+)
+def test_a_rank_that_is_killed_as_ray_goes_has_not_failed(
+    world: World, raylet_lives: bool, head_answers: bool, told: tuple[Outcome, ReasonCode]
+) -> None:
+    """Its supervisor lived long enough to tell its end, which was seen before that of Ray."""
+    journal = Journal(world.root / "journal.jsonl")
+    journal.start(KEY, ("a",))
+    journal.close()
+    folder = world.root / "units" / "job" / "1" / "0"
+    folder.mkdir(parents=True)
+    init = process(1)
+    assert init is not None
+    raylet = init if raylet_lives else Process(init.pid, init.start_ticks + 1)
+    supervisor_json, raylet_json = process_json(init), process_json(raylet)
+    claim(folder, {"by": "supervisor", "supervisor": supervisor_json, "raylet": raylet_json})
+    (folder / "process.json").write_text(json.dumps({"pid": 1, "start_ticks": 0}))
+    (folder / "ended.json").write_text(json.dumps({"exit_code": -signal.SIGKILL}))
+
+    async def story() -> None:
+        units = world.units()
+        world.ray.there = head_answers
+        await ticking(units, "its end is told", world.outcome)
+        assert world.outcome() == told
+        assert world.ray.rejoined == (told[1] is ReasonCode.RAY_LOST)
+        await units.close(end_units=False)
+
+    played(story)
 
 
 def test_old_folders_go_and_those_not_told_stay(tmp_path: Path) -> None:

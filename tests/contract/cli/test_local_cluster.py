@@ -116,8 +116,9 @@ def keep() -> Iterator[Callable[[Layout], Kept]]:
 
 
 def test_parts_start_in_order_are_restarted_and_end_whole(
-    tmp_path: Path, keep: Callable[[Layout], Kept]
+    tmp_path: Path, keep: Callable[[Layout], Kept], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("headrace.cli.teardown._AGENT_SECONDS", 0.5)
     cluster = keep(a_layout(tmp_path, a_part("ray"), a_part("agent-x", STUBBORN, needs=("ray",))))
     until(lambda: cluster.record.state == "ready")
     context = read(tmp_path)
