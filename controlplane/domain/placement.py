@@ -53,7 +53,13 @@ class Placement:
         """The same place for another attempt, whose launch units are numbered from 0."""
         if all(unit.index == i and not unit.joins for i, unit in enumerate(self.units)):
             return self
-        units = (replace(unit, index=i, joins=False) for i, unit in enumerate(self.units))
+        # Ranks that joined came last, wherever they are; now neighbours may be neighbours again.
+        nodes = list(dict.fromkeys(unit.node for unit in self.units))
+        units: list[LaunchUnit] = []
+        rank = 0
+        for unit in sorted(self.units, key=lambda unit: nodes.index(unit.node)):
+            units.append(replace(unit, index=len(units), first_rank=rank, joins=False))
+            rank += len(unit.accelerators)
         return Placement(self.plan, tuple(units))
 
     @property

@@ -198,8 +198,10 @@ def cause_of(attempt: AttemptRecord) -> Reason:
     reasons = [known.reason for known in in_order if known.reason is not None]
     if attempt.intent_reason is not None:
         reasons.insert(0, attempt.intent_reason)
-    for telling in (NOT_ITS_FAULT, _SPECIFIC):
-        for reason in reasons:
+    # A unit that was about to join may have been taken in already, and been why all broke.
+    others = [known.reason for known in attempt.exits if known.reason is not None]
+    for telling, said in ((NOT_ITS_FAULT, [*reasons, *others]), (_SPECIFIC, reasons)):
+        for reason in said:
             if reason.code in telling:
                 return reason
     if reasons:

@@ -21,7 +21,7 @@ from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
 from controlplane.engine.duties import SUSPENDED, duties
 from controlplane.engine.invariants import violations
-from controlplane.engine.resizing import is_same_place, units_for
+from controlplane.engine.resizing import is_same_place, suiting, units_for
 from controlplane.engine.state import ClusterState, SequencedEvent
 from controlplane.engine.suspects import remark
 
@@ -191,6 +191,9 @@ def _steer(
         if record.stage is Stage.RUNNING and why is not None and attempt.plan_change is None:
             orders.reasons[record.uid] = why
         return
+    before = attempt.placement
+    if target is not None and target.plan == before.plan and is_same_place(before, target):
+        return  # The order of its ranks is its own.
     room = newcomers.instead_of(record, attempt.placement, target)
     reason = _why_changed(attempt.placement, target, why, room)
     units = _units_in_memory(record, attempt, target)
@@ -217,7 +220,7 @@ def _units_in_memory(
     if target is None or not record.job.spec.changes_plan_in_memory:
         return None
     if is_same_place(attempt.placement, target):
-        return attempt.placement.units
+        return suiting(target.plan, attempt.placement.units)
     gives_back = target.accelerator_count < attempt.placement.accelerator_count
     if gives_back and (attempt.joining or not attempt.trained):
         # Others wait for it, so it is not waited for ranks that cannot be asked.
@@ -326,8 +329,8 @@ class _Released:
             return _not_released(record, text, wanted, wanted - count, taken)
         name = record.job.spec.queue
         quota = self._quota(name)
-        if quota is None:
-            return None
+        if quota is None or wanted <= _held_already(record):
+            return None  # Who gives back is wanted most where a queue holds too much.
         in_use = self._held_by_queue()[name]
         if wanted - _held_already(record) <= quota - in_use:
             return None

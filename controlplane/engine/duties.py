@@ -97,7 +97,8 @@ def _duty(
 
 
 def _quarantined(attempt: AttemptRecord, unhealthy: Unhealthy) -> Reason | None:
-    for unit in attempt.units:
+    # Those whose ranks train: one that is yet to join, or has left, is no loss.
+    for unit in attempt.units_in_force:
         problems = unhealthy.get(unit.node, {})
         for slot in unit.accelerators:
             if slot in problems:

@@ -352,6 +352,8 @@ def _unit_started(draft: Draft, event: UnitStarted) -> None:
     if found is None or event.unit in found[1].units_up:
         return
     record, attempt = found
+    if attempt.plan_change is None and any(u.index == event.unit for u in attempt.leaving):
+        return  # It has left already as far as the others are concerned.
     attempt = changed(attempt, units_up=attempt.units_up | {event.unit})
     complete = attempt.all_up and attempt.up_at is None
     if complete:

@@ -149,7 +149,7 @@ def _sound_change(snapshot: ClusterSnapshot, change: ChangePlan) -> Iterator[str
     if attempt.plan_change is not None:
         yield f"{change.uid} has not answered yet whether it takes up {attempt.placement.plan}"
     units, exits = attempt.placement.units, attempt.exits
-    if not attempt.trained or exits or len(attempt.units_up) != len(units):
+    if not attempt.trained or exits or not {u.index for u in units} <= attempt.units_up:
         yield f"{change.uid} does not train with all its ranks, so they cannot be asked"
     if change.plan == attempt.placement.plan and change.units in ((), units):
         yield f"{change.uid} runs as {change.plan} already"

@@ -10,6 +10,7 @@ from controlplane.domain.changing import changed
 from controlplane.domain.clock import Duration
 from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.record import AttemptRecord, JobRecord, Outcome, UnitExit
+from headrace.api.plan import ExecutionPlan
 
 _IN_ORDER = frozenset({Outcome.SUCCEEDED, Outcome.STOPPED})
 
@@ -38,8 +39,8 @@ def units_for(attempt: AttemptRecord, target: Placement) -> tuple[LaunchUnit, ..
     if kept == len(units):
         held = {unit.place for unit in units}
         coming = [unit for place, unit in wanted.items() if place not in held]
-        return _suits(target, (*units, *_joining(coming, attempt.next_unit, kept)))
-    return _suits(target, units[:kept]) if kept == len(wanted) else None
+        return suiting(target.plan, (*units, *_joining(coming, attempt.next_unit, kept)))
+    return suiting(target.plan, units[:kept]) if kept == len(wanted) else None
 
 
 def _joining(coming: list[LaunchUnit], first_index: int, first_rank: int) -> list[LaunchUnit]:
@@ -49,9 +50,9 @@ def _joining(coming: list[LaunchUnit], first_index: int, first_rank: int) -> lis
     ]
 
 
-def _suits(target: Placement, units: tuple[LaunchUnit, ...]) -> tuple[LaunchUnit, ...] | None:
-    """The units, if the plan's tensor-parallel neighbours are on one node each."""
-    group = target.plan.tensor_parallel
+def suiting(plan: ExecutionPlan, units: tuple[LaunchUnit, ...]) -> tuple[LaunchUnit, ...] | None:
+    """The units, if the plan's tensor-parallel neighbours are on one node each; else None."""
+    group = plan.tensor_parallel
     for first in range(0, len(units), group):
         if len({unit.node for unit in units[first : first + group]}) > 1:
             return None
@@ -75,6 +76,7 @@ def farewell(record: JobRecord, attempt: AttemptRecord, end: UnitExit) -> JobRec
         attempt,
         leaving=tuple(unit for unit in attempt.leaving if unit is not gone),
         joined=tuple(known for known in attempt.joined if known[0] != gone.index),
+        units_up=attempt.units_up if attempt.plan_change else attempt.units_up - {gone.index},
     )
     return changed(
         record,
@@ -87,8 +89,6 @@ def without(attempt: AttemptRecord, end: UnitExit) -> AttemptRecord:
     """The attempt of which a unit ended that was to join: the others train on as they did."""
     change = attempt.plan_change
     assert change is not None, "a unit joins because of a change of plan"
-    if end.outcome in _IN_ORDER:
-        return attempt
     said = end.reason.message.partition("\n")[0] if end.reason is not None else end.outcome.value
     return changed(
         attempt,

@@ -26,7 +26,8 @@ def suspected(record: JobRecord, attempt: AttemptRecord, cause: Reason, at: Inst
 
 def _where(attempt: AttemptRecord, cause: Reason) -> tuple[NodeId, ...]:
     """The nodes of those ranks that did not complain of others; all if nobody can tell."""
-    units = attempt.units
+    left = {e.unit for e in attempt.exits if e.outcome in (Outcome.STOPPED, Outcome.NEVER_STARTED)}
+    units = [unit for unit in attempt.units if unit.index not in left]
     complain = {
         known.unit
         for known in attempt.exits

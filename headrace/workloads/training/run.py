@@ -517,4 +517,7 @@ class Rank:
             ready.begin(model)
         if model.world.rank == 0:
             ready.checkpoints.end_proof(start.attempt)
+            # All have seen it. A unit that comes later, of a release that does not know how to
+            # join, waits for it and disturbs nobody.
+            self.rendezvous.take_down("proof")
         return model

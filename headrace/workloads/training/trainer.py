@@ -24,7 +24,6 @@ from headrace.workloads.training.world import lost_contact, meeting
 
 RESIZING = "changing the number of ranks"
 
-_PLAN_LIMIT_SECONDS = 60.0
 _COLLECT_STEPS = 50
 
 
@@ -257,18 +256,22 @@ class Trainer:
         given = self._given
         key = f"plan/{self.progress.step}"
         if self.model.world.rank == 0:
-            plan = self._wish.taken_up(self.model, self.progress.step, self.progress.loss)
-            given.rendezvous.put(key, str(plan))
-        plan = ExecutionPlan.parse(given.rendezvous.outcome(key, _PLAN_LIMIT_SECONDS))
+            given.rendezvous.put(key, str(self._wish.plan or self.model.plan))
+        # Rank 0 may still be committing a checkpoint.
+        plan = ExecutionPlan.parse(given.rendezvous.outcome(key, SAVE_SECONDS))
         before = self.model.plan
         if plan == before:
             return
+        stays = plan.ranks == self.model.world.size and not self.model.world.is_worn
+        settle = 0.0 if stays else self._settled(key)
+        if not self._all_go(plan, key):
+            return
         given.watch.pace.begin_anew()
-        if plan.ranks == self.model.world.size and not self.model.world.is_worn:
+        if stays:
             with given.watch.pace.during("changing the plan", SWITCH_SECONDS):
                 self.model, took = switched(self.model, plan)
         else:
-            took = self._resized(plan)
+            took = replace(self._resized(plan), settle=settle)
         prepare = self._wish.prepare_seconds
         self._change = Change(str(before), str(plan), self.progress.step, took, prepare)
         given.chronicle.say(
@@ -276,15 +279,34 @@ class Trainer:
             f"{took.seconds:.2f} s"
         )
 
+    def _settled(self, key: str) -> float:
+        """Commit what is being saved, on all ranks; returns the seconds that it took.
+
+        Only then may newcomers be told to come: they do not wait for anybody for long.
+        """
+        given, began = self._given, time.monotonic()
+        board, world = given.rendezvous, self.model.world
+        with given.watch.pace.during("saving", SAVE_SECONDS):
+            given.saver.settle()
+            board.put(f"{key}/settled/{world.rank}", True)
+            for rank in range(world.size) if world.rank == 0 else ():
+                board.outcome(f"{key}/settled/{rank}", SAVE_SECONDS)
+        return time.monotonic() - began
+
+    def _all_go(self, plan: ExecutionPlan, key: str) -> bool:
+        """Whether all go over now, newcomers included; rank 0 knows."""
+        given, progress = self._given, self.progress
+        if self.model.world.rank == 0:
+            go = self._wish.taken_up(plan, progress.step, progress.loss)
+            given.rendezvous.put(f"{key}/go", go)
+        return bool(given.rendezvous.outcome(f"{key}/go", SAVE_SECONDS))
+
     def _resized(self, plan: ExecutionPlan) -> Breakdown:
         """Go over together with newcomers, or leave those that the plan has no use for.
 
         Ranks meet anew for that, unless all that are needed are together already.
         """
-        given, step, began = self._given, self.progress.step, time.monotonic()
-        with given.watch.pace.during("saving", SAVE_SECONDS):
-            given.saver.settle()
-        settle = time.monotonic() - began
+        given, step = self._given, self.progress.step
         with given.watch.pace.during(RESIZING, SWITCH_SECONDS, needs_all=True):
             world = self.model.world
             if plan.ranks > world.size or world.is_worn:
@@ -296,7 +318,7 @@ class Trainer:
                 self.model, took = switched(self.model, plan)
             if plan.ranks < self.model.world.size:
                 took = self._leave_to(plan.ranks, took)
-        return replace(took, settle=settle)
+        return took
 
     def _meet(self, ranks: int) -> None:
         given = self._given

@@ -55,19 +55,16 @@ class Wish:
         self._possible_since = self._possible_since or now
         return nothing_saved or now - self._possible_since > _PATIENCE_SECONDS
 
-    def taken_up(self, model: PlannedModel, step: int, loss: float | None) -> ExecutionPlan:
-        """What all go over to now, newcomers included; the present plan if they are not there any
-        more.
-        """
-        plan = self.plan or model.plan
+    def taken_up(self, plan: ExecutionPlan, step: int, loss: float | None) -> bool:
+        """All go over to a plan now, newcomers too; False if those are not there any more."""
         self.prepare_seconds = 0.0
         if self._newcomers is not None:
             if not self._all_are_there(now=True):
-                return model.plan
+                return False
             self._newcomers.take_in(Admission(str(plan), step, loss))
             self.prepare_seconds = self._newcomers.prepare_seconds
         self._forget()
-        return plan
+        return True
 
     def close(self) -> None:
         """Training ends: nobody is waited for any more."""

@@ -6,7 +6,12 @@ import pytest
 
 from controlplane.domain.action import ChangePlan, StopAttempt
 from controlplane.domain.codec import dump, load
-from controlplane.domain.event import PlanChanged, UnitExited, UnitStarted
+from controlplane.domain.event import (
+    AcceleratorHealthChanged,
+    PlanChanged,
+    UnitExited,
+    UnitStarted,
+)
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import LaunchUnit, Placement
@@ -15,7 +20,7 @@ from controlplane.domain.record import Intent, Outcome, UnitExit
 from controlplane.domain.switch import SwitchKind
 from controlplane.engine.assignment import launches_of
 from controlplane.engine.invariants import violations
-from controlplane.engine.resizing import units_for
+from controlplane.engine.resizing import suiting, units_for
 from controlplane.engine.state import ClusterState
 from headrace.api.plan import ExecutionPlan
 from tests.builders import World, a_cluster, a_job, a_node
@@ -327,3 +332,48 @@ def test_an_order_that_cannot_be_followed_is_not_carried_out(
     order = ChangePlan(UID, attempt.number, plan, Reason(ReasonCode.PLAN_CHANGED), units)
     found = list(violations(world.state.snapshot(world.now), (order,)))
     assert any(sentence in each for each in found), found
+
+
+def test_a_smaller_quota_is_reached_by_all_who_give_back_at_once() -> None:
+    world = a_cluster().with_nodes(8, 1).with_queue("narrow", quota=8)
+    for name in "ab":
+        world.submit(a_job(name).wanting(1, 4).with_batch(8).in_queue("narrow"))
+    world.settle().with_queue("narrow", quota=4)
+    assert {type(action) for action in world.cycle().decided.actions} == {ChangePlan}
+    world.settle()
+    assert [world.attempt(name).placement.accelerator_count for name in "ab"] == [2, 2]
+
+
+def test_ranks_that_lie_crosswise_restart_for_tensor_parallel_plans() -> None:
+    crosswise = placed(("n1", 0), ("n2", 0), ("n1", 1), ("n2", 1), plan="dp4")
+    plan = ExecutionPlan.parse("dp2-tp2")
+    assert suiting(plan, crosswise.units) is None
+    assert crosswise.anew == crosswise, "as it began"
+    joined = replace(crosswise.units[3], index=7, joins=True)
+    anew = Placement(plan, (*crosswise.units[:3], joined)).anew
+    assert [unit.node for unit in anew.units] == ["n1", "n1", "n2", "n2"]
+    assert [(unit.index, unit.first_rank, unit.joins) for unit in anew.units] == [
+        (i, i, False) for i in range(4)
+    ]
+    assert suiting(plan, anew.units) == anew.units
+
+
+def test_who_has_left_and_is_heard_of_again_is_not_up() -> None:
+    world = shrinks()
+    attempt = world.attempt("a")
+    plans = (str(attempt.plan_in_force), str(attempt.placement.plan))
+    first = attempt.placement.units[0].node
+    world.tell(PlanChanged(UID, attempt.number, *plans, 9, 0.5, (), first))
+    unit_starts(world, 3)
+    unit_ends(world, 3, Outcome.STOPPED)
+    unit_ends(world, 2, Outcome.STOPPED)
+    assert world.attempt("a").units_up == {0, 1}
+
+
+def test_an_unhealthy_accelerator_of_a_newcomer_ends_nobody() -> None:
+    world = grows()
+    unit = world.attempt("a").unit(3)
+    assert unit is not None
+    world.tell(AcceleratorHealthChanged(unit.node, unit.accelerators[0], "Xid 79"))
+    world.cycle()
+    assert world.attempt("a").intent is not Intent.END
