@@ -57,7 +57,7 @@ def test_the_demo_passes_its_own_checks_and_leaves_a_report_and_nothing_else(
     temporary: Path, tmp_path: Path
 ) -> None:
     report = tmp_path / "report.html"
-    examples = shorter(tmp_path, {"gpt": 240, "vit": 14})
+    examples = shorter(tmp_path, {"gpt": 300, "vit": 22})
     # With more cores the steps take less time, and the second job not: its ranks must come up.
     scale = max(1, len(os.sched_getaffinity(0)) // 2)
     # For a machine that does much else; nothing of the demo takes so long.
