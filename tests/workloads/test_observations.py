@@ -53,7 +53,7 @@ class Steps:
         observer.look()
         with self.stopwatch.part(OPTIMIZER):
             pass
-        observer.after(number, float(number))
+        observer.after(float(number))
 
 
 def test_the_first_steps_of_a_plan_are_not_looked_at(

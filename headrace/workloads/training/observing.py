@@ -35,6 +35,8 @@ class Observer:
             if model.world.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(model.world.device)
         model.stopwatch.runs = self._done >= _SETTLED and step % EVERY == 0
+        if model.stopwatch.runs:
+            self._measured = step
 
     def look(self) -> None:
         """Within a step, once all ranks have its gradients: tell of the step before."""
@@ -59,14 +61,12 @@ class Observer:
             )
         self._seconds.clear()
 
-    def after(self, step: int, seconds: float) -> None:
+    def after(self, seconds: float) -> None:
         """Behind a step, which took so long."""
         assert self._model is not None
         self._done += 1
         if self._done > _SETTLED:
             self._seconds.append(seconds)
-        if self._model.stopwatch.runs:
-            self._measured = step
 
 
 def _peak_bytes(world: World) -> int:

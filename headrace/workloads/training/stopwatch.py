@@ -29,10 +29,33 @@ class StepParts:
     optimizer: float
 
 
+class Moment:
+    """When a device has done what it was given so far.
+
+    On a GPU an event in its stream, so that noting it waits for nothing.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._at: Any = time.perf_counter()
+        if device.type == "cuda":
+            self._at = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            self._at.record()
+
+    def wait(self) -> None:
+        """Until it has come."""
+        if not isinstance(self._at, float):
+            self._at.synchronize()
+
+    def since(self, earlier: "Moment") -> float:
+        """Seconds from an earlier one to this, which is waited for."""
+        if isinstance(self._at, float):
+            return float(self._at - earlier._at)
+        self._at.synchronize()
+        return float(earlier._at.elapsed_time(self._at)) / 1000
+
+
 class Stopwatch:
     """Measures the steps that it is asked to; costs next to nothing otherwise.
-
-    On a GPU events are put into the stream, so that measuring waits for nothing.
 
     Attributes:
         runs: Whether it measures.
@@ -40,8 +63,8 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self.runs = False
-        self._on_gpu = device.type == "cuda"
-        self._spans: defaultdict[str, list[tuple[Any, Any]]] = defaultdict(list)
+        self._device = device
+        self._spans: defaultdict[str, list[tuple[Moment, Moment]]] = defaultdict(list)
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -49,32 +72,25 @@ class Stopwatch:
         if not self.runs:
             yield
             return
-        start = self._now()
+        start = Moment(self._device)
         yield
-        self._spans[name].append((start, self._now()))
+        self._spans[name].append((start, Moment(self._device)))
 
     def follow(self, run: nn.Module) -> None:
         """Count this module's forward passes, whoever calls it."""
-        began: list[Any] = []
+        began: list[Moment] = []
 
         def enter(_module: nn.Module, _given: Any) -> None:
             if self.runs:
-                began[:] = [self._now()]
+                began[:] = [Moment(self._device)]
 
         def leave(_module: nn.Module, _given: Any, _found: Any) -> None:
             if self.runs and began:
-                self._spans[FORWARD].append((began.pop(), self._now()))
+                self._spans[FORWARD].append((began.pop(), Moment(self._device)))
 
         # Around whatever torch's own wrappers do at the same places.
         run.register_forward_pre_hook(enter, prepend=True)
         run.register_forward_hook(leave)
-
-    def _now(self) -> Any:
-        if not self._on_gpu:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        return event
 
     def read(self) -> tuple[float, float, float]:
         """Seconds of forward, gradients and optimizer since the last time; begins anew.
@@ -86,12 +102,7 @@ class Stopwatch:
         return found
 
     def _seconds(self, name: str) -> float:
-        spans = self._spans[name]
-        if self._on_gpu:
-            for _, end in spans:
-                end.synchronize()
-            return float(sum(start.elapsed_time(end) for start, end in spans)) / 1000
-        return float(sum(end - start for start, end in spans))
+        return sum(end.since(start) for start, end in self._spans[name])
 
 
 def parts_of(forward: float, gradients: float, optimizer: float) -> StepParts:

@@ -18,9 +18,10 @@ from headrace.workloads.training.optimiser import Schedule
 from headrace.workloads.training.order import SampleOrder
 from headrace.workloads.training.parts import Parts
 from headrace.workloads.training.planned import PlannedModel
+from headrace.workloads.training.stopwatch import Moment
 from headrace.workloads.training.switching import Breakdown, resettled, switched
 from headrace.workloads.training.wish import Wish
-from headrace.workloads.training.world import lost_contact, meeting
+from headrace.workloads.training.world import Sums, lost_contact, meeting
 
 RESIZING = "changing the number of ranks"
 
@@ -54,9 +55,29 @@ class Wishes:
         switch: Go on under another plan.
     """
 
-    stop: bool
-    save: bool
-    switch: bool
+    stop: bool = False
+    save: bool = False
+    switch: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return self.stop or self.save or self.switch
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A step that the device was given, and may not have done.
+
+    Attributes:
+        step: Its number.
+        since: When it could begin.
+        told: Its loss and what the ranks wish, summed over them.
+    """
+
+    step: int
+    since: Moment
+    told: Sums
 
 
 @dataclass(slots=True)
@@ -127,6 +148,7 @@ class Trainer:
         self._wish = Wish(given, model.blueprint)
         self.left_to: int | None = None
         self._change: Change | None = None
+        self._sent: _Sent | None = None
         self._observer = Observer(given.control)
         self._prepared: tuple[int, ExecutionPlan, tuple[Batch, Batch]] | None = None
         spec = given.spec
@@ -156,16 +178,19 @@ class Trainer:
 
     def _run(self) -> str:
         given, progress = self._given, self.progress
-        first = True
+        first, start = True, progress.step
         while progress.step < given.spec.steps:
             wishes = self._step()
             if progress.step % _COLLECT_STEPS == 0:
                 gc.collect(1)
-            if first:
+            if first and progress.step > start:
                 given.chronicle.say(f"first step done: step {progress.step}")
                 first = False
             with given.watch.pace.during("saving", SAVE_SECONDS):
                 given.saver.look()
+            if wishes is None:
+                self._tell_commit()
+                continue
             done = progress.step == given.spec.steps
             if done or wishes.stop or wishes.save or progress.step % given.spec.every_steps == 0:
                 with given.watch.pace.during("saving", SAVE_SECONDS):
@@ -183,12 +208,29 @@ class Trainer:
                 return STOPPED
         return SUCCEEDED
 
-    def _step(self) -> Wishes:
-        """One optimizer step; returns what the ranks wish."""
-        given, progress = self._given, self.progress
-        began = time.monotonic()
-        step = progress.step + 1
+    def _step(self) -> Wishes | None:
+        """One optimizer step; returns what the ranks wish, None if a step is still on its way.
+
+        A GPU has the next step already when the loss of the one before is looked at, as its work
+        would have to wait for the CPU otherwise. Before they stop, save or change, ranks hear of
+        all steps; they do it a step later than they wished to.
+        """
+        given, before = self._given, self._sent
+        self._sent = sent = self._send((before.step if before else self.progress.step) + 1, before)
+        wishes = self._hear(before) if before else Wishes()
+        if before or not self.model.world.runs_ahead:
+            given.watch.pace.step_ended()
+        due = sent.step == given.spec.steps or sent.step % given.spec.every_steps == 0
+        if not (wishes.any or due) and self.model.world.runs_ahead:
+            return None
+        self._sent = None
+        return self._hear(sent)
+
+    def _send(self, step: int, before: "_Sent | None") -> "_Sent":
+        """Give the device a step, and bring the next one's batch."""
+        given, began = self._given, time.monotonic()
         given.watch.pace.step_begins(step)
+        since = before.told.moment if before else Moment(self.model.world.device)
         self._observer.before(self.model, step)
         loss = self.model.gradients(*self._batch_of(step))
         save_due = self._save_is_due(began)
@@ -199,19 +241,22 @@ class Trainer:
         self.model.update(self._schedule.rate(step))
         if step < given.spec.steps:
             self._prepare(step + 1)
-        mean, stop, save, switch = told.tolist()
+        return _Sent(step, since, told)
+
+    def _hear(self, sent: "_Sent") -> Wishes:
+        """Wait for a step's loss, and tell of it."""
+        progress = self.progress
+        mean, stop, save, switch = sent.told.tolist()
         self._observer.look()
         if not math.isfinite(mean):
             raise WorkloadError(
                 LOSS_NOT_FINITE,
-                f"the loss of step {step} is {mean}: training has come apart; lower the "
-                f"learningRate or give it more warmupSteps.{given.saver.doubted()}",
+                f"the loss of step {sent.step} is {mean}: training has come apart; lower the "
+                f"learningRate or give it more warmupSteps.{self._given.saver.doubted()}",
             )
-        progress.step = step
-        progress.loss = mean
-        progress.step_seconds = time.monotonic() - began
-        given.watch.pace.step_ended()
-        self._observer.after(step, progress.step_seconds)
+        progress.step, progress.loss = sent.step, mean
+        progress.step_seconds = sent.told.moment.since(sent.since)
+        self._observer.after(progress.step_seconds)
         self._tell()
         self._tell_change()
         return Wishes(stop > 0, save > 0, switch > 0)

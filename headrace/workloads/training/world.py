@@ -16,6 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.rendezvous import RankGoneError, Rendezvous
 from headrace.workloads.training.grid import AXES, grid_of
+from headrace.workloads.training.stopwatch import Moment
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup, Store
@@ -63,21 +64,22 @@ def _made(group: Any) -> "ProcessGroup":
 
 
 class Sums:
-    """Numbers that may still be on their way from a GPU."""
+    """Numbers that may still be on their way from a GPU.
+
+    Attributes:
+        moment: When they are there.
+    """
 
     def __init__(self, sums: Tensor) -> None:
-        self._there: torch.cuda.Event | None = None
-        self._sums = sums
-        if sums.device.type == "cuda":
+        device, self._sums = sums.device, sums
+        if device.type == "cuda":
             self._sums = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=True)
             self._sums.copy_(sums, non_blocking=True)
-            self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._there.record()
+        self.moment = Moment(device)
 
     def tolist(self) -> list[float]:
         """The numbers. Waits for them, but not for what the GPU was given to do since."""
-        if self._there is not None:
-            self._there.synchronize()
+        self.moment.wait()
         found: list[float] = self._sums.tolist()
         return found
 
@@ -120,6 +122,11 @@ class World:
         # its operators do; an earlier world's would have it ask for groups that are gone.
         number = next(_worlds)
         self._axes = tuple(f"{axis}-{number}" for axis in AXES)
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether the device can be given a step while it does the one before."""
+        return self.device.type == "cuda"
 
     def group(self, ranks: Sequence[int]) -> "ProcessGroup":
         """The process group of some ranks. All ranks of the world ask for the same ones in turn."""
