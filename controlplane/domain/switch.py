@@ -64,6 +64,8 @@ class PlanChange:
         ordered_at: When.
         refused: Why the ranks keep the plan that they have; empty while they have not said no.
         units: Those that train meanwhile; empty if they are the same as afterwards.
+        given_up: Whether this is back to ``before``, as others could not join; it is over once the
+            ranks confirm that they train on as they did.
     """
 
     before: ExecutionPlan
@@ -71,6 +73,7 @@ class PlanChange:
     ordered_at: Instant
     refused: str = ""
     units: tuple[LaunchUnit, ...] = ()
+    given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)

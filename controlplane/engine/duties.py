@@ -11,6 +11,7 @@ from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
+from controlplane.engine import resizing
 from controlplane.engine.state import ClusterState
 from controlplane.engine.switches import answer_limit
 
@@ -121,6 +122,9 @@ def _overdue(
         # Not the policy's business: a broken one must not keep a job on a spec that is gone.
         reason = Reason(ReasonCode.SPEC_CHANGED, "it restarts with its new spec")
         return StopAttempt(record.uid, attempt.number, reason)
+    given_up = resizing.giving_up(record, attempt)
+    if given_up is not None and not attempt.own_exits:
+        return given_up
     unanswered = _plan_not_taken_up(record, attempt, now)
     if unanswered is not None:
         # Whatever keeps the ranks from it, others can begin with it.

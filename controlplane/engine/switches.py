@@ -13,6 +13,7 @@ from controlplane.domain.switch import (
     Switch,
     SwitchKind,
 )
+from controlplane.engine import resizing
 
 ANSWER_SECONDS = 120.0
 """How long ranks may take to tell of a change of plan that they were asked for."""
@@ -26,6 +27,9 @@ JOIN_SECONDS = 600.0
 
 def asked(record: JobRecord, attempt: AttemptRecord, order: ChangePlan, at: Instant) -> JobRecord:
     """The job once its ranks are to take up another plan."""
+    change = attempt.plan_change
+    if change is not None and change.units and order.units == change.units:
+        return resizing.given_up(record, attempt, order, at)
     before = attempt.placement.units
     units = order.units or before
     known, kept = {unit.index for unit in before}, {unit.index for unit in units}
@@ -54,6 +58,8 @@ def told(
     if isinstance(said, PlanRefused):
         change = changed(change, refused=said.message or "no reason given")
         return changed(record, attempt=changed(attempt, plan_change=change))
+    if change.given_up:
+        return resizing.trains_on(record, attempt, said.at)
     present = {unit.index for unit in placement.units}
     switch = Switch(
         kind=SwitchKind.MEMORY,

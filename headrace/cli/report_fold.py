@@ -276,6 +276,9 @@ class _Folding:
         if attempt is None or not attempt.units:
             return
         before = attempt.span
+        if after == body["before"]:
+            self.say(at, uid, f"goes on as {after}, as it did")
+            return
         if before.came_by is not None and step <= before.came_by.step:
             return  # told twice
         for unit, held in attempt.units.items():

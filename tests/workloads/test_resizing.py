@@ -90,6 +90,14 @@ def go_to(agent: Agent, run: Attempt, plan: str) -> None:
     assert ("prepare" in change["seconds"]) is (len(run.ranks) > before)
 
 
+def keeps(run: Attempt, plan: str) -> None:
+    """Have the attempt know that nobody is waited for any more, and tell that it trains on."""
+    times = len(run.changes())
+    run.ask_for(plan)
+    told = run.changed(times + 1)[-1]
+    assert (told["from"], told["to"], told["seconds"]) == (plan, plan, {"stood_still": 0.0})
+
+
 def growth(change: dict[str, Any]) -> int:
     """By how many ranks a change has made the attempt larger."""
     after, before = (ExecutionPlan.parse(change.get(key, "dp1")).ranks for key in ("to", "from"))
@@ -167,15 +175,15 @@ def test_who_cannot_join_is_refused_and_training_goes_on(
         (other_data, "StartRefused", "rank 1 differs from rank 0"),
         (elsewhere, "CheckpointStoreNotShared", "is not shared: node node-1"),
     ]
-    for number, (manifest, reason, sentence) in enumerate(cases, start=1):
+    for told_before, (manifest, reason, sentence) in zip((0, 2), cases, strict=True):
         (newcomer,) = agent.add(run, "dp2", manifest=manifest, environment=IMPATIENT)
         assert newcomer.exit()["reason"] == reason
-        told = run.changed(number)[-1]
+        told = run.changed(told_before + 1)[-1]
         assert told["to"] == "dp2"
         assert sentence in told["refused"]
         assert sentence in newcomer.exit()["message"]
         run.ranks.pop()
-        run.ask_for("dp1")
+        keeps(run, "dp1")
         run.reaches(max(run.losses()) + 2)
     # Neither of them stands in the way of one that can.
     go_to(agent, run, "dp2")
@@ -209,7 +217,8 @@ def test_kill_9_of_a_newcomer_that_waits_costs_nothing(agent: Agent, store: Path
     (told,) = run.changed(1)
     assert told["refused"] == "rank 2 cannot join: it gives no sign of life any more"
     del run.ranks[2:]
-    run.ask_for("dp2")
+    keeps(run, "dp2")
+    keeps(run, "dp2")  # an answer to each time that it is asked, not to each plan
     go_to(agent, run, "dp4")
     go_to(agent, run, "dp1")
 

@@ -451,3 +451,23 @@ def test_a_change_of_plan_on_the_same_accelerators_is_two_blocks_of_one_attempt(
     assert ("is asked to go on in attempt 1 as tp2", "dp2 -> tp2") in told
     assert told.count(("goes over from dp2 to tp2 after step 99", "it stood still for 0.50 s")) == 1
     assert ("cannot go over to dp2", "too big") in told
+
+
+def test_a_growth_that_is_given_up_is_no_change() -> None:
+    book = Logbook()
+    book.register()
+    book.submit(1, "u")
+    book.decide(2, book.starting("u", 1, FOUR[:2], "dp2"))
+    book.train("u", 1, 5, 20, range(1, 100))
+    book.decide(21, book.changing("u", 1, "dp4", "it grows", keeping=(0, 1), joining=FOUR[2:]))
+    book.exit(25, "u", 1, Outcome.FAILED, 0, (3,), "no room")
+    book.decide(26, book.changing("u", 1, "dp2", "unit 3 could not join", keeping=(0, 1)))
+    book.exit(27, "u", 1, Outcome.STOPPED, 0, (2,))
+    book.change(28, "u", 1, ("dp2", "dp2"), 120, 0)
+    book.train("u", 1, 28, 40, range(121, 130))
+    history = history_of(book.facts(41))
+    assert history.transitions == ()
+    assert [(one.plan, one.accelerators) for one in history.attempts] == [("dp2", 2)]
+    told = [(line.what, line.why) for line in history.lines]
+    assert ("lets unit 3 of attempt 1 go, which has not joined", "no room") in told
+    assert told.count(("goes on as dp2, as it did", "")) == 1
