@@ -74,9 +74,14 @@ def told(
         stood_still_seconds=said.stood_still_seconds,
         phases=said.phases,
     )
+    attempt = changed(attempt, plan_change=None, units_up=attempt.units_up & present)
+    for end in attempt.exits:
+        # One that joined has failed since, of which its node told sooner than rank 0 of the change.
+        if end.unit in present and end.outcome not in resizing.IN_ORDER:
+            attempt = resizing.broken(attempt, end)
     return changed(
         _with(record, switch),
-        attempt=changed(attempt, plan_change=None, units_up=attempt.units_up & present),
+        attempt=attempt,
         reconfigurations=record.reconfigurations + 1,
     )
 

@@ -215,6 +215,20 @@ def test_who_had_been_taken_in_before_it_failed_is_told_as_the_cause() -> None:
     assert held_by_a(world) == 0
 
 
+def test_who_failed_after_it_was_taken_in_fails_the_attempt_though_that_is_told_later() -> None:
+    world = grows()
+    attempt = world.attempt("a")
+    unit_ends(world, 3, Outcome.FAILED, ReasonCode.RAY_LOST)
+    told = (str(attempt.plan_in_force), str(attempt.placement.plan))
+    world.tell(PlanChanged(UID, attempt.number, *told, 9, 0.5, (), attempt.units[0].node))
+    attempt = world.attempt("a")
+    assert (str(attempt.plan_in_force), attempt.intent) == ("dp4", Intent.END)
+    assert attempt.intent_reason is not None
+    assert attempt.intent_reason.code is ReasonCode.RAY_LOST
+    world.stopped_ones_leave()
+    assert (world.stage("a"), world.why("a").code) == (Stage.BACKING_OFF, ReasonCode.RAY_LOST)
+
+
 def test_a_newcomer_that_fails_while_all_stop_does_not_keep_them_from_saving() -> None:
     world = grows()
     world.update(ELASTIC.suspended()).cycle()
