@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,31 @@ def test_kill_9_of_a_newcomer_that_waits_costs_nothing(agent: Agent, store: Path
     keeps(run, "dp2")  # an answer to each time that it is asked, not to each plan
     go_to(agent, run, "dp4")
     go_to(agent, run, "dp1")
+
+
+@pytest.mark.failure
+def test_who_waits_and_is_stopped_once_rank_0_has_died_has_not_failed(
+    agent: Agent, store: Path
+) -> None:
+    run = agent.start(endless(store), 2, plan="dp2").reaches(2)
+    newcomer = waiting(agent, run)
+    os.kill(newcomer.pid, signal.SIGSTOP)
+    run.units[0].kill()
+    run.units[1].exit()
+    (newcomer.folder / "stop").touch()
+    os.kill(newcomer.pid, signal.SIGCONT)
+    found = newcomer.exit()
+    assert (found["outcome"], found["message"]) == ("Stopped", "was not needed any more")
+
+
+@pytest.mark.failure
+def test_who_waits_and_finds_rank_0_gone_says_so(agent: Agent, store: Path) -> None:
+    run = agent.start(endless(store), 2, plan="dp2").reaches(2)
+    newcomer = waiting(agent, run)
+    run.units[0].kill()
+    found = newcomer.exit()
+    assert (found["outcome"], found["reason"]) == ("Failed", "RankLost")
+    assert found["message"].startswith("rank 0 could not be reached any more while this unit")
 
 
 @pytest.mark.failure

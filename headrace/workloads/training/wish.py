@@ -28,6 +28,7 @@ class Wish:
         self._blueprint = blueprint
         self._asked = ("", 0)
         self._newcomers: Newcomers | None = None
+        self._next_unit = 0
         self._possible_since: float | None = None
 
     def look(self, model: PlannedModel, step: int, *, nothing_saved: bool) -> bool:
@@ -104,7 +105,9 @@ class Wish:
                 f"written: {error}"
             ) from error
         given.rendezvous.put("join/proof", {"attempt": given.attempt, "nonce": nonce})
-        self._newcomers = Newcomers(given.rendezvous, given.facts, ranks)
+        self._newcomers = Newcomers(
+            given.rendezvous, given.facts, ranks, first_unit=self._next_unit
+        )
         given.chronicle.say(f"waiting for ranks {ranks[0]} to {ranks[-1]} to join")
 
     def _all_are_there(self, *, now: bool = False) -> bool:
@@ -131,6 +134,7 @@ class Wish:
     def _forget(self) -> None:
         self._possible_since = None
         if self._newcomers is not None:
+            self._next_unit = self._newcomers.next_unit
             self._newcomers = None
             self._given.rendezvous.take_down("join/proof")
             with contextlib.suppress(OSError):  # the next attempt removes it
