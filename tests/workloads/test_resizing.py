@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.checkpoints import JobCheckpoints
 from headrace.workloads.storage import LocalStorage
-from tests.workloads.attempts import Agent, Attempt, Manifest, Unit, a_manifest, until
+from tests.workloads.attempts import Agent, Attempt, Manifest, Unit, a_manifest, alive, until
 from tests.workloads.test_own_code import a_script
 
 TOLERANCE = 1e-4
@@ -162,6 +163,48 @@ def test_checkpoints_are_written_before_and_after_and_gone_on_from(
     wanted = alone.reaches(max(again.losses()) + 1).stop().losses()
     for step, loss in (run.losses() | again.losses()).items():
         assert loss == pytest.approx(wanted[step], abs=TOLERANCE)
+
+
+def on_the_board(run: Attempt, key: str) -> bool:
+    """Whether something is on the ranks' notice board."""
+    host, _, port = (run.units[0].folder / "rendezvous").read_text().rpartition(":")
+    board = dist.TCPStore(host, int(port), None, is_master=False, wait_for_workers=False)
+    return bool(dist.PrefixStore("job-1/1", board).check([key]))
+
+
+def test_newcomers_are_told_to_come_when_what_is_being_saved_has_settled_on_all_ranks(
+    agent: Agent, store: Path
+) -> None:
+    slow = {"TEST_MODULE": "tests.workloads.held_settle_unit", "TEST_HELD": "1"}
+    run = agent.start(endless(store, everySteps=2), 2, plan="dp2", environment=slow).reaches(3)
+    newcomers = agent.add(run, "dp4")
+    held = run.units[1].folder
+    until((held / "settling").exists, lambda: run.units[1].output)
+    step = max(run.losses())
+    until(lambda: on_the_board(run, f"plan/{step}/settled/0"), lambda: run.units[0].output)
+    assert not on_the_board(run, f"plan/{step}/go")
+    assert not any(on_the_board(run, f"join/{number}") for number in (2, 3))
+    assert all("ready to join" in unit.output.splitlines()[-1] for unit in newcomers)
+    (held / "settle").touch()
+    (change,) = run.changed(1)
+    assert (change["to"], change["step"]) == ("dp4", step)
+    assert all(on_the_board(run, f"join/{number}") for number in (2, 3))
+
+
+def test_a_newcomer_of_an_agent_that_knows_of_none_waits_and_disturbs_nobody(
+    agent: Agent, store: Path
+) -> None:
+    run = agent.start(endless(store), plan="dp1").reaches(2)
+    (older,) = agent.add(run, "dp2", says_joins=False)
+    until(lambda: "joined the rendezvous" in older.output, lambda: older.output)
+    run.ranks.pop()
+    keeps(run, "dp1")
+    go_to(agent, run, "dp2")
+    assert alive(older.pid)
+    assert not on_the_board(run, "failure")
+    run.stop()
+    assert run.units[0].exit()["step"] == max(run.losses())
+    assert older.exit()["outcome"] == "Stopped"
 
 
 def test_who_cannot_join_is_refused_and_training_goes_on(
