@@ -152,7 +152,7 @@ def _plan_not_taken_up(record: JobRecord, attempt: AttemptRecord, now: Instant) 
     limit = answer_limit(record, change)
     if now < limit:
         return None
-    waited = (limit - change.ordered_at) / SECOND
+    waited = (limit - max(change.ordered_at, change.heard_at)) / SECOND
     return Reason(ReasonCode.PLAN_NOT_TAKEN_UP, f"{text}no answer from the ranks in {waited:.0f} s")
 
 

@@ -87,11 +87,12 @@ def told(
 
 
 def answer_limit(record: JobRecord, change: PlanChange) -> Instant:
-    """When ranks that have not answered get the new plan by a restart."""
+    """When ranks that have not answered, though they could tell, get the new plan by a restart."""
     steps = ANSWER_STEPS * record.progress.step_seconds
     attempt = record.attempt
     joins = JOIN_SECONDS if attempt is not None and attempt.joining else 0.0
-    return after(change.ordered_at, seconds(joins + max(ANSWER_SECONDS, steps)))
+    since = max(change.ordered_at, change.heard_at)
+    return after(since, seconds(joins + max(ANSWER_SECONDS, steps)))
 
 
 def stopped(record: JobRecord, attempt: AttemptRecord) -> Restart:
