@@ -227,7 +227,7 @@ class VirtualCluster:
         joining = [unit for unit in attempt.placement.units if unit.index in attempt.joining]
         self._come_up(record, attempt, joining)
         ready = after(self._clock.now(), seconds(costs.startSeconds if joining else 0.0))
-        pause = costs.planChangeSeconds
+        pause = 0.0 if change.given_up else costs.planChangeSeconds
         step = run.steps_at(ready)
         if step >= run.last_step:
             # It is done before they are there.

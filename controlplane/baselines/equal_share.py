@@ -78,6 +78,7 @@ class _Seat:
         own: The accelerators of ``at``.
         holding: What it is given.
         avoid: Nodes that it keeps off while it gets its minimum elsewhere.
+        shut: Nodes from which nothing can join it where it runs.
     """
 
     record: JobRecord
@@ -87,11 +88,16 @@ class _Seat:
     own: Parts
     holding: Holding
     avoid: frozenset[NodeId]
+    shut: frozenset[NodeId] = NOWHERE
 
     @property
     def without(self) -> frozenset[NodeId]:
-        """Nodes that it does not grow onto; none if it could not do without some of them."""
-        return self.avoid if self.avoid.isdisjoint(self.holding.parts) else NOWHERE
+        """Nodes that it does not grow onto: those to avoid, unless it could not do without some of
+        them; and those from which nothing can join it, though it keeps what it has there.
+        """
+        avoid = self.avoid if self.avoid.isdisjoint(self.holding.parts) else NOWHERE
+        has_its_own = self.holding.count >= _count(self.own)
+        return avoid | (self.shut if has_its_own else self.shut.difference(self.own))
 
     @property
     def uid(self) -> JobUid:
@@ -280,8 +286,10 @@ class _Admission:
                 self._waits.gets(record.uid, [(name, one) for name, each in ids for one in each])
             self.reasons[record.uid] = RUNNING if at is not None else self._why_held(record)
             here = sizes_in(record.job.spec, self.paper)
-            avoid = record.avoids(self._round.snapshot.at)
-            self.seats[record.uid] = _Seat(record, rank, here, at, own, holding, avoid)
+            avoid, shut = record.avoids(self._round.snapshot.at), NOWHERE
+            if avoid and attempt is not None and at is not None:
+                shut = record.cannot_be_joined_from(self._round.snapshot.at)
+            self.seats[record.uid] = _Seat(record, rank, here, at, own, holding, avoid - shut, shut)
 
     def _why_held(self, record: JobRecord) -> Reason:
         """Why an admitted job that has no place to keep is given one."""

@@ -177,7 +177,8 @@ class UnitExited:
 
 @dataclass(frozen=True, slots=True)
 class PlanChanged:
-    """An attempt's ranks went over to another plan without leaving.
+    """An attempt's ranks went over to another plan without leaving; or they train on under the one
+    that they have, if that is the one that they were asked for.
 
     Plans are texts here: the ranks may be of a release that knows more plans.
 

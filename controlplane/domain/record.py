@@ -9,7 +9,7 @@ from controlplane.domain.job import Job
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Contact, Node
 from controlplane.domain.placement import LaunchUnit, Placement
-from controlplane.domain.reason import RECONFIGURES, Reason
+from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
 from controlplane.domain.suspicion import Suspicion
 from controlplane.domain.switch import PlanChange, Restart, Switch
 from headrace.api.plan import ExecutionPlan
@@ -133,18 +133,26 @@ class AttemptRecord:
     @property
     def joining(self) -> frozenset[int]:
         """Units that are to join those that train, and have not as far as is known."""
+        change = self.plan_change
+        return frozenset() if change is None or change.given_up else self.outside
+
+    @property
+    def outside(self) -> frozenset[int]:
+        """Units that do not train as far as is known: that are to join, or were until the change
+        was given up.
+        """
         if self.plan_change is None or not self.plan_change.units:
             return frozenset()
         training = {unit.index for unit in self.plan_change.units}
-        return frozenset(unit.index for unit in self.placement.units if unit.index not in training)
+        return frozenset(unit.index for unit in self.units if unit.index not in training)
 
     @property
     def own_exits(self) -> tuple[UnitExit, ...]:
         """The ends of units that were part of it: not of those that never came to join."""
-        joining = self.joining
-        if not joining:
+        outside = self.outside
+        if not outside:
             return self.exits
-        return tuple(known for known in self.exits if known.unit not in joining)
+        return tuple(known for known in self.exits if known.unit not in outside)
 
     @property
     def all_up(self) -> bool:
@@ -263,8 +271,8 @@ class JobRecord:
             never.
         suspended_at: When it was last suspended, or resumed; 0 if it was not since its submission.
         missed: The last gap in its checkpoints; None if there was none.
-        suspicions: Nodes where attempts failed in a way that the node may have caused; those that
-            the job keeps off still are ``avoids``.
+        suspicions: Nodes where attempts failed in a way that the node may have caused, or which no
+            unit could join from; those that the job keeps off still are ``avoids``.
         switches: Its last changes of plan or place that are over, newest last.
         restart: A planned stop after which it has not trained again yet; None if there is none.
     """
@@ -314,6 +322,13 @@ class JobRecord:
         if not self.suspicions:
             return NOWHERE
         return frozenset(each.node for each in self.suspicions if at < each.until)
+
+    def cannot_be_joined_from(self, at: Instant) -> frozenset[NodeId]:
+        """Of those, nodes where a unit could not join it while it trained."""
+        if not self.suspicions:
+            return NOWHERE
+        of_joining = (each for each in self.suspicions if each.code is ReasonCode.PLAN_REFUSED)
+        return frozenset(each.node for each in of_joining if at < each.until)
 
 
 @dataclass(frozen=True, slots=True)

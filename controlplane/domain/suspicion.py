@@ -1,5 +1,5 @@
-"""Nodes that one job had better keep off for a while: an attempt of it failed there, and the node,
-its accelerators or its network may be why.
+"""Nodes that one job had better keep off for a while: an attempt of it failed there, or could not
+be joined from there, and the node, its accelerators or its network may be why.
 """
 
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class Suspicion:
 
     Attributes:
         node: The node.
-        code: How the attempt failed.
+        code: How the attempt failed; ``PLAN_REFUSED`` if a unit could not join it.
         attempt: Its number.
         until: The job keeps off the node before this.
-        times: Attempts that failed so there.
+        times: How often that was so there.
     """
 
     node: NodeId

@@ -64,6 +64,10 @@ class PlanChange:
         ordered_at: When.
         refused: Why the ranks keep the plan that they have; empty while they have not said no.
         units: Those that train meanwhile; empty if they are the same as afterwards.
+        given_up: Whether this is back to ``before``, as others could not join; it is over once the
+            ranks confirm that they train on as they did.
+        heard_at: When the agent that tells the answer introduced itself last; 0 if not since then.
+            It may have had an answer to tell for as long as it was out of touch.
     """
 
     before: ExecutionPlan
@@ -71,6 +75,8 @@ class PlanChange:
     ordered_at: Instant
     refused: str = ""
     units: tuple[LaunchUnit, ...] = ()
+    given_up: bool = False
+    heard_at: Instant = Instant(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,17 @@ def _with_intents(attempt: AttemptRecord) -> Iterator[tuple[Sequence[LaunchUnit]
     """The attempt's units, and what shall become of them."""
     yield attempt.placement.units, attempt.intent
     if attempt.leaving:
-        # They take part in the change that they leave by. Once it is over nobody misses them.
-        changes = attempt.intent is not Intent.RUN or attempt.plan_change is not None
-        yield attempt.leaving, attempt.intent if changes else Intent.END
+        yield attempt.leaving, _intent_with_leaving(attempt)
+
+
+def _intent_with_leaving(attempt: AttemptRecord) -> Intent:
+    """They take part in the change that they leave by. Once it is over nobody misses them."""
+    if attempt.intent is not Intent.RUN:
+        return attempt.intent
+    if attempt.plan_change is None:
+        return Intent.END
+    # Those that were to join, and need not any more, know best themselves whether they have.
+    return Intent.STOP if attempt.plan_change.given_up else Intent.RUN
 
 
 def _by_node(

@@ -58,24 +58,15 @@ _ELSEWHERE = suspects.PERHAPS_THE_NODE | {ReasonCode.OUT_OF_MEMORY}
 
 def with_exit(attempt: AttemptRecord, exit_: UnitExit) -> AttemptRecord:
     """The attempt of which a unit has ended that is not simply one that left."""
-    joins = exit_.unit in attempt.joining
+    outside = exit_.unit in attempt.outside
     attempt = changed(attempt, exits=(*attempt.exits, exit_))
-    if joins and attempt.intent is Intent.RUN:
+    if outside:
         return resizing.without(attempt, exit_)
-    harmless = exit_.outcome in (Outcome.SUCCEEDED, Outcome.STOPPED)
+    harmless = exit_.outcome in resizing.IN_ORDER
     if exit_.outcome is Outcome.NEVER_STARTED and attempt.intent is Intent.STOP:
         # It was still assembling. The units that wait for this one see the stop too.
         harmless = True
-    if not harmless and attempt.intent is not Intent.END:
-        # A gang that lost a member cannot go on; the others are told to end now. A planned
-        # stop keeps its reason, since its cause was not the loss.
-        attempt = changed(
-            attempt,
-            intent=Intent.END,
-            intent_reason=attempt.intent_reason or exit_.reason,
-            intent_at=exit_.at,
-        )
-    return attempt
+    return attempt if harmless else resizing.broken(attempt, exit_)
 
 
 def with_last_step(known: Progress, end: UnitExit) -> Progress:

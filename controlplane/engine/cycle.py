@@ -202,8 +202,10 @@ def _steer(
         orders.actions.append(StopAttempt(record.uid, attempt.number, reason, then=then))
         return
     # One change at a time, and the first one only once the ranks can be asked: before that, some
-    # of them may still be started, and all must begin with the same plan.
-    if not (attempt.trained and attempt.is_up and attempt.plan_change is None):
+    # of them may still be started, and all must begin with the same plan. It is over when those
+    # that it left out are gone: what they say late is not heard as an answer to the next one.
+    over = attempt.plan_change is None and not attempt.leaving
+    if not (attempt.trained and attempt.is_up and over):
         return
     if released.awaits(record, target) is None:
         released.use(record, target)

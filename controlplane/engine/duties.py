@@ -11,6 +11,7 @@ from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
+from controlplane.engine import resizing
 from controlplane.engine.state import ClusterState
 from controlplane.engine.switches import answer_limit
 
@@ -121,6 +122,9 @@ def _overdue(
         # Not the policy's business: a broken one must not keep a job on a spec that is gone.
         reason = Reason(ReasonCode.SPEC_CHANGED, "it restarts with its new spec")
         return StopAttempt(record.uid, attempt.number, reason)
+    given_up = resizing.giving_up(record, attempt)
+    if given_up is not None and not attempt.own_exits:
+        return given_up
     unanswered = _plan_not_taken_up(record, attempt, now)
     if unanswered is not None:
         # Whatever keeps the ranks from it, others can begin with it.
@@ -148,7 +152,7 @@ def _plan_not_taken_up(record: JobRecord, attempt: AttemptRecord, now: Instant) 
     limit = answer_limit(record, change)
     if now < limit:
         return None
-    waited = (limit - change.ordered_at) / SECOND
+    waited = (limit - max(change.ordered_at, change.heard_at)) / SECOND
     return Reason(ReasonCode.PLAN_NOT_TAKEN_UP, f"{text}no answer from the ranks in {waited:.0f} s")
 
 

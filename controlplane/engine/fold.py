@@ -284,6 +284,10 @@ def _adopted(draft: Draft, node: NodeId, unit: RunningUnit, at: Instant) -> bool
     found = draft.told_of(started)
     if found is None or not found[1].holds(unit.unit):
         return False
+    record, attempt = found
+    if unit.unit == 0 and attempt.plan_change is not None:
+        change = changed(attempt.plan_change, heard_at=at)
+        draft.jobs[unit.uid] = changed(record, attempt=changed(attempt, plan_change=change))
     _unit_started(draft, started)
     return True
 

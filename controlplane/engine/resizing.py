@@ -6,13 +6,17 @@ after them, and those that leave are the last ones. Whatever else is wanted take
 
 from dataclasses import replace
 
+from controlplane.domain.action import ChangePlan
 from controlplane.domain.changing import changed
-from controlplane.domain.clock import Duration
+from controlplane.domain.clock import Duration, Instant
 from controlplane.domain.placement import LaunchUnit, Placement
-from controlplane.domain.record import AttemptRecord, JobRecord, Outcome, UnitExit
+from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.record import AttemptRecord, Intent, JobRecord, Outcome, UnitExit
+from controlplane.engine import suspects
 from headrace.api.plan import ExecutionPlan
 
-_IN_ORDER = frozenset({Outcome.SUCCEEDED, Outcome.STOPPED})
+IN_ORDER = frozenset({Outcome.SUCCEEDED, Outcome.STOPPED})
+"""Ends of units that have done what they were asked for."""
 
 
 def is_same_place(one: Placement, other: Placement) -> bool:
@@ -63,9 +67,9 @@ def is_farewell(attempt: AttemptRecord, end: UnitExit) -> bool:
     """Whether a unit is gone that was to leave, and is missed by nobody: its state was handed over,
     which it says itself, or the others have told so.
     """
-    if all(unit.index != end.unit for unit in attempt.leaving):
+    if all(unit.index != end.unit for unit in attempt.leaving) or end.unit in attempt.outside:
         return False
-    return attempt.plan_change is None or end.outcome in _IN_ORDER
+    return attempt.plan_change is None or end.outcome in IN_ORDER
 
 
 def farewell(record: JobRecord, attempt: AttemptRecord, end: UnitExit) -> JobRecord:
@@ -89,6 +93,8 @@ def without(attempt: AttemptRecord, end: UnitExit) -> AttemptRecord:
     """The attempt of which a unit ended that was to join: the others train on as they did."""
     change = attempt.plan_change
     assert change is not None, "a unit joins because of a change of plan"
+    if change.given_up:
+        return attempt
     said = end.reason.message.partition("\n")[0] if end.reason is not None else end.outcome.value
     return changed(
         attempt,
@@ -96,3 +102,61 @@ def without(attempt: AttemptRecord, end: UnitExit) -> AttemptRecord:
             change, refused=change.refused or f"unit {end.unit} could not join: {said}"
         ),
     )
+
+
+def broken(attempt: AttemptRecord, end: UnitExit) -> AttemptRecord:
+    """The attempt that has lost a unit: a gang cannot go on, so the others are told to end now. A
+    planned stop keeps its reason, since its cause was not the loss.
+    """
+    if attempt.intent is Intent.END:
+        return attempt
+    why = attempt.intent_reason or end.reason
+    return changed(attempt, intent=Intent.END, intent_reason=why, intent_at=end.at)
+
+
+def giving_up(record: JobRecord, attempt: AttemptRecord) -> ChangePlan | None:
+    """The order to train on without those that cannot join; None if there is no need for it."""
+    change = attempt.plan_change
+    if change is None or not change.refused or not attempt.joining:
+        return None
+    text = f"{change.before} does not become {attempt.placement.plan}: {change.refused}"
+    why = Reason(ReasonCode.PLAN_REFUSED, text)
+    return ChangePlan(record.uid, attempt.number, change.before, why, units=change.units)
+
+
+def given_up(
+    record: JobRecord, attempt: AttemptRecord, order: ChangePlan, at: Instant
+) -> JobRecord:
+    """The job once its ranks are to say that they train on as they did. Those that were to join
+    hold what they have until they are gone, and what has become of them until that is said.
+    """
+    change, outside = attempt.plan_change, attempt.outside
+    assert change is not None, "there is a change to be given up"
+    gone = tuple(unit for unit in attempt.placement.units if unit.index in outside)
+    attempt = changed(
+        attempt,
+        placement=Placement(order.plan, order.units),
+        leaving=(*attempt.leaving, *gone),
+        plan_change=changed(change, reason=order.reason, ordered_at=at, refused="", given_up=True),
+    )
+    return changed(record, attempt=attempt, reason=order.reason)
+
+
+def trains_on(record: JobRecord, attempt: AttemptRecord, at: Instant) -> JobRecord:
+    """The job once its ranks have said so: it keeps off where nobody could join it from."""
+    outside = attempt.outside
+    gone = [known for known in attempt.exits if known.unit in outside]
+    record = changed(
+        record,
+        suspicions=suspects.could_not_join(attempt, at, record.suspicions),
+        attempt=changed(
+            attempt,
+            plan_change=None,
+            exits=attempt.own_exits,
+            units_up=attempt.units_up - outside,
+        ),
+    )
+    for known in gone:
+        assert record.attempt is not None
+        record = farewell(record, record.attempt, known)
+    return record

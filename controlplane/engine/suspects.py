@@ -8,6 +8,8 @@ from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, JobRecord, Outcome
 from controlplane.domain.suspicion import Suspicion, again
 
+Known = tuple[Suspicion, ...]
+
 PERHAPS_THE_NODE = frozenset(
     {ReasonCode.RANK_HUNG, ReasonCode.RANK_LOST, ReasonCode.COMMUNICATION_FAILED}
 )
@@ -40,6 +42,16 @@ def _where(attempt: AttemptRecord, cause: Reason) -> tuple[NodeId, ...]:
         # A connection has two ends.
         accused = [unit.node for unit in units]
     return tuple(dict.fromkeys(accused))
+
+
+def could_not_join(attempt: AttemptRecord, at: Instant, known: Known) -> Known:
+    """What is known of nodes once an attempt trains on without the units that were to join it."""
+    outside = [unit for unit in attempt.units if unit.index in attempt.outside]
+    failed = {e.unit for e in attempt.exits if e.outcome in (Outcome.FAILED, Outcome.LOST)}
+    blamed = [unit.node for unit in outside if unit.index in failed]
+    for node in dict.fromkeys(blamed or [unit.node for unit in outside]):
+        known = again(known, node, ReasonCode.PLAN_REFUSED, attempt.number, at)
+    return known
 
 
 def remark(record: JobRecord, target: Placement, at: Instant) -> str:

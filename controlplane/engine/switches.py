@@ -13,6 +13,7 @@ from controlplane.domain.switch import (
     Switch,
     SwitchKind,
 )
+from controlplane.engine import resizing
 
 ANSWER_SECONDS = 120.0
 """How long ranks may take to tell of a change of plan that they were asked for."""
@@ -26,6 +27,9 @@ JOIN_SECONDS = 600.0
 
 def asked(record: JobRecord, attempt: AttemptRecord, order: ChangePlan, at: Instant) -> JobRecord:
     """The job once its ranks are to take up another plan."""
+    change = attempt.plan_change
+    if change is not None and change.units and order.units == change.units:
+        return resizing.given_up(record, attempt, order, at)
     before = attempt.placement.units
     units = order.units or before
     known, kept = {unit.index for unit in before}, {unit.index for unit in units}
@@ -54,6 +58,8 @@ def told(
     if isinstance(said, PlanRefused):
         change = changed(change, refused=said.message or "no reason given")
         return changed(record, attempt=changed(attempt, plan_change=change))
+    if change.given_up:
+        return resizing.trains_on(record, attempt, said.at)
     present = {unit.index for unit in placement.units}
     switch = Switch(
         kind=SwitchKind.MEMORY,
@@ -68,19 +74,25 @@ def told(
         stood_still_seconds=said.stood_still_seconds,
         phases=said.phases,
     )
+    attempt = changed(attempt, plan_change=None, units_up=attempt.units_up & present)
+    for end in attempt.exits:
+        # One that joined has failed since, of which its node told sooner than rank 0 of the change.
+        if end.unit in present and end.outcome not in resizing.IN_ORDER:
+            attempt = resizing.broken(attempt, end)
     return changed(
         _with(record, switch),
-        attempt=changed(attempt, plan_change=None, units_up=attempt.units_up & present),
+        attempt=attempt,
         reconfigurations=record.reconfigurations + 1,
     )
 
 
 def answer_limit(record: JobRecord, change: PlanChange) -> Instant:
-    """When ranks that have not answered get the new plan by a restart."""
+    """When ranks that have not answered, though they could tell, get the new plan by a restart."""
     steps = ANSWER_STEPS * record.progress.step_seconds
     attempt = record.attempt
     joins = JOIN_SECONDS if attempt is not None and attempt.joining else 0.0
-    return after(change.ordered_at, seconds(joins + max(ANSWER_SECONDS, steps)))
+    since = max(change.ordered_at, change.heard_at)
+    return after(since, seconds(joins + max(ANSWER_SECONDS, steps)))
 
 
 def stopped(record: JobRecord, attempt: AttemptRecord) -> Restart:

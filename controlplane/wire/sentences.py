@@ -164,6 +164,9 @@ def _about_job(event: Event) -> _Telling | None:
             told = f"step {step}" + ("" if loss is None else f", loss {loss:.4g}")
             return _Telling(told, uid=event.uid)
         case PlanChanged():
+            if event.before == event.after:
+                text = f"attempt {event.attempt} trains on as {event.after}, as it did"
+                return _Telling(text, uid=event.uid, node=event.node)
             return _Telling(
                 f"attempt {event.attempt} went from {event.before} to {event.after} after step "
                 f"{event.step}, and stood still for {event.stood_still_seconds:.2f} s",

@@ -12,7 +12,7 @@ from controlplane.domain.ids import JobUid, NodeId
 from controlplane.domain.job import Job
 from controlplane.domain.lifecycle import FINISHED, Stage
 from controlplane.domain.reason import Reason, ReasonCode
-from controlplane.domain.record import JobRecord
+from controlplane.domain.record import AttemptRecord, JobRecord
 from controlplane.domain.switch import Switch
 from controlplane.wire.translate import progress_to_wire, reason_to_wire, timestamp, unit_to_wire
 from headrace.api.generated import common_pb2, jobs_pb2
@@ -165,7 +165,7 @@ def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = (
         observed_generation=attempt.generation if attempt else job.generation,
         held_accelerator_seconds=held_seconds(record, now),
         switches=[_switch_to_wire(switch) for switch in record.switches],
-        plan_asked_for=str(attempt.placement.plan) if attempt and attempt.plan_change else "",
+        plan_asked_for=_plan_asked_for(attempt),
         out_of_memory=[
             jobs_pb2.OutOfMemory(plan=str(plan), type=kind)
             for kind, plan in record.out_of_memory[-_TOLD_MOST:]
@@ -176,6 +176,12 @@ def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = (
     wire.manifest_json = job.spec.manifest_json
     wire.status.CopyFrom(status)
     return wire
+
+
+def _plan_asked_for(attempt: AttemptRecord | None) -> str:
+    if attempt is None or attempt.placement.plan == attempt.plan_in_force:
+        return ""
+    return str(attempt.placement.plan)
 
 
 def _suspected(record: JobRecord, now: Instant) -> list[jobs_pb2.SuspectedNode]:

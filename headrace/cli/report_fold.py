@@ -161,6 +161,8 @@ class _Folding:
     submitted: dict[str, int] = field(default_factory=dict)
     finished: dict[str, int] = field(default_factory=dict)
     progressed: dict[str, int] = field(default_factory=dict)
+    saved: dict[str, int] = field(default_factory=dict)
+    missed: dict[str, set[int]] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
     registered: set[str] = field(default_factory=set)
     lines: list[model.Line] = field(default_factory=list)
@@ -200,6 +202,8 @@ class _Folding:
             self._plan_changed(order, at, body)
         elif kind == "PlanRefused":
             self.say(at, body["uid"], f"cannot go over to {body['plan']}", str(body["message"]))
+        elif kind == "CheckpointMissed":
+            self._checkpoint_missed(at, body)
         elif kind == "UnitExited":
             self._exited(order, at, body)
         elif kind == "PolicyChanged":
@@ -268,6 +272,21 @@ class _Folding:
         # A report without a loss tells where the attempt began, not a step of its own.
         if attempt and attempt.span.first_step_ns is None and progress.get("loss") is not None:
             attempt.know(first_step_ns=at)
+        saved = int(progress.get("checkpoint_step", 0))
+        if saved > self.saved.get(uid, 0) and (missed := self.missed.pop(uid, set())):
+            why = f"{len(missed)} before it {'was' if len(missed) == 1 else 'were'} missed"
+            self.say(at, uid, f"has a checkpoint again, of step {saved}", why)
+        self.saved[uid] = saved
+
+    def _checkpoint_missed(self, at: int, body: Mapping[str, Any]) -> None:
+        """The first of a gap is told; a full disk may let hundreds follow, which are counted."""
+        uid, step = str(body["uid"]), int(body["step"])
+        if step <= self.saved.get(uid, 0):
+            return
+        if uid not in self.missed:
+            what = f"trains on without a checkpoint of step {step}"
+            self.say(at, uid, what, sentence(body.get("reason")))
+        self.missed.setdefault(uid, set()).add(step)
 
     def _plan_changed(self, order: int, at: int, body: Mapping[str, Any]) -> None:
         """One part of an attempt ends, and another begins with those that stay and that come."""
@@ -276,6 +295,9 @@ class _Folding:
         if attempt is None or not attempt.units:
             return
         before = attempt.span
+        if after == body["before"]:
+            self.say(at, uid, f"goes on as {after}, as it did")
+            return
         if before.came_by is not None and step <= before.came_by.step:
             return  # told twice
         for unit, held in attempt.units.items():

@@ -142,14 +142,17 @@ class ControlFolder:
             ) from error
         return Launch.from_json(text)
 
-    def wanted_plan(self) -> str:
-        """The plan under which the actor wants the attempt to go on; empty for no wish."""
+    def wanted_plan(self) -> tuple[str, int]:
+        """The plan under which the actor wants the attempt to go on, empty for no wish; and a
+        number that is another one each time it is asked.
+        """
         if self.path is None:
-            return ""
+            return "", 0
         try:
-            return (self.path / "plan").read_text(encoding="utf-8").strip()
+            with (self.path / "plan").open(encoding="utf-8") as file:
+                return file.read().strip(), os.fstat(file.fileno()).st_mtime_ns
         except FileNotFoundError:
-            return ""
+            return "", 0
 
     def publish_rendezvous(self, address: str) -> None:
         """Say where unit 0 listens."""

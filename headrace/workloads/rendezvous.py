@@ -128,6 +128,9 @@ class Rendezvous:
         while not self.store.check([key]):
             if self.store.check(["go"]):
                 self._obey(self.get("go"))
+                if key != "go" and self._stop.asked():
+                    # The others train, so what this unit waits for does not come any more.
+                    raise StoppedBeforeTraining
             self._give_way()
             if time.monotonic() > deadline:
                 raise WorkloadError(

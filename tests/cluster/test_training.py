@@ -118,6 +118,35 @@ def test_ranks_come_and_go_while_it_trains(cluster: LocalCluster, store: Path) -
     assert "dp4 -> dp2" in told
 
 
+def test_a_newcomer_that_dies_before_it_joins_costs_the_others_nothing(
+    cluster: LocalCluster, store: Path
+) -> None:
+    guest = cluster.submit(manifest("before", store, accelerators={"minimum": 2, "maximum": 2}))
+    until("the guest runs", lambda: cluster.job(guest).status.stage == "Running")
+    described = manifest("growing", store, accelerators={"minimum": 1, "maximum": 4})
+    described["spec"]["training"]["steps"] = 10_000  # not done before it has grown in vain
+    uid = cluster.submit(described)
+    cluster.trains(uid, 5)
+    first = {rank.pid for rank in cluster.ranks(uid)}
+    cluster.client.withdraw(guest)
+    until("others come", lambda: {rank.pid for rank in cluster.ranks(uid)} - first)
+    for rank in cluster.ranks(uid):
+        if rank.pid not in first:
+            rank.kill()
+    until(
+        "it is given up",
+        lambda: cluster.job(uid).status.suspected_nodes or cluster.job(uid).status.attempt > 1,
+    )
+    status = cluster.job(uid).status
+    cluster.trains(uid, status.progress.step + 10)
+    assert (status.attempt, status.plan, status.plan_asked_for) == (1, "dp2", "")
+    assert (status.failures, list(status.switches)) == (0, [])
+    until("only those are there", lambda: {rank.pid for rank in cluster.ranks(uid)} == first)
+    assert "SIGKILL" in run(cluster.home, "explain", "growing")
+    losses = cluster.losses(uid)
+    assert sorted(losses) == list(range(1, len(losses) + 1)), "a step is missing"
+
+
 def test_memory_that_runs_out_costs_a_plan_and_no_retry(cluster: LocalCluster, store: Path) -> None:
     script = Path(__file__).with_name("short_of_memory.py")
     one = {"minimum": 1, "maximum": 1}

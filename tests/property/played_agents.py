@@ -79,7 +79,7 @@ class PlayedAgent:
         if says_yes and attempt is not None and not attempt.joining <= attempt.units_up:
             return []
         self.asked[key] = plan
-        if self.ranks_answer == "yes":
+        if self.ranks_answer == "yes" or (before == plan and self.ranks_answer == "no"):
             self.plans[key] = plan
             return [PlanChanged(key[0], key[1], before, plan, 1, 0.5, (), self.node.id)]
         if self.ranks_answer == "no":

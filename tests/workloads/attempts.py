@@ -237,8 +237,18 @@ class Agent:
         manifest: Manifest | None = None,
         environment: dict[str, str] | None = None,
         only_first: bool = False,
+        says_joins: bool = True,
     ) -> list[Unit]:
-        """Ask an attempt for a plan of more ranks, and start the units that it lacks."""
+        """Ask an attempt for a plan of more ranks, and start the units that it lacks.
+
+        Args:
+            run: The attempt.
+            plan: The plan.
+            manifest: What they are told to train; the same as the others if left out.
+            environment: Variables for them.
+            only_first: Start no more than one.
+            says_joins: Whether they are told that they join others.
+        """
         ranks = ExecutionPlan.parse(plan).ranks
         added = []
         for rank in range(len(run.ranks), ranks):
@@ -247,6 +257,8 @@ class Agent:
             launch |= {"units_total": ranks, "ranks_total": ranks, "node": f"node-{rank}"}
             launch |= {"rendezvous": _published(run.units[0])}
             launch["manifest"] = manifest or launch["manifest"]
+            if not says_joins:
+                del launch["joins"]
             unit = self._launched(launch, environment)
             run.units.append(unit)
             run.ranks.append(unit)

@@ -4,15 +4,17 @@
 """
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.checkpoints import JobCheckpoints
 from headrace.workloads.storage import LocalStorage
-from tests.workloads.attempts import Agent, Attempt, Manifest, Unit, a_manifest, until
+from tests.workloads.attempts import Agent, Attempt, Manifest, Unit, a_manifest, alive, until
 from tests.workloads.test_own_code import a_script
 
 TOLERANCE = 1e-4
@@ -90,6 +92,14 @@ def go_to(agent: Agent, run: Attempt, plan: str) -> None:
     assert ("prepare" in change["seconds"]) is (len(run.ranks) > before)
 
 
+def keeps(run: Attempt, plan: str) -> None:
+    """Have the attempt know that nobody is waited for any more, and tell that it trains on."""
+    times = len(run.changes())
+    run.ask_for(plan)
+    told = run.changed(times + 1)[-1]
+    assert (told["from"], told["to"], told["seconds"]) == (plan, plan, {"stood_still": 0.0})
+
+
 def growth(change: dict[str, Any]) -> int:
     """By how many ranks a change has made the attempt larger."""
     after, before = (ExecutionPlan.parse(change.get(key, "dp1")).ranks for key in ("to", "from"))
@@ -155,6 +165,48 @@ def test_checkpoints_are_written_before_and_after_and_gone_on_from(
         assert loss == pytest.approx(wanted[step], abs=TOLERANCE)
 
 
+def on_the_board(run: Attempt, key: str) -> bool:
+    """Whether something is on the ranks' notice board."""
+    host, _, port = (run.units[0].folder / "rendezvous").read_text().rpartition(":")
+    board = dist.TCPStore(host, int(port), None, is_master=False, wait_for_workers=False)
+    return bool(dist.PrefixStore("job-1/1", board).check([key]))
+
+
+def test_newcomers_are_told_to_come_when_what_is_being_saved_has_settled_on_all_ranks(
+    agent: Agent, store: Path
+) -> None:
+    slow = {"TEST_MODULE": "tests.workloads.held_settle_unit", "TEST_HELD": "1"}
+    run = agent.start(endless(store, everySteps=2), 2, plan="dp2", environment=slow).reaches(3)
+    newcomers = agent.add(run, "dp4")
+    held = run.units[1].folder
+    until((held / "settling").exists, lambda: run.units[1].output)
+    step = max(run.losses())
+    until(lambda: on_the_board(run, f"plan/{step}/settled/0"), lambda: run.units[0].output)
+    assert not on_the_board(run, f"plan/{step}/go")
+    assert not any(on_the_board(run, f"join/{number}") for number in (2, 3))
+    assert all("ready to join" in unit.output.splitlines()[-1] for unit in newcomers)
+    (held / "settle").touch()
+    (change,) = run.changed(1)
+    assert (change["to"], change["step"]) == ("dp4", step)
+    assert all(on_the_board(run, f"join/{number}") for number in (2, 3))
+
+
+def test_a_newcomer_of_an_agent_that_knows_of_none_waits_and_disturbs_nobody(
+    agent: Agent, store: Path
+) -> None:
+    run = agent.start(endless(store), plan="dp1").reaches(2)
+    (older,) = agent.add(run, "dp2", says_joins=False)
+    until(lambda: "joined the rendezvous" in older.output, lambda: older.output)
+    run.ranks.pop()
+    keeps(run, "dp1")
+    go_to(agent, run, "dp2")
+    assert alive(older.pid)
+    assert not on_the_board(run, "failure")
+    run.stop()
+    assert run.units[0].exit()["step"] == max(run.losses())
+    assert older.exit()["outcome"] == "Stopped"
+
+
 def test_who_cannot_join_is_refused_and_training_goes_on(
     agent: Agent, store: Path, tmp_path: Path
 ) -> None:
@@ -167,15 +219,15 @@ def test_who_cannot_join_is_refused_and_training_goes_on(
         (other_data, "StartRefused", "rank 1 differs from rank 0"),
         (elsewhere, "CheckpointStoreNotShared", "is not shared: node node-1"),
     ]
-    for number, (manifest, reason, sentence) in enumerate(cases, start=1):
+    for told_before, (manifest, reason, sentence) in zip((0, 2), cases, strict=True):
         (newcomer,) = agent.add(run, "dp2", manifest=manifest, environment=IMPATIENT)
         assert newcomer.exit()["reason"] == reason
-        told = run.changed(number)[-1]
+        told = run.changed(told_before + 1)[-1]
         assert told["to"] == "dp2"
         assert sentence in told["refused"]
         assert sentence in newcomer.exit()["message"]
         run.ranks.pop()
-        run.ask_for("dp1")
+        keeps(run, "dp1")
         run.reaches(max(run.losses()) + 2)
     # Neither of them stands in the way of one that can.
     go_to(agent, run, "dp2")
@@ -209,9 +261,35 @@ def test_kill_9_of_a_newcomer_that_waits_costs_nothing(agent: Agent, store: Path
     (told,) = run.changed(1)
     assert told["refused"] == "rank 2 cannot join: it gives no sign of life any more"
     del run.ranks[2:]
-    run.ask_for("dp2")
+    keeps(run, "dp2")
+    keeps(run, "dp2")  # an answer to each time that it is asked, not to each plan
     go_to(agent, run, "dp4")
     go_to(agent, run, "dp1")
+
+
+@pytest.mark.failure
+def test_who_waits_and_is_stopped_once_rank_0_has_died_has_not_failed(
+    agent: Agent, store: Path
+) -> None:
+    run = agent.start(endless(store), 2, plan="dp2").reaches(2)
+    newcomer = waiting(agent, run)
+    os.kill(newcomer.pid, signal.SIGSTOP)
+    run.units[0].kill()
+    run.units[1].exit()
+    (newcomer.folder / "stop").touch()
+    os.kill(newcomer.pid, signal.SIGCONT)
+    found = newcomer.exit()
+    assert (found["outcome"], found["message"]) == ("Stopped", "was not needed any more")
+
+
+@pytest.mark.failure
+def test_who_waits_and_finds_rank_0_gone_says_so(agent: Agent, store: Path) -> None:
+    run = agent.start(endless(store), 2, plan="dp2").reaches(2)
+    newcomer = waiting(agent, run)
+    run.units[0].kill()
+    found = newcomer.exit()
+    assert (found["outcome"], found["reason"]) == ("Failed", "RankLost")
+    assert found["message"].startswith("rank 0 could not be reached any more while this unit")
 
 
 @pytest.mark.failure

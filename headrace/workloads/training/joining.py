@@ -4,7 +4,8 @@ Meanwhile on the notice board:
 
 ``join/proof``    by rank 0: what a newcomer must see in the checkpoint store
 ``ready/{rank}``  by the newcomer: which unit it is and what it would train, renewed as a sign of
-                  life; or why it cannot join
+                  life; or why it cannot join. Units that come later have higher numbers, so rank 0
+                  knows who came for an earlier plan
 ``join/{unit}``   by rank 0: come in now, or why not
 ``join/over``     by rank 0: training has ended
 
@@ -100,7 +101,7 @@ class Newcomer:
         """Have rank 0 know that this unit can come in, and what it would train."""
         self._told_at = time.monotonic()
         self._count += 1
-        with _reaching():
+        with self._reaching():
             self._board.put(
                 self._own_key, {"unit": self._unit, "facts": facts, "count": self._count}
             )
@@ -133,7 +134,7 @@ class Newcomer:
 
     def _last_word(self) -> dict[str, Any]:
         """Not ready any more, unless rank 0 has just counted on it."""
-        with _reaching():
+        with self._reaching():
             self._board.take_down(self._own_key)
         began = time.monotonic()
         while time.monotonic() - began < _FAREWELL_SECONDS:
@@ -149,18 +150,20 @@ class Newcomer:
         return self._stop.wait_seconds(_POLL_SECONDS) or self._found("join/over") is not None
 
     def _found(self, key: str) -> Any:
-        with _reaching():
+        with self._reaching():
             return self._board.find(key)
 
-
-@contextlib.contextmanager
-def _reaching() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise WorkloadError(
-            RANK_LOST, f"rank 0 could not be reached any more while this unit waited: {error}"
-        ) from error
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            if self._stop.asked():
+                # Whatever has become of rank 0, this unit has done what it was asked for.
+                raise StoppedBeforeTraining from error
+            raise WorkloadError(
+                RANK_LOST, f"rank 0 could not be reached any more while this unit waited: {error}"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +186,17 @@ class Newcomers:
 
     Attributes:
         prepare_seconds: How long they took until all were ready.
+        next_unit: The lowest number that a unit may have which comes after them.
     """
 
-    def __init__(self, board: Rendezvous, facts: dict[str, Any], ranks: range) -> None:
+    def __init__(
+        self, board: Rendezvous, facts: dict[str, Any], ranks: range, first_unit: int = 0
+    ) -> None:
         self.prepare_seconds = 0.0
+        self.next_unit = first_unit
         self._board = board
         self._facts = facts
+        self._first_unit = first_unit
         self._heard: dict[int, _Heard] = {}
         self._ranks = ranks
         self._began = time.monotonic()
@@ -215,6 +223,10 @@ class Newcomers:
     def _is_there(self, rank: int, at: float) -> bool:
         said = self._board.find(f"ready/{rank}")
         heard = self._heard.get(rank)
+        if said is not None:
+            if said["unit"] < self._first_unit:
+                return False
+            self.next_unit = max(self.next_unit, said["unit"] + 1)
         if said is None:
             if heard is not None:
                 raise ValueError(f"rank {rank} cannot join: it was ready, and has gone again")

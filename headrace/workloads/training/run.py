@@ -237,20 +237,14 @@ class Rank:
         wait for them.
         """
         newcomer = Newcomer(self.rendezvous, self.stop)
-        try:
-            blueprint = self.task.blueprint()
-            self._check_plan(blueprint)
-            checkpoints = JobCheckpoints(
-                open_storage(self.spec.store, self.seat.base), self.seat.uid
-            )
-            samples = self.task.samples()
-            attempt = newcomer.sees_store(checkpoints, self.seat.node)
-            facts = self._facts(samples)
-            warm_up(self._device())
-            newcomer.tell_ready(facts)
-        except (WorkloadError, OSError, RuntimeError, MemoryError) as error:
-            self.rendezvous.refuse(*reason_of(error))
-            raise
+        blueprint = self.task.blueprint()
+        self._check_plan(blueprint)
+        checkpoints = JobCheckpoints(open_storage(self.spec.store, self.seat.base), self.seat.uid)
+        samples = self.task.samples()
+        attempt = newcomer.sees_store(checkpoints, self.seat.node)
+        facts = self._facts(samples)
+        warm_up(self._device())
+        newcomer.tell_ready(facts)
         self.chronicle.say("ready to join")
         admission = newcomer.admitted(facts)
         self.rendezvous.ranks = ExecutionPlan.parse(admission.plan).ranks

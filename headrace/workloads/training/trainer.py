@@ -235,7 +235,7 @@ class Trainer:
         loss = self.model.gradients(*self._batch_of(step))
         save_due = self._save_is_due(began)
         busy = given.saver.is_busy or save_due or step % given.spec.every_steps == 0
-        wanted = self._wish.look(self.model, nothing_saved=not busy)
+        wanted = self._wish.look(self.model, step, nothing_saved=not busy)
         told = self.model.world.summed([loss, given.stop.asked(), save_due, wanted])
         # All of it is on its way to the GPU before anything waits for it.
         self.model.update(self._schedule.rate(step))

@@ -26,25 +26,31 @@ class Wish:
         self.prepare_seconds = 0.0
         self._given = given
         self._blueprint = blueprint
-        self._text = ""
+        self._asked = ("", 0)
         self._newcomers: Newcomers | None = None
+        self._next_unit = 0
         self._possible_since: float | None = None
 
-    def look(self, model: PlannedModel, *, nothing_saved: bool) -> bool:
+    def look(self, model: PlannedModel, step: int, *, nothing_saved: bool) -> bool:
         """Whether all shall go over to another plan after this step.
 
         Args:
             model: What is trained now.
+            step: The step that is under way.
             nothing_saved: Whether no state is being written, and none will be after this step.
         """
         given = self._given
         if given.rendezvous.rank != 0:
             return False
-        text = given.control.wanted_plan()
-        if text != self._text:
-            self._text = text
+        asked = given.control.wanted_plan()
+        if asked != self._asked:
+            self._asked = asked
             self._forget()
+            text, _ = asked
             self.plan = self._read(text, model.world.size) if text else None
+            if self.plan == model.plan:
+                # Whatever was asked for before is not waited for any more, which is to be known.
+                self._keep(text, step)
         if self.plan is None or self.plan == model.plan:
             return False
         if self.plan.ranks == model.world.size:
@@ -99,7 +105,9 @@ class Wish:
                 f"written: {error}"
             ) from error
         given.rendezvous.put("join/proof", {"attempt": given.attempt, "nonce": nonce})
-        self._newcomers = Newcomers(given.rendezvous, given.facts, ranks)
+        self._newcomers = Newcomers(
+            given.rendezvous, given.facts, ranks, first_unit=self._next_unit
+        )
         given.chronicle.say(f"waiting for ranks {ranks[0]} to {ranks[-1]} to join")
 
     def _all_are_there(self, *, now: bool = False) -> bool:
@@ -111,16 +119,22 @@ class Wish:
             self._refuse(str(error))
             return False
 
+    def _keep(self, plan: str, step: int) -> None:
+        self._given.chronicle.say(f"keeps the plan {plan}")
+        seconds = {"stood_still": 0.0}
+        self._given.control.changed({"from": plan, "to": plan, "step": step, "seconds": seconds})
+
     def _refuse(self, why: str) -> None:
         # Training goes on as it was: a wish is no reason to lose work.
         self._given.chronicle.say(f"no change of plan: {why}")
-        self._given.control.changed({"to": self._text, "refused": why})
+        self._given.control.changed({"to": self._asked[0], "refused": why})
         self.plan = None
         self._forget()
 
     def _forget(self) -> None:
         self._possible_since = None
         if self._newcomers is not None:
+            self._next_unit = self._newcomers.next_unit
             self._newcomers = None
             self._given.rendezvous.take_down("join/proof")
             with contextlib.suppress(OSError):  # the next attempt removes it

@@ -17,6 +17,7 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Intent, Outcome, UnitExit
+from controlplane.domain.suspicion import FIRST_SECONDS
 from controlplane.domain.switch import SwitchKind
 from controlplane.engine.assignment import launches_of
 from controlplane.engine.invariants import violations
@@ -122,18 +123,134 @@ def test_it_grows_only_into_what_others_have_left() -> None:
     assert (order.plan.ranks, len(order.units)) == (4, 4)
 
 
-def test_a_unit_that_cannot_join_costs_a_restart_and_no_retry() -> None:
+def growths(world: World) -> list[ChangePlan]:
+    """What the next cycle asks the job for."""
+    return [action for action in world.cycle().decided.actions if isinstance(action, ChangePlan)]
+
+
+def test_a_unit_that_cannot_join_costs_those_that_train_nothing() -> None:
     world = grows()
+    unit_starts(world, 2)
     unit_ends(world, 3, Outcome.FAILED, ReasonCode.START_REFUSED)
     assert (world.attempt("a").intent, world.stage("a")) == (Intent.RUN, Stage.RUNNING)
-    (order,) = world.cycle().decided.actions
-    assert isinstance(order, StopAttempt)
+    (order,) = growths(world)
+    assert (str(order.plan), [unit.index for unit in order.units]) == ("dp2", [0, 1])
     assert order.reason.code is ReasonCode.PLAN_REFUSED
-    assert "unit 3 could not join: said StartRefused" in order.reason.message
+    assert "dp2 does not become dp4: unit 3 could not join: said" in order.reason.message
+    # Unit 2 may have been taken in, for all that is known: that is for rank 0 to say.
+    assert intents(world) == {0: Intent.RUN, 1: Intent.RUN, 2: Intent.STOP}
+    assert (world.attempt("a").is_up, held_by_a(world)) == (True, 3)
+    assert world.cycle().changes_nothing
+    unit_ends(world, 2, Outcome.STOPPED)
+    world.takes_up("a")
+    assert (held_by_a(world), world.attempt("a").is_up) == (2, True)
+    job = world.job("a")
+    assert (job.attempts_made, job.failures, job.reconfigurations, job.switches) == (1, 0, 0, ())
+    assert world.replayed() == world.state
+    assert load(dump(world.state, ClusterState), ClusterState) == world.state
+
+
+def test_it_does_not_grow_again_at_once_where_nobody_could_join_it_from() -> None:
+    world = grows()
+    failed = world.attempt("a").unit(3)
+    assert failed is not None
+    for times in (1, 2):
+        unit_ends(world, max(u.index for u in world.attempt("a").units), Outcome.FAILED)
+        world.settle()
+        assert world.job("a").avoids(world.now) == {failed.node}
+        assert growths(world.passes(FIRST_SECONDS * times - 60)) == []
+        assert len(growths(world.passes(61))) == 1
+    assert world.attempt("a").number == 1
+
+
+def test_nor_onto_a_node_that_it_cannot_do_without() -> None:
+    world = a_cluster().with_nodes(1, 4).submit(a_job("b"), a_job("c"), ELASTIC.wanting(1, 4))
+    world.settle().trains("a", 7).exits("b").exits("c").cycle()
+    assert len(world.attempt("a").joining) == 2
+    unit_ends(world, 2, Outcome.FAILED, ReasonCode.START_REFUSED)
     world.settle()
-    assert (world.job("a").failures, world.stage("a")) == (0, Stage.RUNNING)
-    assert [unit.index for unit in world.attempt("a").placement.units] == [0, 1, 2, 3]
-    assert not any(unit.joins for unit in world.attempt("a").placement.units)
+    assert (world.attempt("a").placement.accelerator_count, world.attempt("a").number) == (2, 1)
+    assert growths(world.passes(FIRST_SECONDS - 60)) == []
+    # It is no reason to stay small when all ranks start together.
+    world.fails("a").passes(30).settle()
+    assert (world.attempt("a").placement.accelerator_count, world.attempt("a").number) == (4, 2)
+
+
+def test_where_ranks_refuse_and_no_unit_has_failed_all_that_were_to_join_are_to_blame() -> None:
+    world = grows()
+    nodes = {unit.node for unit in world.attempt("a").placement.units if unit.index > 1}
+    world.takes_up("a", refused="rank 2 cannot join: as played").settle()
+    assert (world.attempt("a").number, str(world.attempt("a").placement.plan)) == (1, "dp2")
+    assert world.job("a").avoids(world.now) == nodes
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds", "code"),
+    [("no", 0, ReasonCode.PLAN_REFUSED), ("", 120, ReasonCode.PLAN_NOT_TAKEN_UP)],
+)
+def test_ranks_that_do_not_say_that_they_train_on_restart(
+    answer: str, seconds: int, code: ReasonCode
+) -> None:
+    world = grows()
+    unit_ends(world, 3, Outcome.FAILED)
+    world.cycle()
+    if answer:
+        world.takes_up("a", refused=answer)
+    else:
+        assert world.passes(seconds - 1).cycle().changes_nothing
+    (order,) = world.passes(1).cycle().decided.actions
+    assert isinstance(order, StopAttempt)
+    assert order.reason.code is code
+    assert order.then is not None
+    assert order.then.accelerator_count == 2
+
+
+def test_who_had_been_taken_in_before_it_failed_is_told_as_the_cause() -> None:
+    world = grows()
+    unit_ends(world, 3, Outcome.FAILED, ReasonCode.RAY_LOST)
+    world.cycle()
+    for unit in (0, 1, 2):
+        unit_ends(world, unit, Outcome.FAILED, ReasonCode.RANK_LOST)
+    assert (world.stage("a"), world.why("a").code) == (Stage.BACKING_OFF, ReasonCode.RAY_LOST)
+    assert held_by_a(world) == 0
+
+
+def test_who_failed_after_it_was_taken_in_fails_the_attempt_though_that_is_told_later() -> None:
+    world = grows()
+    attempt = world.attempt("a")
+    unit_ends(world, 3, Outcome.FAILED, ReasonCode.RAY_LOST)
+    told = (str(attempt.plan_in_force), str(attempt.placement.plan))
+    world.tell(PlanChanged(UID, attempt.number, *told, 9, 0.5, (), attempt.units[0].node))
+    attempt = world.attempt("a")
+    assert (str(attempt.plan_in_force), attempt.intent) == ("dp4", Intent.END)
+    assert attempt.intent_reason is not None
+    assert attempt.intent_reason.code is ReasonCode.RAY_LOST
+    world.stopped_ones_leave()
+    assert (world.stage("a"), world.why("a").code) == (Stage.BACKING_OFF, ReasonCode.RAY_LOST)
+
+
+def test_a_newcomer_that_fails_while_all_stop_does_not_keep_them_from_saving() -> None:
+    world = grows()
+    world.update(ELASTIC.suspended()).cycle()
+    unit_ends(world, 3, Outcome.FAILED, ReasonCode.RANK_FAILED)
+    assert world.attempt("a").intent is Intent.STOP
+
+
+def test_who_has_left_is_gone_before_others_are_asked_to_come() -> None:
+    world = trains_on(4, nodes=6).submit(a_job("c0"), a_job("c1"))
+    world.cycle()
+    attempt = world.attempt("a")
+    plans = (str(attempt.plan_in_force), str(attempt.placement.plan))
+    node = attempt.placement.units[0].node
+    world.tell(PlanChanged(UID, attempt.number, *plans, 9, 0.5, (), node))
+    for unit in attempt.leaving:
+        world.drain(unit.node)
+    world.withdraw("c0").withdraw("c1").exits("b0").exits("b1").cycle()
+    assert growths(world) == []
+    unit_ends(world, 3, Outcome.LOST)
+    assert growths(world) == []
+    unit_ends(world, 2, Outcome.LOST)
+    assert len(growths(world)) == 1
 
 
 def test_a_lost_node_of_a_newcomer_leaves_the_others_training() -> None:

@@ -8,7 +8,7 @@ from controlplane.domain.event import PlanChanged
 from controlplane.domain.ids import Attempt, JobUid, NodeId
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.reason import Reason, ReasonCode
-from controlplane.domain.record import Intent, Outcome
+from controlplane.domain.record import Intent, Outcome, RunningUnit
 from controlplane.domain.switch import SwitchKind
 from controlplane.engine.assignment import launches_of
 from controlplane.engine.hearsay import is_worth_storing
@@ -126,6 +126,18 @@ def test_slow_steps_get_more_time_to_answer() -> None:
     world = a_cluster().with_nodes(2, 1).submit(JOB).settle()
     world.trains("a", 7, step_seconds=30.0).update(JOB.under(OTHER)).cycle()
     assert world.passes(599).cycle().changes_nothing
+    world.passes(1).cycle()
+    assert world.stage("a") is Stage.STOPPING
+
+
+def test_an_agent_that_comes_back_late_has_time_to_tell_what_the_ranks_answered_meanwhile() -> None:
+    world = asked().passes(3600)
+    attempt = world.attempt("a")
+    for unit in attempt.placement.units:
+        alive = RunningUnit(JobUid("a"), attempt.number, unit.index, unit.accelerators)
+        world.register(world.state.nodes[unit.node].node, alive)
+    assert world.replayed() == world.state
+    assert world.passes(119).cycle().changes_nothing
     world.passes(1).cycle()
     assert world.stage("a") is Stage.STOPPING
 

@@ -7,11 +7,14 @@ import pytest
 from controlplane.domain.clock import SECOND, Instant
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
+    CheckpointMissed,
+    JobProgressed,
     NodeDrained,
     PlanRefused,
 )
 from controlplane.domain.ids import AcceleratorId, Attempt, JobUid, NodeId
-from controlplane.domain.record import Outcome
+from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.record import Outcome, Progress
 from headrace.cli.report_facts import EventFact, JobFact, LossFact, ReportFacts
 from headrace.cli.report_fold import history_of, in_words, replayed
 from headrace.cli.report_model import Block, History, series_of
@@ -451,3 +454,58 @@ def test_a_change_of_plan_on_the_same_accelerators_is_two_blocks_of_one_attempt(
     assert ("is asked to go on in attempt 1 as tp2", "dp2 -> tp2") in told
     assert told.count(("goes over from dp2 to tp2 after step 99", "it stood still for 0.50 s")) == 1
     assert ("cannot go over to dp2", "too big") in told
+
+
+def test_a_growth_that_is_given_up_is_no_change() -> None:
+    book = Logbook()
+    book.register()
+    book.submit(1, "u")
+    book.decide(2, book.starting("u", 1, FOUR[:2], "dp2"))
+    book.train("u", 1, 5, 20, range(1, 100))
+    book.decide(21, book.changing("u", 1, "dp4", "it grows", keeping=(0, 1), joining=FOUR[2:]))
+    book.exit(25, "u", 1, Outcome.FAILED, 0, (3,), "no room")
+    book.decide(26, book.changing("u", 1, "dp2", "unit 3 could not join", keeping=(0, 1)))
+    book.exit(27, "u", 1, Outcome.STOPPED, 0, (2,))
+    book.change(28, "u", 1, ("dp2", "dp2"), 120, 0)
+    book.train("u", 1, 28, 40, range(121, 130))
+    history = history_of(book.facts(41))
+    assert history.transitions == ()
+    assert [(one.plan, one.accelerators) for one in history.attempts] == [("dp2", 2)]
+    told = [(line.what, line.why) for line in history.lines]
+    assert ("lets unit 3 of attempt 1 go, which has not joined", "no room") in told
+    assert told.count(("goes on as dp2, as it did", "")) == 1
+
+
+def test_a_gap_in_the_checkpoints_is_two_lines_however_many_are_missed() -> None:
+    book = Logbook()
+    book.register()
+    book.submit(1, "u")
+    book.decide(2, book.starting("u", 1, FOUR[:2], "dp2"))
+    full = Reason(ReasonCode.CHECKPOINT_STORE_FULL, "no space left on device")
+
+    def says(when: float, missed: int = 0, saved: int = 0, step: int = 0) -> None:
+        uid, first, node = JobUid("u"), Attempt(1), NodeId("node-a")
+        if missed:
+            book.write(CheckpointMissed(uid, first, missed, full, node, at(when)))
+        else:
+            progress = Progress(step, saved, 1.0, 0.1, at(when))
+            book.write(JobProgressed(uid, first, progress, at=at(when)))
+
+    says(10, saved=100, step=150)
+    says(11, missed=100)  # told late: there is one
+    says(20, missed=200)
+    says(30, missed=300)
+    says(31, saved=100, step=310)
+    says(40, saved=400, step=410)
+    says(50, saved=500, step=510)
+    says(60, missed=600)
+    told = [
+        (line.what, line.why, (line.at_ns - at(0)) / SECOND)
+        for line in history_of(book.facts(70)).lines
+        if "checkpoint" in line.what
+    ]
+    assert told == [
+        ("trains on without a checkpoint of step 200", "no space left on device", 20),
+        ("has a checkpoint again, of step 400", "2 before it were missed", 40),
+        ("trains on without a checkpoint of step 600", "no space left on device", 60),
+    ]
