@@ -42,7 +42,8 @@ from headrace.workloads.training.spec import TrainingSpec
 from headrace.workloads.training.switching import carried
 from headrace.workloads.training.task import Task
 from headrace.workloads.training.trainer import RESIZING, Progress, Trainer
-from headrace.workloads.training.world import World, lost_contact, meeting, warm_up
+from headrace.workloads.training.warming import warm_up
+from headrace.workloads.training.world import World, lost_contact, meeting
 from headrace.workloads.watch import Watch
 
 

@@ -44,14 +44,6 @@ def along(mesh: DeviceMesh, *axes: str) -> DeviceMesh:
     return mesh[chosen[0]] if len(chosen) == 1 else mesh[chosen]
 
 
-def warm_up(device: torch.device) -> None:
-    """Have a GPU ready: its context, its matrix kernels and NCCL take a while."""
-    if device.type == "cuda":
-        matrix = torch.ones(8, 8, device=device)
-        (matrix @ matrix).sum().item()
-        torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
-
-
 def meeting(board: Rendezvous, step: int) -> "Store":
     """Where ranks meet that make a world after a step."""
     return dist.PrefixStore(f"world-{step}", board.store)
