@@ -4,7 +4,7 @@ Trains the same job on each number of ranks, and once with the number changed on
 compares every step's loss with the run on one rank. Prints a small table in Markdown.
 
     python benchmarks/training_rounding.py --steps 400
-    python benchmarks/training_rounding.py --accelerator nvidia --ranks 1 2 --preset medium
+    python benchmarks/training_rounding.py --accelerator nvidia --ranks 1 2 --preset small
 """
 
 import argparse
