@@ -5,7 +5,8 @@
 
 ``measure`` goes on where ``plans-MODEL.csv`` in the folder ends, so it may be called until nothing
 is left; it needs torch and transformers alone. The seconds are for all GPU counts together, start
-included. ``links.csv`` has the bandwidths. ``draw`` writes one SVG a model, from the CSV alone.
+included. ``links.csv`` has the bandwidths. ``draw`` writes one SVG a model, from the CSV alone, and
+one of ``switches.csv``, which ``benchmarks/switches.py`` writes.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.evidence_chart import chart
+from benchmarks.switches_chart import chart as switches_chart
 from headrace.api.chosen_plans import chosen_plans
 from headrace.api.models import PRESETS, ModelShape, resized
 from headrace.api.profile_rows import (
@@ -44,6 +46,9 @@ TASKS: Mapping[str, tuple[int, int]] = {
     "gpt2-1.26b": (16, 1024),
     "bert-336m": (32, 512),
     "llama-2-7b": (8, 1024),
+    # Measured last, so that the memory model could be asked about models that it had never seen.
+    "t5-1.2b": (16, 512),
+    "gpt2-1.5b": (16, 1024),
 }
 """Global batch and sequence length of each model."""
 
@@ -184,6 +189,16 @@ def draw(model: str, folder: Path) -> Path:
     return picture
 
 
+def draw_switches(folder: Path) -> Path:
+    """The picture of ``switches.csv``."""
+    with (folder / "switches.csv").open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    picture, first = folder / "switches.svg", rows[0]
+    title = f"Changes of plan: {first['model']}, global batch {first['global_batch']}"
+    picture.write_text(switches_chart(f"{title}, {first['device']}", rows), encoding="utf-8")
+    return picture
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -203,6 +218,8 @@ def main() -> int:
     for model in given.model or sorted(TASKS):
         if given.model or (given.folder / f"plans-{model}.csv").exists():
             print(draw(model, given.folder))
+    if not given.model and (given.folder / "switches.csv").exists():
+        print(draw_switches(given.folder))
     return 0
 
 

@@ -16,7 +16,7 @@ _PARTS = (
     ("optimizer", "#e0a040"),
 )
 _REST, _MEASURED, _ESTIMATED, _INK = "#c9c9c9", "#5a9e6f", "#333", "#222"
-_BOLD = 'font-weight="bold"'
+BOLD = 'font-weight="bold"'
 
 Bar = Callable[[PlanRow, float, float], Iterator[str]]
 
@@ -35,12 +35,18 @@ def chart(shape: ModelShape, rows: Sequence[PlanRow]) -> str:
         f"{first.model}, global batch {first.global_batch}, {first.sequence_length} positions, "
         f"{first.precision}, {rows[0].machine.device if rows[0].machine else ''}"
     )
+    return framed(_WIDTH, y, [text(8, 16, title, BOLD), _legend(), *body])
+
+
+def framed(width: float, height: float, body: Sequence[str]) -> str:
+    """An SVG around what is drawn."""
     frame = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{y:.0f}" '
-        f'viewBox="0 0 {_WIDTH} {y:.0f}" font-family="sans-serif" font-size="11" fill="{_INK}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}" font-family="sans-serif" font-size="11" '
+        f'fill="{_INK}">'
     )
     ground = '<rect width="100%" height="100%" fill="#fff"/>'
-    return "\n".join([frame, ground, _text(8, 16, title, _BOLD), _legend(), *body, "</svg>", ""])
+    return "\n".join([frame, ground, *body, "</svg>", ""])
 
 
 def _order(row: PlanRow) -> tuple[bool, float, str]:
@@ -52,7 +58,7 @@ def _legend() -> str:
     entries += [("peak as measured (NVML)", _MEASURED), ("as estimated", _ESTIMATED)]
     parts, x = [], 8.0
     for name, colour in entries:
-        parts += [_rect(x, 24, 10, 10, colour), _text(x + 14, 33, name)]
+        parts += [rect(x, 24, 10, 10, colour), text(x + 14, 33, name)]
         x += 34 + 6.2 * len(name)
     return "\n".join(parts)
 
@@ -64,12 +70,12 @@ def _block(shape: ModelShape, rows: Sequence[PlanRow], y: float) -> Iterator[str
     estimates = {row.plan: _estimate(shape, row) for row in rows}
     most = max([*estimates.values(), *(row.peak_process or 0 for row in rows)]) or 1
     right = _NAMES + _PLOT + _WORDS
-    yield _text(8, y + 14, f"{count} GPU{'s' if count > 1 else ''}", _BOLD)
-    yield _text(_NAMES, y + 14, "iteration, ms")
-    yield _text(right, y + 14, "peak memory, GiB: measured / estimated")
+    yield text(8, y + 14, f"{count} GPU{'s' if count > 1 else ''}", BOLD)
+    yield text(_NAMES, y + 14, "iteration, ms")
+    yield text(right, y + 14, "peak memory, GiB: measured / estimated")
     for index, row in enumerate(rows):
         top = y + 22 + _ROW * index
-        yield _text(_NAMES - 8, top + 10, row.plan, 'text-anchor="end"')
+        yield text(_NAMES - 8, top + 10, row.plan, 'text-anchor="end"')
         yield from _time(row, top, _PLOT / slowest)
         if row.iteration is not None:
             yield from _memory(row, top, right, estimates[row.plan], _PLOT / most)
@@ -82,25 +88,25 @@ def _length(row: PlanRow) -> float:
 
 def _time(row: PlanRow, top: float, scale: float) -> Iterator[str]:
     if row.iteration is None:
-        yield _text(_NAMES, top + 10, f"{row.status}: {row.reason}"[:130], 'fill="#a33"')
+        yield text(_NAMES, top + 10, f"{row.status}: {row.reason}"[:130], 'fill="#a33"')
         return
     x = float(_NAMES)
-    yield _rect(x, top, row.iteration * scale, _BAR, _REST)
+    yield rect(x, top, row.iteration * scale, _BAR, _REST)
     for name, colour in _PARTS:
         width = (getattr(row, name) or 0.0) * scale
-        yield _rect(x, top, width, _BAR, colour)
+        yield rect(x, top, width, _BAR, colour)
         x += width
     end = _NAMES + _length(row) * scale
-    yield _text(end + 4, top + 10, f"{1000 * row.iteration:.0f}")
+    yield text(end + 4, top + 10, f"{1000 * row.iteration:.0f}")
 
 
 def _memory(row: PlanRow, top: float, left: float, estimate: float, scale: float) -> Iterator[str]:
     measured = row.peak_process or 0
-    yield _rect(left, top, measured * scale, _BAR, _MEASURED)
-    yield _rect(left + estimate * scale - 1, top - 1, 2, _BAR + 2, _ESTIMATED)
+    yield rect(left, top, measured * scale, _BAR, _MEASURED)
+    yield rect(left + estimate * scale - 1, top - 1, 2, _BAR + 2, _ESTIMATED)
     end = left + max(measured, estimate) * scale
     off = f" ({estimate / measured - 1:+.0%})" if measured else ""
-    yield _text(end + 6, top + 10, f"{measured / GIB:.1f} / {estimate / GIB:.1f}{off}")
+    yield text(end + 6, top + 10, f"{measured / GIB:.1f} / {estimate / GIB:.1f}{off}")
 
 
 def _estimate(shape: ModelShape, row: PlanRow) -> float:
@@ -115,12 +121,14 @@ def _estimate(shape: ModelShape, row: PlanRow) -> float:
     return float(found.accelerator_bytes)
 
 
-def _rect(x: float, y: float, width: float, height: float, colour: str) -> str:
+def rect(x: float, y: float, width: float, height: float, colour: str) -> str:
+    """A bar."""
     return (
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{height:.1f}" '
         f'fill="{colour}"/>'
     )
 
 
-def _text(x: float, y: float, words: str, more: str = "") -> str:
+def text(x: float, y: float, words: str, more: str = "") -> str:
+    """Words at a place, with more attributes."""
     return f'<text x="{x:.1f}" y="{y:.1f}" {more}>{escape(words)}</text>'

@@ -6,9 +6,13 @@ has a GPU of this machine; without two of them, all are CPU processes with a tin
 nothing about GPUs. What is printed is what rank 0 tells the agent.
 
     python benchmarks/switches.py [--model gpt2-1.26b] [--global-batch 16] [--plans dp1 tp2 dp1]
+        [--every-steps 4] [--csv FILE]
+
+With ``--every-steps`` saves are written meanwhile. A CSV is drawn by ``benchmarks/evidence.py``.
 """
 
 import argparse
+import csv
 import json
 import os
 import statistics
@@ -36,6 +40,8 @@ STEPS = 8
 """Steps under each plan."""
 _PATIENCE_SECONDS = 300.0
 _MOVES = ("build", "parameters", "equip", "moments")
+_AROUND = ("prepare", "settle", "leave", "join")
+_NO_SAVES = 10**6
 
 
 class Attempt:
@@ -130,7 +136,7 @@ class Attempt:
 
 
 def manifest(given: argparse.Namespace, on_gpu: bool, store: Path) -> dict[str, Any]:
-    """The job: without end, and without checkpoints."""
+    """The job: without end."""
     shape = PRESETS[given.model]
     return {
         "apiVersion": "headrace.dev/v1alpha1",
@@ -150,7 +156,7 @@ def manifest(given: argparse.Namespace, on_gpu: bool, store: Path) -> dict[str, 
                 "learningRate": 1e-4,
                 "seed": 0,
             },
-            "checkpoint": {"store": str(store), "everySteps": 10**6, "keep": 1},
+            "checkpoint": {"store": str(store), "everySteps": given.every_steps, "keep": 1},
         },
     }
 
@@ -158,13 +164,41 @@ def manifest(given: argparse.Namespace, on_gpu: bool, store: Path) -> dict[str, 
 def row(told: dict[str, Any], later: float) -> str:
     """A line of the table."""
     seconds = told["seconds"]
-    around = [f"{seconds.get(name, 0.0):.2f}" for name in ("prepare", "leave", "join")]
+    around = [f"{seconds.get(name, 0.0):.2f}" for name in _AROUND]
     moves = " / ".join(f"{seconds[name]:.2f}" for name in _MOVES)
-    changed = sum(seconds.get(name, 0.0) for name in ("settle", "leave", "join", *_MOVES))
+    changed = sum(seconds.get(name, 0.0) for name in (*_AROUND[1:], *_MOVES))
     return (
         f"| {told['from']} | {told['to']} | {changed:.2f} | {' / '.join(around)} | {moves} "
         f"| {seconds['first_step']:.2f}, {later:.2f} | {seconds['stood_still']:.2f} |"
     )
+
+
+def cells(told: dict[str, Any], later: float, given: argparse.Namespace) -> dict[str, Any]:
+    """The same for a CSV."""
+    seconds = told["seconds"]
+    return {
+        "model": given.model,
+        "global_batch": given.global_batch,
+        "from": told["from"],
+        "to": told["to"],
+        "saving": "yes" if given.every_steps != _NO_SAVES else "no",
+        **{name: round(seconds.get(name, 0.0), 3) for name in (*_AROUND, *_MOVES)},
+        "first_step": round(seconds["first_step"], 3),
+        "later_steps": round(later, 3),
+        "stood_still": round(seconds["stood_still"], 3),
+        "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
+        "torch": torch.__version__,
+    }
+
+
+def append(file: Path, line: dict[str, Any]) -> None:
+    """Add a line to a CSV, which is made if it is not there."""
+    begins = not file.exists()
+    with file.open("a", newline="", encoding="utf-8") as lines:
+        writer = csv.DictWriter(lines, list(line), lineterminator="\n")
+        if begins:
+            writer.writeheader()
+        writer.writerow(line)
 
 
 def main() -> None:
@@ -173,10 +207,12 @@ def main() -> None:
     parser.add_argument("--model", choices=PRESETS, default="gpt2-1.26b" if on_gpu else "gpt2-tiny")
     parser.add_argument("--global-batch", type=int, default=16)
     parser.add_argument("--plans", nargs="+", default=PLANS)
+    parser.add_argument("--every-steps", type=int, default=_NO_SAVES, help="steps between saves")
+    parser.add_argument("--csv", type=Path, help="file that the rows are added to")
     given = parser.parse_args()
     print(f"{given.model}, batch {given.global_batch}, {'GPU' if on_gpu else 'CPU'}; seconds\n")
     print(
-        "| from | to | change | prepare (meanwhile) / leave / join "
+        "| from | to | change | prepare (meanwhile) / settle / leave / join "
         "| build / weights / equip / moments | first, later steps | stood still |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
@@ -187,7 +223,10 @@ def main() -> None:
             attempt.trained(0)
             for number, plan in enumerate(given.plans[1:]):
                 told = attempt.change(plan, number)
-                print(row(told, attempt.trained(told["step"])), flush=True)
+                later = attempt.trained(told["step"])
+                print(row(told, later), flush=True)
+                if given.csv is not None:
+                    append(given.csv, cells(told, later, given))
         finally:
             attempt.end()
 
