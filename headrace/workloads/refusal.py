@@ -2,6 +2,7 @@
 
 import errno
 import traceback
+from collections.abc import Iterator
 
 RANK_FAILED = "RankFailed"
 RANK_LOST = "RankLost"
@@ -16,8 +17,12 @@ CHECKPOINT_CORRUPT = "CheckpointCorrupt"
 CHECKPOINT_STORE_FULL = "CheckpointStoreFull"
 FENCED = "FencedByNewerAttempt"
 
+STORE_FAILED = "it may well be whole: look at the store, and at how this node reaches it"
+"""What is said of a checkpoint that a store did not give."""
+
 MESSAGE_CHARACTERS_MAX = 2000
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL}
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -65,6 +70,19 @@ def is_full(error: BaseException) -> bool:
 
 def no_room(error: BaseException | None) -> OSError | None:
     """The error that says a file system is full, anywhere in the chain of causes."""
+    return next((each for each in _system_errors(error) if is_full(each)), None)
+
+
+def store_failure(error: BaseException) -> OSError | None:
+    """The error that says a store failed, anywhere in the chain of causes, which tells nothing
+    about what lies in it. Files that are not there may be the doing of damaged bytes.
+    """
+    found = _system_errors(error)
+    return next((each for each in found if each.errno not in _NO_SUCH_FILE), None)
+
+
+def _system_errors(error: BaseException | None) -> Iterator[OSError]:
+    """Those among an error and all its causes."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:
@@ -72,11 +90,10 @@ def no_room(error: BaseException | None) -> OSError | None:
         if current is None or id(current) in seen:
             continue
         seen.add(id(current))
-        if isinstance(current, OSError) and is_full(current):
-            return current
+        if isinstance(current, OSError):
+            yield current
         waiting += [current.__cause__, current.__context__]
         # torch.distributed.checkpoint wraps what the ranks raised in a mapping of its own.
         failures = getattr(current, "failures", None)
         if isinstance(failures, dict):
             waiting += [item[0] for item in failures.values() if isinstance(item, tuple)]
-    return None

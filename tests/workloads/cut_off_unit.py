@@ -13,7 +13,7 @@ from headrace.workloads.control import ControlFolder
 from headrace.workloads.training.planned import PlannedModel
 
 
-def _cut_off(folder: Path) -> None:
+def cut_off(folder: Path) -> None:
     """Shut what leads to other ranks; the notice board listens on the port of the rendezvous."""
     board = int(ControlFolder(folder).launch().rendezvous.rpartition(":")[2])
     for entry in list(Path("/proc/self/fd").iterdir()):
@@ -37,7 +37,7 @@ def main() -> int:
         nonlocal steps
         steps += 1
         if steps == 5 and folder.name == f"unit-{os.environ['TEST_CUT_OFF']}":
-            _cut_off(folder)
+            cut_off(folder)
         return gradients(self, *given)
 
     PlannedModel.gradients = counted  # type: ignore[assignment, method-assign]

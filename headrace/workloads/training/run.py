@@ -181,10 +181,12 @@ class Rank:
         with watch:
             try:
                 return self._trained(prepared, watch)
-            except RankGoneError as error:
-                raise self._explained(error, watch) from error
+            except (RankGoneError, RuntimeError) as error:
+                if isinstance(error, RankGoneError) or lost_contact(error):
+                    raise self._explained(error, watch) from error
+                raise
 
-    def _explained(self, error: RankGoneError, watch: Watch) -> WorkloadError:
+    def _explained(self, error: Exception, watch: Watch) -> WorkloadError:
         """Why another rank could not be reached: it says so itself, it is gone, or neither."""
         first = self.rendezvous.first_failure()
         if first is None:
@@ -488,13 +490,8 @@ class Rank:
     def _taken_in(self, ready: Prepared, admission: Admission) -> PlannedModel:
         """A newcomer's part of the state that the others have."""
         store = meeting(self.rendezvous, admission.step)
-        try:
-            model = self._laid_out(ready, ExecutionPlan.parse(admission.plan), store)
-            carried(None, model)
-        except RuntimeError as error:
-            if lost_contact(error):
-                raise RankGoneError(str(error)) from error
-            raise
+        model = self._laid_out(ready, ExecutionPlan.parse(admission.plan), store)
+        carried(None, model)
         self.chronicle.say(f"joined after step {admission.step} under {admission.plan}")
         return model
 

@@ -12,6 +12,12 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from headrace.workloads.checkpoints import METADATA, Found
+from headrace.workloads.refusal import (
+    CHECKPOINT_FAILED,
+    STORE_FAILED,
+    WorkloadError,
+    store_failure,
+)
 from headrace.workloads.storage import Storage
 from headrace.workloads.training.tensors import reader_of
 
@@ -25,6 +31,9 @@ def damage(storage: Storage, location: str, found: Found | None, *, rank: int, r
         found: The checkpoint with its marker; None on ranks other than 0.
         rank: This rank.
         ranks: How many share the work.
+
+    Raises:
+        WorkloadError: The store failed, so nobody knows.
     """
     try:
         if found is not None and found.marker.metadata_sha256:
@@ -39,7 +48,13 @@ def damage(storage: Storage, location: str, found: Found | None, *, rank: int, r
             if broken:
                 return f"{path} has other bytes at {offset} to {offset + length}: {broken}"
     except Exception as error:  # whatever damaged bytes make of zip, pickle and file system
-        return f"{type(error).__name__}: {str(error).strip()[:300]}"
+        told = f"{type(error).__name__}: {str(error).strip()[:300]}"
+        if failure := store_failure(error):
+            raise WorkloadError(
+                CHECKPOINT_FAILED,
+                f"the checkpoint {location} cannot be checked: {failure}; {STORE_FAILED}",
+            ) from error
+        return told
     return ""
 
 

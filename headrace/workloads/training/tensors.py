@@ -6,8 +6,9 @@ position, so that whatever one plan wrote every other plan can load.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,9 +19,13 @@ from headrace.workloads.refusal import (
     CHECKPOINT_CORRUPT,
     CHECKPOINT_FAILED,
     CHECKPOINT_STORE_FULL,
+    OUT_OF_MEMORY,
     START_REFUSED,
+    STORE_FAILED,
     WorkloadError,
     no_room,
+    reason_of,
+    store_failure,
 )
 from headrace.workloads.rendezvous import RankGoneError
 from headrace.workloads.storage import LocalStorage, Storage
@@ -101,7 +106,7 @@ class Saving:
             f"the store has no room for {self._size_bytes / 1e6:.1f} MB: "
             f"{full.strerror or full}; free some, or keep fewer checkpoints"
             if full is not None
-            else _first_cause(error)
+            else _told(_first_cause(error))
         )
         return WorkloadError(
             CHECKPOINT_FAILED if full is None else CHECKPOINT_STORE_FULL,
@@ -110,11 +115,16 @@ class Saving:
         )
 
 
-def _first_cause(error: BaseException) -> str:
-    """What the rank raised, without the stack that torch wraps around it."""
+def _first_cause(error: BaseException) -> BaseException:
+    """What the rank raised, without what torch wraps around it."""
     failures = getattr(error, "failures", None) or {}
     causes = [item[0] for item in failures.values() if isinstance(item, tuple)] or [error]
-    return f"{type(causes[0]).__name__}: {str(causes[0]).strip()[:500]}"
+    cause: BaseException = causes[0]
+    return cause
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip()[:500]}"
 
 
 def check(storage: Storage, location: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -123,10 +133,8 @@ def check(storage: Storage, location: str, shapes: Mapping[str, tuple[int, ...]]
     Raises:
         WorkloadError: It is not, or cannot be read.
     """
-    try:
+    with _reading(location):
         there = reader_of(storage, location).read_metadata().state_dict_metadata
-    except Exception as error:
-        raise _unreadable(location, error) from error
     for name, wanted in shapes.items():
         for key in _stored_names(name):
             found = there.get(key)
@@ -151,16 +159,14 @@ def load(storage: Storage, location: str, model: PlannedModel, step: int) -> Non
     """Fill a model that has no memory yet with the state of a checkpoint.
 
     Raises:
-        WorkloadError: It cannot be read.
+        WorkloadError: It cannot be read. What the model raises while it takes memory is no fault of
+            the checkpoint, and passes.
     """
-    try:
-        reader = reader_of(storage, location)
-        model.allocate()
-        _read(reader, _stored(model.distributed()))
-        model.equip()
-        _read(reader, _stored(model.distributed_moments()))
-    except (OSError, RuntimeError, ValueError, dcp.CheckpointException) as error:
-        raise _unreadable(location, error) from error
+    reader = _opened(storage, location)
+    model.allocate()
+    _read(reader, location, _stored(model.distributed()))
+    model.equip()
+    _read(reader, location, _stored(model.distributed_moments()))
     model.begin_at(step)
 
 
@@ -173,25 +179,42 @@ def weights(
         WorkloadError: They cannot be read.
     """
     found = {name: torch.empty(size) for name, size in sizes.items()}
-    try:
-        _read(reader_of(storage, location), _stored(found))
-    except (OSError, RuntimeError, ValueError, dcp.CheckpointException) as error:
-        raise _unreadable(location, error) from error
+    _read(_opened(storage, location), location, _stored(found))
     return found
 
 
-def _read(reader: Any, wanted: dict[str, Tensor]) -> None:
-    with warnings.catch_warnings():
+def _opened(storage: Storage, location: str) -> Any:
+    """torch's reader, once it could read what lies where; its `load` hides why it could not."""
+    with _reading(location):
+        reader = reader_of(storage, location)
+        reader.read_metadata()
+    return reader
+
+
+def _read(reader: Any, location: str, wanted: dict[str, Tensor]) -> None:
+    with _reading(location), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dcp.load(wanted, storage_reader=reader, no_dist=True)
 
 
-def _unreadable(location: str, error: BaseException) -> WorkloadError:
-    return WorkloadError(
-        CHECKPOINT_CORRUPT,
-        f"the checkpoint {location} cannot be read: {_first_cause(error)}; remove it to go on "
-        "from the one before",
-    )
+@contextmanager
+def _reading(location: str) -> Iterator[None]:
+    """Tell whether bytes are wrong, the store failed, or memory ran out.
+
+    Raises:
+        WorkloadError: It was not memory; that error is raised as it is.
+    """
+    try:
+        yield
+    except (Exception, dcp.CheckpointException) as error:  # the latter is no Exception
+        cause = _first_cause(error)
+        if reason_of(cause)[0] == OUT_OF_MEMORY:
+            raise cause from None
+        what = f"the checkpoint {location} cannot be read: {_told(cause)}"
+        if store_failure(cause) is not None:
+            raise WorkloadError(CHECKPOINT_FAILED, f"{what}; {STORE_FAILED}") from error
+        advice = "remove it to go on from the one before"
+        raise WorkloadError(CHECKPOINT_CORRUPT, f"{what}; {advice}") from error
 
 
 def _writer(storage: Storage, location: str) -> Any:

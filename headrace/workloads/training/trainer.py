@@ -11,7 +11,6 @@ from headrace.api.plan import ExecutionPlan
 from headrace.workloads.control import STOPPED, SUCCEEDED
 from headrace.workloads.pace import SAVE_SECONDS, SWITCH_SECONDS
 from headrace.workloads.refusal import LOSS_NOT_FINITE, WorkloadError
-from headrace.workloads.rendezvous import RankGoneError
 from headrace.workloads.training.batches import Batch, on_device
 from headrace.workloads.training.observing import Observer
 from headrace.workloads.training.optimiser import Schedule
@@ -21,7 +20,7 @@ from headrace.workloads.training.planned import PlannedModel
 from headrace.workloads.training.stopwatch import Moment
 from headrace.workloads.training.switching import Breakdown, resettled, switched
 from headrace.workloads.training.wish import Wish
-from headrace.workloads.training.world import Sums, lost_contact, meeting
+from headrace.workloads.training.world import Sums, meeting
 
 RESIZING = "changing the number of ranks"
 
@@ -161,18 +160,10 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def run(self) -> str:
-        """Train; returns the outcome. The final state is committed before it returns.
-
-        Raises:
-            RankGoneError: Another rank cannot be reached any more.
-        """
+        """Train; returns the outcome. The final state is committed before it returns."""
         try:
             with _collecting_by_hand():
                 return self._run()
-        except RuntimeError as error:
-            if lost_contact(error):
-                raise RankGoneError(str(error)) from error
-            raise
         finally:
             self._wish.close()
 
