@@ -296,7 +296,7 @@ class Session:
         if in_switch:
             status = Status.SWITCH_FAILED
         last = message.strip().splitlines()[-1][:_REASON_CHARACTERS]
-        if code == OUT_OF_MEMORY or not lost_contact(error):
+        if not lost_contact(error):
             self._tell_failure(plan, status, last)
         else:
             self._board.set("heard", last)  # whoever was lost may know better

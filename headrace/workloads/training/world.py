@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from headrace.api.plan import ExecutionPlan
+from headrace.workloads.refusal import OUT_OF_MEMORY, reason_of
 from headrace.workloads.rendezvous import RankGoneError, Rendezvous
 from headrace.workloads.training.grid import AXES, grid_of
 from headrace.workloads.training.stopwatch import Moment
@@ -22,15 +23,22 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup, Store
 
 _TIMEOUT = timedelta(minutes=10)
-_SIGNS_OF_LOST_CONTACT = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe")
+_GLOO_TRANSPORT = "gloo/transport/"
+"""Part of the place in gloo's sources that all its errors about connections begin with."""
+
+_GLOO_CHECK = "enforce fail"
+"""Of those the mark of what ranks ask of each other and does not match."""
 
 
 def lost_contact(error: BaseException) -> bool:
     """Whether an error says that another rank cannot be reached, and not that we are wrong."""
+    if reason_of(error)[0] == OUT_OF_MEMORY:
+        return False  # NCCL takes memory too, and says so in an error of torch's for its backends
     if isinstance(error, dist.DistError):
         return True
-    words = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in words for sign in _SIGNS_OF_LOST_CONTACT)
+    words = str(error)
+    of_gloo = isinstance(error, RuntimeError) and _GLOO_TRANSPORT in words
+    return of_gloo and _GLOO_CHECK not in words
 
 
 _worlds = itertools.count()
@@ -106,7 +114,9 @@ class World:
             # Whatever is written in the background must not meet the collectives of a step.
             self.for_saving = _made(dist.new_group(backend="gloo", timeout=_TIMEOUT))
         except (RuntimeError, OSError) as error:
-            raise RankGoneError(f"the ranks could not be connected: {error}") from error
+            if isinstance(error, OSError) or lost_contact(error):
+                raise RankGoneError(f"the ranks could not be connected: {error}") from error
+            raise
         self._all: ProcessGroup | None = None
         self._groups: dict[tuple[int, ...], ProcessGroup] = {}
         self._meshes: dict[tuple[str, int, int, int], DeviceMesh] = {}
