@@ -55,6 +55,7 @@ class ReasonCode(StrEnum):
     RANK_HUNG = "RankHung"
     COMMUNICATION_FAILED = "CommunicationFailed"
     START_REFUSED = "StartRefused"
+    CANNOT_BE_TRAINED = "CannotBeTrained"
     STORE_NOT_SHARED = "CheckpointStoreNotShared"
     CHECKPOINT_FAILED = "CheckpointFailed"
     CHECKPOINT_CORRUPT = "CheckpointCorrupt"

@@ -43,6 +43,7 @@ have run to count as progress.
 _SPECIFIC = frozenset(
     {
         ReasonCode.OUT_OF_MEMORY,
+        ReasonCode.CANNOT_BE_TRAINED,
         ReasonCode.STORE_NOT_SHARED,
         ReasonCode.LOSS_NOT_FINITE,
         ReasonCode.RANK_HUNG,
@@ -52,7 +53,12 @@ _SPECIFIC = frozenset(
     }
 )
 
-_ELSEWHERE = suspects.PERHAPS_THE_NODE | {ReasonCode.OUT_OF_MEMORY}
+_HOPELESS = frozenset({ReasonCode.CANNOT_BE_TRAINED, ReasonCode.CHECKPOINT_CORRUPT})
+"""Failures that come again wherever and whenever it is tried. Of a job's own checkpoints, one that
+is corrupt is set aside and costs no attempt.
+"""
+
+_ELSEWHERE = suspects.PERHAPS_THE_NODE | suspects.LACKS_SOMETHING | {ReasonCode.OUT_OF_MEMORY}
 """Failures after which nothing speaks for the same place."""
 
 
@@ -125,6 +131,8 @@ def _learnt(
     record: JobRecord, attempt: AttemptRecord, cause: Reason, kind: str
 ) -> tuple[Reason | None, JobRecord]:
     """What a failure says about later attempts, and why there should be none, if that is so."""
+    if cause.code in _HOPELESS:
+        return cause, record
     if cause.code is ReasonCode.OUT_OF_MEMORY and record.job.spec.steps:
         if attempt.plan_change is not None:
             # On the way from one plan to another both take some, so neither is to blame.
@@ -191,7 +199,11 @@ def cause_of(attempt: AttemptRecord) -> Reason:
         reasons.insert(0, attempt.intent_reason)
     # A unit that was about to join may have been taken in already, and been why all broke.
     others = [known.reason for known in attempt.exits if known.reason is not None]
-    for telling, said in ((NOT_ITS_FAULT, [*reasons, *others]), (_SPECIFIC, reasons)):
+    for telling, said in (
+        (NOT_ITS_FAULT, [*reasons, *others]),
+        (_SPECIFIC, reasons),
+        (suspects.LACKS_SOMETHING, reasons),
+    ):
         for reason in said:
             if reason.code in telling:
                 return reason

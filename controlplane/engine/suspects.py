@@ -13,12 +13,19 @@ Known = tuple[Suspicion, ...]
 PERHAPS_THE_NODE = frozenset(
     {ReasonCode.RANK_HUNG, ReasonCode.RANK_LOST, ReasonCode.COMMUNICATION_FAILED}
 )
-"""Failures that a node, its accelerators or its network may have caused."""
+"""Failures that a node, its accelerators or its network may have caused: of other ranks than the
+one that says so.
+"""
+
+LACKS_SOMETHING = frozenset(
+    {ReasonCode.START_REFUSED, ReasonCode.STORE_NOT_SHARED, ReasonCode.CHECKPOINT_FAILED}
+)
+"""A rank's node has not what it needs: data, a file, a secret, a store."""
 
 
 def suspected(record: JobRecord, attempt: AttemptRecord, cause: Reason, at: Instant) -> JobRecord:
     """The job with what the failure says of the nodes that its attempt ran on."""
-    if cause.code not in PERHAPS_THE_NODE:
+    if cause.code not in PERHAPS_THE_NODE | LACKS_SOMETHING:
         return record
     known = record.suspicions
     for node in _where(attempt, cause):
@@ -27,16 +34,14 @@ def suspected(record: JobRecord, attempt: AttemptRecord, cause: Reason, at: Inst
 
 
 def _where(attempt: AttemptRecord, cause: Reason) -> tuple[NodeId, ...]:
-    """The nodes of those ranks that did not complain of others; all if nobody can tell."""
+    """The nodes of ranks that lack something, or did not complain of others; else all nodes."""
+    if cause.code in LACKS_SOMETHING:
+        lacking = _who_said(attempt, LACKS_SOMETHING)
+        accused = [unit.node for unit in attempt.units if unit.index in lacking]
+        return tuple(dict.fromkeys(accused or [unit.node for unit in attempt.units]))
     left = {e.unit for e in attempt.exits if e.outcome in (Outcome.STOPPED, Outcome.NEVER_STARTED)}
     units = [unit for unit in attempt.units if unit.index not in left]
-    complain = {
-        known.unit
-        for known in attempt.exits
-        if known.outcome is Outcome.FAILED
-        and known.reason is not None
-        and known.reason.code in PERHAPS_THE_NODE
-    }
+    complain = _who_said(attempt, PERHAPS_THE_NODE)
     accused = [unit.node for unit in units if unit.index not in complain]
     if cause.code is ReasonCode.COMMUNICATION_FAILED or not accused:
         # A connection has two ends.
@@ -52,6 +57,17 @@ def could_not_join(attempt: AttemptRecord, at: Instant, known: Known) -> Known:
     for node in dict.fromkeys(blamed or [unit.node for unit in outside]):
         known = again(known, node, ReasonCode.PLAN_REFUSED, attempt.number, at)
     return known
+
+
+def _who_said(attempt: AttemptRecord, codes: frozenset[ReasonCode]) -> set[int]:
+    """The units that failed with one of these reasons."""
+    return {
+        known.unit
+        for known in attempt.exits
+        if known.outcome is Outcome.FAILED
+        and known.reason is not None
+        and known.reason.code in codes
+    }
 
 
 def remark(record: JobRecord, target: Placement, at: Instant) -> str:

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headrace.workloads.refusal import FENCED, START_REFUSED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, FENCED, WorkloadError
 from headrace.workloads.storage import Storage, open_storage
 
 FORMAT_VERSION = 2
@@ -87,7 +87,7 @@ class JobCheckpoints:
     def __init__(self, storage: Storage, uid: str) -> None:
         if _UID.fullmatch(uid) is None:
             raise WorkloadError(
-                START_REFUSED,
+                CANNOT_BE_TRAINED,
                 f"wanted a job's uid (letters, digits and dashes) as folder name, got {uid!r}",
             )
         self.storage = storage
@@ -105,7 +105,7 @@ class JobCheckpoints:
             return int(json.loads(content)["attempt"])
         except (ValueError, KeyError, TypeError) as error:
             raise WorkloadError(
-                START_REFUSED,
+                CANNOT_BE_TRAINED,
                 f"the claim of job {self.uid} in {self.storage.name} cannot be read ({error}); "
                 "remove that file if no attempt of the job runs",
             ) from error
@@ -180,7 +180,7 @@ class JobCheckpoints:
         if version != FORMAT_VERSION:
             which = "newer" if version > FORMAT_VERSION else "older"
             raise WorkloadError(
-                START_REFUSED,
+                CANNOT_BE_TRAINED,
                 f"the checkpoint {folder} in {self.storage.name} has format {version}, this "
                 f"release reads {FORMAT_VERSION}: run the job with the {which} release",
             )

@@ -16,8 +16,8 @@ from headrace.workloads.ending import ended
 from headrace.workloads.host_memory import keep_freed
 from headrace.workloads.network import address_towards, use_interface_of
 from headrace.workloads.refusal import (
+    CANNOT_BE_TRAINED,
     RANK_FAILED,
-    START_REFUSED,
     StoppedBeforeTraining,
     WorkloadError,
     reason_of,
@@ -119,7 +119,7 @@ def _seat(launch: Launch) -> Any:
         plan = ExecutionPlan.parse(launch.plan)
     except ValueError as error:
         raise WorkloadError(
-            START_REFUSED, f"the plan is unknown to this release: {error}"
+            CANNOT_BE_TRAINED, f"the plan is unknown to this release: {error}"
         ) from error
     return Seat(
         uid=launch.uid,

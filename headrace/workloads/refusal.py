@@ -11,11 +11,19 @@ COMMUNICATION_FAILED = "CommunicationFailed"
 OUT_OF_MEMORY = "OutOfMemory"
 LOSS_NOT_FINITE = "LossNotFinite"
 START_REFUSED = "StartRefused"
+"""This node lacks what the start needs; another one may have it."""
+
+CANNOT_BE_TRAINED = "CannotBeTrained"
+"""Nor will it on another node, or at another time."""
+
 STORE_NOT_SHARED = "CheckpointStoreNotShared"
 CHECKPOINT_FAILED = "CheckpointFailed"
 CHECKPOINT_CORRUPT = "CheckpointCorrupt"
 CHECKPOINT_STORE_FULL = "CheckpointStoreFull"
 FENCED = "FencedByNewerAttempt"
+
+MAY_BE_THE_NODE = frozenset({START_REFUSED, STORE_NOT_SHARED, CHECKPOINT_FAILED})
+"""What is wrong with one node, so that other ranks do not say it of theirs."""
 
 STORE_FAILED = "it may well be whole: look at the store, and at how this node reaches it"
 """What is said of a checkpoint that a store did not give."""

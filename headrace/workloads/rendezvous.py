@@ -3,7 +3,7 @@
 Unit 0 binds a plain socket and publishes it before torch is even imported, so that the other units
 are started meanwhile; torch's TCPStore then takes that socket over. Every rank checks that the
 store belongs to its own attempt. Until rank 0 says ``go``, any rank can refuse or stop, and all
-end alike for the same reason.
+end, for the same reason: or, if that is of one node, as those that lost the rank there.
 
 A unit that joins ranks which train already stands outside until rank 0 takes it in: until then
 nothing that happens to it is a failure of theirs. See ``training.joining``.
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.workloads.control import Launch, StopSignal
 from headrace.workloads.refusal import (
     FENCED,
+    MAY_BE_THE_NODE,
     RANK_LOST,
     START_REFUSED,
     StoppedBeforeTraining,
@@ -164,8 +165,8 @@ class Rendezvous:
             self.put(f"ready/{self.rank}", {"unit": self.newcomer, "refused": message})
             return
         self.put(f"joined/{self.rank}", {"code": code, "message": message})
-        if self.rank == 0:
-            self.put("go", {"do": "fail", "code": code, "message": message})
+        if self.rank == 0 and not self.store.check(["go"]):
+            self.put("go", {"do": "fail", "rank": 0, "code": code, "message": message})
 
     def agree(self, facts: dict[str, object]) -> None:
         """Wait until every rank is ready and of one mind; facts must be equal on all ranks.
@@ -190,7 +191,7 @@ class Rendezvous:
                 missing.discard(rank)
                 said = self.get(f"joined/{rank}")
                 if "code" in said:
-                    return {"do": "fail", "code": said["code"], "message": said["message"]}
+                    return {"do": "fail", "rank": rank, **said}
                 if said["facts"] != facts:
                     return _disagreement(rank, said["facts"], facts)
             if self._stop.asked() or self.store.check(["stopping"]):
@@ -207,7 +208,12 @@ class Rendezvous:
 
     def _obey(self, verdict: dict[str, Any]) -> None:
         if verdict["do"] == "fail":
-            raise WorkloadError(str(verdict["code"]), str(verdict["message"]))
+            code, message = str(verdict["code"]), str(verdict["message"])
+            who = verdict.get("rank", self.rank)
+            if who != self.rank and code in MAY_BE_THE_NODE:
+                # So that the node of that rank is told from ours.
+                raise WorkloadError(RANK_LOST, f"rank {who} cannot start, {code}: {message}")
+            raise WorkloadError(code, message)
         if verdict["do"] == "stop":
             raise StoppedBeforeTraining
 

@@ -128,10 +128,23 @@ def test_a_store_that_is_not_shared_is_found_out_before_training(
 ) -> None:
     elsewhere = a_manifest(tmp_path / "other-disk")
     run = agent.start(a_manifest(store), 2, manifests={1: elsewhere})
-    assert run.reasons() == {"CheckpointStoreNotShared"}
+    # The rank whose node it is says so, and the other that it lost that one.
+    assert [found["reason"] for found in run.exits()] == ["RankLost", "CheckpointStoreNotShared"]
     for found in run.exits():
         assert "node node-1" in found["message"]
         assert str(tmp_path / "other-disk") in found["message"]
+    assert run.losses() == {}
+
+
+def test_data_that_a_node_lacks_is_told_by_its_rank(
+    agent: Agent, store: Path, tmp_path: Path
+) -> None:
+    lacking = a_manifest(store)
+    lacking["spec"]["data"]["source"] = str(tmp_path / "not-mounted")
+    run = agent.start(a_manifest(store), 2, manifests={1: lacking})
+    assert [found["reason"] for found in run.exits()] == ["RankLost", "StartRefused"]
+    told, _ = run.exits()
+    assert told["message"].startswith("rank 1 cannot start, StartRefused: wanted python-stdlib")
     assert run.losses() == {}
 
 
@@ -151,7 +164,7 @@ def test_ranks_with_different_data_do_not_train_together(
 
 def test_a_plan_for_another_number_of_ranks_is_refused(agent: Agent, store: Path) -> None:
     run = agent.start(a_manifest(store), 2, plan="dp4")
-    assert run.reasons() == {"StartRefused"}
+    assert run.reasons() == {"CannotBeTrained"}
     assert "plan dp4 is for 4 ranks" in run.exits()[0]["message"]
 
 

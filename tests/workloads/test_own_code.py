@@ -119,7 +119,7 @@ def test_a_stop_before_the_first_step_is_no_failure(agent: Agent, store: Path) -
 
 def test_a_plan_of_stages_is_refused_before_training(agent: Agent, store: Path) -> None:
     run = agent.start(a_script(store), 2, plan="pp2.1f1b-ga2")
-    assert run.reasons() == {"StartRefused"}
+    assert run.reasons() == {"CannotBeTrained"}
     assert "wanted data or tensor parallelism" in run.exits()[0]["message"]
     assert "take dp2-z3" in run.exits()[1]["message"]
 
@@ -128,7 +128,7 @@ def test_a_division_that_does_not_work_is_refused_before_training(
     agent: Agent, store: Path
 ) -> None:
     run = agent.start(a_script(store, "--do", "halve"), 2)
-    assert run.reasons() == {"StartRefused"}
+    assert run.reasons() == {"CannotBeTrained"}
     for found in run.exits():
         assert "tensor_parallel: step: wanted the loss of each sample" in found["message"]
         assert "own_script.py, line" in found["message"]
@@ -161,6 +161,6 @@ def test_a_script_that_does_not_train_is_a_failure(
 def test_a_script_that_one_node_does_not_have_starts_nowhere(agent: Agent, store: Path) -> None:
     lost = a_script(store, file=Path("/nowhere/train.py"))
     run = agent.start(a_script(store), 2, manifests={1: lost})
-    assert run.reasons() == {"StartRefused"}
+    assert run.reasons() == {"StartRefused", "RankLost"}
     assert "there is no file /nowhere/train.py on this node" in run.exits()[0]["message"]
     assert not run.losses()

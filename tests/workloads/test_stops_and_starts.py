@@ -83,13 +83,13 @@ def test_a_new_job_starts_from_an_old_one(agent: Agent, store: Path, tmp_path: P
 def test_a_start_from_nothing_is_refused(agent: Agent, store: Path) -> None:
     run = agent.start(a_manifest(store, startFrom={"uid": "nobody"}))
     (found,) = run.exits()
-    assert (found["outcome"], found["reason"]) == ("Failed", "StartRefused")
+    assert (found["outcome"], found["reason"]) == ("Failed", "CannotBeTrained")
     assert "job nobody has no checkpoint" in found["message"]
 
 
 def test_a_job_does_not_go_on_with_other_settings(agent: Agent, store: Path) -> None:
     agent.start(a_manifest(store, steps=3)).exits()
     run = agent.start(a_manifest(store, steps=6, globalBatchSize=8), attempt=2)
-    assert run.reasons() == {"StartRefused"}
+    assert run.reasons() == {"CannotBeTrained"}
     assert "globalBatchSize: 16 -> 8" in run.exits()[0]["message"]
     assert steps(store) == [3]

@@ -9,7 +9,7 @@ import torch
 
 from headrace.api.model_choice import chosen_shape
 from headrace.api.models import Family, ModelShape, resized
-from headrace.workloads.refusal import START_REFUSED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, WorkloadError
 from headrace.workloads.training.families.build import FamilyBlueprint
 from headrace.workloads.training.families.weights import StoredWeights, shape_in
 from headrace.workloads.training.planned import PlannedModel
@@ -62,7 +62,7 @@ class BuiltInTask:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WorkloadError(
-                START_REFUSED,
+                CANNOT_BE_TRAINED,
                 f"the manifest is not one of a built-in model: {type(error).__name__}: {error}",
             ) from error
 
@@ -76,11 +76,11 @@ class BuiltInTask:
             try:
                 return chosen_shape(self.name, self.preset, self.config, self.sequence_length)
             except ValueError as error:
-                raise WorkloadError(START_REFUSED, f"model: {error}") from error
+                raise WorkloadError(CANNOT_BE_TRAINED, f"model: {error}") from error
         found = shape_in(Path(self.weights).expanduser())
         if found.family != self.name:
             raise WorkloadError(
-                START_REFUSED,
+                CANNOT_BE_TRAINED,
                 f"model: wanted weights of {self.name}, got those of {found.family} in "
                 f"{self.weights}",
             )
@@ -97,7 +97,7 @@ class BuiltInTask:
         wanted = self.sequence_length or shape.sequence_length
         if wanted > shape.sequence_length:
             raise WorkloadError(
-                START_REFUSED,
+                CANNOT_BE_TRAINED,
                 f"data.sequenceLength: wanted at most {shape.sequence_length} tokens, which the "
                 f"model in {self.weights} knows, got {wanted}",
             )

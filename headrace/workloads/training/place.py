@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.control import Chronicle, ControlFolder, StopSignal
-from headrace.workloads.refusal import START_REFUSED, WorkloadError, reason_of
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, WorkloadError, reason_of
 from headrace.workloads.rendezvous import Rendezvous
 from headrace.workloads.training.run import End, Rank, Seat, plan_for
 from headrace.workloads.training.spec import TrainingSpec
@@ -40,7 +40,9 @@ class Place:
     def trained(self, task: "Task") -> End:
         """Train to the end, a stop, or a failure."""
         if self.end is not None:
-            raise WorkloadError(START_REFUSED, "wanted one training in a script, got another one")
+            raise WorkloadError(
+                CANNOT_BE_TRAINED, "wanted one training in a script, got another one"
+            )
         rank = Rank(
             self.seat,
             self.spec,
@@ -94,7 +96,7 @@ def _plan(text: str) -> ExecutionPlan:
     try:
         return ExecutionPlan.parse(text)
     except ValueError as error:
-        raise WorkloadError(START_REFUSED, f"plan: {error}") from error
+        raise WorkloadError(CANNOT_BE_TRAINED, f"plan: {error}") from error
 
 
 def _store(ranks: int) -> Any:

@@ -14,6 +14,7 @@ from headrace.workloads.checkpoints import DAMAGED, Found, JobCheckpoints
 from headrace.workloads.control import SUCCEEDED, Chronicle, ControlFolder, StopSignal
 from headrace.workloads.pace import SWITCH_SECONDS
 from headrace.workloads.refusal import (
+    CANNOT_BE_TRAINED,
     CHECKPOINT_CORRUPT,
     CHECKPOINT_STORE_FULL,
     COMMUNICATION_FAILED,
@@ -267,12 +268,12 @@ class Rank:
         plan = self.seat.plan
         if plan.ranks != self.rendezvous.ranks:
             raise WorkloadError(
-                START_REFUSED,
+                CANNOT_BE_TRAINED,
                 f"plan {plan} is for {plan.ranks} ranks, but {self.rendezvous.ranks} were started",
             )
         problem = blueprint.problem_with(plan, self.spec.global_batch_size)
         if problem:
-            raise WorkloadError(START_REFUSED, f"plan {plan}: {problem}")
+            raise WorkloadError(CANNOT_BE_TRAINED, f"plan {plan}: {problem}")
 
     def _store_proved(self, checkpoints: JobCheckpoints) -> Start:
         """Claim the job's folder on rank 0, and see on every rank that it is the same folder."""
@@ -371,7 +372,7 @@ class Rank:
             if not whole:
                 which = "checkpoint" if wanted.step is None else f"checkpoint of step {wanted.step}"
                 raise WorkloadError(
-                    START_REFUSED,
+                    CANNOT_BE_TRAINED,
                     f"startFrom: job {wanted.uid} has no {which} in {storage.name}; there are "
                     f"steps {[found.marker.step for found in other.whole()]}",
                 )
@@ -407,7 +408,7 @@ class Rank:
         ]
         if changed:
             raise WorkloadError(
-                START_REFUSED,
+                CANNOT_BE_TRAINED,
                 f"the checkpoint of step {found.marker.step} was made with other settings or data "
                 f"({'; '.join(changed)}); restore them (the same Python, for its own sources), or "
                 "submit a new job with startFrom",

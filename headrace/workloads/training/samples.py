@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from headrace.api.models import Family, ModelShape
-from headrace.workloads.refusal import START_REFUSED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, START_REFUSED, WorkloadError
 from headrace.workloads.training.batches import Batch
 from headrace.workloads.training.families.whole import NOT_COUNTED
 
@@ -264,7 +264,7 @@ def _text(source: str) -> bytearray:
         return _joined(_stdlib_files())
     path = Path(source).expanduser()
     if not path.exists():
-        raise _refused(
+        raise _missing(
             f"wanted {STDLIB}, {DIGITS}, {RANDOM}, or a path of text that is on every node; there "
             f"is no {path} on this one"
         )
@@ -287,6 +287,11 @@ def _random_fingerprint(shape: ModelShape, seed: int) -> str:
 
 
 def _refused(message: str) -> WorkloadError:
+    return WorkloadError(CANNOT_BE_TRAINED, message)
+
+
+def _missing(message: str) -> WorkloadError:
+    """On this node."""
     return WorkloadError(START_REFUSED, message)
 
 
@@ -301,7 +306,7 @@ def _stdlib_files() -> Iterator[Path]:
                 file = Path(folder, name)
                 found.append((file.relative_to(root).as_posix(), file))
     if not found:
-        raise _refused(
+        raise _missing(
             f"this Python carries no sources of its library in {root}; use text files of your own"
         )
     return (file for _, file in sorted(found))
@@ -321,7 +326,7 @@ def _digits_file() -> Path:
         file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
         if file.exists():
             return file
-    raise _refused(
+    raise _missing(
         "the digits come with scikit-learn, which is not installed here: install "
         "headrace[workloads] on every node"
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.workloads.refusal import START_REFUSED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, WorkloadError
 
 PRECISIONS = ("fp32", "bf16")
 STALL_SECONDS = 120
@@ -83,12 +83,12 @@ class TrainingSpec:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WorkloadError(
-                START_REFUSED,
+                CANNOT_BE_TRAINED,
                 f"the manifest says not how to train: {type(error).__name__}: {error}",
             ) from error
         if found.precision not in PRECISIONS:
             raise WorkloadError(
-                START_REFUSED,
+                CANNOT_BE_TRAINED,
                 f"wanted precision {' or '.join(PRECISIONS)}, got {found.precision!r}: fp16 needs "
                 "loss scaling, which is not there yet",
             )

@@ -16,11 +16,11 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from headrace.workloads.refusal import (
+    CANNOT_BE_TRAINED,
     CHECKPOINT_CORRUPT,
     CHECKPOINT_FAILED,
     CHECKPOINT_STORE_FULL,
     OUT_OF_MEMORY,
-    START_REFUSED,
     STORE_FAILED,
     WorkloadError,
     no_room,
@@ -142,7 +142,7 @@ def check(storage: Storage, location: str, shapes: Mapping[str, tuple[int, ...]]
             if found is None or size != wanted:
                 came = "nothing" if found is None else f"size {size}"
                 raise WorkloadError(
-                    START_REFUSED,
+                    CANNOT_BE_TRAINED,
                     f"the checkpoint is of another model: for {key} wanted size {wanted}, got "
                     f"{came}; keep the model's sizes, or train a new job",
                 )

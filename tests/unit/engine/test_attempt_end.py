@@ -133,6 +133,17 @@ def test_a_node_that_died_is_the_cause_even_if_its_neighbours_ranks_failed_first
     assert world.job("job").failures == 0
 
 
+@pytest.mark.parametrize("code", [ReasonCode.CANNOT_BE_TRAINED, ReasonCode.CHECKPOINT_CORRUPT])
+def test_what_fails_wherever_it_is_tried_fails_at_once(code: ReasonCode) -> None:
+    world = a_cluster().with_nodes(2, 1).submit(a_job().wanting(2).retrying(3)).settle()
+    world.exits("job", Outcome.FAILED, reason=ReasonCode.RANK_FAILED, units=[0])
+    world.exits("job", Outcome.FAILED, reason=code)
+    assert (world.stage("job"), world.code("job")) == (Stage.FAILED, code)
+    assert world.why("job").message == f"said {code.value}"
+    assert world.job("job").failures == 1
+    assert world.replayed() == world.state
+
+
 def test_a_start_that_no_agent_made_backs_off_instead_of_spinning() -> None:
     world = a_cluster().with_nodes(1, 1).submit(a_job())
     world.cycle()

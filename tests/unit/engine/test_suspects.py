@@ -17,6 +17,13 @@ PERHAPS_THE_NODE = (
 )
 
 
+LACKS_SOMETHING = (
+    ReasonCode.START_REFUSED,
+    ReasonCode.STORE_NOT_SHARED,
+    ReasonCode.CHECKPOINT_FAILED,
+)
+
+
 def ends_on(world: World, node: str, outcome: Outcome, code: ReasonCode | None = None) -> World:
     """The job's units on a node end so."""
     units = [unit.index for unit in world.attempt("job").placement.units if unit.node == node]
@@ -54,6 +61,29 @@ def test_whoever_is_accused_of_its_silence_is_kept_off(policy: str, code: Reason
     assert world.nodes_of("job") == {"n1", "n3"}
     assert told.endswith(f"; it keeps off n2 (attempt 1: {code.value})")
     assert world.replayed() == world.state
+
+
+@POLICIES
+@pytest.mark.parametrize("code", LACKS_SOMETHING)
+def test_a_node_that_lacks_what_a_rank_needs_is_kept_off_and_no_other(
+    policy: str, code: ReasonCode
+) -> None:
+    world = a_pair_of_two_nodes(policy, 3)
+    # The other rank is heard first, and says that it has nobody to train with.
+    ends_on(world, "n1", Outcome.FAILED, ReasonCode.RANK_LOST)
+    ends_on(world, "n2", Outcome.FAILED, code)
+    assert world.code("job") is code
+    assert avoided(world) == {"n2"}
+    starts_again(world)
+    assert world.nodes_of("job") == {"n1", "n3"}
+    assert world.replayed() == world.state
+
+
+def test_a_unit_that_was_only_ended_lacks_nothing() -> None:
+    world = a_pair_of_two_nodes("equal-share", 3)
+    ends_on(world, "n1", Outcome.FAILED, ReasonCode.START_REFUSED)
+    ends_on(world, "n2", Outcome.LOST)
+    assert avoided(world) == {"n1"}
 
 
 @POLICIES

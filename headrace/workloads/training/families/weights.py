@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from headrace.api.models import ModelShape
-from headrace.workloads.refusal import START_REFUSED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, START_REFUSED, WorkloadError
 from headrace.workloads.training.families.build import part_of
 from headrace.workloads.training.families.stored_names import Origin, is_left_out, origins
 
@@ -28,11 +28,11 @@ def shape_in(folder: Path) -> ModelShape:
         WorkloadError: There is none, or our modules do not compute that model.
     """
     if not folder.is_dir():
-        raise _refused(f"wanted a folder of weights that is on every node; there is no {folder}")
+        raise _missing(f"wanted a folder of weights that is on every node; there is no {folder}")
     try:
         return ModelShape.from_hugging_face(json.loads((folder / _CONFIG).read_text("utf-8")))
     except FileNotFoundError as error:
-        raise _refused(
+        raise _missing(
             f"wanted {_CONFIG} and *.safetensors in {folder}, got no {_CONFIG}"
         ) from error
     except ValueError as error:
@@ -95,7 +95,7 @@ class StoredWeights:
             try:
                 file: Any = safe_open(path, framework="pt")
             except (SafetensorError, OSError) as error:
-                raise _refused(f"{path} cannot be read: {error}") from error
+                raise _missing(f"{path} cannot be read: {error}") from error
             for name in file.keys():  # noqa: SIM118 - no mapping
                 found[name] = file
         return found
@@ -158,13 +158,13 @@ def _files_in(folder: Path) -> list[Path]:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
         gone = [name for name in names if not (folder / name).exists()]
         if gone:
-            raise _refused(f"{index} names {_named(gone)}, which {folder} does not have")
+            raise _missing(f"{index} names {_named(gone)}, which {folder} does not have")
         return [folder / name for name in names]
     if (folder / _SINGLE).exists():
         return [folder / _SINGLE]
     found = sorted(folder.glob("*.safetensors"))
     if not found:
-        raise _refused(
+        raise _missing(
             f"wanted *.safetensors in {folder}, got none; store other formats anew with the "
             "transformers library's save_pretrained"
         )
@@ -177,4 +177,9 @@ def _named(what: Sequence[str]) -> str:
 
 
 def _refused(message: str) -> WorkloadError:
+    return WorkloadError(CANNOT_BE_TRAINED, message)
+
+
+def _missing(message: str) -> WorkloadError:
+    """On this node."""
     return WorkloadError(START_REFUSED, message)

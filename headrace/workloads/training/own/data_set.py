@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from headrace.workloads.refusal import RANK_FAILED, START_REFUSED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, RANK_FAILED, WorkloadError
 from headrace.workloads.training.batches import Batch, described, leaves
 from headrace.workloads.training.own.blame import is_theirs, raised
 
@@ -105,4 +105,4 @@ def _length(data: Any) -> int:
 
 
 def _refused(message: str) -> WorkloadError:
-    return WorkloadError(START_REFUSED, f"data: {message}")
+    return WorkloadError(CANNOT_BE_TRAINED, f"data: {message}")

@@ -12,7 +12,7 @@ from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 
 from headrace.api.feasible_plans import infeasible_own_code
 from headrace.api.plan import ExecutionPlan
-from headrace.workloads.refusal import RANK_FAILED, START_REFUSED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, RANK_FAILED, WorkloadError
 from headrace.workloads.training.batches import Batch, described
 from headrace.workloads.training.families.part import Part
 from headrace.workloads.training.own import position, tensor_parallel
@@ -203,7 +203,7 @@ def block_names(model: nn.Module, chosen: Sequence[str] | None) -> tuple[str, ..
     if unknown:
         outer = ", ".join(name for name, _ in model.named_children())
         raise WorkloadError(
-            START_REFUSED,
+            CANNOT_BE_TRAINED,
             f"blocks: wanted names of submodules ({outer} or what is in them), got {unknown[0]!r}",
         )
     lists = [name for name, module in known.items() if name and isinstance(module, _CONTAINERS)]
@@ -217,7 +217,7 @@ def block_names(model: nn.Module, chosen: Sequence[str] | None) -> tuple[str, ..
     both = shared(model, names)
     if both and chosen is not None:
         raise WorkloadError(
-            START_REFUSED,
+            CANNOT_BE_TRAINED,
             f"blocks: wanted parameters that belong to one block each, got {both}; name blocks "
             "that share nothing with the rest",
         )
@@ -284,4 +284,4 @@ def _fingerprint(model: nn.Module) -> str:
 
 
 def _refused(message: str) -> WorkloadError:
-    return WorkloadError(START_REFUSED, f"model: {message}")
+    return WorkloadError(CANNOT_BE_TRAINED, f"model: {message}")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from headrace.api.plan import ExecutionPlan
-from headrace.workloads.refusal import START_REFUSED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, WorkloadError
 from headrace.workloads.training.position import Position
 
 ALONE = Position(ExecutionPlan(), None, None, rank=0, replica=0, slice=0, step=1)
@@ -22,7 +22,7 @@ def position() -> Position:
     """
     if _now is None:
         raise WorkloadError(
-            START_REFUSED,
+            CANNOT_BE_TRAINED,
             "wanted train.position() to be called from within a step, got a call outside; before "
             "training, mesh and plan are not known",
         )

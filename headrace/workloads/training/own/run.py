@@ -15,7 +15,7 @@ from torch.distributed.tensor.parallel import ParallelStyle
 from headrace.workloads import script
 from headrace.workloads.checkpoints import JobCheckpoints
 from headrace.workloads.control import SUCCEEDED, ControlFolder, StopSignal
-from headrace.workloads.refusal import START_REFUSED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, WorkloadError
 from headrace.workloads.storage import open_storage
 from headrace.workloads.training import tensors
 from headrace.workloads.training.blueprint import sizes_of
@@ -108,7 +108,7 @@ def _placed(settings: Settings | None) -> Iterator[Place]:
         return
     if settings is None:
         raise WorkloadError(
-            START_REFUSED,
+            CANNOT_BE_TRAINED,
             "wanted settings=train.Settings(...) outside of a job of Headrace, which has them in "
             "its manifest, got none",
         )

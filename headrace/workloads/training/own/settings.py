@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.workloads.refusal import START_REFUSED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, WorkloadError
 from headrace.workloads.training.spec import TrainingSpec
 
 
@@ -52,7 +52,7 @@ class Settings:
         parsed = parse(document)
         if not isinstance(parsed, TrainingJob):
             told = "; ".join(str(problem) for problem in parsed)
-            raise WorkloadError(START_REFUSED, f"settings, as in a manifest: {told}")
+            raise WorkloadError(CANNOT_BE_TRAINED, f"settings, as in a manifest: {told}")
         return TrainingSpec.from_manifest(document), name
 
     def _manifest(self, store: str) -> dict[str, Any]:

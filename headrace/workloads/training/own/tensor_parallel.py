@@ -14,7 +14,7 @@ from torch.distributed.tensor.parallel import (
     RowwiseParallel,
 )
 
-from headrace.workloads.refusal import START_REFUSED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, WorkloadError
 from headrace.workloads.training.own.sharing import shared
 
 _LEAVE_WHOLE = (PrepareModuleInput, PrepareModuleInputOutput, PrepareModuleOutput)
@@ -155,4 +155,4 @@ def _suits(size: int, ranks: int, equally: bool) -> bool:
 
 
 def _refused(message: str) -> WorkloadError:
-    return WorkloadError(START_REFUSED, f"tensor_parallel: {message}")
+    return WorkloadError(CANNOT_BE_TRAINED, f"tensor_parallel: {message}")

@@ -6,7 +6,7 @@ What an author can get wrong shows here, and is told in a sentence.
 import torch
 from torch import Tensor, nn
 
-from headrace.workloads.refusal import START_REFUSED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, WorkloadError
 from headrace.workloads.training.batches import described
 from headrace.workloads.training.own.data_set import OwnSamples
 from headrace.workloads.training.own.model import OwnPart, Step
@@ -35,7 +35,7 @@ def tried(model: nn.Module, step: Step, samples: OwnSamples) -> None:
             _counts_alone(part, samples, indices)
         except WorkloadError as error:
             raise WorkloadError(
-                START_REFUSED, f"{error.message}; tried on the CPU before training"
+                CANNOT_BE_TRAINED, f"{error.message}; tried on the CPU before training"
             ) from error
 
 
@@ -84,4 +84,4 @@ def _counts_alone(part: OwnPart, samples: OwnSamples, indices: list[int]) -> Non
 
 
 def _refused(message: str) -> WorkloadError:
-    return WorkloadError(START_REFUSED, f"step: {message}")
+    return WorkloadError(CANNOT_BE_TRAINED, f"step: {message}")

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.distributed.tensor.parallel import ParallelStyle, loss_parallel
 
 from headrace.api.plan import ExecutionPlan
-from headrace.workloads.refusal import START_REFUSED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, WorkloadError
 from headrace.workloads.training.batches import Batch
 from headrace.workloads.training.grid import place_of
 from headrace.workloads.training.own.data_set import OwnSamples
@@ -71,7 +71,7 @@ def tried_together(
             told = next(filter(None, found), "")
             if told:
                 raise WorkloadError(
-                    START_REFUSED,
+                    CANNOT_BE_TRAINED,
                     f"tensor_parallel: {told}; tried on the CPU by {ranks} ranks before training",
                 )
 
