@@ -235,12 +235,14 @@ class Rendezvous:
             raise RankGoneError(f"rank 0 did not report on {key}: {error}") from error
 
     def report_failure(self, code: str, message: str) -> None:
-        """Leave the reason for the others, whose only sign of it is a broken connection."""
+        """Leave the reason for the others, whose only sign of it is a broken connection, or who
+        wait for this rank still.
+        """
         try:
-            if self.newcomer is not None:
+            if not self._together:
                 self.refuse(code, message)
-                return
-            self.store.compare_set("failure", "", json.dumps([self.rank, code, message]))
+            if self.newcomer is None:
+                self.store.compare_set("failure", "", json.dumps([self.rank, code, message]))
         except Exception:
             return  # the host of the board is gone itself; nobody is left to tell
 

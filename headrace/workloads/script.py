@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.workloads.refusal import (
     RANK_FAILED,
     START_REFUSED,
-    StoppedBeforeTraining,
     WorkloadError,
-    reason_of,
 )
 
 if TYPE_CHECKING:
@@ -37,18 +35,11 @@ def run_script(script: Mapping[str, Any], given: "Place") -> "End":
     """
     global _place
     _place = given
-    try:
-        _run(script)
-        if given.end is None:
-            raise WorkloadError(
-                RANK_FAILED, f"{script['file']} ended without training: wanted a call of train.run"
-            )
-    except StoppedBeforeTraining:
-        raise
-    except BaseException as error:
-        # Whoever cannot start says so, and then no rank starts.
-        given.rendezvous.refuse(*reason_of(error))
-        raise
+    _run(script)
+    if given.end is None:
+        raise WorkloadError(
+            RANK_FAILED, f"{script['file']} ended without training: wanted a call of train.run"
+        )
     return given.end
 
 

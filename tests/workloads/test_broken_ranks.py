@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from headrace.workloads.control import StopSignal
 from headrace.workloads.pace import Beat, hung, silent
+from headrace.workloads.refusal import WorkloadError, reason_of
 from headrace.workloads.rendezvous import Rendezvous
 from tests.workloads.attempts import Agent, Manifest, a_manifest
 
@@ -55,6 +56,20 @@ def test_nobody_waits_for_the_goodbye_of_the_dead(
     host.do_without([2])
     survivor.leave()
     host.leave()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("fails", [0, 1])
+def test_nobody_waits_for_a_rank_that_fails_before_they_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    monkeypatch.setattr("headrace.workloads.rendezvous.GATHER_SECONDS", 1.0)
+    store, stop = dist.HashStore(), StopSignal(tmp_path)
+    ranks = [Rendezvous(store, rank=rank, ranks=2, prefix="job/1", stop=stop) for rank in range(2)]
+    ranks[fails].report_failure(*reason_of(ValueError("of no kind that was thought of")))
+    with pytest.raises(WorkloadError, match="of no kind that was thought of") as raised:
+        ranks[1 - fails].agree({})
+    assert raised.value.code == "RankFailed"
 
 
 def a_beat(count: int, step: int, left_seconds: float, *, waits: bool = True) -> Beat:

@@ -12,7 +12,12 @@ import torch.distributed as dist
 
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.control import Chronicle, ControlFolder, StopSignal
-from headrace.workloads.refusal import CANNOT_BE_TRAINED, WorkloadError, reason_of
+from headrace.workloads.refusal import (
+    CANNOT_BE_TRAINED,
+    StoppedBeforeTraining,
+    WorkloadError,
+    reason_of,
+)
 from headrace.workloads.rendezvous import Rendezvous
 from headrace.workloads.training.run import End, Rank, Seat, plan_for
 from headrace.workloads.training.spec import TrainingSpec
@@ -85,6 +90,8 @@ def without_headrace(
     chronicle = Chronicle(f"rank {rank} of {ranks}")
     try:
         yield Place(seat, spec, rendezvous, control, stop, chronicle)
+    except StoppedBeforeTraining:
+        raise
     except BaseException as error:
         rendezvous.report_failure(*reason_of(error))
         raise

@@ -22,7 +22,6 @@ from headrace.workloads.refusal import (
     START_REFUSED,
     WorkloadError,
     no_room,
-    reason_of,
 )
 from headrace.workloads.rendezvous import RankGoneError, Rendezvous
 from headrace.workloads.storage import open_storage
@@ -210,30 +209,23 @@ class Rank:
 
     def _prepared(self) -> End | Prepared:
         """All that can be done without a process group and without touching a GPU."""
-        try:
-            blueprint = self.task.blueprint()
-            self._check_plan(blueprint)
-            checkpoints = JobCheckpoints(
-                open_storage(self.spec.store, self.seat.base), self.seat.uid
+        blueprint = self.task.blueprint()
+        self._check_plan(blueprint)
+        checkpoints = JobCheckpoints(open_storage(self.spec.store, self.seat.base), self.seat.uid)
+        start = self._sound(checkpoints, self._store_proved(checkpoints))
+        if start.step >= self.spec.steps:
+            return End(
+                SUCCEEDED,
+                start.step,
+                f"nothing left to do: the checkpoint has {start.step} steps already, "
+                f"{self.spec.steps} were asked for",
             )
-            start = self._sound(checkpoints, self._store_proved(checkpoints))
-            if start.step >= self.spec.steps:
-                return End(
-                    SUCCEEDED,
-                    start.step,
-                    f"nothing left to do: the checkpoint has {start.step} steps already, "
-                    f"{self.spec.steps} were asked for",
-                )
-            samples = self.task.samples()
-            self._check_start(start, samples, blueprint)
-            begin = None if start.location else self.task.beginning()
-            self.chronicle.say("ready")
-            facts = self._facts(samples)
-            self.rendezvous.agree({**facts, "plan": str(self.seat.plan)})
-        except (WorkloadError, OSError, RuntimeError, MemoryError) as error:
-            # Whoever cannot start says so, and then no rank starts.
-            self.rendezvous.refuse(*reason_of(error))
-            raise
+        samples = self.task.samples()
+        self._check_start(start, samples, blueprint)
+        begin = None if start.location else self.task.beginning()
+        self.chronicle.say("ready")
+        facts = self._facts(samples)
+        self.rendezvous.agree({**facts, "plan": str(self.seat.plan)})
         return Prepared(checkpoints, start, samples, blueprint, begin, facts)
 
     def _prepared_to_join(self) -> Prepared:
