@@ -1,5 +1,5 @@
 """A checkpoint is called corrupt when its bytes are wrong, and not for whatever else goes wrong
-while it is read.
+while it is read. Nor is it called full for whatever else goes wrong while it is written.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,8 +23,8 @@ from headrace.workloads.training.world import World
 from tests.workloads.attempts import Agent, a_manifest
 
 SHAPE = resized(PRESETS["gpt2-tiny"], hidden=32, sequence_length=32)
-NO_READING = Path("/proc/self/mem")
-"""A file of which every read at its beginning is an input/output error."""
+BROKEN_DISK = Path("/proc/self/mem")
+"""A file of which every read or write at its beginning is an input/output error."""
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def loading(saved: Path, model: PlannedModel) -> BaseException:
 def unreadable(file: Path) -> None:
     """From now on reading it is an error of the disk."""
     file.unlink()
-    file.symlink_to(NO_READING)
+    file.symlink_to(BROKEN_DISK)
 
 
 @pytest.mark.parametrize("phase", ["allocate", "equip"])
@@ -108,6 +108,17 @@ def test_a_disk_that_cannot_be_read_is_no_damage(world: World, saved: Path, name
     # Nor is it set aside for that.
     with pytest.raises(WorkloadError, match=r"cannot be checked: \[Errno 5\]"):
         damage(LocalStorage(saved.parent), str(saved), None, rank=0, ranks=1)
+
+
+def test_a_disk_that_cannot_be_written_fails_the_save(world: World, tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "__0_0.distcp").symlink_to(BROKEN_DISK)
+    model = a_model(world)
+    fill_initial(model, 7)
+    with pytest.raises(WorkloadError, match="could not be written to") as raised:
+        tensors.save_begun(LocalStorage(tmp_path), "saved", model).result()
+    assert raised.value.code == "CheckpointFailed"
+    assert "Earlier checkpoints are untouched" in raised.value.message
 
 
 def cut_short(file: Path) -> None:
