@@ -294,8 +294,8 @@ def _not_combined(plan: ExecutionPlan, *, is_tied: bool) -> Iterator[str]:
 def _batch_problems(plan: ExecutionPlan, batch: int) -> Iterator[str]:
     steps, pipeline = plan.accumulation_steps, plan.pipeline_parallel
     parts = plan.data_parallel * steps
-    if batch % parts:
-        below = batch - batch % parts
+    if batch < 1 or batch % parts:
+        below = max(0, batch - batch % parts)
         sizes = f"{below} or {below + parts}" if below else str(parts)
         yield (
             f"wanted a global batch that {plan.data_parallel} replicas with {steps} micro-batches "

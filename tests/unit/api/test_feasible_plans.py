@@ -39,6 +39,13 @@ def problem(
     return (found.reason, found.message) if found is not None else (None, "")
 
 
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_of_no_samples_is_divided_by_nothing(batch: int) -> None:
+    reason, told = problem(GPT2, "dp2-ga2", batch)
+    assert reason is DIVIDE
+    assert told.endswith(f"got {batch} samples; 4 would do")
+
+
 @pytest.mark.parametrize(
     ("plan", "reason", "told"),
     [
