@@ -111,10 +111,19 @@ def _asked(wish: Wish, gpu_count: int) -> tuple[Asked, ModelShape]:
 def _plans(wish: Wish, shape: ModelShape, asked: Asked) -> list[str]:
     """Those that were named, in canonical form, else those of the rule."""
     try:
-        named = [str(ExecutionPlan.parse(text)) for text in wish.plans]
+        named = [ExecutionPlan.parse(text) for text in wish.plans]
     except ValueError as error:
         raise CommandError(ExitCode.USAGE, f"--plans: {error}") from error
-    found = named or list(map(str, chosen_plans(shape, asked.accelerators, asked.global_batch)))
+    for plan in named:
+        if plan.ranks > asked.accelerators:
+            raise CommandError(
+                ExitCode.USAGE,
+                f"--plans: wanted plans for at most {asked.accelerators} accelerators, got {plan}; "
+                f"take --accelerators {plan.ranks}",
+            )
+    found = list(map(str, named)) or list(
+        map(str, chosen_plans(shape, asked.accelerators, asked.global_batch))
+    )
     if not found:
         raise CommandError(
             ExitCode.USAGE,

@@ -72,6 +72,10 @@ def a_wish(model: str = "gpt2-tiny", **changes: object) -> work.Wish:
         (a_wish("gpt2-1.26b"), "there is no GPU here; without one, take gpt2-tiny"),
         (a_wish(accelerators=1 + (os.cpu_count() or 1)), "--accelerators: wanted at most"),
         (a_wish(plans=("dp0",)), "--plans: wanted a plan such as"),
+        (
+            a_wish(plans=("dp1", "dp3")),
+            "--plans: wanted plans for at most 1 accelerators, got dp3; take --accelerators 3",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_refused_with_what_can(
