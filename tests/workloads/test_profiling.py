@@ -16,6 +16,7 @@ from headrace.api.plan import ExecutionPlan
 from headrace.api.profile_rows import Asked, LinkRow, PlanRow, Row, Status, rows_in
 from headrace.api.profiling_command import profiling_command
 from headrace.workloads.profiling import session
+from headrace.workloads.profiling.machine import free_host_bytes
 from headrace.workloads.profiling.measuring import Length, Measuring
 from headrace.workloads.profiling.session import Clock, Session, Task
 from headrace.workloads.training.samples import open_samples
@@ -195,3 +196,16 @@ def test_ranks_that_do_not_move_are_given_up_and_others_are_not(
             assert not is_given_up.wait(0.005)
         assert is_given_up.wait(5)
     assert given_up == [plan]
+
+
+def test_what_a_cgroup_uses_already_is_not_free_but_for_what_only_caches(tmp_path: Path) -> None:
+    for name, told in (
+        ("memory.max", "5000000"),
+        ("memory.current", "3000000"),
+        ("memory.stat", "anon 2000000\ninactive_file 400000\nactive_file 600000\n"),
+    ):
+        (tmp_path / name).write_text(f"{told}\n")
+    assert free_host_bytes(tmp_path) == 2_400_000
+    whole = free_host_bytes(tmp_path / "none")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_host_bytes(tmp_path) > whole / 2 > 2_400_000

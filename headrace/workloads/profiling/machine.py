@@ -45,14 +45,24 @@ def _driver() -> str:
     return found[1] if found else ""
 
 
-def free_host_bytes() -> int:
-    """Host memory that the ranks of this machine may still take together."""
+def free_host_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Host memory that the ranks of this machine may still take together.
+
+    Args:
+        cgroup: Folder of this process's cgroup, whose limit counts what is used in it already.
+    """
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     with suppress(OSError):  # this counts what only caches files too
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
         free = int(found[1]) * 1024 if found else free
     with suppress(OSError, ValueError):  # no limit is told as "max"
-        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        limit, used = (
+            int((cgroup / name).read_text()) for name in ("memory.max", "memory.current")
+        )
+        told = (cgroup / "memory.stat").read_text()
+        cached = re.search(r"^inactive_file (\d+)$", told, re.MULTILINE)
+        gives_way = int(cached[1]) if cached else 0
+        free = min(free, max(0, limit - used + gives_way))
     return free
 
 
