@@ -47,6 +47,7 @@ from controlplane.domain.job import (
 )
 from controlplane.domain.launch import Launch
 from controlplane.domain.lifecycle import Stage
+from controlplane.domain.memory import model_text
 from controlplane.domain.node import Accelerator, Node, Taint
 from controlplane.domain.policy import Policy, PolicySettings
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
@@ -64,6 +65,7 @@ from controlplane.engine.assignment import extra_launches, launches_of
 from controlplane.engine.cycle import Outcome as CycleOutcome
 from controlplane.engine.cycle import run_cycle
 from controlplane.engine.state import ClusterState, SequencedEvent, in_replay_order
+from headrace.api.memory import GIB
 from headrace.api.plan import ExecutionPlan
 
 
@@ -111,6 +113,11 @@ class JobBuilder:
     def under(self, *plans: str) -> "JobBuilder":
         """The plans that it may run under, in their short form."""
         return self._spec(plans=tuple(map(ExecutionPlan.parse, plans)))
+
+    def of_model(self, preset: str, *, length: int = 0, precision: str = "bf16") -> "JobBuilder":
+        """It trains a built-in model, ``family-preset``, whose memory is estimated."""
+        family, _, name = preset.partition("-")
+        return self._spec(model=model_text(family, name, {}, length, precision))
 
     def in_queue(self, name: str) -> "JobBuilder":
         """Its queue."""
@@ -167,13 +174,17 @@ def a_node(
     labels: Mapping[str, str] | None = None,
     taints: Sequence[str] = (),
     cores_each: int = 1,
+    gib: float = 0,
+    host_gib_each: float = 0,
 ) -> Node:
-    """A node with ``count`` accelerators of one type."""
+    """A node with ``count`` accelerators of one type, and with so much memory; 0 for unknown."""
     accelerators = tuple(
         Accelerator(
             AcceleratorId(f"{name}-{index}"),
             kind,
+            memory_bytes=round(gib * GIB),
             cpu_cores=tuple(range(index * cores_each, (index + 1) * cores_each)),
+            host_memory_bytes=round(host_gib_each * GIB),
         )
         for index in range(count)
     )

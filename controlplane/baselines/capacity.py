@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from types import MappingProxyType
 
+from controlplane.domain.changing import changed
 from controlplane.domain.ids import AcceleratorId, NodeId
-from controlplane.domain.job import AcceleratorRequest, Topology
+from controlplane.domain.job import AcceleratorRequest, JobSpec, Topology
+from controlplane.domain.memory import Memory, memories, memory_of
 from controlplane.domain.node import Accelerator
-from controlplane.domain.record import NOWHERE, NodeRecord
+from controlplane.domain.offering import Misfit, admits, misfits
+from controlplane.domain.record import NOWHERE
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
 
 Signature = tuple[object, ...]
@@ -29,18 +32,7 @@ def signature(request: AcceleratorRequest) -> Signature:
         request.tolerations,
         request.cpu_cores_each,
         request.host_memory_bytes_each,
-    )
-
-
-def admits(request: AcceleratorRequest, node: NodeRecord) -> bool:
-    """Whether the job may run on this node at all."""
-    if request.selector:
-        labels = dict(node.node.labels)
-        if any(labels.get(key) != value for key, value in request.selector):
-            return False
-    return all(
-        any(toleration.accepts(taint) for toleration in request.tolerations)
-        for taint in node.node.taints
+        request.memory,
     )
 
 
@@ -48,6 +40,7 @@ def _large_enough(request: AcceleratorRequest, accelerators: list[Accelerator]) 
     return all(
         len(a.cpu_cores) >= request.cpu_cores_each
         and a.host_memory_bytes >= request.host_memory_bytes_each
+        and (request.memory is None or request.memory.fits(memory_of(a)))
         for a in accelerators
     )
 
@@ -187,9 +180,11 @@ class Capacity:
 
     def __init__(self, snapshot: ClusterSnapshot, without: Collection[Slot] = ()) -> None:
         """Everything that can be used except ``without``."""
+        self._snapshot = snapshot
         self._nodes = snapshot.nodes
         self._pools: dict[str, Pool] = {}
         self._allowed: dict[Signature, dict[str, Allowed]] = {}
+        self._memory: dict[Signature, Mapping[str, frozenset[Memory | None]]] = {}
         self._most_if_empty: dict[tuple[Signature, Topology, int], int] = {}
         gone = Counter(map(itemgetter(0), without))
         for name, offer in snapshot.usable.items():
@@ -210,6 +205,8 @@ class Capacity:
         """For each type that the request accepts, the nodes it may use; None for all."""
         key = signature(request)
         known = self._allowed.get(key)
+        if known is None and request.memory is not None:
+            known = self._allowed[key] = self._with_memory(request, request.memory)
         if known is None:
             known = {}
             for kind, pool in self._pools.items():
@@ -221,6 +218,23 @@ class Capacity:
             self._allowed[key] = known
         return known
 
+    def _with_memory(self, request: AcceleratorRequest, need: Memory) -> dict[str, Allowed]:
+        """Of the nodes that it may use otherwise those with as much memory. Mostly that is a
+        question of the type, and not of the node.
+        """
+        known: dict[str, Allowed] = {}
+        for kind, allowed in self.allowed_nodes(changed(request, memory=None)).items():
+            there = self._snapshot.memory[kind]
+            if there.least is None or need.within(there.least):
+                known[kind] = allowed
+            elif any(map(need.fits, there.every)):
+                names = self._pools[kind].free if allowed is None else allowed
+                usable = self._snapshot.usable
+                fit = {n: None for n in names if all(map(need.fits, memories(usable[n][kind])))}
+                if fit:
+                    known[kind] = fit.keys()
+        return known
+
     def _fits(self, request: AcceleratorRequest, name: NodeId, kind: str) -> bool:
         node = self._nodes[name]
         if not admits(request, node):
@@ -228,6 +242,41 @@ class Capacity:
         if not request.cpu_cores_each and not request.host_memory_bytes_each:
             return True
         return _large_enough(request, [a for a in node.node.accelerators if a.type == kind])
+
+    def has_room_for(self, request: AcceleratorRequest, need: Memory | None) -> bool:
+        """Whether every accelerator that could be meant has as much memory."""
+        if need is None:
+            return True
+        there = self._snapshot.memory
+        if request.type:
+            own = there.get(request.type)
+            return own is None or own.least is None or need.within(own.least)
+        return all(each.least is None or need.within(each.least) for each in there.values())
+
+    def with_room_for(self, request: AcceleratorRequest, need: Memory | None) -> AcceleratorRequest:
+        """The request for accelerators with as much memory; the very same one if all have it."""
+        if self.has_room_for(request, need):
+            return request
+        return changed(request, memory=need)
+
+    def misfits(self, spec: JobSpec) -> list[Misfit]:
+        """The job's plans that do not fit the memory of a type."""
+        request = spec.accelerators
+        key = signature(request)
+        there = self._memory.get(key)
+        if there is None:
+            there = self._memory[key] = self._memory_for(request)
+        return misfits(spec, there)
+
+    def _memory_for(self, request: AcceleratorRequest) -> dict[str, frozenset[Memory | None]]:
+        """What accelerators tell on the nodes that the request may use."""
+        usable, every = self._snapshot.usable, self._snapshot.memory
+        return {
+            kind: every[kind].every
+            if allowed is None
+            else frozenset().union(*(memories(usable[name][kind]) for name in allowed))
+            for kind, allowed in self.allowed_nodes(request).items()
+        }
 
     def most(self, request: AcceleratorRequest, group: int = 1) -> int:
         """Most accelerators that the request could get at once from what is left."""

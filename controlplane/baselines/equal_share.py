@@ -16,16 +16,19 @@ other room, and else does not grow onto them.
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from controlplane.baselines.capacity import Capacity, Holding, Parts
 from controlplane.baselines.layout import (
-    groups,
+    as_asked,
+    has_room,
+    has_room_everywhere,
     placement_on,
     reserved,
     reserved_rather_off,
     sizes_in,
+    ways,
 )
 from controlplane.baselines.order import (
     OTHER_PLAN,
@@ -47,7 +50,7 @@ from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import NOWHERE, Intent, JobRecord
-from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.domain.snapshot import ClusterSnapshot, Slot
 
 _ON_ITS_WAY = frozenset(
     {
@@ -135,7 +138,7 @@ class _Seat:
             return False
         return target.units == attempt.placement.units and target != attempt.placement
 
-    def placement(self) -> Placement:
+    def placement(self, capacity: Capacity) -> Placement:
         """Where it should run; the very placement that it has if nothing changes."""
         if self.at is not None:
             attempt, more = self.record.attempt, self.holding.count - _count(self.own)
@@ -144,7 +147,7 @@ class _Seat:
             # it was given beyond what it has stays free for it.
             if (more == 0 or (more > 0 and not trained)) and self.holding.covers(self.own):
                 return self.at
-        return placement_on(self.record.job.spec, self.holding.parts)
+        return placement_on(self.record.job.spec, self.holding.parts, capacity)
 
 
 class _Round:
@@ -178,7 +181,7 @@ class _Round:
         seats = list(admission.seats.values())
         _deal(seats, admission.paper, admission.quotas)
         for seat in self._laid_out(seats) or seats:
-            target = self.targets[seat.uid] = seat.placement()
+            target = self.targets[seat.uid] = seat.placement(admission.paper)
             if seat.keeps_all_but_the_plan(target):
                 reasons[seat.uid] = OTHER_PLAN
         return Decision(self.targets, reasons)
@@ -211,7 +214,11 @@ class _Round:
             return None
         if attempt is None and not placement.nodes.isdisjoint(record.avoids(self.snapshot.at)):
             return None
-        return as_wanted(record, placement)
+        wanted = as_wanted(record, placement, capacity)
+        # What runs somewhere has room there, but what would begin is asked.
+        if attempt is None and not has_room(record.job.spec, wanted.plan, wanted.slots(), capacity):
+            return None
+        return wanted
 
     def _laid_out(self, admitted: list[_Seat]) -> list[_Seat] | None:
         """Finds a place for every share with few changes; None if that leaves somebody out."""
@@ -221,7 +228,7 @@ class _Round:
         seats: list[_Seat] = []
         moving: list[_Seat] = []
         for seat in admitted:
-            part = _part(seat.record.job.spec, seat.own, shares[seat.uid])
+            part = _part(seat.record.job.spec, seat.own, shares[seat.uid], left)
             kept = left.claim(part) if part else None
             if kept is None:
                 moving.append(seat)
@@ -255,6 +262,7 @@ class _Admission:
         self._waits = Waits(round_.snapshot, self.paper)
         self._at: dict[JobUid, tuple[Placement, Parts]] = {}
         self._claims: dict[JobUid, Holding] = {}
+        self._here: dict[JobUid, tuple[int, ...]] = {}
         self._order: list[JobRecord] = []
         self._answers: dict[Question, Reason] = {}
 
@@ -285,7 +293,7 @@ class _Admission:
                 ids = holding.ids().items()
                 self._waits.gets(record.uid, [(name, one) for name, each in ids for one in each])
             self.reasons[record.uid] = RUNNING if at is not None else self._why_held(record)
-            here = sizes_in(record.job.spec, self.paper)
+            here = self._sizes(record)
             avoid, shut = record.avoids(self._round.snapshot.at), NOWHERE
             if avoid and attempt is not None and at is not None:
                 shut = record.cannot_be_joined_from(self._round.snapshot.at)
@@ -298,10 +306,35 @@ class _Admission:
             return RUNNING
         return cannot_stay(record, attempt.placement, self._round.away, self.paper) or RUNNING
 
+    def _sizes(self, record: JobRecord) -> tuple[int, ...]:
+        """Numbers of accelerators that it can have here. What runs has room, whatever is estimated
+        of its spec now.
+        """
+        uid = record.job.uid
+        known = self._here.get(uid)
+        if known is None:
+            at = self._at.get(uid) if record.attempt is not None else None
+            known = sizes_in(record.job.spec, self.paper)
+            if not known and at is not None:
+                known = (at[0].accelerator_count,)
+            self._here[uid] = known
+        return known
+
+    def _least(self, record: JobRecord) -> Iterator[int]:
+        """Sizes of which the first one that finds a place is the job's minimum: the smallest alone,
+        but where not all accelerators have the memory for it, a larger one may need less of each.
+        """
+        here = self._sizes(record)
+        yield from here[:1]
+        if len(here) > 1 and not has_room_everywhere(record.job.spec, self.paper):
+            yield from here[1:]
+
     def _claim(self, record: JobRecord) -> None:
         """Sets the job's minimum aside where it is, if it is left there."""
         spec = record.job.spec
-        part = _part(spec, self._at[record.uid][1], sizes_in(spec, self.paper)[0])
+        own = self._at[record.uid][1]
+        parts = (_part(spec, own, count, self.paper) for count in self._least(record))
+        part = next(filter(None, parts), None)
         claim = self.paper.claim(part) if part else None
         if claim is not None:
             self._claims[record.uid] = claim
@@ -316,30 +349,41 @@ class _Admission:
                 self.paper.give_back(claim)
             self._answers[question(record)] = never
             return never
-        least = sizes_in(spec, self.paper)[0]
+        least = self._sizes(record)[0]
         left = self.quotas.left(spec.queue)
         if left is not None and left < least:
             if claim is not None:
                 self.paper.give_back(claim)
-            self._comes_first(Ahead(record, least, of_quota=True))
+            self._comes_first(record, Ahead(record, least, of_quota=True))
             return self._waits.for_quota(record, least, left)
-        avoid = record.avoids(self._round.snapshot.at)
-        holding = claim or reserved_rather_off(spec, least, self.paper, avoid)
+        holding = claim or self._found(record, left)
         holding = holding or self._at_the_cost_of_later_ones(record, least)
         if holding is not None:
             return holding
-        group = min(groups(spec, least))
-        available = self.paper.most(spec.accelerators, group)
+        asked = ways(spec, least, self.paper)
+        group = min(way.group for way in asked)
+        available = max(self.paper.most(way.request, way.group) for way in asked)
+        asking = as_asked(record, asked)
         if spec.accelerators.topology is Topology.SAME_NODE or group > 1:
-            self.scattered |= self.paper.total_left(spec.accelerators) >= least
-        self._comes_first(Ahead(record, least))
-        return self._waits.for_accelerators(record, least, available)
+            self.scattered |= self.paper.total_left(asking.job.spec.accelerators) >= least
+        self._comes_first(record, Ahead(asking, least))
+        return self._waits.for_accelerators(asking, least, available)
 
-    def _comes_first(self, ahead: Ahead) -> None:
+    def _found(self, record: JobRecord, left: int | None) -> Holding | None:
+        """A place for the job's minimum; ``left`` is what its queue may still hold."""
+        avoid = record.avoids(self._round.snapshot.at)
+        for count in self._least(record):
+            if left is None or count <= left:
+                holding = reserved_rather_off(record.job.spec, count, self.paper, avoid)
+                if holding is not None:
+                    return holding
+        return None
+
+    def _comes_first(self, record: JobRecord, ahead: Ahead) -> None:
         """Those who ask the same later wait behind this one: only less is left for them."""
-        if ahead.record.attempt is None:
+        if record.attempt is None:
             behind = self._waits.behind(ahead.record, ahead.wanted, ahead)
-            self._answers[question(ahead.record)] = behind
+            self._answers[question(record)] = behind
 
     def _at_the_cost_of_later_ones(self, record: JobRecord, least: int) -> Holding | None:
         """Takes what running jobs that come later in the order have, the last one's first."""
@@ -374,14 +418,14 @@ def _count(own: Parts) -> int:
     return sum(map(len, own.values()))
 
 
-def _part(spec: JobSpec, own: Parts, count: int) -> Parts | None:
+def _part(spec: JobSpec, own: Parts, count: int, capacity: Capacity) -> Parts | None:
     """``count`` of a job's accelerators, from the nodes where it has most; all if it has fewer.
 
     None if no plan can be laid out over a part of them.
     """
     if count >= _count(own):
         return own
-    for group in groups(spec, count):
+    for group, request in ways(spec, count, capacity):
         chosen: dict[NodeId, Sequence[AcceleratorId]] = {}
         left = count
         for name, ids in sorted(own.items(), key=lambda part: -len(part[1])):
@@ -389,9 +433,13 @@ def _part(spec: JobSpec, own: Parts, count: int) -> Parts | None:
             if size > 0:
                 chosen[name] = ids[:size]
                 left -= size
-        if left == 0:
+        if left == 0 and (request is spec.accelerators or capacity.suits(request, _slots(chosen))):
             return chosen
     return None
+
+
+def _slots(parts: Parts) -> list[Slot]:
+    return [(name, each) for name, ids in parts.items() for each in ids]
 
 
 def _largest(seat: _Seat, share: int, left: Capacity) -> Holding | None:
@@ -440,10 +488,11 @@ def _grown(seat: _Seat, size: int, capacity: Capacity, quotas: Quotas) -> bool:
     if not quotas.allows(spec.queue, more):
         return False
     if not any(
-        capacity.extend(
-            request, seat.holding, more, prefer=seat.own, group=group, without=seat.without
+        (way.request is request or capacity.suits(way.request, _slots(seat.holding.ids())))
+        and capacity.extend(
+            way.request, seat.holding, more, prefer=seat.own, group=way.group, without=seat.without
         )
-        for group in groups(spec, size)
+        for way in ways(spec, size, capacity)
     ):
         if seat.own:
             return False

@@ -6,7 +6,15 @@ A job takes nodes that are under suspicion only if there is no other room for it
 """
 
 from controlplane.baselines.capacity import Capacity, Signature, signature
-from controlplane.baselines.layout import groups, placement_on, reserved_rather_off, sizes_in
+from controlplane.baselines.layout import (
+    Way,
+    as_asked,
+    placement_on,
+    requests,
+    reserved_rather_off,
+    sizes_in,
+    ways,
+)
 from controlplane.baselines.order import (
     OTHER_PLAN,
     RUNNING,
@@ -44,7 +52,7 @@ class _Round:
         self.answers: dict[Question, Reason] = {}
         self.away = nodes_to_leave(snapshot)
         self.kept_for: dict[NodeId, Ahead] = {}
-        self.blocked: dict[Signature, Ahead] = {}
+        self.blocked: dict[tuple[Signature, ...], Ahead] = {}
         self.queue_blocked: dict[QueueName, Ahead] = {}
 
     def decide(self) -> Decision:
@@ -71,7 +79,7 @@ class _Round:
         if leaves is not None:
             self.reasons[record.uid] = leaves
             return
-        target = self.targets[record.uid] = as_wanted(record, placement)
+        target = self.targets[record.uid] = as_wanted(record, placement, self.left)
         self.reasons[record.uid] = RUNNING if target is placement else OTHER_PLAN
 
     def _place(self, record: JobRecord) -> None:
@@ -85,10 +93,11 @@ class _Round:
         quota = self.quotas.whole(spec.queue)
         limit = most if quota is None else min(most, quota)
         wanted = max(n for n in sizes_in(spec, self.left) if n <= limit)
-        ahead = self.blocked.get(signature(spec.accelerators)) or self.queue_blocked.get(spec.queue)
+        asked = ways(spec, wanted, self.left)
+        ahead = self.blocked.get(_signatures(asked)) or self.queue_blocked.get(spec.queue)
         if ahead is not None:
             # Nobody who comes later and asks the same finds more.
-            behind = self.waits.behind(record, wanted, ahead)
+            behind = self.waits.behind(as_asked(record, asked), wanted, ahead)
             self.reasons[record.uid] = self.answers[question(record)] = behind
             return
         left = self.quotas.left(spec.queue)
@@ -98,19 +107,20 @@ class _Round:
             return
         holding = reserved_rather_off(spec, wanted, self.left, record.avoids(self.snapshot.at))
         if holding is None:
-            self._block(record, wanted)
+            self._block(as_asked(record, asked), wanted, asked)
             return
-        target = self.targets[record.uid] = placement_on(spec, holding.parts)
+        target = self.targets[record.uid] = placement_on(spec, holding.parts, self.left)
         self.waits.gets(record.uid, target.slots())
         self.reasons[record.uid] = RUNNING
         self.quotas.use(spec.queue, wanted)
 
-    def _block(self, record: JobRecord, wanted: int) -> None:
+    def _block(self, record: JobRecord, wanted: int, asked: tuple[Way, ...]) -> None:
         """The job waits, and keeps the nodes that it could use for itself."""
-        request = record.job.spec.accelerators
-        could_use = self.left.names(request)
+        could_use: dict[NodeId, None] = {}
+        for request in requests(asked):
+            could_use.update(self.left.names(request))
         kept = next((self.kept_for[n] for n in could_use if n in self.kept_for), None)
-        available = self.left.most(request, min(groups(record.job.spec, wanted)))
+        available = max(self.left.most(way.request, way.group) for way in asked)
         if kept is not None and available == 0:
             self.reasons[record.uid] = self.waits.behind(record, wanted, kept)
         else:
@@ -118,5 +128,10 @@ class _Round:
         ahead = Ahead(record, wanted)
         for node in could_use:
             self.kept_for.setdefault(node, ahead)
-        self.left.withhold(request)
-        self.blocked[signature(request)] = ahead
+        for request in requests(asked):
+            self.left.withhold(request)
+        self.blocked[_signatures(asked)] = ahead
+
+
+def _signatures(asked: tuple[Way, ...]) -> tuple[Signature, ...]:
+    return tuple(map(signature, requests(asked)))

@@ -1,37 +1,103 @@
 """How a job is laid out: which sizes it can have, under which plan, in which launch units."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from controlplane.baselines.capacity import Capacity, Holding
+from controlplane.baselines.capacity import Capacity, Holding, Parts
+from controlplane.domain.changing import changed
 from controlplane.domain.ids import NodeId
-from controlplane.domain.job import JobSpec
+from controlplane.domain.job import AcceleratorRequest, JobSpec
 from controlplane.domain.node import Accelerator
-from controlplane.domain.offering import data_parallel, sizes
+from controlplane.domain.offering import largest_need, memory_need, plans_of, sizes
 from controlplane.domain.placement import LaunchUnit, Placement
-from controlplane.domain.record import NOWHERE
+from controlplane.domain.record import NOWHERE, JobRecord
+from controlplane.domain.snapshot import Slot
 from headrace.api.plan import ExecutionPlan
 
 
+class Way(NamedTuple):
+    """How the accelerators for a plan are asked for.
+
+    Attributes:
+        group: How many of one node it uses together.
+        request: The job's own request; with the memory that the plan needs, if not all have it.
+    """
+
+    group: int
+    request: AcceleratorRequest
+
+
 def sizes_in(spec: JobSpec, capacity: Capacity) -> tuple[int, ...]:
-    """Those sizes, without the ones whose tensor-parallel groups fit on no nodes of the cluster."""
-    if not spec.plans:
+    """Those sizes, without the ones for which the cluster has no room: no node for a
+    tensor-parallel group, or too few accelerators with the memory that a plan needs.
+    """
+    request, roomy = spec.accelerators, has_room_everywhere(spec, capacity)
+    if roomy and not spec.plans:
         return sizes(spec)
-    request = spec.accelerators
     return tuple(
         size
         for size in sizes(spec)
         if any(
-            group == 1 or size <= capacity.most_if_empty(request, group)
-            for group in groups(spec, size)
+            (way.group == 1 and way.request is request)
+            or size <= capacity.most_if_empty(way.request, way.group)
+            for way in _ways(spec, size, capacity, roomy)
         )
     )
 
 
-def groups(spec: JobSpec, count: int) -> tuple[int, ...]:
-    """How many accelerators of one node the plans of a size use together, the best plan's first."""
-    if not spec.plans:
-        return (1,)
-    return tuple(dict.fromkeys(p.tensor_parallel for p in spec.plans if p.ranks == count))
+def has_room_everywhere(spec: JobSpec, capacity: Capacity) -> bool:
+    """Whether each of its plans fits the memory of each accelerator that the job could get."""
+    return not spec.model or capacity.has_room_for(spec.accelerators, largest_need(spec))
+
+
+def ways(spec: JobSpec, count: int, capacity: Capacity) -> tuple[Way, ...]:
+    """How accelerators for a size may be asked for, the best plan's way first."""
+    return _ways(spec, count, capacity, has_room_everywhere(spec, capacity))
+
+
+def _ways(spec: JobSpec, count: int, capacity: Capacity, roomy: bool) -> tuple[Way, ...]:
+    request = spec.accelerators
+    if roomy and not spec.plans:
+        return (Way(1, request),)
+    plans = plans_of(spec, count)
+    if roomy:
+        return tuple(
+            Way(group, request) for group in dict.fromkeys(p.tensor_parallel for p in plans)
+        )
+    needs = ((plan, memory_need(spec, plan)) for plan in plans)
+    every = (Way(p.tensor_parallel, capacity.with_room_for(request, need)) for p, need in needs)
+    return tuple(dict.fromkeys(every))
+
+
+def requests(asked: Iterable[Way]) -> tuple[AcceleratorRequest, ...]:
+    """What is asked for in one of these ways, each once."""
+    return tuple(dict.fromkeys(way.request for way in asked))
+
+
+def as_asked(record: JobRecord, asked: Iterable[Way]) -> JobRecord:
+    """The job, asking for the memory without which it cannot do in any of these ways."""
+    spec = record.job.spec
+    modest = min(
+        requests(asked),
+        key=lambda each: (
+            (0, 0)
+            if each.memory is None
+            else (each.memory.accelerator_bytes, each.memory.host_bytes)
+        ),
+    )
+    if modest is spec.accelerators:
+        return record
+    spec = changed(spec, accelerators=modest)
+    return changed(record, job=changed(record.job, spec=spec))
+
+
+def has_room(spec: JobSpec, plan: ExecutionPlan, slots: Iterable[Slot], capacity: Capacity) -> bool:
+    """Whether the plan fits the memory of these accelerators."""
+    request = spec.accelerators
+    if has_room_everywhere(spec, capacity):
+        return True
+    asked = capacity.with_room_for(request, memory_need(spec, plan))
+    return asked is request or capacity.suits(asked, slots)
 
 
 def reserved(
@@ -45,8 +111,8 @@ def reserved(
         capacity: What is left.
         without: Nodes of which it gets nothing.
     """
-    for group in groups(spec, count):
-        holding = capacity.reserve(spec.accelerators, count, group, without)
+    for way in ways(spec, count, capacity):
+        holding = capacity.reserve(way.request, count, way.group, without)
         if holding is not None:
             return holding
     return None
@@ -60,23 +126,33 @@ def reserved_rather_off(
     return holding or reserved(spec, count, capacity)
 
 
-def plan_for(spec: JobSpec, counts: Collection[int]) -> ExecutionPlan | None:
-    """The best plan for so many accelerators on each node; None if no plan can be laid out so.
+def plan_for(
+    spec: JobSpec, parts: Parts, capacity: Capacity, runs: ExecutionPlan | None = None
+) -> ExecutionPlan | None:
+    """The best plan for these accelerators; None if no plan can be laid out so.
 
     Without plans of its own a job is data parallel, accumulating as little as the micro-batch
     allows.
+
+    Args:
+        spec: Of the job.
+        parts: The accelerators by node.
+        capacity: Knows their memory.
+        runs: What runs there already, and so has room, whatever was estimated.
     """
-    total = sum(counts)
-    if not spec.plans:
-        return data_parallel(spec, total)
-    for plan in spec.plans:
+    slots = [(node, each) for node, ids in parts.items() for each in ids]
+    for plan in plans_of(spec, len(slots)):
         # Neighbours in a tensor-parallel group have consecutive ranks.
-        if plan.ranks == total and not any(count % plan.tensor_parallel for count in counts):
+        if any(len(ids) % plan.tensor_parallel for ids in parts.values()):
+            continue
+        if plan == runs or has_room(spec, plan, slots, capacity):
             return plan
     return None
 
 
-def placement_on(spec: JobSpec, parts: Mapping[NodeId, Sequence[Accelerator]]) -> Placement:
+def placement_on(
+    spec: JobSpec, parts: Mapping[NodeId, Sequence[Accelerator]], capacity: Capacity
+) -> Placement:
     """The job laid out over these accelerators: one rank each, node after node."""
     units: list[LaunchUnit] = []
     rank = 0
@@ -85,7 +161,7 @@ def placement_on(spec: JobSpec, parts: Mapping[NodeId, Sequence[Accelerator]]) -
         for group in unit_groups:
             units.append(_unit(len(units), name, group, rank))
             rank += len(group)
-    plan = plan_for(spec, [len(accelerators) for accelerators in parts.values()])
+    plan = plan_for(spec, {name: [a.id for a in each] for name, each in parts.items()}, capacity)
     assert plan is not None, "what was reserved suits a plan"
     return Placement(plan, tuple(units))
 

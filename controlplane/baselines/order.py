@@ -4,10 +4,10 @@ from collections.abc import Callable
 from copy import copy
 
 from controlplane.baselines.capacity import Capacity
-from controlplane.baselines.layout import groups, plan_for, sizes_in
+from controlplane.baselines.layout import plan_for, sizes_in, ways
 from controlplane.domain.changing import changed
 from controlplane.domain.ids import NodeId, QueueName
-from controlplane.domain.job import ServiceClass
+from controlplane.domain.job import JobSpec, ServiceClass
 from controlplane.domain.lifecycle import FINISHED, Stage
 from controlplane.domain.node import Contact
 from controlplane.domain.offering import offered, sizes
@@ -15,9 +15,13 @@ from controlplane.domain.placement import Placement
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
+from headrace.api.memory import GIB
 from headrace.api.plan import ExecutionPlan
 
 RUNNING = Reason(ReasonCode.RUNNING)
+
+_MISFITS_TOLD = 3
+"""So many more plans that do not fit are named with a reason."""
 
 _OUT = FINISHED | {Stage.SUSPENDED}
 
@@ -80,23 +84,27 @@ def _outdated(record: JobRecord, placement: Placement, capacity: Capacity) -> st
     allowed = placement.accelerator_count in sizes(spec)
     if not allowed or not capacity.suits(spec.accelerators, placement.slots()):
         return "its spec does not allow any more where it runs"
-    return "" if _wanted_plan(record, placement) else "its spec has no plan for where it runs"
+    planned = _wanted_plan(record, placement, capacity)
+    return "" if planned else "its spec has no plan for where it runs"
 
 
-def _wanted_plan(record: JobRecord, placement: Placement) -> ExecutionPlan | None:
-    return plan_for(record.job.spec, [len(ids) for ids in placement.by_node().values()])
+def _wanted_plan(
+    record: JobRecord, placement: Placement, capacity: Capacity
+) -> ExecutionPlan | None:
+    runs = None if record.attempt is None else record.attempt.plan_in_force
+    return plan_for(record.job.spec, placement.by_node(), capacity, runs)
 
 
 OTHER_PLAN = Reason(ReasonCode.SPEC_CHANGED, "its spec asks for another plan")
 
 
-def as_wanted(record: JobRecord, placement: Placement) -> Placement:
+def as_wanted(record: JobRecord, placement: Placement, capacity: Capacity) -> Placement:
     """The place where a job stays, under the plan that its spec asks for there; the very same
     placement if that is the one that it has.
     """
     if record.job.generation == 1:
         return placement
-    plan = _wanted_plan(record, placement)
+    plan = _wanted_plan(record, placement, capacity)
     return placement if plan in (None, placement.plan) else changed(placement, plan=plan)
 
 
@@ -128,7 +136,10 @@ def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reaso
         return Reason(ReasonCode.NO_MATCHING_ACCELERATOR, text, possible[0], type=kind)
     here, least = sizes_in(spec, capacity), possible[0]
     if most >= least and (not here or most < here[0]):
-        group = min(groups(spec, least))
+        unfit = _does_not_fit(spec, capacity)
+        if unfit is not None:
+            return unfit
+        group = min(way.group for way in ways(spec, least, capacity))
         most = capacity.most_if_empty(spec.accelerators, group)
         text = (
             f"wants {least} accelerators in tensor-parallel groups of {group} on one node each, "
@@ -144,6 +155,23 @@ def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reaso
         text = f"wants {least} accelerators, the whole quota of queue {spec.queue} is {quota}"
         return Reason(ReasonCode.QUOTA_EXCEEDED, text, least, quota, type=kind)
     return None
+
+
+def _does_not_fit(spec: JobSpec, capacity: Capacity) -> Reason | None:
+    """That memory is what keeps the job from running; None if all its plans have enough."""
+    found = capacity.misfits(spec)
+    if not found:
+        return None
+    first, *others = found
+    told = [
+        f"{each.plan} on {each.type} (by {each.missing_bytes / GIB:.1f} GiB)" for each in others
+    ]
+    if len(told) > _MISFITS_TOLD:
+        told[_MISFITS_TOLD:] = [f"{len(told) - _MISFITS_TOLD} more"]
+    text = f"{first.plan} on {first.type} {first.message}"
+    text += f"; nor does {', '.join(told)}" if told else ""
+    text += "; with ignoreMemoryEstimate in its spec it is tried all the same"
+    return Reason(ReasonCode.DOES_NOT_FIT, text, type=spec.accelerators.type)
 
 
 class Quotas:

@@ -17,14 +17,14 @@ from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
 from headrace.api.plan import ExecutionPlan
 
-Question = tuple[AcceleratorRequest, int, tuple[ExecutionPlan, ...], QueueName]
+Question = tuple[AcceleratorRequest, int, tuple[ExecutionPlan, ...], str, QueueName]
 """All that decides whether a waiting job fits; equal questions have equal answers."""
 
 
 def question(record: JobRecord) -> Question:
     """What the job asks of the cluster."""
     spec = record.job.spec
-    return (spec.accelerators, spec.global_batch_size, spec.plans, spec.queue)
+    return (spec.accelerators, spec.global_batch_size, spec.plans, spec.model, spec.queue)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from operator import is_
 
 from controlplane.domain.ids import JobUid, NodeId
+from controlplane.domain.memory import Memory, least, memories
 from controlplane.domain.node import Accelerator
 from controlplane.domain.record import JobRecord, NodeRecord
-from controlplane.domain.snapshot import Offer, Slot
+from controlplane.domain.snapshot import Offer, Slot, TypeMemory
 
 
 def held_by_attempts(jobs: Mapping[JobUid, JobRecord]) -> dict[Slot, JobUid]:
@@ -90,6 +91,15 @@ def usable_after(
         name: usable[name] if before.get(name) is node else _offered(node)
         for name, node in after.items()
     }
+
+
+def memory_by_type(usable: Mapping[NodeId, Offer]) -> dict[str, TypeMemory]:
+    """What the accelerators of each type that is offered tell of their memory."""
+    found: dict[str, set[Memory | None]] = {}
+    for offer in usable.values():
+        for kind, every in offer.items():
+            found.setdefault(kind, set()).update(memories(every))
+    return {kind: TypeMemory(least(each), frozenset(each)) for kind, each in found.items()}
 
 
 def _offered(node: NodeRecord) -> Offer:

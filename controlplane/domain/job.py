@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from controlplane.domain.clock import Instant
 from controlplane.domain.ids import JobUid, QueueName
+from controlplane.domain.memory import Memory
 from controlplane.domain.node import Taint
 from headrace.api.plan import ExecutionPlan
 
@@ -55,6 +56,8 @@ class AcceleratorRequest:
         topology: How far apart its ranks may be.
         cpu_cores_each: CPU cores that each accelerator must bring.
         host_memory_bytes_each: Host memory that each accelerator must bring.
+        memory: What each must have room for, as far as it is known: what the plan needs for which a
+            policy asks. None in a job's own request, which is not for one plan alone.
     """
 
     minimum: int
@@ -65,6 +68,7 @@ class AcceleratorRequest:
     topology: Topology = Topology.ANY
     cpu_cores_each: int = 0
     host_memory_bytes_each: int = 0
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class JobSpec:
         micro_batch_size_max: Most samples that one rank holds at once; 0 for no limit.
         plans: The plans that it may run under, the best of each size first; none for data
             parallel on any number of ranks that divides the batch.
+        model: The built-in model as `memory.model_text` writes it, from which the memory of plans
+            is estimated; empty where nobody can, or the user will not have it.
         steps: Optimizer steps until it is done; 0 where unknown (a user's command).
         suspend: Whether it must not run now.
         max_retries: Failed attempts after the first that are forgiven.
@@ -103,6 +109,7 @@ class JobSpec:
     global_batch_size: int = 0
     micro_batch_size_max: int = 0
     plans: tuple[ExecutionPlan, ...] = ()
+    model: str = ""
     steps: int = 0
     suspend: bool = False
     max_retries: int = 3

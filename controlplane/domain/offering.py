@@ -1,13 +1,20 @@
 """The plans that a job may be offered: those of its manifest, without those that ran out of
-memory where it may run.
+memory where it may run; and what each of them needs, for which not every accelerator has room.
 """
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 from controlplane.domain.changing import changed
-from controlplane.domain.job import JobSpec
-from controlplane.domain.record import JobRecord
+from controlplane.domain.job import AcceleratorRequest, JobSpec
+from controlplane.domain.memory import Memory, estimated, memories, misfit
+from controlplane.domain.record import JobRecord, NodeRecord
+from controlplane.domain.snapshot import ClusterSnapshot
 from headrace.api.plan import ExecutionPlan
+
+There = Mapping[str, Collection[Memory | None]]
+"""What accelerators of each type tell of their memory, those that are alike once."""
 
 
 @lru_cache(maxsize=4096)
@@ -28,13 +35,29 @@ def sizes(spec: JobSpec) -> tuple[int, ...]:
 
 def data_parallel(spec: JobSpec, count: int) -> ExecutionPlan:
     """The plan of a job that names none: it accumulates as little as the micro-batch allows."""
-    if not spec.global_batch_size or not spec.micro_batch_size_max:
+    return _data_parallel(count, spec.global_batch_size, spec.micro_batch_size_max)
+
+
+@lru_cache(maxsize=4096)
+def _data_parallel(count: int, batch: int, micro: int) -> ExecutionPlan:
+    if not batch or not micro:
         return ExecutionPlan(count)
-    per_rank = spec.global_batch_size // count
-    accumulation = -(-per_rank // spec.micro_batch_size_max)
+    per_rank = batch // count
+    accumulation = -(-per_rank // micro)
     while per_rank % accumulation:
         accumulation += 1
     return ExecutionPlan(count, accumulation)
+
+
+def plans_of(spec: JobSpec, count: int) -> tuple[ExecutionPlan, ...]:
+    """Its plans for so many accelerators, the best first."""
+    if not spec.plans:
+        return (data_parallel(spec, count),)
+    return tuple(plan for plan in spec.plans if plan.ranks == count)
+
+
+def _named(spec: JobSpec) -> tuple[ExecutionPlan, ...]:
+    return spec.plans or tuple(data_parallel(spec, count) for count in sizes(spec))
 
 
 def plans_left(record: JobRecord) -> tuple[ExecutionPlan, ...]:
@@ -44,10 +67,9 @@ def plans_left(record: JobRecord) -> tuple[ExecutionPlan, ...]:
     where any type will do, nobody could promise it another one.
     """
     spec = record.job.spec
-    named = spec.plans or tuple(data_parallel(spec, count) for count in sizes(spec))
     wanted = spec.accelerators.type
     out = {plan for kind, plan in record.out_of_memory if not kind or wanted in ("", kind)}
-    return tuple(plan for plan in named if plan not in out)
+    return tuple(plan for plan in _named(spec) if plan not in out)
 
 
 def offered(record: JobRecord) -> JobRecord:
@@ -56,3 +78,97 @@ def offered(record: JobRecord) -> JobRecord:
         return record
     spec = changed(record.job.spec, plans=plans_left(record))
     return changed(record, job=changed(record.job, spec=spec))
+
+
+def memory_need(spec: JobSpec, plan: ExecutionPlan) -> Memory | None:
+    """What each rank needs under the plan; None if nobody can say, or shall."""
+    return estimated(spec.model, plan, spec.global_batch_size) if spec.model else None
+
+
+def largest_need(spec: JobSpec) -> Memory | None:
+    """The most that any of its plans needs, of either kind; None if nobody can say, or shall."""
+    if not spec.model:
+        return None
+    counts = () if spec.plans else sizes(spec)
+    batch, micro = spec.global_batch_size, spec.micro_batch_size_max
+    return _largest(spec.model, spec.plans, counts, batch, micro)
+
+
+@lru_cache(maxsize=4096)
+def _largest(
+    model: str, plans: tuple[ExecutionPlan, ...], counts: tuple[int, ...], batch: int, micro: int
+) -> Memory | None:
+    every = plans or tuple(_data_parallel(count, batch, micro) for count in counts)
+    needs = [need for plan in every if (need := estimated(model, plan, batch)) is not None]
+    if not needs:
+        return None
+    return Memory(
+        max(need.accelerator_bytes for need in needs), max(need.host_bytes for need in needs)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A plan for which no accelerator of a type has room.
+
+    Attributes:
+        plan: The plan.
+        type: The type.
+        missing_bytes: By how much, where it misses least.
+        message: Of what, and what would help.
+    """
+
+    plan: ExecutionPlan
+    type: str
+    missing_bytes: int
+    message: str
+
+
+def admits(request: AcceleratorRequest, node: NodeRecord) -> bool:
+    """Whether the job may run on this node at all."""
+    if request.selector:
+        labels = dict(node.node.labels)
+        if any(labels.get(key) != value for key, value in request.selector):
+            return False
+    return all(
+        any(toleration.accepts(taint) for toleration in request.tolerations)
+        for taint in node.node.taints
+    )
+
+
+def memory_for(snapshot: ClusterSnapshot, request: AcceleratorRequest) -> There:
+    """What accelerators of each type tell where a job may run."""
+    found: dict[str, set[Memory | None]] = {}
+    for name, offer in snapshot.usable.items():
+        for kind, every in offer.items() if admits(request, snapshot.nodes[name]) else ():
+            if request.type in ("", kind):
+                found.setdefault(kind, set()).update(memories(every))
+    return found
+
+
+def misfits(spec: JobSpec, there: There) -> list[Misfit]:
+    """The job's plans that do not fit any accelerator of a type, those that miss least first.
+
+    Args:
+        spec: Of the job.
+        there: What accelerators tell where the job may run.
+    """
+    if not spec.model:
+        return []
+    found = (_misfit(spec, plan, kind, there[kind]) for kind in there for plan in _named(spec))
+    return sorted(filter(None, found), key=lambda each: each.missing_bytes)
+
+
+def _misfit(
+    spec: JobSpec, plan: ExecutionPlan, kind: str, there: Collection[Memory | None]
+) -> Misfit | None:
+    need, found = memory_need(spec, plan), []
+    if need is None:
+        return None
+    for each in there:
+        if each is None or need.fits(each):
+            return None
+        why = misfit(spec.model, plan, spec.global_batch_size, each)
+        if why is not None:
+            found.append(Misfit(plan, kind, why.missing_bytes, why.message))
+    return min(found, key=lambda each: each.missing_bytes, default=None)

@@ -28,6 +28,7 @@ class ReasonCode(StrEnum):
     QUEUE_MISSING = "QueueMissing"
     NO_MATCHING_ACCELERATOR = "NoMatchingAccelerator"
     EXCEEDS_CLUSTER = "ExceedsCluster"
+    DOES_NOT_FIT = "DoesNotFit"
     BATCH_NOT_DIVISIBLE = "BatchNotDivisible"
     WAITING_FOR_RELEASE = "WaitingForRelease"
     RECOVERING = "ControlPlaneRecovering"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from controlplane.domain.clock import Instant
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
+from controlplane.domain.memory import Memory
 from controlplane.domain.node import Accelerator
 from controlplane.domain.queue import Queue
 from controlplane.domain.record import JobRecord, NodeRecord
@@ -13,6 +14,19 @@ Slot = tuple[NodeId, AcceleratorId]
 
 Offer = Mapping[str, tuple[Accelerator, ...]]
 """A node's healthy accelerators by type; empty if nothing may be placed there."""
+
+
+@dataclass(frozen=True, slots=True)
+class TypeMemory:
+    """What accelerators of a type tell of their memory.
+
+    Attributes:
+        least: The least of either kind; None if none tells anything.
+        every: What there is, each once; None among them for those that tell nothing.
+    """
+
+    least: Memory | None
+    every: frozenset[Memory | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +41,7 @@ class ClusterSnapshot:
         holders: Who holds each accelerator that is not free: attempts not released, and strays; in
             no certain order.
         usable: What each node offers to new work, in order of registration.
+        memory: What the accelerators of each type that is offered tell of it.
     """
 
     at: Instant
@@ -35,3 +50,4 @@ class ClusterSnapshot:
     queues: Mapping[QueueName, Queue]
     holders: Mapping[Slot, JobUid]
     usable: Mapping[NodeId, Offer]
+    memory: Mapping[str, TypeMemory]

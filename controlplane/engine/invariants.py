@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 
 from controlplane.domain.action import Action, ChangePlan, StartAttempt, StopAttempt
 from controlplane.domain.ids import JobUid, NodeId
-from controlplane.domain.job import JobSpec, Topology
+from controlplane.domain.job import Job, JobSpec, Topology
 from controlplane.domain.lifecycle import Stage
+from controlplane.domain.memory import memory_of
 from controlplane.domain.node import Contact
+from controlplane.domain.offering import memory_need
 from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
@@ -133,6 +135,7 @@ def _sound_start(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str
         yield f"{start.uid} starts, so none of its launch units joins it later"
     yield from _sound_layout(record.job.spec, start.uid, start.placement)
     yield from _not_again_out_of_memory(snapshot, record, start)
+    yield from _room_for(snapshot, record.job, start.placement)
     yield from _where_allowed(snapshot, start.uid, start.placement.units)
 
 
@@ -157,6 +160,8 @@ def _sound_change(snapshot: ClusterSnapshot, change: ChangePlan) -> Iterator[str
         yield from _sound_resize(attempt, change)
     target = Placement(change.plan, change.units or units)
     yield from _sound_layout(spec, change.uid, target)
+    if change.plan != attempt.plan_in_force:
+        yield from _room_for(snapshot, record.job, target)
     yield from _where_allowed(snapshot, change.uid, target.units)
 
 
@@ -224,6 +229,18 @@ def _not_again_out_of_memory(
                 (accelerator.type, plan) in record.out_of_memory
             ):
                 yield f"{start.uid} ran out of memory under {plan} on {accelerator.type} before"
+                return
+
+
+def _room_for(snapshot: ClusterSnapshot, job: Job, placement: Placement) -> Iterator[str]:
+    need = memory_need(job.spec, placement.plan)
+    if need is None:
+        return
+    for unit in placement.units:
+        node = snapshot.nodes.get(unit.node)
+        for accelerator in node.node.accelerators if node is not None else ():
+            if accelerator.id in unit.accelerators and not need.fits(memory_of(accelerator)):
+                yield f"{job.uid}: {placement.plan} does not fit the memory of {accelerator.id}"
                 return
 
 

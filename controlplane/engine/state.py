@@ -11,6 +11,7 @@ from controlplane.domain.event import Event
 from controlplane.domain.holding import (
     held_after,
     held_by_attempts,
+    memory_by_type,
     usable_accelerators,
     usable_after,
     with_strays,
@@ -21,7 +22,7 @@ from controlplane.domain.node import Contact
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.record import JobRecord, NodeRecord
-from controlplane.domain.snapshot import ClusterSnapshot, Offer, Slot
+from controlplane.domain.snapshot import ClusterSnapshot, Offer, Slot, TypeMemory
 from controlplane.engine.fold import Draft, fold_event
 
 
@@ -120,6 +121,8 @@ class ClusterState:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)
         if "_usable" in self.__dict__:
             then.__dict__["_usable"] = usable_after(self._usable, self.nodes, then.nodes)
+            if "_memory" in self.__dict__ and then._usable is self._usable:
+                then.__dict__["_memory"] = self._memory
         return then
 
     @cached_property
@@ -131,6 +134,11 @@ class ClusterState:
     def _usable(self) -> Mapping[NodeId, Offer]:
         """What nodes offer; like ``_held``, it follows from the nodes."""
         return usable_accelerators(self.nodes)
+
+    @cached_property
+    def _memory(self) -> Mapping[str, TypeMemory]:
+        """What accelerators tell of their memory; it follows from what nodes offer."""
+        return memory_by_type(self._usable)
 
     @cached_property
     def holders(self) -> Mapping[Slot, JobUid]:
@@ -146,6 +154,7 @@ class ClusterState:
             queues=MappingProxyType(self.queues),
             holders=self.holders,
             usable=MappingProxyType(self._usable),
+            memory=MappingProxyType(self._memory),
         )
 
     def after_restart(self) -> "ClusterState":

@@ -20,6 +20,7 @@ from controlplane.domain.job import (
     Toleration,
     Topology,
 )
+from controlplane.domain.memory import model_text
 from controlplane.wire.violations import InvalidMessageError, Violation
 from headrace.api.manifest import TrainingJob, canonical_json, json_schema
 from headrace.api.plan import ExecutionPlan
@@ -102,6 +103,7 @@ def spec_of(manifest: TrainingJob) -> JobSpec:
         global_batch_size=training.global_batch_size if training else 0,
         micro_batch_size_max=(training.micro_batch_size_max or 0) if training else 0,
         plans=tuple(map(ExecutionPlan.parse, spec.plans or ())),
+        model=_model_of(manifest),
         steps=training.steps if training else 0,
         suspend=spec.suspend,
         max_retries=spec.retries.max,
@@ -114,6 +116,18 @@ def spec_of(manifest: TrainingJob) -> JobSpec:
         ),
         manifest_json=canonical_json(manifest),
     )
+
+
+def _model_of(manifest: TrainingJob) -> str:
+    """What the memory of its plans is estimated from; empty if it is not to be."""
+    spec = manifest.spec
+    if spec.model is None or spec.training is None or spec.ignore_memory_estimate:
+        return ""
+    if spec.model.preset is None:
+        return ""  # Only the nodes can read its sizes, from the folder of its weights.
+    length = (spec.data.sequence_length or 0) if spec.data else 0
+    config = spec.model.config.given()
+    return model_text(spec.model.name, spec.model.preset, config, length, spec.training.precision)
 
 
 def job_from_manifest(

@@ -327,6 +327,9 @@ class Spec(Part):
     )
     """Execution plans that the job may run under, the best of each number of accelerators first;
     data parallel on any number that divides the batch if left out."""
+    ignore_memory_estimate: bool = False
+    """Whether plans are tried although, by the estimate, they do not fit the memory; one that runs
+    out of memory is not tried there again in any case."""
     checkpoint: Checkpoint | None = None
     """Where and when the job's state is saved."""
     retries: Retries = Retries()

@@ -78,6 +78,11 @@ def sentences(job: jobs_pb2.Job, told: admin_pb2.ExplainResponse) -> list[str]:
     ]
     if reason.more_holders:
         lines.append(f"  and {reason.more_holders} more jobs hold some")
+    lines += [
+        f"  {each.plan} is not tried on {each.type}: {each.message}" for each in told.does_not_fit
+    ]
+    if told.more_that_do_not_fit:
+        lines.append(f"  and {told.more_that_do_not_fit} more do not fit")
     if told.position:
         lines.append(f"  place {told.position} among the waiting jobs of queue {job.queue}")
     if told.HasField("retry_at"):

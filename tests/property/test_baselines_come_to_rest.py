@@ -16,8 +16,17 @@ WORLDS = settings(
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
-NODES = st.lists(st.tuples(st.integers(1, 4), st.sampled_from("xxy")), min_size=1, max_size=4)
-
+NODES = st.lists(
+    st.tuples(
+        st.integers(1, 4),
+        st.sampled_from("xxy"),
+        st.sampled_from([0, 24, 40, 80]),
+        st.sampled_from([0, 3, 64]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+"""Accelerators, their type, their memory and their share of the host's; 0 for unknown."""
 
 PLANS = ("dp1", "dp2", "dp2-z3", "dp4-z2", "tp2", "tp3", "tp4", "dp2-tp2", "pp2.1f1b-ga4", "dp6")
 
@@ -33,6 +42,9 @@ def jobs(draw: st.DrawFn) -> JobBuilder:
         job = job.wanting(min(ranks), max(ranks)).with_batch(12).under(*plans)
     elif draw(st.integers(0, 6)) == 0:
         job = job.wanting(least).running_a_command()
+    if job.job.spec.global_batch_size and draw(st.booleans()):
+        # For 12 samples dp1 takes 49 GiB, dp2 40, dp2-z3 27, dp4-z2 18; each rank 4 of the host.
+        job = job.of_model("gpt2-1.26b", length=1024)
     if draw(st.booleans()):
         job = job.on_one_node()
     if draw(st.integers(0, 2)) == 0:
@@ -87,10 +99,13 @@ _NAMES = tuple(a_job().job.spec.__dataclass_fields__)
 @WORLDS
 @given(nodes=NODES, story=HAPPENINGS)
 def test_after_any_story_the_cluster_comes_to_rest(
-    policy: str, nodes: list[tuple[int, str]], story: list[tuple[str, JobBuilder, int]]
+    policy: str,
+    nodes: list[tuple[int, str, int, int]],
+    story: list[tuple[str, JobBuilder, int]],
 ) -> None:
     world = a_cluster(policy).with_queue("narrow", quota=3)
-    world.with_node(*(a_node(f"n{i}", count, kind) for i, (count, kind) in enumerate(nodes)))
+    for i, (count, kind, gib, host) in enumerate(nodes):
+        world.with_node(a_node(f"n{i}", count, kind, gib=gib, host_gib_each=host))
     for what, job, luck in story:
         happens(world, what, job, luck)
         if luck % 3:

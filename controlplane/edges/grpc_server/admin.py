@@ -14,6 +14,7 @@ from controlplane.domain.event import (
 from controlplane.domain.ids import JobUid, NodeId, QueueName
 from controlplane.domain.lifecycle import FINISHED, HOLDING, Stage
 from controlplane.domain.node import Contact
+from controlplane.domain.offering import Misfit, memory_for, misfits
 from controlplane.domain.queue import DEFAULT_QUEUE
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import Slot
@@ -40,6 +41,7 @@ from headrace.api.generated import admin_pb2, admin_pb2_grpc, common_pb2
 
 _DECISIONS_TOLD = 20
 _HOLDERS_TOLD = 10
+_MISFITS_TOLD = 5
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
@@ -222,6 +224,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         record = self._feed.as_of_now(record)
         decisions = await self._history.decisions(uid, _DECISIONS_TOLD)
         backs_off = record.stage is Stage.BACKING_OFF
+        unfit = self._unfit(record)
         return admin_pb2.ExplainResponse(
             stage=record.stage.value,
             reason=reason_to_wire(record.reason),
@@ -237,7 +240,24 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             ],
             position=self._position(record),
             retry_at=timestamp(record.backoff_until) if backs_off else None,
+            does_not_fit=[
+                admin_pb2.PlanThatDoesNotFit(
+                    plan=str(each.plan),
+                    type=each.type,
+                    missing_bytes=each.missing_bytes,
+                    message=each.message,
+                )
+                for each in unfit[:_MISFITS_TOLD]
+            ],
+            more_that_do_not_fit=max(0, len(unfit) - _MISFITS_TOLD),
         )
+
+    def _unfit(self, record: JobRecord) -> list[Misfit]:
+        if record.stage in FINISHED:
+            return []
+        seen = self._state.snapshot(self._door.now())
+        spec = record.job.spec
+        return misfits(spec, memory_for(seen, spec.accelerators))
 
     def _holders_told(self, record: JobRecord) -> list[admin_pb2.Holder]:
         """Who holds what the job lacks, as its reason says."""

@@ -176,20 +176,36 @@ class ExplainRequest(_message.Message):
     def __init__(self, uid: _Optional[str] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("stage", "reason", "holders", "decisions", "position", "retry_at")
+    __slots__ = ("stage", "reason", "holders", "decisions", "position", "retry_at", "does_not_fit", "more_that_do_not_fit")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     HOLDERS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     RETRY_AT_FIELD_NUMBER: _ClassVar[int]
+    DOES_NOT_FIT_FIELD_NUMBER: _ClassVar[int]
+    MORE_THAT_DO_NOT_FIT_FIELD_NUMBER: _ClassVar[int]
     stage: str
     reason: _common_pb2.Reason
     holders: _containers.RepeatedCompositeFieldContainer[Holder]
     decisions: _containers.RepeatedCompositeFieldContainer[ExplainedDecision]
     position: int
     retry_at: _timestamp_pb2.Timestamp
-    def __init__(self, stage: _Optional[str] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., holders: _Optional[_Iterable[_Union[Holder, _Mapping]]] = ..., decisions: _Optional[_Iterable[_Union[ExplainedDecision, _Mapping]]] = ..., position: _Optional[int] = ..., retry_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    does_not_fit: _containers.RepeatedCompositeFieldContainer[PlanThatDoesNotFit]
+    more_that_do_not_fit: int
+    def __init__(self, stage: _Optional[str] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., holders: _Optional[_Iterable[_Union[Holder, _Mapping]]] = ..., decisions: _Optional[_Iterable[_Union[ExplainedDecision, _Mapping]]] = ..., position: _Optional[int] = ..., retry_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., does_not_fit: _Optional[_Iterable[_Union[PlanThatDoesNotFit, _Mapping]]] = ..., more_that_do_not_fit: _Optional[int] = ...) -> None: ...
+
+class PlanThatDoesNotFit(_message.Message):
+    __slots__ = ("plan", "type", "missing_bytes", "message")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    MISSING_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    plan: str
+    type: str
+    missing_bytes: int
+    message: str
+    def __init__(self, plan: _Optional[str] = ..., type: _Optional[str] = ..., missing_bytes: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Holder(_message.Message):
     __slots__ = ("uid", "namespace", "name", "accelerators")

@@ -186,8 +186,17 @@ async def an_api(folder: Path, **changes: Any) -> AsyncIterator[Api]:
 class Agent:
     """One node's agent, played by a test: it obeys and says what a real one would."""
 
-    def __init__(self, api: Api, node: str = "node-a", slots: int = 2, agent_id: str = "") -> None:
+    def __init__(
+        self,
+        api: Api,
+        node: str = "node-a",
+        slots: int = 2,
+        agent_id: str = "",
+        **accelerator: Any,
+    ) -> None:
+        """``accelerator`` is what its accelerators are beyond CPU slots."""
         self.api = api
+        self._accelerator = {"type": "cpu", **accelerator}
         self.node = node
         self.agent_id = agent_id
         self.slots = [f"slot-{number}" for number in range(slots)]
@@ -202,7 +211,7 @@ class Agent:
                     name=self.node,
                     address="127.0.0.1",
                     accelerators=[
-                        nodes_pb2.Accelerator(id=slot, type="cpu", cpu_cores=[number])
+                        nodes_pb2.Accelerator(id=slot, cpu_cores=[number], **self._accelerator)
                         for number, slot in enumerate(self.slots)
                     ],
                 ),

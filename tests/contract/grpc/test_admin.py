@@ -213,6 +213,58 @@ def test_explain_says_who_holds_what_a_job_lacks(tmp_path: Path) -> None:
     run(test())
 
 
+LLAMA = {
+    "model": {"name": "llama", "preset": "2-7b"},
+    "data": {"source": "python-stdlib", "sequenceLength": 1024},
+    "training": {"globalBatchSize": 8, "steps": 100, "precision": "bf16"},
+    "accelerators": {"minimum": 1},
+}
+
+
+def test_a_plan_that_does_not_fit_is_passed_over_and_explain_says_by_how_much(
+    tmp_path: Path,
+) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            card: dict[str, Any] = {"type": "h100", "memory_bytes": 85_520_809_984}
+            agent = Agent(api, slots=1, host_memory_bytes=2**39, **card)
+            await agent.register()
+            waits = await api.submit("waits", **LLAMA, plans=["dp1"])
+            light = await api.submit("light", **LLAMA, plans=["dp1", "dp1-z2-offload"])
+            (launch,) = (await agent.assigned(launches)).launches
+            await api.until_stage(light.uid, "Starting")
+            runs = await api.admin.Explain(admin_pb2.ExplainRequest(uid=light.uid))
+
+            async def refused() -> admin_pb2.ExplainResponse | None:
+                answer = await api.admin.Explain(admin_pb2.ExplainRequest(uid=waits.uid))
+                return answer if answer.reason.code == "DoesNotFit" else None
+
+            told = await eventually(refused)
+        assert launch.plan == "dp1-z2-offload"
+        assert runs.decisions[-1].action == "start attempt 1 with dp1-z2-offload on node-a"
+        (unfit,) = runs.does_not_fit
+        assert (unfit.plan, unfit.type) == ("dp1", "h100")
+        assert unfit.message.startswith(f"does not fit by {unfit.missing_bytes / 2**30:.1f} GiB")
+        assert told.stage == "Queued"
+        assert told.reason.message.startswith("dp1 on h100 does not fit by 67.5 GiB: wanted 147")
+
+    run(test())
+
+
+def test_the_estimate_is_not_asked_where_the_manifest_says_so(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            agent = Agent(api, slots=1, type="h100", memory_bytes=85_520_809_984)
+            await agent.register()
+            job = await api.submit("job", **LLAMA, plans=["dp1"], ignoreMemoryEstimate=True)
+            (launch,) = (await agent.assigned(launches)).launches
+            told = await api.admin.Explain(admin_pb2.ExplainRequest(uid=job.uid))
+        assert launch.plan == "dp1"
+        assert not told.does_not_fit
+
+    run(test())
+
+
 def test_explain_says_when_a_job_that_failed_is_tried_again_and_after_what(tmp_path: Path) -> None:
     async def test() -> None:
         async with an_api(tmp_path) as api:

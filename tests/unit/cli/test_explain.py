@@ -37,6 +37,15 @@ def test_a_waiting_jobs_lines_fit_eighty_columns_and_say_all() -> None:
         assert said in text
 
 
+def test_plans_that_do_not_fit_are_named_with_the_type_and_by_how_much() -> None:
+    told = admin_pb2.ExplainResponse(stage="Running", more_that_do_not_fit=2)
+    told.does_not_fit.add(plan="dp1", type="h100", message="does not fit by 21.5 GiB: ...")
+    assert sentences(jobs_pb2.Job(name="j"), told)[1:] == [
+        "  dp1 is not tried on h100: does not fit by 21.5 GiB: ...",
+        "  and 2 more do not fit",
+    ]
+
+
 def test_a_job_that_backs_off_says_when_it_is_tried_again() -> None:
     told = admin_pb2.ExplainResponse(stage="BackingOff", position=1)
     told.retry_at.FromSeconds(int(time.time()) + 3600)
@@ -55,7 +64,7 @@ def test_a_job_that_grows_lacks_nothing() -> None:
 def test_every_reason_that_counts_what_is_missing_says_it() -> None:
     """Of the domain's codes those that come first, why a job waits, and have numbers."""
     numberless = {"QueueMissing", "BatchNotDivisible", "ControlPlaneRecovering", "Suspended"}
-    numberless |= {"BackingOff", "PolicyRefused"}
+    numberless |= {"BackingOff", "PolicyRefused", "DoesNotFit"}
     codes = [code.value for code in ReasonCode]
     for code in set(codes[: codes.index("Started")]) - numberless:
         told = admin_pb2.ExplainResponse(reason=common_pb2.Reason(code=code, wanted=4, available=1))

@@ -277,6 +277,22 @@ def test_a_plan_that_cannot_be_laid_out_so_is_not_started(plan: str, words: str)
     assert any(words in sentence for sentence in refused) == bool(words)
 
 
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [("dp1", "a: dp1 does not fit the memory of n-0"), ("dp1-z2-offload", "")],
+)
+def test_a_plan_that_does_not_fit_the_memory_is_not_started(plan: str, words: str) -> None:
+    def plans(snapshot: ClusterSnapshot) -> Decision:
+        decision = equal_share(snapshot)
+        wrong = replace(decision.targets[JobUid("a")], plan=ExecutionPlan.parse(plan))
+        return replace(decision, targets={JobUid("a"): wrong})
+
+    world = a_cluster().with_node(a_node("n", 1, "h100", gib=79.6, host_gib_each=512))
+    job = a_job("a").with_batch(8).of_model("llama-2-7b", length=1024)
+    world.submit(job.under("dp1", "dp1-z3-offload", "dp1-z2-offload")).under(plans)
+    assert world.cycle(usable=not words).refused == ((words,) if words else ())
+
+
 def test_who_names_no_plans_is_data_parallel_whatever_a_policy_says() -> None:
     def pipelines(snapshot: ClusterSnapshot) -> Decision:
         decision = equal_share(snapshot)

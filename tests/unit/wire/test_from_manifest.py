@@ -7,6 +7,8 @@ import pytest
 
 from controlplane.domain.ids import JobUid
 from controlplane.domain.job import Owner, ServiceClass, Topology
+from controlplane.domain.memory import Memory
+from controlplane.domain.offering import memory_need
 from controlplane.engine.fold import launch_part
 from controlplane.wire.from_manifest import (
     immutable_changes,
@@ -16,6 +18,9 @@ from controlplane.wire.from_manifest import (
 )
 from controlplane.wire.violations import InvalidMessageError
 from headrace.api.manifest import canonical_json
+from headrace.api.memory import estimated_peak_bytes
+from headrace.api.model_choice import chosen_shape
+from headrace.api.plan import ExecutionPlan
 
 
 def a_manifest(**spec: Any) -> str:
@@ -90,6 +95,30 @@ def test_what_is_left_out_has_no_limit() -> None:
     assert (spec.accelerators.minimum, spec.accelerators.maximum) == (1, 1)
     assert (spec.deadline_seconds, spec.max_run_seconds) == (0, 0)
     assert spec.ttl_seconds_after_finish == -1
+
+
+@pytest.mark.parametrize(
+    ("change", "has_one"),
+    [
+        ({}, True),
+        ({"ignoreMemoryEstimate": True}, False),
+        ({"model": {"name": "gpt2", "weights": "/weights"}}, False),
+    ],
+)
+def test_memory_is_estimated_where_the_sizes_are_known_and_it_is_wanted(
+    change: dict[str, Any], has_one: bool
+) -> None:
+    plan = ExecutionPlan(1)
+    data = {"source": "python-stdlib", "sequenceLength": 32}
+    text = a_manifest(data=data, **change)
+    spec = job_from_manifest(parse_manifest(text), uid=JobUid("u")).spec
+    need = memory_need(spec, plan)
+    if not has_one:
+        assert need is None
+        return
+    shape = chosen_shape("gpt2", "tiny", {}, 32)
+    peak = estimated_peak_bytes(shape, plan, spec.global_batch_size)
+    assert need == Memory(peak.accelerator_bytes, peak.host_bytes)
 
 
 def test_a_command_takes_one_unit_a_node_and_one_size() -> None:
