@@ -11,6 +11,7 @@ from typing import Any
 
 from headrace.api.variables import CONTROL_DIR_VARIABLE
 from headrace.workloads import rendezvous as meeting
+from headrace.workloads.collector import importing
 from headrace.workloads.control import Chronicle, ControlFolder, Launch, StopSignal
 from headrace.workloads.ending import ended
 from headrace.workloads.host_memory import keep_freed
@@ -58,7 +59,8 @@ def _started(launch: Launch, control: ControlFolder, stop: StopSignal) -> Any:
     if not (launch.manifest.get("spec") or {}).get("command"):
         keep_freed()  # a command of somebody else's has its own environment
 
-    import torch
+    with importing():
+        import torch
 
     chronicle.say(f"torch {torch.__version__} imported")
     threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, len(launch.cpu_cores)))
@@ -89,8 +91,10 @@ def _work(
 
         return run_command(launch, spec["command"], met, stop, chronicle)
 
-    from headrace.workloads.training.place import Place
-    from headrace.workloads.training.spec import TrainingSpec
+    with importing():
+        from headrace.workloads.training.built_in import BuiltInTask
+        from headrace.workloads.training.place import Place
+        from headrace.workloads.training.spec import TrainingSpec
 
     place = Place(
         _seat(launch), TrainingSpec.from_manifest(launch.manifest), met, control, stop, chronicle
@@ -99,8 +103,6 @@ def _work(
         from headrace.workloads.script import run_script
 
         return run_script(spec["script"], place)
-
-    from headrace.workloads.training.built_in import BuiltInTask
 
     return place.trained(BuiltInTask.from_manifest(launch.manifest))
 

@@ -12,6 +12,7 @@ from headrace.api.chosen_plans import MOST, chosen_plans
 from headrace.api.models import PRESETS, Family, resized
 from headrace.api.plan import ExecutionPlan
 from headrace.api.profile_rows import Asked
+from headrace.workloads.collector import importing
 from headrace.workloads.control import seconds_since_start
 from headrace.workloads.host_memory import keep_freed
 
@@ -46,18 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     keep_freed()
 
-    import torch
-    import torch.distributed as dist
+    with importing():
+        import torch
+        import torch.distributed as dist
 
-    from headrace.workloads.profiling.session import (
-        NO_PLAN,
-        Clock,
-        Session,
-        StartAnewError,
-        plan_begun,
-    )
-    from headrace.workloads.training.samples import RANDOM, open_samples
-    from headrace.workloads.training.world import World
+        from headrace.workloads.profiling.session import (
+            NO_PLAN,
+            Clock,
+            Session,
+            StartAnewError,
+            plan_begun,
+        )
+        from headrace.workloads.training.samples import RANDOM, open_samples
+        from headrace.workloads.training.world import World
 
     task = _task(given, ranks)
     # torchrun lives on when its ranks are started anew.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from headrace.workloads.collector import importing
 from headrace.workloads.control import ControlFolder, StopSignal
 from headrace.workloads.ending import ended
 from headrace.workloads.host_memory import keep_freed
@@ -39,9 +40,10 @@ def _run(manifest: Path, plan: str | None, control: ControlFolder, stop: StopSig
     document, uid = _read(manifest)
     keep_freed()
 
-    from headrace.workloads.training.built_in import BuiltInTask
-    from headrace.workloads.training.place import without_headrace
-    from headrace.workloads.training.spec import TrainingSpec
+    with importing():
+        from headrace.workloads.training.built_in import BuiltInTask
+        from headrace.workloads.training.place import without_headrace
+        from headrace.workloads.training.spec import TrainingSpec
 
     spec, task = TrainingSpec.from_manifest(document), BuiltInTask.from_manifest(document)
     with without_headrace(uid, spec, plan=plan or "", control=control, stop=stop) as place:
