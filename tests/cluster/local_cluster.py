@@ -27,6 +27,8 @@ PATIENCE_SECONDS = 300.0
 
 STEPS = 100
 
+LIGHT_STEPS = Path(__file__).with_name("light_steps.py")
+
 ALONE = {"minimum": 1, "maximum": 1}
 """For jobs whose number of ranks is not what is tried: a rank takes seconds to start."""
 
@@ -49,12 +51,20 @@ def manifest(name: str, store: Path, **spec: Any) -> dict[str, Any]:
     }
 
 
+def scripted(name: str, store: Path, script: Path = LIGHT_STEPS, **spec: Any) -> dict[str, Any]:
+    """A job that trains by a script of the user's own, some twenty steps a second."""
+    described = manifest(name, store, **spec)
+    del described["spec"]["model"], described["spec"]["data"]
+    described["spec"]["script"] = {"file": str(script)}
+    return described
+
+
 def command(name: str, store: Path, *program: str, **spec: Any) -> dict[str, Any]:
     """A rigid job that runs a program of the user's own."""
     described = manifest(name, store, **spec)
     for part in ("model", "data", "training", "checkpoint"):
         del described["spec"][part]
-    described["spec"]["accelerators"] = ALONE
+    described["spec"]["accelerators"] = spec.get("accelerators", ALONE)
     described["spec"]["command"] = {"program": list(program)}
     return described
 

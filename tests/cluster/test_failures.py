@@ -13,9 +13,9 @@ from tests.cluster.local_cluster import (
     ALONE,
     LocalCluster,
     command,
-    manifest,
     run,
     same,
+    scripted,
     until,
 )
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.process, pytest.mark.failure, pytest.mark.timeout(1200
 def test_a_killed_control_plane_disturbs_no_training(
     cluster: LocalCluster, undisturbed: dict[int, float], store: Path
 ) -> None:
-    uid = cluster.submit(manifest("survives-control-plane", store))
+    uid = cluster.submit(scripted("survives-control-plane", store))
     cluster.somewhere(uid)
     node = cluster.job(uid).status.units[0].node
     ranks = set(cluster.ranks(uid))
@@ -42,7 +42,7 @@ def test_a_killed_control_plane_disturbs_no_training(
 def test_a_killed_agent_disturbs_no_training(
     cluster: LocalCluster, undisturbed: dict[int, float], store: Path
 ) -> None:
-    uid = cluster.submit(manifest("survives-agent", store))
+    uid = cluster.submit(scripted("survives-agent", store))
     cluster.somewhere(uid)
     node = cluster.job(uid).status.units[0].node
     ranks = set(cluster.ranks(uid))
@@ -75,7 +75,7 @@ def _moved_only_from_lost_nodes(
 def test_a_killed_rank_costs_a_retry_and_no_step(
     cluster: LocalCluster, undisturbed: dict[int, float], store: Path
 ) -> None:
-    uid = cluster.submit(manifest("survives-rank", store))
+    uid = cluster.submit(scripted("survives-rank", store))
     cluster.somewhere(uid)
     cluster.luck.choice(until("ranks run", lambda: cluster.ranks(uid))).send_signal(signal.SIGKILL)
     ended = cluster.finishes(uid)
@@ -89,7 +89,7 @@ def test_a_killed_rank_costs_a_retry_and_no_step(
 def test_the_jobs_of_a_lost_node_move_and_its_leftovers_end(
     cluster: LocalCluster, undisturbed: dict[int, float], store: Path
 ) -> None:
-    uid = cluster.submit(manifest("survives-node", store, accelerators=ALONE))
+    uid = cluster.submit(scripted("survives-node", store, accelerators=ALONE))
     cluster.somewhere(uid)
     node = cluster.job(uid).status.units[0].node
     agent = cluster.part(f"agent-{node}")
@@ -119,7 +119,7 @@ def test_without_ray_the_job_resumes_and_says_so(
 ) -> None:
     # It waits for about as long as Ray takes to come back, so it can be asked what happened.
     patient = {"max": 3, "backoffSeconds": 10}
-    uid = cluster.submit(manifest("survives-ray", store, retries=patient))
+    uid = cluster.submit(scripted("survives-ray", store, retries=patient))
     cluster.somewhere(uid)
     ranks = cluster.ranks(uid)
     for process in cluster.part("ray").children(recursive=True):

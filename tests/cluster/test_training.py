@@ -1,11 +1,22 @@
 """What people do to a job that runs, through the whole stack: no step is lost or differs."""
 
 import resource
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.local_cluster import ALONE, STEPS, LocalCluster, manifest, run, same, until
+from tests.cluster.local_cluster import (
+    ALONE,
+    STEPS,
+    LocalCluster,
+    command,
+    manifest,
+    run,
+    same,
+    scripted,
+    until,
+)
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(1200)]
 
@@ -13,7 +24,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(1200)]
 def test_suspend_gives_the_accelerators_back_and_resume_goes_on(
     cluster: LocalCluster, undisturbed: dict[int, float], store: Path
 ) -> None:
-    described = manifest("pausing", store, accelerators=ALONE)
+    described = scripted("pausing", store, accelerators=ALONE)
     uid = cluster.submit(described)
     cluster.trains(uid, 10)
     described["spec"]["suspend"] = True
@@ -32,7 +43,7 @@ def test_suspend_gives_the_accelerators_back_and_resume_goes_on(
 def test_a_job_leaves_a_drained_node_and_is_purged_with_its_checkpoints(
     cluster: LocalCluster, undisturbed: dict[int, float], store: Path, tmp_path: Path
 ) -> None:
-    uid = cluster.submit(manifest("moves", store, accelerators=ALONE))
+    uid = cluster.submit(scripted("moves", store, accelerators=ALONE))
     cluster.trains(uid, 10)
     file = tmp_path / "backup.gz"
     run(cluster.home, "backup", str(file))
@@ -89,14 +100,16 @@ def test_other_plans_are_taken_up_by_the_processes_that_train(
 
 def test_ranks_come_and_go_while_it_trains(cluster: LocalCluster, store: Path) -> None:
     """Another job takes two of its four accelerators, and leaves them again: one attempt."""
-    described = manifest("resized", store, accelerators={"minimum": 1, "maximum": 4})
+    described = scripted("resized", store, accelerators={"minimum": 1, "maximum": 4})
     described["spec"]["training"]["steps"] = 10_000  # not done before it has changed
     uid = cluster.submit(described)
     cluster.trains(uid, 5)
     first = {rank.pid for rank in cluster.ranks(uid)}
     assert (cluster.job(uid).status.plan, len(first)) == ("dp4", 4)
     two = {"minimum": 2, "maximum": 2}
-    other = cluster.submit(manifest("guest", store, accelerators=two))
+    endless = "import signal; signal.pause()"
+    guest = command("guest", store, sys.executable, "-c", endless, accelerators=two)
+    other = cluster.submit(guest)
     until("it shrank", lambda: cluster.ended(uid) or len(cluster.job(uid).status.switches) == 1)
     assert {rank.pid for rank in cluster.ranks(uid)} < first
     until("the guest runs", lambda: cluster.job(other).status.stage == "Running")
@@ -150,9 +163,7 @@ def test_a_newcomer_that_dies_before_it_joins_costs_the_others_nothing(
 def test_memory_that_runs_out_costs_a_plan_and_no_retry(cluster: LocalCluster, store: Path) -> None:
     script = Path(__file__).with_name("short_of_memory.py")
     one = {"minimum": 1, "maximum": 1}
-    described = manifest("short", store, accelerators=one, plans=["dp1", "dp1-ga16"])
-    del described["spec"]["model"], described["spec"]["data"]
-    described["spec"]["script"] = {"file": str(script)}
+    described = scripted("short", store, script, accelerators=one, plans=["dp1", "dp1-ga16"])
     described["spec"]["training"] = {"globalBatchSize": 64, "steps": 2}
     uid = cluster.submit(described)
     ended = cluster.finishes(uid).status
