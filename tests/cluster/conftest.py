@@ -9,7 +9,7 @@ import pytest
 from tests.cluster.local_cluster import STEPS, LocalCluster, scripted
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     seed = random.SystemRandom().randrange(10**6)
     cluster = LocalCluster.up(tmp_path_factory.mktemp("home"), seed)
@@ -29,7 +29,7 @@ def cluster(shared_cluster: LocalCluster) -> Iterator[LocalCluster]:
         shared_cluster.client.withdraw(job.uid)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def undisturbed(shared_cluster: LocalCluster) -> dict[int, float]:
     """Loss by step of a job that nothing happened to."""
     uid = shared_cluster.submit(scripted("undisturbed", shared_cluster.store))

@@ -8,7 +8,7 @@ import pytest
 from tests.agent.ray.cluster import AgentProcess, ListeningControlPlane, LocalRay
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _ray(_session_leaves_no_process: None) -> Iterator[LocalRay]:
     made = LocalRay()
     try:
