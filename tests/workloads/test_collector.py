@@ -4,7 +4,6 @@ import gc
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,12 +15,6 @@ class Knot:
 
     def __init__(self) -> None:
         self.itself = self
-
-
-@pytest.fixture(autouse=True)
-def _nothing_frozen() -> Iterator[None]:
-    yield
-    gc.unfreeze()
 
 
 def test_what_was_imported_is_not_looked_through_and_what_comes_later_is() -> None:
