@@ -69,6 +69,13 @@ def command(name: str, store: Path, *program: str, **spec: Any) -> dict[str, Any
     return described
 
 
+def occupant(name: str, store: Path) -> dict[str, Any]:
+    """A job that holds two accelerators until it is withdrawn, and trains nothing."""
+    endless = "import signal; signal.pause()"
+    two = {"minimum": 2, "maximum": 2}
+    return command(name, store, sys.executable, "-c", endless, accelerators=two)
+
+
 def until(what: str, condition: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
     """Waits for something to become true, and returns it."""
     deadline = time.monotonic() + seconds

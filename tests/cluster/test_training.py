@@ -1,7 +1,6 @@
 """What people do to a job that runs, through the whole stack: no step is lost or differs."""
 
 import resource
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,8 @@ from tests.cluster.local_cluster import (
     ALONE,
     STEPS,
     LocalCluster,
-    command,
     manifest,
+    occupant,
     run,
     same,
     scripted,
@@ -106,10 +105,7 @@ def test_ranks_come_and_go_while_it_trains(cluster: LocalCluster, store: Path) -
     cluster.trains(uid, 5)
     first = {rank.pid for rank in cluster.ranks(uid)}
     assert (cluster.job(uid).status.plan, len(first)) == ("dp4", 4)
-    two = {"minimum": 2, "maximum": 2}
-    endless = "import signal; signal.pause()"
-    guest = command("guest", store, sys.executable, "-c", endless, accelerators=two)
-    other = cluster.submit(guest)
+    other = cluster.submit(occupant("guest", store))
     until("it shrank", lambda: cluster.ended(uid) or len(cluster.job(uid).status.switches) == 1)
     assert {rank.pid for rank in cluster.ranks(uid)} < first
     until("the guest runs", lambda: cluster.job(other).status.stage == "Running")
@@ -134,9 +130,9 @@ def test_ranks_come_and_go_while_it_trains(cluster: LocalCluster, store: Path) -
 def test_a_newcomer_that_dies_before_it_joins_costs_the_others_nothing(
     cluster: LocalCluster, store: Path
 ) -> None:
-    guest = cluster.submit(manifest("before", store, accelerators={"minimum": 2, "maximum": 2}))
+    guest = cluster.submit(occupant("before", store))
     until("the guest runs", lambda: cluster.job(guest).status.stage == "Running")
-    described = manifest("growing", store, accelerators={"minimum": 1, "maximum": 4})
+    described = scripted("growing", store, accelerators={"minimum": 1, "maximum": 4})
     described["spec"]["training"]["steps"] = 10_000  # not done before it has grown in vain
     uid = cluster.submit(described)
     cluster.trains(uid, 5)
