@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from controlplane.domain.clock import Instant
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
 from controlplane.domain.node import Accelerator
+from controlplane.domain.observation import Observation
 from controlplane.domain.queue import Queue
 from controlplane.domain.record import JobRecord, NodeRecord
 
@@ -27,6 +28,7 @@ class ClusterSnapshot:
         holders: Who holds each accelerator that is not free: attempts not released, and strays; in
             no certain order.
         usable: What each node offers to new work, in order of registration.
+        observations: What plans take, as jobs told in passing, by what it is about.
     """
 
     at: Instant
@@ -35,3 +37,4 @@ class ClusterSnapshot:
     queues: Mapping[QueueName, Queue]
     holders: Mapping[Slot, JobUid]
     usable: Mapping[NodeId, Offer]
+    observations: Mapping[str, Observation]

@@ -6,7 +6,7 @@ messages fall through. So does what a node tells of units that are not placed on
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import isfinite
 from typing import Any
@@ -37,6 +37,7 @@ from controlplane.domain.event import (
     NodeRegistered,
     NodeRemoved,
     PlanChanged,
+    PlanObserved,
     PlanRefused,
     PolicyChanged,
     QueueChanged,
@@ -49,6 +50,7 @@ from controlplane.domain.ids import ATTEMPT_LIMIT, Attempt, JobUid, NodeId, Queu
 from controlplane.domain.job import AcceleratorRequest, Job, JobSpec, Owner
 from controlplane.domain.lifecycle import IDLE, Stage, check
 from controlplane.domain.node import Contact
+from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason, ReasonCode
@@ -62,7 +64,7 @@ from controlplane.domain.record import (
     RunningUnit,
     UnitExit,
 )
-from controlplane.engine import resizing, saves, switches
+from controlplane.engine import observations, resizing, saves, switches
 from controlplane.engine.attempt_end import conclude, with_exit, with_last_step
 from controlplane.engine.hearsay import is_hearsay
 
@@ -87,6 +89,7 @@ class Draft:
     unwanted: dict[JobUid, None]
     purges: dict[JobUid, tuple[NodeId, Attempt, str]]
     attempt_floor: Attempt = Attempt(0)
+    observations: dict[str, Observation] = field(default_factory=dict)
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
@@ -415,6 +418,13 @@ def _plan_told(draft: Draft, event: PlanChanged | PlanRefused) -> None:
         draft.jobs[event.uid] = _dated(found[0], after, event.at)
 
 
+def _plan_observed(draft: Draft, event: PlanObserved) -> None:
+    found = draft.told_of(event)
+    if found is not None:
+        attempt = observations.told(draft.observations, *found, event)
+        draft.jobs[event.uid] = changed(found[0], attempt=attempt)
+
+
 def _checkpoint_missed(draft: Draft, event: CheckpointMissed) -> None:
     found = draft.told_of(event)
     if found is not None:
@@ -568,6 +578,7 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     JobProgressed: _progressed,
     PlanChanged: _plan_told,
     PlanRefused: _plan_told,
+    PlanObserved: _plan_observed,
     CheckpointMissed: _checkpoint_missed,
     UnitExited: _unit_exited,
     QueueChanged: _queue_changed,

@@ -18,6 +18,7 @@ from controlplane.domain.holding import (
 from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, SequenceNumber, Term
 from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.node import Contact
+from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.record import JobRecord, NodeRecord
@@ -63,6 +64,8 @@ class ClusterState:
         unwanted: Uids without a job whose strays shall be ended: by explicit order, or because
             the job was forgotten. The values are empty; it is a set that keeps its order.
         purges: Checkpoints still to be removed, by uid of the forgotten job.
+        observations: What plans take, as jobs told in passing, by what it is about; those told
+            longest ago come first.
         attempt_floor: What a restored store knows of attempts: none up to this number is new.
     """
 
@@ -76,6 +79,7 @@ class ClusterState:
     unwanted: dict[JobUid, None] = field(default_factory=dict)
     purges: dict[JobUid, Purge] = field(default_factory=dict)
     attempt_floor: Attempt = Attempt(0)
+    observations: dict[str, Observation] = field(default_factory=dict)
 
     @classmethod
     def empty(cls) -> "ClusterState":
@@ -99,6 +103,7 @@ class ClusterState:
                 for uid, purge in self.purges.items()
             },
             attempt_floor=self.attempt_floor,
+            observations=dict(self.observations),
         )
         last = self.last_sequence
         for numbered in batch:
@@ -115,6 +120,7 @@ class ClusterState:
             unwanted=draft.unwanted,
             purges={uid: Purge(*purge) for uid, purge in draft.purges.items()},
             attempt_floor=self.attempt_floor,
+            observations=draft.observations,
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)
@@ -146,6 +152,7 @@ class ClusterState:
             queues=MappingProxyType(self.queues),
             holders=self.holders,
             usable=MappingProxyType(self._usable),
+            observations=MappingProxyType(self.observations),
         )
 
     def after_restart(self) -> "ClusterState":

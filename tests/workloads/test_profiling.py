@@ -13,7 +13,8 @@ import torch.distributed as dist
 
 from headrace.api.models import PRESETS, resized
 from headrace.api.plan import ExecutionPlan
-from headrace.api.profile_rows import Asked, LinkRow, PlanRow, Row, Status, rows_in
+from headrace.api.profile_file import rows_in
+from headrace.api.profile_rows import Asked, LinkRow, PlanRow, Row, Status
 from headrace.api.profiling_command import profiling_command
 from headrace.workloads.profiling import session
 from headrace.workloads.profiling.measuring import Length, Measuring

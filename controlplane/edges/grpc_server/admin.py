@@ -30,6 +30,7 @@ from controlplane.engine.state import ClusterState
 from controlplane.wire.sentences import action_sentence
 from controlplane.wire.translate import (
     node_to_wire,
+    observation_to_wire,
     queue_from_wire,
     queue_to_wire,
     reason_to_wire,
@@ -112,6 +113,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
                 )
                 for node in self._state.nodes.values()
             ]
+        )
+
+    async def ListObservations(  # noqa: N802
+        self, request: admin_pb2.ListObservationsRequest, context: Context
+    ) -> admin_pb2.ListObservationsResponse:
+        """What plans take, as jobs told in passing; those told longest ago first."""
+        return admin_pb2.ListObservationsResponse(
+            observations=map(observation_to_wire, self._state.observations.values())
         )
 
     async def DrainNode(  # noqa: N802

@@ -169,6 +169,30 @@ class SetPolicyResponse(_message.Message):
     settings: _containers.ScalarMap[str, str]
     def __init__(self, settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
+class ListObservationsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Observation(_message.Message):
+    __slots__ = ("uid", "attempt", "step", "at", "measured")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    attempt: int
+    step: int
+    at: _timestamp_pb2.Timestamp
+    measured: _common_pb2.MeasuredPlan
+    def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., measured: _Optional[_Union[_common_pb2.MeasuredPlan, _Mapping]] = ...) -> None: ...
+
+class ListObservationsResponse(_message.Message):
+    __slots__ = ("observations",)
+    OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
+    observations: _containers.RepeatedCompositeFieldContainer[Observation]
+    def __init__(self, observations: _Optional[_Iterable[_Union[Observation, _Mapping]]] = ...) -> None: ...
+
 class ExplainRequest(_message.Message):
     __slots__ = ("uid",)
     UID_FIELD_NUMBER: _ClassVar[int]

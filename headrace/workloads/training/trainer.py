@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from headrace.api.plan import ExecutionPlan
+from headrace.api.profile_rows import Asked
 from headrace.workloads.control import STOPPED, SUCCEEDED
+from headrace.workloads.machine import Memory
 from headrace.workloads.pace import SAVE_SECONDS, SWITCH_SECONDS
 from headrace.workloads.refusal import LOSS_NOT_FINITE, WorkloadError
 from headrace.workloads.training.batches import Batch, on_device
@@ -131,6 +133,12 @@ def _collecting_by_hand() -> Iterator[None]:
         gc.enable()
 
 
+def _asked(given: Parts) -> Asked:
+    """What is trained, as far as ranks know: what the model is called is not their business."""
+    spec = given.spec
+    return Asked("", 0, spec.global_batch_size, given.sequence_length, spec.precision)
+
+
 class Trainer:
     """Trains from where the state stands to the last step, a stop, or a failure.
 
@@ -148,7 +156,7 @@ class Trainer:
         self.left_to: int | None = None
         self._change: Change | None = None
         self._sent: _Sent | None = None
-        self._observer = Observer(given.control)
+        self._observer = Observer(given.control, _asked(given), Memory(model.world.device))
         self._prepared: tuple[int, ExecutionPlan, tuple[Batch, Batch]] | None = None
         spec = given.spec
         self._order = SampleOrder(
