@@ -9,6 +9,7 @@ from controlplane.domain.node import Accelerator
 from controlplane.domain.observation import Observation
 from controlplane.domain.queue import Queue
 from controlplane.domain.record import JobRecord, NodeRecord
+from controlplane.domain.switch_price import SwitchPrice
 
 Slot = tuple[NodeId, AcceleratorId]
 
@@ -29,6 +30,7 @@ class ClusterSnapshot:
             no certain order.
         usable: What each node offers to new work, in order of registration.
         observations: What plans take, as jobs told in passing, by what it is about.
+        switch_prices: What changes of plan or place cost so far, by their sort.
     """
 
     at: Instant
@@ -38,3 +40,4 @@ class ClusterSnapshot:
     holders: Mapping[Slot, JobUid]
     usable: Mapping[NodeId, Offer]
     observations: Mapping[str, Observation]
+    switch_prices: Mapping[str, SwitchPrice]

@@ -23,6 +23,7 @@ from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.record import JobRecord, NodeRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Offer, Slot
+from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine.fold import Draft, fold_event
 
 
@@ -66,6 +67,8 @@ class ClusterState:
         purges: Checkpoints still to be removed, by uid of the forgotten job.
         observations: What plans take, as jobs told in passing, by what it is about; those told
             longest ago come first.
+        switch_prices: What changes of plan or place cost so far, by their sort; those of which the
+            last switch was longest ago come first.
         attempt_floor: What a restored store knows of attempts: none up to this number is new.
     """
 
@@ -80,6 +83,7 @@ class ClusterState:
     purges: dict[JobUid, Purge] = field(default_factory=dict)
     attempt_floor: Attempt = Attempt(0)
     observations: dict[str, Observation] = field(default_factory=dict)
+    switch_prices: dict[str, SwitchPrice] = field(default_factory=dict)
 
     @classmethod
     def empty(cls) -> "ClusterState":
@@ -104,6 +108,7 @@ class ClusterState:
             },
             attempt_floor=self.attempt_floor,
             observations=dict(self.observations),
+            switch_prices=dict(self.switch_prices),
         )
         last = self.last_sequence
         for numbered in batch:
@@ -121,6 +126,7 @@ class ClusterState:
             purges={uid: Purge(*purge) for uid, purge in draft.purges.items()},
             attempt_floor=self.attempt_floor,
             observations=draft.observations,
+            switch_prices=draft.switch_prices,
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)
@@ -153,6 +159,7 @@ class ClusterState:
             holders=self.holders,
             usable=MappingProxyType(self._usable),
             observations=MappingProxyType(self.observations),
+            switch_prices=MappingProxyType(self.switch_prices),
         )
 
     def after_restart(self) -> "ClusterState":

@@ -32,6 +32,7 @@ from controlplane.domain.placement import LaunchUnit
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Intent, Outcome, Progress, RunningUnit, UnitExit
+from controlplane.domain.switch_price import SwitchPrice
 from controlplane.wire.violations import Checks
 from headrace.api.generated import admin_pb2, common_pb2, nodes_pb2
 from headrace.api.measured_plan import row_from_wire, row_to_wire
@@ -331,6 +332,22 @@ def observation_to_wire(known: Observation) -> admin_pb2.Observation:
         step=known.step,
         at=stamp,
         measured=row_to_wire(replace(known.row, date=stamp.ToJsonString())),
+    )
+
+
+def switch_price_to_wire(known: SwitchPrice) -> admin_pb2.SwitchPrice:
+    """What switches of one sort cost."""
+    return admin_pb2.SwitchPrice(
+        model=known.model,
+        accelerators_before=known.accelerators_before,
+        accelerators_after=known.accelerators_after,
+        kind=known.kind,
+        count=known.count,
+        seconds_total=known.seconds,
+        median_seconds=known.quantile(0.5),
+        p90_seconds=known.quantile(0.9),
+        highest_seconds=known.quantile(1),
+        last_at=timestamp(known.last_at),
     )
 
 

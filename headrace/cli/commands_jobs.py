@@ -49,9 +49,9 @@ def apply(
 @guarded
 def get(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(help="jobs, nodes, queues or observations.")],
+    kind: Annotated[str, typer.Argument(help="jobs, nodes, queues, observations or switches.")],
     names: Annotated[
-        list[str] | None, typer.Argument(help="Only these; models of observations.")
+        list[str] | None, typer.Argument(help="Only these; models of observations and switches.")
     ] = None,
     namespace: Namespace = "default",
     everywhere: Annotated[
@@ -61,7 +61,11 @@ def get(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on with every change.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """List jobs, nodes, queues, or what jobs told of plans (observations)."""
+    """List jobs, nodes, queues, or what was measured of each model.
+
+    Observations are what plans take, as jobs told while they train; switches are what changes of
+    plan or place cost.
+    """
     from headrace.cli import get as work
 
     session, wanted = session_of(context), tuple(names or ())
@@ -78,6 +82,10 @@ def get(
             from headrace.cli.measured import get_observations
 
             get_observations(session, wanted, output)
+        case "switch":
+            from headrace.cli.measured import get_switches
+
+            get_switches(session, wanted, output)
         case other:
             work.get_others(session, other, wanted, output)
 

@@ -20,7 +20,11 @@ OBJECTS = {
 }
 """Kinds with a name each, by how they may be spelled."""
 
-LISTED = {**OBJECTS, "observation": ("observation", "observations")}
+LISTED = {
+    **OBJECTS,
+    "observation": ("observation", "observations"),
+    "switch": ("switch", "switches"),
+}
 """Kinds that can be listed."""
 
 

@@ -220,6 +220,11 @@ class Client:
         request = admin_pb2.ListObservationsRequest()
         return list(self._call(self.admin.ListObservations, request).observations)
 
+    def switch_prices(self) -> list[admin_pb2.SwitchPrice]:
+        """What changes of plan or place cost so far, by model and numbers of accelerators."""
+        request = admin_pb2.ListSwitchPricesRequest()
+        return list(self._call(self.admin.ListSwitchPrices, request).prices)
+
     def drain(self, node: str, *, drained: bool) -> None:
         """Empties a node and keeps it empty, or takes that back."""
         self._call(self.admin.DrainNode, admin_pb2.DrainNodeRequest(node=node, drained=drained))

@@ -35,6 +35,7 @@ from controlplane.wire.translate import (
     queue_to_wire,
     reason_to_wire,
     running_unit_to_wire,
+    switch_price_to_wire,
     timestamp,
 )
 from headrace.api.generated import admin_pb2, admin_pb2_grpc, common_pb2
@@ -121,6 +122,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         """What plans take, as jobs told in passing; those told longest ago first."""
         return admin_pb2.ListObservationsResponse(
             observations=map(observation_to_wire, self._state.observations.values())
+        )
+
+    async def ListSwitchPrices(  # noqa: N802
+        self, request: admin_pb2.ListSwitchPricesRequest, context: Context
+    ) -> admin_pb2.ListSwitchPricesResponse:
+        """What changes of plan or place cost so far."""
+        return admin_pb2.ListSwitchPricesResponse(
+            prices=map(switch_price_to_wire, self._state.switch_prices.values())
         )
 
     async def DrainNode(  # noqa: N802

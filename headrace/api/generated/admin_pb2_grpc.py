@@ -84,6 +84,11 @@ class AdminServiceStub:
                 request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsResponse.FromString,
                 _registered_method=True)
+        self.ListSwitchPrices = channel.unary_unary(
+                '/headrace.v1alpha1.AdminService/ListSwitchPrices',
+                request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListSwitchPricesRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListSwitchPricesResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/headrace.v1alpha1.AdminService/Explain',
                 request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ExplainRequest.SerializeToString,
@@ -167,6 +172,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSwitchPrices(self, request, context):
+        """What changes of plan or place cost so far, by model and numbers of accelerators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Why a job stands where it stands: its reason, who holds what it lacks, its last decisions.
         """
@@ -240,6 +252,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListObservations,
                     request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsRequest.FromString,
                     response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsResponse.SerializeToString,
+            ),
+            'ListSwitchPrices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSwitchPrices,
+                    request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListSwitchPricesRequest.FromString,
+                    response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListSwitchPricesResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -527,6 +544,33 @@ class AdminService:
             '/headrace.v1alpha1.AdminService/ListObservations',
             headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsRequest.SerializeToString,
             headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSwitchPrices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1alpha1.AdminService/ListSwitchPrices',
+            headrace_dot_v1alpha1_dot_admin__pb2.ListSwitchPricesRequest.SerializeToString,
+            headrace_dot_v1alpha1_dot_admin__pb2.ListSwitchPricesResponse.FromString,
             options,
             channel_credentials,
             insecure,

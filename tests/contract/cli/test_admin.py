@@ -1,8 +1,12 @@
 """What those who run a cluster do on the command line."""
 
 import json
+import re
 import stat
+import time
 from pathlib import Path
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.api.generated import admin_pb2
 from headrace.api.measured_plan import row_to_wire
@@ -104,6 +108,41 @@ def test_what_jobs_told_of_plans_reads_like_a_profile(
     assert "there are some of bert-large, gpt2-1.26b" in named.stderr
     watched = headrace("get", "observations", "--watch")
     assert (watched.exit_code, "only jobs" in watched.stderr) == (ExitCode.USAGE, True)
+
+
+def test_what_switches_cost_is_listed_by_model(headrace: Headrace, plane: FakeControlPlane) -> None:
+    assert headrace("get", "switches").stderr == "no switches\n"
+    plane.switch_prices = [
+        admin_pb2.SwitchPrice(
+            model=model,
+            accelerators_before=2,
+            accelerators_after=after,
+            kind=kind,
+            count=3,
+            seconds_total=4.5,
+            median_seconds=1.25,
+            p90_seconds=2,
+            highest_seconds=2.125,
+            last_at=Timestamp(seconds=int(time.time()) - 7000),
+        )
+        for model, after, kind in (("llama-2-7b", 4, "Memory"), ("gpt2-1.26b", 1, "Restart"))
+    ]
+    table = headrace("get", "switches").stdout
+    assert max(map(len, table.splitlines())) <= 80
+    assert [re.split("  +", line) for line in table.splitlines()[1:]] == [
+        ["gpt2-1.26b", "2 -> 1", "restart", "3", "1.25 s", "2.00 s", "2.12 s", "116m"],
+        ["llama-2-7b", "2 -> 4", "memory", "3", "1.25 s", "2.00 s", "2.12 s", "116m"],
+    ]
+    (found,) = json.loads(headrace("get", "switch", "llama-2-7b", "-o", "json").stdout)["items"]
+    assert (found["acceleratorsAfter"], found["medianSeconds"], found["kind"]) == (
+        4,
+        1.25,
+        "Memory",
+    )
+    assert headrace("get", "switches", "-o", "name").stdout == (
+        "switch/gpt2-1.26b/2-1/restart\nswitch/llama-2-7b/2-4/memory\n"
+    )
+    assert headrace("get", "switches", "t5-small").exit_code == ExitCode.NOT_FOUND
 
 
 def test_snapshot_and_backup_are_files_of_their_owner(headrace: Headrace, tmp_path: Path) -> None:

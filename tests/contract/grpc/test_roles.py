@@ -46,6 +46,7 @@ EXPECTED: dict[str, set[Role]] = {
     "GetPolicy": {V, S, A, K},
     "SetPolicy": {A},
     "ListObservations": {V, S, A, K},
+    "ListSwitchPrices": {V, S, A, K},
     "Explain": {V, S, A, K},
     "ExportSnapshot": {A, K},
     "Backup": {A},
