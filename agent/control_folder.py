@@ -14,8 +14,8 @@ restarted, say) reads the same truth. Who writes what:
 ``rendezvous``          rank        unit 0: where it listens
 ``progress.jsonl``      rank        one line a step
 ``changes.jsonl``       rank        one line a plan that was asked for: what became of it; and one a
-                                    checkpoint that could not be made
-``observations.jsonl``  rank        every tenth step: where its time went under which plan
+                                    checkpoint that could not be made; and what steps under a
+                                    plan take, less and less often
 ``exit.json``           rank        how it ended, in its own words
 ``end``                 agent       it was told to exit at once
 ``verdict.json``        agent       how it ended, as the control plane was or will be told
@@ -40,14 +40,13 @@ from typing import Any, TypeVar
 
 from agent.desired import UnitKey
 from headrace.api.processes import Process
+from headrace.api.profile_rows import INTEGER_MAX, PlanRow, row_of, unsound_in
 
 PROGRESS_READ_BYTES = 1 << 20
 ATTEMPTS_KEPT = 3
 """Control folders kept for each job, of attempts that are over."""
 JOBS_KEPT = 100
 """Jobs with folders of their own, beside those that have something running."""
-
-T = TypeVar("T")
 
 
 class Phase(Enum):
@@ -118,6 +117,19 @@ class ChangeLine:
 
 
 @dataclass(frozen=True, slots=True)
+class ObservedLine:
+    """One line of ``changes.jsonl``: what steps under a plan take.
+
+    Attributes:
+        step: The last step that was looked at.
+        row: What was measured; without the model's name and the placement.
+    """
+
+    step: int
+    row: PlanRow
+
+
+@dataclass(frozen=True, slots=True)
 class MissedLine:
     """One line of ``changes.jsonl``: a checkpoint that could not be made.
 
@@ -130,6 +142,12 @@ class MissedLine:
     step: int
     code: str
     message: str
+
+
+ToldLine = ChangeLine | MissedLine | ObservedLine
+"""One line of ``changes.jsonl``."""
+
+T = TypeVar("T")
 
 
 class ControlFolder:
@@ -224,8 +242,8 @@ class ControlFolder:
         """Complete progress lines from ``offset`` on, and the offset after them."""
         return self._lines_since("progress.jsonl", offset, _step_line)
 
-    def changes_since(self, offset: int) -> tuple[list[ChangeLine | MissedLine], int]:
-        """The same of what became of plans that were asked for, and of checkpoints."""
+    def changes_since(self, offset: int) -> tuple[list[ToldLine], int]:
+        """The same of ``changes.jsonl``."""
         return self._lines_since("changes.jsonl", offset, _change_line)
 
     def _lines_since(
@@ -354,10 +372,12 @@ def _step_line(raw: bytes) -> StepLine | None:
         return None
 
 
-def _change_line(raw: bytes) -> ChangeLine | MissedLine | None:
+def _change_line(raw: bytes) -> ToldLine | None:
     """A line that a rank wrote; None for one that says nothing usable."""
     try:
         value = json.loads(raw)
+        if "observed" in value:
+            return _observed_line(value)
         if "missed" in value:
             step = max(0, int(value["missed"]))
             return MissedLine(step, str(value["reason"]), str(value["message"]))
@@ -372,3 +392,10 @@ def _change_line(raw: bytes) -> ChangeLine | MissedLine | None:
         return ChangeLine(str(value["from"]), after, step, still, tuple(seconds.items()))
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _observed_line(value: dict[str, Any]) -> ObservedLine | None:
+    step, row = int(value["observed"]), row_of(value)
+    if not 0 <= step <= INTEGER_MAX or not isinstance(row, PlanRow) or unsound_in(row):
+        return None
+    return ObservedLine(step, row)

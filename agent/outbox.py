@@ -7,7 +7,7 @@ evenly, so that the curve keeps its shape.
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from agent.control_folder import ChangeLine, MissedLine, StepLine
+from agent.control_folder import StepLine, ToldLine
 from agent.desired import UnitEnd, UnitKey
 
 MOST_LOSSES = 4000
@@ -33,14 +33,14 @@ class PendingProgress:
 
 @dataclass(frozen=True, slots=True)
 class PendingPlans:
-    """What became of plans that a unit was asked for, and of checkpoints; not acknowledged yet.
+    """What a unit told of its plans and checkpoints, and was not acknowledged yet.
 
     Attributes:
         lines: In the order in which they came.
         offset: Where in ``changes.jsonl`` this ends.
     """
 
-    lines: tuple[ChangeLine | MissedLine, ...]
+    lines: tuple[ToldLine, ...]
     offset: int
 
 
@@ -96,10 +96,8 @@ class Outbox:
             losses = [point for point in losses if point[0] % stride == 0]
         self._progress[key] = PendingProgress(last, tuple(losses), offset, stride)
 
-    def plans(self, key: UnitKey, lines: Iterable[ChangeLine | MissedLine], offset: int) -> None:
-        """A unit told what became of plans that it was asked for, or of a checkpoint, up to
-        ``offset``.
-        """
+    def plans(self, key: UnitKey, lines: Iterable[ToldLine], offset: int) -> None:
+        """A unit told of its plans or checkpoints, up to ``offset``."""
         before = self._plans[key].lines if key in self._plans else ()
         told = (*before, *lines)
         if told:

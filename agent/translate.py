@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 
-from agent.control_folder import ChangeLine, MissedLine
+from agent.control_folder import ChangeLine, MissedLine, ObservedLine
 from agent.desired import Assignment, UnitEnd, UnitKey, WantedLaunch, WantedUnit
 from agent.outbox import Batch, PendingProgress
 from controlplane.domain.node import Accelerator
 from controlplane.domain.record import Intent
 from headrace.api.generated import common_pb2, nodes_pb2
+from headrace.api.measured_plan import row_to_wire
 
 _INTENTS = {
     nodes_pb2.Launch.INTENT_RUN: Intent.RUN,
@@ -100,6 +101,7 @@ def report(
         ],
         plans=[_plan(key, line) for key, line in told if isinstance(line, ChangeLine)],
         missed=[_missed(key, line) for key, line in told if isinstance(line, MissedLine)],
+        observed=[_observed(key, line) for key, line in told if isinstance(line, ObservedLine)],
         exited=[_exited(key, end) for key, end in batch.exits],
         health=[
             nodes_pb2.AcceleratorHealth(accelerator=slot, problem=problem)
@@ -144,6 +146,12 @@ def _missed(key: UnitKey, line: MissedLine) -> nodes_pb2.CheckpointMissed:
         attempt=key.attempt,
         step=line.step,
         reason=common_pb2.Reason(code=line.code, message=line.message),
+    )
+
+
+def _observed(key: UnitKey, line: ObservedLine) -> nodes_pb2.PlanObserved:
+    return nodes_pb2.PlanObserved(
+        uid=key.uid, attempt=key.attempt, step=line.step, measured=row_to_wire(line.row)
     )
 
 

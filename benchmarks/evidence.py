@@ -27,6 +27,7 @@ from benchmarks.evidence_chart import chart
 from benchmarks.switches_chart import chart as switches_chart
 from headrace.api.chosen_plans import chosen_plans
 from headrace.api.models import PRESETS, ModelShape, resized
+from headrace.api.profile_file import rows_in
 from headrace.api.profile_rows import (
     Asked,
     LinkRow,
@@ -37,7 +38,6 @@ from headrace.api.profile_rows import (
     flat,
     latest,
     row_of,
-    rows_in,
 )
 from headrace.api.profiling_command import GRACE_SECONDS, profiling_command
 

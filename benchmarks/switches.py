@@ -92,14 +92,19 @@ class Attempt:
                 self._wait(lambda: bool(self._lines("rendezvous")))
         self._ranks = ranks
 
+    def _answers(self) -> list[dict[str, Any]]:
+        """What became of plans that were asked for."""
+        told = map(json.loads, self._lines("changes.jsonl"))
+        return [line for line in told if "to" in line]
+
     def change(self, plan: str, changes: int) -> dict[str, Any]:
         """Ask for a plan; what rank 0 tells of it."""
         self.start(plan)
         draft = self._folder / "unit-0" / ".plan"
         draft.write_text(plan)
         draft.replace(draft.with_name("plan"))
-        self._wait(lambda: len(self._lines("changes.jsonl")) > changes)
-        told: dict[str, Any] = json.loads(self._lines("changes.jsonl")[-1])
+        self._wait(lambda: len(self._answers()) > changes)
+        told = self._answers()[-1]
         if "refused" in told:
             raise SystemExit(f"{plan} was refused: {told['refused']}")
         return told

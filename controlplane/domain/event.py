@@ -26,6 +26,7 @@ from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason
 from controlplane.domain.record import Progress, RunningUnit, UnitExit
+from headrace.api.profile_rows import PlanRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,12 +242,32 @@ class CheckpointMissed:
     kind: Literal["CheckpointMissed"] = "CheckpointMissed"
 
 
+@dataclass(frozen=True, slots=True)
+class PlanObserved:
+    """An attempt's ranks told in passing what steps under their plan take.
+
+    Attributes:
+        step: The last step that was looked at.
+        row: What was measured, without the model's name and the placement.
+        node: Whose agent says so.
+    """
+
+    uid: JobUid
+    attempt: Attempt
+    step: int
+    row: PlanRow
+    node: NodeId
+    at: Instant = Instant(0)
+    kind: Literal["PlanObserved"] = "PlanObserved"
+
+
 AttemptReport = (
     RendezvousBound
     | UnitStarted
     | JobProgressed
     | PlanChanged
     | PlanRefused
+    | PlanObserved
     | CheckpointMissed
     | UnitExited
 )
@@ -314,6 +335,7 @@ Event = Annotated[
     | JobProgressed
     | PlanChanged
     | PlanRefused
+    | PlanObserved
     | CheckpointMissed
     | UnitExited
     | QueueChanged

@@ -84,6 +84,8 @@ class AttemptRecord:
             they have.
         units_made: So many units it ever had, if some joined later; their indices are below it.
         joined: When units joined that were not there from its start, by index.
+        observations: How often its ranks told what its plans take.
+        observed_step: Up to which step they did; -1 before.
     """
 
     number: Attempt
@@ -106,6 +108,8 @@ class AttemptRecord:
     leaving: tuple[LaunchUnit, ...] = ()
     units_made: int = 0
     joined: tuple[tuple[int, Instant], ...] = ()
+    observations: int = 0
+    observed_step: int = -1
 
     @property
     def units(self) -> tuple[LaunchUnit, ...]:

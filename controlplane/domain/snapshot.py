@@ -7,8 +7,10 @@ from controlplane.domain.clock import Instant
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
 from controlplane.domain.memory import Memory
 from controlplane.domain.node import Accelerator
+from controlplane.domain.observation import Observation
 from controlplane.domain.queue import Queue
 from controlplane.domain.record import JobRecord, NodeRecord
+from controlplane.domain.switch_price import SwitchPrice
 
 Slot = tuple[NodeId, AcceleratorId]
 
@@ -42,6 +44,8 @@ class ClusterSnapshot:
             no certain order.
         usable: What each node offers to new work, in order of registration.
         memory: What the accelerators of each type that is offered tell of it.
+        observations: What plans take, as jobs told in passing, by what it is about.
+        switch_prices: What changes of plan or place cost so far, by their sort.
     """
 
     at: Instant
@@ -51,3 +55,5 @@ class ClusterSnapshot:
     holders: Mapping[Slot, JobUid]
     usable: Mapping[NodeId, Offer]
     memory: Mapping[str, TypeMemory]
+    observations: Mapping[str, Observation]
+    switch_prices: Mapping[str, SwitchPrice]

@@ -1,7 +1,8 @@
 """Metrics for Prometheus and structured logs, made from what the loop tells after each cycle.
 
 Names follow what users of peers have dashboards for (``docs``: peers' tables). Labels are queues,
-methods, and closed sets; never jobs, nodes or uids, which would grow without bound.
+methods, and closed sets; never jobs, nodes or uids, which would grow without bound. Models are
+labels of what the state keeps a bounded number of.
 """
 
 import logging
@@ -26,6 +27,7 @@ from controlplane.domain.ids import JobUid
 from controlplane.domain.lifecycle import FINISHED, HOLDING, Stage
 from controlplane.domain.node import Contact
 from controlplane.domain.record import JobRecord
+from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine.loop import CycleReport
 from controlplane.engine.state import ClusterState
 
@@ -33,6 +35,7 @@ _WAIT_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86
 _CYCLE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _CHANGE_SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 _STOOD_STILL_SECONDS = (0.1, 0.25, 0.5, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600)
+_SHARES = (0.5, 0.9)
 _CALL_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
 
 log = structlog.get_logger(__name__)
@@ -75,6 +78,36 @@ class _AcceleratorSeconds(Collector):
         yield family
 
 
+class _SwitchPrices(Collector):
+    """What switches cost, as the state has it: also of those before this process began."""
+
+    def __init__(self) -> None:
+        # Replaced as a whole: the page is read by a thread of the HTTP server.
+        self.now: Mapping[str, SwitchPrice] = {}
+
+    def collect(self) -> Iterable[Metric]:
+        """A summary of each sort."""
+        name = "headrace_switch_price_seconds"
+        found = Metric(
+            name,
+            "How long jobs did not train for a switch, by model and accelerators; the quantiles "
+            "are of the last 64, and of models that are told apart the last 256 sorts stay.",
+            "summary",
+        )
+        for price in self.now.values():
+            labels = {
+                "model": price.model,
+                "accelerators_before": str(price.accelerators_before),
+                "accelerators_after": str(price.accelerators_after),
+                "kind": price.kind.value.lower(),
+            }
+            for share in _SHARES:
+                found.add_sample(name, {**labels, "quantile": str(share)}, price.quantile(share))
+            found.add_sample(f"{name}_count", labels, price.count)
+            found.add_sample(f"{name}_sum", labels, price.seconds)
+        yield found
+
+
 class _Tally:
     """Jobs and accelerators by queue, kept up with each job that changes: a cluster has many
     jobs, and a cycle changes few.
@@ -114,6 +147,8 @@ class Telemetry:
         self._tally = _Tally()
         self._accelerator_seconds = _AcceleratorSeconds(monotonic)
         self.registry.register(self._accelerator_seconds)
+        self._switch_prices = _SwitchPrices()
+        self.registry.register(self._switch_prices)
         Info("headrace_build", "Version of the control plane.", registry=self.registry).info(
             {"version": version}
         )
@@ -223,6 +258,7 @@ class Telemetry:
             self._events.labels(numbered.event.kind).inc()
         state, before = report.state, self._seen
         self._seen = state
+        self._switch_prices.now = state.switch_prices
         if report.outcome is not None:
             self._count_decision(report)
         events = (numbered.event for numbered in report.events)

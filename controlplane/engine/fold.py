@@ -6,7 +6,7 @@ messages fall through. So does what a node tells of units that are not placed on
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import isfinite
 from typing import Any
@@ -37,6 +37,7 @@ from controlplane.domain.event import (
     NodeRegistered,
     NodeRemoved,
     PlanChanged,
+    PlanObserved,
     PlanRefused,
     PolicyChanged,
     QueueChanged,
@@ -49,6 +50,7 @@ from controlplane.domain.ids import ATTEMPT_LIMIT, Attempt, JobUid, NodeId, Queu
 from controlplane.domain.job import AcceleratorRequest, Job, JobSpec, Owner
 from controlplane.domain.lifecycle import IDLE, Stage, check
 from controlplane.domain.node import Contact
+from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason, ReasonCode
@@ -62,7 +64,8 @@ from controlplane.domain.record import (
     RunningUnit,
     UnitExit,
 )
-from controlplane.engine import resizing, saves, switches
+from controlplane.domain.switch_price import SwitchPrice
+from controlplane.engine import observations, resizing, saves, switch_prices, switches
 from controlplane.engine.attempt_end import conclude, with_exit, with_last_step
 from controlplane.engine.hearsay import is_hearsay
 
@@ -87,6 +90,8 @@ class Draft:
     unwanted: dict[JobUid, None]
     purges: dict[JobUid, tuple[NodeId, Attempt, str]]
     attempt_floor: Attempt = Attempt(0)
+    observations: dict[str, Observation] = field(default_factory=dict)
+    switch_prices: dict[str, SwitchPrice] = field(default_factory=dict)
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
@@ -365,7 +370,7 @@ def _unit_started(draft: Draft, event: UnitStarted) -> None:
         if not record.job.spec.steps and attempt.running_at is None:
             # A user's command reports no steps, so being up is all that can be known.
             attempt = changed(attempt, running_at=event.at)
-            record = switches.trains(record, attempt, event.at)
+            record = _trains(draft, record, attempt, event.at)
     starts = complete and record.stage is Stage.STARTING
     stage = Stage.RUNNING if starts else record.stage
     draft.move(record, stage, "all units are up", attempt=attempt)
@@ -378,7 +383,7 @@ def _progressed(draft: Draft, event: JobProgressed) -> None:
     record, attempt = found
     if not attempt.trained and _shows_a_step(event.progress):
         attempt = changed(attempt, trained=True, running_at=attempt.running_at or event.at)
-        record = switches.trains(record, attempt, event.at)
+        record = _trains(draft, record, attempt, event.at)
     known, progress = record.progress, event.progress
     if attempt.trained and (progress.step > known.step or not found[1].trained):
         attempt = changed(attempt, last_step_at=event.at)
@@ -397,6 +402,12 @@ def _progressed(draft: Draft, event: JobProgressed) -> None:
     draft.move(record, stage, "it reported a step", attempt=attempt)
 
 
+def _trains(draft: Draft, record: JobRecord, attempt: AttemptRecord, at: Instant) -> JobRecord:
+    after = switches.trains(record, attempt, at)
+    switch_prices.paid(draft.switch_prices, record, after)
+    return after
+
+
 def _shows_a_step(progress: Progress) -> bool:
     """Whether a step was trained. A loss that is no number does not survive being stored, so it
     must not count: what is folded from the log has to come out the same.
@@ -412,7 +423,15 @@ def _plan_told(draft: Draft, event: PlanChanged | PlanRefused) -> None:
     found = draft.told_of(event)
     after = switches.told(*found, event) if found is not None else None
     if found is not None and after is not None:
+        switch_prices.paid(draft.switch_prices, found[0], after)
         draft.jobs[event.uid] = _dated(found[0], after, event.at)
+
+
+def _plan_observed(draft: Draft, event: PlanObserved) -> None:
+    found = draft.told_of(event)
+    if found is not None:
+        attempt = observations.told(draft.observations, *found, event)
+        draft.jobs[event.uid] = changed(found[0], attempt=attempt)
 
 
 def _checkpoint_missed(draft: Draft, event: CheckpointMissed) -> None:
@@ -568,6 +587,7 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     JobProgressed: _progressed,
     PlanChanged: _plan_told,
     PlanRefused: _plan_told,
+    PlanObserved: _plan_observed,
     CheckpointMissed: _checkpoint_missed,
     UnitExited: _unit_exited,
     QueueChanged: _queue_changed,

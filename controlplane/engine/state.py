@@ -19,10 +19,12 @@ from controlplane.domain.holding import (
 from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, SequenceNumber, Term
 from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.node import Contact
+from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.record import JobRecord, NodeRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Offer, Slot, TypeMemory
+from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine.fold import Draft, fold_event
 
 
@@ -64,6 +66,10 @@ class ClusterState:
         unwanted: Uids without a job whose strays shall be ended: by explicit order, or because
             the job was forgotten. The values are empty; it is a set that keeps its order.
         purges: Checkpoints still to be removed, by uid of the forgotten job.
+        observations: What plans take, as jobs told in passing, by what it is about; those told
+            longest ago come first.
+        switch_prices: What changes of plan or place cost so far, by their sort; those of which the
+            last switch was longest ago come first.
         attempt_floor: What a restored store knows of attempts: none up to this number is new.
     """
 
@@ -77,6 +83,8 @@ class ClusterState:
     unwanted: dict[JobUid, None] = field(default_factory=dict)
     purges: dict[JobUid, Purge] = field(default_factory=dict)
     attempt_floor: Attempt = Attempt(0)
+    observations: dict[str, Observation] = field(default_factory=dict)
+    switch_prices: dict[str, SwitchPrice] = field(default_factory=dict)
 
     @classmethod
     def empty(cls) -> "ClusterState":
@@ -100,6 +108,8 @@ class ClusterState:
                 for uid, purge in self.purges.items()
             },
             attempt_floor=self.attempt_floor,
+            observations=dict(self.observations),
+            switch_prices=dict(self.switch_prices),
         )
         last = self.last_sequence
         for numbered in batch:
@@ -116,6 +126,8 @@ class ClusterState:
             unwanted=draft.unwanted,
             purges={uid: Purge(*purge) for uid, purge in draft.purges.items()},
             attempt_floor=self.attempt_floor,
+            observations=draft.observations,
+            switch_prices=draft.switch_prices,
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)
@@ -155,6 +167,8 @@ class ClusterState:
             holders=self.holders,
             usable=MappingProxyType(self._usable),
             memory=MappingProxyType(self._memory),
+            observations=MappingProxyType(self.observations),
+            switch_prices=MappingProxyType(self.switch_prices),
         )
 
     def after_restart(self) -> "ClusterState":

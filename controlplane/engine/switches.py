@@ -19,7 +19,7 @@ ANSWER_SECONDS = 120.0
 """How long ranks may take to tell of a change of plan that they were asked for."""
 
 ANSWER_STEPS = 20
-"""The same in steps, for those that are slow: it begins after a step and is told after two more."""
+"""The same in steps, for slow ones: it begins after a step and is told four steps later."""
 
 JOIN_SECONDS = 600.0
 """How much longer if others are to join them, which are started first. Training goes on."""

@@ -29,6 +29,7 @@ from controlplane.domain.event import (
     NodeRegistered,
     NodeRemoved,
     PlanChanged,
+    PlanObserved,
     PlanRefused,
     PolicyChanged,
     QueueChanged,
@@ -176,6 +177,13 @@ def _about_job(event: Event) -> _Telling | None:
         case PlanRefused():
             return _Telling(
                 f"attempt {event.attempt} does not go over to {event.plan}: {event.message}",
+                uid=event.uid,
+                node=event.node,
+            )
+        case PlanObserved(row=row):
+            took = "" if row.iteration is None else f" takes {1000 * row.iteration:.1f} ms a step"
+            return _Telling(
+                f"attempt {event.attempt} under {row.plan}{took} (median of {row.steps})",
                 uid=event.uid,
                 node=event.node,
             )

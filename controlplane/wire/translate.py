@@ -6,6 +6,7 @@ are mapped to the nearest known ones and kept in the message, never refused.
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -17,6 +18,7 @@ from controlplane.domain.event import (
     JobProgressed,
     NodeRegistered,
     PlanChanged,
+    PlanObserved,
     PlanRefused,
     RendezvousBound,
     UnitExited,
@@ -25,12 +27,16 @@ from controlplane.domain.event import (
 from controlplane.domain.ids import AcceleratorId, Attempt, JobUid, NodeId, QueueName
 from controlplane.domain.launch import Launch
 from controlplane.domain.node import Accelerator, Node, Taint
+from controlplane.domain.observation import Observation
 from controlplane.domain.placement import LaunchUnit
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Intent, Outcome, Progress, RunningUnit, UnitExit
+from controlplane.domain.switch_price import SwitchPrice
 from controlplane.wire.violations import Checks
-from headrace.api.generated import common_pb2, nodes_pb2
+from headrace.api.generated import admin_pb2, common_pb2, nodes_pb2
+from headrace.api.measured_plan import row_from_wire, row_to_wire
+from headrace.api.profile_rows import flat, unsound_in
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 NAME_RULE = "a DNS name: 1 to 253 of a-z, 0-9, '-' and '.', beginning and ending with a-z or 0-9"
@@ -300,6 +306,51 @@ def _missed(
         yield CheckpointMissed(uid, attempt, told.step, reason_from_wire(told.reason), node, at)
 
 
+def _observed(
+    wire: Iterable[nodes_pb2.PlanObserved], node: NodeId, at: Instant, checks: Checks
+) -> Iterator[PlanObserved]:
+    for index, told in enumerate(wire):
+        path = f"observed[{index}]"
+        uid, attempt = _attempt(told.uid, told.attempt, path, checks)
+        checks.wants(told.step >= 0, f"{path}.step", "0 or more", told.step)
+        try:
+            row = row_from_wire(told.measured)
+        except ValueError:
+            continue  # a status that only a newer agent knows
+        unsound = unsound_in(row)
+        field = f"{path}.measured.{unsound}"
+        checks.wants(not unsound, field, "what can be measured", flat(row).get(unsound))
+        yield PlanObserved(uid, attempt, told.step, row, node, at)
+
+
+def observation_to_wire(known: Observation) -> admin_pb2.Observation:
+    """What a job told last of a plan, dated."""
+    stamp = timestamp(known.at) or Timestamp()
+    return admin_pb2.Observation(
+        uid=known.uid,
+        attempt=known.attempt,
+        step=known.step,
+        at=stamp,
+        measured=row_to_wire(replace(known.row, date=stamp.ToJsonString())),
+    )
+
+
+def switch_price_to_wire(known: SwitchPrice) -> admin_pb2.SwitchPrice:
+    """What switches of one sort cost."""
+    return admin_pb2.SwitchPrice(
+        model=known.model,
+        accelerators_before=known.accelerators_before,
+        accelerators_after=known.accelerators_after,
+        kind=known.kind,
+        count=known.count,
+        seconds_total=known.seconds,
+        median_seconds=known.quantile(0.5),
+        p90_seconds=known.quantile(0.9),
+        highest_seconds=known.quantile(1),
+        last_at=timestamp(known.last_at),
+    )
+
+
 def report_events(
     request: nodes_pb2.ReportRequest, at: Instant
 ) -> list[AttemptReport | AcceleratorHealthChanged]:
@@ -330,6 +381,8 @@ def report_events(
         events.append(JobProgressed(uid, attempt, progress, losses, at, node))
     events.extend(_plans(request.plans, node, at, checks))
     events.extend(_missed(request.missed, node, at, checks))
+    # Behind the plans: placed where the ranks are that it is about.
+    events.extend(_observed(request.observed, node, at, checks))
     events.extend(_exits(request.exited, node, at, checks))
     for index, health in enumerate(request.health):
         slot = health.accelerator

@@ -1,7 +1,10 @@
-"""The shape of the built-in model that a manifest names. No torch, and none of the schema."""
+"""The model that a manifest names, and its shape if it is built in. No torch, and none of the
+schema.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from headrace.api.models import PRESETS, Family, ModelShape, resized
 
@@ -25,6 +28,30 @@ _TIED = "tieWordEmbeddings"
 def presets_of(name: str) -> tuple[str, ...]:
     """The presets of a family, by the part of their names behind the family's."""
     return tuple(full[len(name) + 1 :] for full, shape in PRESETS.items() if shape.family == name)
+
+
+def model_name(spec: Mapping[str, Any]) -> str:
+    """What the model of a manifest's spec is called, so that jobs that train the same are known to.
+
+    That of a preset is the preset's, as `headrace profile` has it, with what is changed of its
+    sizes behind it; stored weights, a script and a command are called like their files.
+    """
+    model = spec.get("model")
+    if model:
+        if model.get("weights"):
+            return f"{model['name']}:{_last(model['weights'])}"
+        sizes = sorted((model.get("config") or {}).items())
+        changed = "".join(f"+{name}={value}" for name, value in sizes if value is not None)
+        return f"{model['name']}-{model.get('preset') or 'tiny'}{changed}"
+    for kind, entry in (("script", "file"), ("command", "program")):
+        told = (spec.get(kind) or {}).get(entry)
+        if told:
+            return _last(told if isinstance(told, str) else told[0])
+    return ""
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
 
 
 def chosen_shape(

@@ -1,17 +1,17 @@
 """What a profile is made of: a row for each plan, a row for each way between devices.
 
-A file of rows is JSON lines, appended to as rows are measured; of several rows for the same thing
-the last one counts. Times are seconds, sizes bytes, rates per second.
+Of several rows for the same thing the last one counts. Times are seconds, sizes bytes, rates per
+second.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
-from pathlib import Path
+from math import isfinite
 from typing import Any
 
 from headrace.api.models import ModelShape
+from headrace.api.plan import ExecutionPlan
 
 
 class Status(StrEnum):
@@ -25,6 +25,12 @@ class Status(StrEnum):
     """Changing to it failed, so it is tried again from the beginning."""
     NOT_MEASURED = "not-measured"
 
+
+TEXT_CHARACTERS_MAX = 300
+"""Longest text in a row."""
+
+INTEGER_MAX = 2**63 - 1
+"""Largest number that what stores and carries rows has room for."""
 
 RETRIED = frozenset({Status.SWITCH_FAILED, Status.NOT_MEASURED})
 """What a later run measures again."""
@@ -214,31 +220,6 @@ def latest(rows: Iterable[Row]) -> list[Row]:
     return list(found.values())
 
 
-def rows_in(file: Path) -> list[Row]:
-    """The rows of a file, those that count; none if there is no file.
-
-    Raises:
-        ValueError: It is no file of rows.
-    """
-    if not file.exists():
-        return []
-    return latest(_read(file))
-
-
-def _read(file: Path) -> Iterator[Row]:
-    lines = file.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            yield row_of(json.loads(line))
-        except (KeyError, TypeError, ValueError) as error:
-            if number == len(lines):
-                return  # a run was killed while it wrote
-            raise ValueError(
-                f"{file}, line {number}: wanted a row of a profile, got {line[:60]!r}; name "
-                "another file, or remove this one to measure everything anew"
-            ) from error
-
-
 def step_flops(shape: ModelShape, samples: int, positions: int) -> float:
     """Arithmetic operations of a step, by the usual count (PaLM, appendix B).
 
@@ -266,3 +247,41 @@ _PEAKS: Mapping[str, Mapping[str, float]] = {
 def peak_flops(device: str, precision: str) -> float | None:
     """What a device can do at best; None if it is not known."""
     return _PEAKS.get(device, {}).get(precision)
+
+
+def with_rates(row: PlanRow, shape: ModelShape) -> PlanRow:
+    """A measured row with what follows from its iteration for a model of this shape."""
+    asked, machine = row.asked, row.machine
+    assert row.iteration is not None
+    assert machine is not None
+    flops = step_flops(shape, asked.global_batch, asked.sequence_length)
+    rate = flops / row.iteration / ExecutionPlan.parse(row.plan).ranks
+    peak = peak_flops(machine.device, asked.precision)
+    return replace(
+        row,
+        tokens_rate=asked.global_batch * asked.sequence_length / row.iteration,
+        flops_rate=rate,
+        share_of_peak=rate / peak if peak else None,
+    )
+
+
+def unsound_in(row: PlanRow) -> str:
+    """The first part of a row that no measurement gives (of another type, negative, not finite, or
+    a text longer than any name); empty if all can be. For rows that someone else's process wrote.
+    """
+    parts = {**_types(row), **_types(row.asked), **(_types(row.machine) if row.machine else {})}
+    for name, (value, kind) in parts.items():
+        if isinstance(value, str):
+            sound = kind in (str, Status) and len(value) <= TEXT_CHARACTERS_MAX
+        elif isinstance(value, int | float):
+            fits = kind in (float | None, type(value), type(value) | None)
+            sound = fits and isfinite(value) and 0 <= value <= INTEGER_MAX
+        else:
+            sound = isinstance(value, kind)
+        if not sound:
+            return name
+    return ""
+
+
+def _types(part: PlanRow | Asked | Machine) -> dict[str, tuple[Any, Any]]:
+    return {field.name: (getattr(part, field.name), field.type) for field in fields(part)}

@@ -49,8 +49,10 @@ def apply(
 @guarded
 def get(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(help="jobs, nodes or queues.")],
-    names: Annotated[list[str] | None, typer.Argument(help="Only these.")] = None,
+    kind: Annotated[str, typer.Argument(help="jobs, nodes, queues, observations or switches.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Only these; models of observations and switches.")
+    ] = None,
     namespace: Namespace = "default",
     everywhere: Annotated[
         bool, typer.Option("--all-namespaces", "-A", help="Jobs of every namespace.")
@@ -59,20 +61,32 @@ def get(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on with every change.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """List jobs, nodes or queues."""
+    """List jobs, nodes, queues, or what was measured of each model.
+
+    Observations are what plans take, as jobs told while they train; switches are what changes of
+    plan or place cost.
+    """
     from headrace.cli import get as work
 
     session, wanted = session_of(context), tuple(names or ())
-    match work.kind_of(kind):
+    match work.kind_of(kind, work.LISTED):
         case "job":
             scope = work.Scope("" if everywhere else namespace, wanted, queue)
             if watch:
                 work.watch_jobs(session, scope, output)
             else:
                 work.get_jobs(session, scope, output)
+        case _ if watch:
+            raise CommandError(ExitCode.USAGE, "only jobs can be watched; try `headrace top`")
+        case "observation":
+            from headrace.cli.measured import get_observations
+
+            get_observations(session, wanted, output)
+        case "switch":
+            from headrace.cli.measured import get_switches
+
+            get_switches(session, wanted, output)
         case other:
-            if watch:
-                raise CommandError(ExitCode.USAGE, "only jobs can be watched; try `headrace top`")
             work.get_others(session, other, wanted, output)
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,25 +13,35 @@ from headrace.cli.output import Format, document, note, note_outage, say, table
 from headrace.cli.session import Session
 from headrace.client.client import Client
 
-_KINDS = {
+OBJECTS = {
     "job": ("job", "jobs", "trainingjob", "trainingjobs"),
     "node": ("node", "nodes"),
     "queue": ("queue", "queues"),
 }
+"""Kinds with a name each, by how they may be spelled."""
+
+LISTED = {
+    **OBJECTS,
+    "observation": ("observation", "observations"),
+    "switch": ("switch", "switches"),
+}
+"""Kinds that can be listed."""
 
 
-def kind_of(word: str) -> str:
+def kind_of(word: str, kinds: Mapping[str, Sequence[str]] = OBJECTS) -> str:
     """The kind that a word names.
 
     Raises:
         CommandError: It names none.
     """
-    spellings = {spelling: kind for kind, words in _KINDS.items() for spelling in words}
+    spellings = {spelling: kind for kind, words in kinds.items() for spelling in words}
     if word.lower() in spellings:
         return spellings[word.lower()]
     near = difflib.get_close_matches(word.lower(), spellings, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise CommandError(ExitCode.USAGE, f"wanted jobs, nodes or queues, got {word!r}{hint}")
+    *others, last = (words[1] for words in kinds.values())
+    wanted = f"{', '.join(others)} or {last}"
+    raise CommandError(ExitCode.USAGE, f"wanted {wanted}, got {word!r}{hint}")
 
 
 def not_there(kind: str, names: Sequence[str], hint: str) -> CommandError:

@@ -4,20 +4,22 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from headrace.api.chosen_plans import chosen_plans
-from headrace.api.memory import BF16, FP32, GIB
+from headrace.api.memory import BF16, FP32
 from headrace.api.models import PRESETS, Family, ModelShape, resized
 from headrace.api.plan import ExecutionPlan
-from headrace.api.profile_rows import Asked, LinkRow, PlanRow, Row, Status, rows_in
+from headrace.api.profile_file import rows_in
+from headrace.api.profile_rows import Asked, LinkRow, PlanRow, Row, Status
 from headrace.api.profiling_command import GRACE_SECONDS, profiling_command
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.local_cluster import missing_packages
 from headrace.cli.output import note, say, table
+from headrace.cli.plan_figures import FIGURES, figures, number
 from headrace.cli.tables import Column
 from headrace.cli.up import gpus
 
@@ -26,11 +28,7 @@ PARAMETERS_ON_CPU_MAX = 20_000_000
 
 COLUMNS = (
     Column("PLAN", gives_way=1),
-    Column("MS", right=True),
-    Column("TOKENS/S", right=True),
-    Column("TFLOP/S", right=True),
-    Column("SHARE", right=True),
-    Column("PEAK GIB", right=True),
+    *FIGURES,
     Column("SWITCH S", right=True),
 )
 
@@ -179,17 +177,4 @@ def show(rows: Sequence[PlanRow], links: Sequence[LinkRow]) -> None:
 
 
 def _cells(row: PlanRow) -> list[str]:
-    return [row.plan, *_figures(row)]
-
-
-def _figures(row: PlanRow) -> Iterator[str]:
-    yield _number(row.iteration, 1000, 1)
-    yield _number(row.tokens_rate, 1, 0)
-    yield _number(row.flops_rate, 1e-12, 1 if (row.flops_rate or 0) >= 1e11 else 3)
-    yield f"{row.share_of_peak:.1%}" if row.share_of_peak is not None else ""
-    yield _number(row.peak_process, 1 / GIB, 2)
-    yield _number(row.switch, 1, 2)
-
-
-def _number(value: float | None, factor: float, digits: int) -> str:
-    return f"{value * factor:.{digits}f}" if value is not None else ""
+    return [row.plan, *figures(row), number(row.switch, 1, 2)]

@@ -215,6 +215,16 @@ class Client:
         """Every known node."""
         return list(self._call(self.admin.ListNodes, admin_pb2.ListNodesRequest()).nodes)
 
+    def observations(self) -> list[admin_pb2.Observation]:
+        """What plans take, as jobs told in passing; those told longest ago first."""
+        request = admin_pb2.ListObservationsRequest()
+        return list(self._call(self.admin.ListObservations, request).observations)
+
+    def switch_prices(self) -> list[admin_pb2.SwitchPrice]:
+        """What changes of plan or place cost so far, by model and numbers of accelerators."""
+        request = admin_pb2.ListSwitchPricesRequest()
+        return list(self._call(self.admin.ListSwitchPrices, request).prices)
+
     def drain(self, node: str, *, drained: bool) -> None:
         """Empties a node and keeps it empty, or takes that back."""
         self._call(self.admin.DrainNode, admin_pb2.DrainNodeRequest(node=node, drained=drained))

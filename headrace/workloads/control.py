@@ -2,8 +2,7 @@
 
 The actor writes ``launch.json`` before the start, ``plan`` to ask for another plan, on the same
 ranks or on others, and ``stop`` to ask for a planned stop. The unit writes ``rendezvous`` (unit 0),
-``progress.jsonl``, ``changes.jsonl`` and ``observations.jsonl`` (rank 0) and, at the end,
-``exit.json``.
+``progress.jsonl`` and ``changes.jsonl`` (rank 0) and, at the end, ``exit.json``.
 """
 
 import json
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from headrace.api.profile_rows import PlanRow, flat
 from headrace.workloads.refusal import START_REFUSED, WorkloadError
 
 SUCCEEDED = "Succeeded"
@@ -179,9 +179,9 @@ class ControlFolder:
             # A full disk of the node loses a line for people, which is no reason to lose work.
             sys.stderr.write(f"progress of step {step} could not be told: {error}\n")
 
-    def observed(self, observation: Mapping[str, Any]) -> None:
-        """Append one line about what a step under the present plan took."""
-        self._append("observations.jsonl", observation, "an observation")
+    def observed(self, step: int, row: PlanRow) -> None:
+        """Append one line about what steps under the present plan took."""
+        self._append("changes.jsonl", {"observed": step, **flat(row)}, "an observation")
 
     def changed(self, change: Mapping[str, Any]) -> None:
         """Append one line about a plan that was asked for: what it cost, or why it cannot be."""

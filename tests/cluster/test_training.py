@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.api.generated import admin_pb2
 from tests.cluster.local_cluster import (
     ALONE,
     STEPS,
@@ -95,6 +96,20 @@ def test_other_plans_are_taken_up_by_the_processes_that_train(
     told = run(cluster.home, "describe", "job", "replanned")
     assert "dp2 -> pp2.1f1b-ga4" in told
     assert "memory" in told
+    until("it told of its plan", lambda: cluster.ended(uid) or _observed(cluster, uid))
+    (observed,) = (each.measured for each in _observed(cluster, uid))
+    assert observed.iteration > 0
+    assert observed.placement in run(cluster.home, "get", "observations", observed.model)
+    assert "2 -> 2" in run(cluster.home, "get", "switches", observed.model)
+
+
+def _observed(cluster: LocalCluster, uid: str) -> list[admin_pb2.Observation]:
+    """What the job told of the pipeline."""
+    return [
+        each
+        for each in cluster.client.observations()
+        if each.uid == uid and each.measured.plan == "pp2.1f1b-ga4"
+    ]
 
 
 def test_ranks_come_and_go_while_it_trains(cluster: LocalCluster, store: Path) -> None:

@@ -130,7 +130,14 @@ class Attempt:
         return self
 
     def changes(self) -> list[dict[str, Any]]:
-        """Every change of plan that rank 0 told."""
+        """Every change of plan that rank 0 told, and every checkpoint that could not be made."""
+        return [line for line in self._told() if "observed" not in line]
+
+    def observed(self) -> list[dict[str, Any]]:
+        """What rank 0 told of plans in passing."""
+        return [line for line in self._told() if "observed" in line]
+
+    def _told(self) -> list[dict[str, Any]]:
         file = self.units[0].folder / "changes.jsonl"
         text = file.read_text() if file.exists() else ""
         return [json.loads(line) for line in text.split("\n")[:-1]]

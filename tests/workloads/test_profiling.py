@@ -13,10 +13,11 @@ import torch.distributed as dist
 
 from headrace.api.models import PRESETS, resized
 from headrace.api.plan import ExecutionPlan
-from headrace.api.profile_rows import Asked, LinkRow, PlanRow, Row, Status, rows_in
+from headrace.api.profile_file import rows_in
+from headrace.api.profile_rows import Asked, LinkRow, PlanRow, Row, Status
 from headrace.api.profiling_command import profiling_command
+from headrace.workloads.machine import free_host_bytes
 from headrace.workloads.profiling import session
-from headrace.workloads.profiling.machine import free_host_bytes
 from headrace.workloads.profiling.measuring import Length, Measuring
 from headrace.workloads.profiling.session import Clock, Session, Task
 from headrace.workloads.training.samples import open_samples

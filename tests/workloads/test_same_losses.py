@@ -6,6 +6,8 @@ import pytest
 
 from headrace.workloads.checkpoints import JobCheckpoints
 from headrace.workloads.storage import LocalStorage
+from headrace.workloads.training.switching import Breakdown
+from headrace.workloads.training.trainer import Change
 from tests.workloads.attempts import Agent, Fork, a_manifest, until
 
 COMPARED_STEPS = 50
@@ -80,6 +82,34 @@ def test_the_plan_changes_while_the_ranks_stay(
     assert marker.plan == "dp4-z3-gc"
     again = agent.start(a_manifest(store, steps=ENDLESS), 2, attempt=2, plan="pp2.1f1b-ga4")
     assert min(again.reaches(marker.step + 2).stop().losses()) == marker.step + 1
+
+
+def test_a_change_that_the_end_follows_is_told_with_what_is_known(
+    agent: Agent, store: Path
+) -> None:
+    manifest = a_manifest(store, steps=2)
+    run = agent.start(manifest, 2, only_unit=0)
+    address = run.units[0].folder / "rendezvous"
+    until(address.exists, lambda: run.units[0].output)
+    run.ask_for("tp2")
+    other = agent.start(manifest, 2, only_unit=1, rendezvous=address.read_text())
+    ends = [unit.exit() for unit in (*run.units, *other.units)]
+    assert {(end["outcome"], end["step"]) for end in ends} == {("Succeeded", 2)}
+    (change,) = run.changes()
+    took = change["seconds"]
+    assert (change["from"], change["to"], change["step"]) == ("dp2", "tp2", 1)
+    # How long a later step takes is not known, so nothing of the first one is counted.
+    parts = sum(took[name] for name in ("build", "parameters", "equip", "moments"))
+    assert took["stood_still"] == pytest.approx(parts, abs=0.0003)
+    assert took["first_step"] > 0
+
+
+def test_what_a_change_cost_is_seen_in_several_later_steps() -> None:
+    took = Breakdown(build=0.25, parameters=0.25, equip=0.25, moments=0.25)
+    change = Change("dp2", "tp2", 7, took, steps=[1.5, 0.5, 9.0, 0.25])
+    told = change.told()["seconds"]
+    assert isinstance(told, dict)
+    assert (told["first_step"], told["stood_still"]) == (1.5, 2.0)
 
 
 def test_a_plan_that_cannot_be_is_refused_and_training_goes_on(agent: Agent, store: Path) -> None:

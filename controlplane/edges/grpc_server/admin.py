@@ -31,10 +31,12 @@ from controlplane.engine.state import ClusterState
 from controlplane.wire.sentences import action_sentence
 from controlplane.wire.translate import (
     node_to_wire,
+    observation_to_wire,
     queue_from_wire,
     queue_to_wire,
     reason_to_wire,
     running_unit_to_wire,
+    switch_price_to_wire,
     timestamp,
 )
 from headrace.api.generated import admin_pb2, admin_pb2_grpc, common_pb2
@@ -114,6 +116,22 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
                 )
                 for node in self._state.nodes.values()
             ]
+        )
+
+    async def ListObservations(  # noqa: N802
+        self, request: admin_pb2.ListObservationsRequest, context: Context
+    ) -> admin_pb2.ListObservationsResponse:
+        """What plans take, as jobs told in passing; those told longest ago first."""
+        return admin_pb2.ListObservationsResponse(
+            observations=map(observation_to_wire, self._state.observations.values())
+        )
+
+    async def ListSwitchPrices(  # noqa: N802
+        self, request: admin_pb2.ListSwitchPricesRequest, context: Context
+    ) -> admin_pb2.ListSwitchPricesResponse:
+        """What changes of plan or place cost so far."""
+        return admin_pb2.ListSwitchPricesResponse(
+            prices=map(switch_price_to_wire, self._state.switch_prices.values())
         )
 
     async def DrainNode(  # noqa: N802

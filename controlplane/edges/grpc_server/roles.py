@@ -60,6 +60,8 @@ ALLOWED: Mapping[str, frozenset[Role]] = {
     f"/{_PACKAGE}.AdminService/ListQueues": _PEOPLE,
     f"/{_PACKAGE}.AdminService/GetPolicy": _PEOPLE,
     f"/{_PACKAGE}.AdminService/SetPolicy": _ADMIN,
+    f"/{_PACKAGE}.AdminService/ListObservations": _PEOPLE,
+    f"/{_PACKAGE}.AdminService/ListSwitchPrices": _PEOPLE,
     f"/{_PACKAGE}.AdminService/Explain": _PEOPLE,
     f"/{_PACKAGE}.AdminService/ExportSnapshot": frozenset({Role.ADMIN, Role.OPERATOR}),
     f"/{_PACKAGE}.AdminService/Backup": _ADMIN,

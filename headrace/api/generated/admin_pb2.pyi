@@ -169,6 +169,64 @@ class SetPolicyResponse(_message.Message):
     settings: _containers.ScalarMap[str, str]
     def __init__(self, settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
+class ListObservationsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Observation(_message.Message):
+    __slots__ = ("uid", "attempt", "step", "at", "measured")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    attempt: int
+    step: int
+    at: _timestamp_pb2.Timestamp
+    measured: _common_pb2.MeasuredPlan
+    def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., measured: _Optional[_Union[_common_pb2.MeasuredPlan, _Mapping]] = ...) -> None: ...
+
+class ListObservationsResponse(_message.Message):
+    __slots__ = ("observations",)
+    OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
+    observations: _containers.RepeatedCompositeFieldContainer[Observation]
+    def __init__(self, observations: _Optional[_Iterable[_Union[Observation, _Mapping]]] = ...) -> None: ...
+
+class ListSwitchPricesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SwitchPrice(_message.Message):
+    __slots__ = ("model", "accelerators_before", "accelerators_after", "kind", "count", "seconds_total", "median_seconds", "p90_seconds", "highest_seconds", "last_at")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ACCELERATORS_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    ACCELERATORS_AFTER_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    MEDIAN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    P90_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LAST_AT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    accelerators_before: int
+    accelerators_after: int
+    kind: str
+    count: int
+    seconds_total: float
+    median_seconds: float
+    p90_seconds: float
+    highest_seconds: float
+    last_at: _timestamp_pb2.Timestamp
+    def __init__(self, model: _Optional[str] = ..., accelerators_before: _Optional[int] = ..., accelerators_after: _Optional[int] = ..., kind: _Optional[str] = ..., count: _Optional[int] = ..., seconds_total: _Optional[float] = ..., median_seconds: _Optional[float] = ..., p90_seconds: _Optional[float] = ..., highest_seconds: _Optional[float] = ..., last_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ListSwitchPricesResponse(_message.Message):
+    __slots__ = ("prices",)
+    PRICES_FIELD_NUMBER: _ClassVar[int]
+    prices: _containers.RepeatedCompositeFieldContainer[SwitchPrice]
+    def __init__(self, prices: _Optional[_Iterable[_Union[SwitchPrice, _Mapping]]] = ...) -> None: ...
+
 class ExplainRequest(_message.Message):
     __slots__ = ("uid",)
     UID_FIELD_NUMBER: _ClassVar[int]

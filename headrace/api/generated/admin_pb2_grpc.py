@@ -79,6 +79,16 @@ class AdminServiceStub:
                 request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.SetPolicyRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.SetPolicyResponse.FromString,
                 _registered_method=True)
+        self.ListObservations = channel.unary_unary(
+                '/headrace.v1alpha1.AdminService/ListObservations',
+                request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsResponse.FromString,
+                _registered_method=True)
+        self.ListSwitchPrices = channel.unary_unary(
+                '/headrace.v1alpha1.AdminService/ListSwitchPrices',
+                request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListSwitchPricesRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListSwitchPricesResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/headrace.v1alpha1.AdminService/Explain',
                 request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ExplainRequest.SerializeToString,
@@ -155,6 +165,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListObservations(self, request, context):
+        """What plans take, as jobs told in passing: the newest of each model, batch, plan and place.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSwitchPrices(self, request, context):
+        """What changes of plan or place cost so far, by model and numbers of accelerators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Why a job stands where it stands: its reason, who holds what it lacks, its last decisions.
         """
@@ -223,6 +247,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.SetPolicy,
                     request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.SetPolicyRequest.FromString,
                     response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.SetPolicyResponse.SerializeToString,
+            ),
+            'ListObservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListObservations,
+                    request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsRequest.FromString,
+                    response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsResponse.SerializeToString,
+            ),
+            'ListSwitchPrices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSwitchPrices,
+                    request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListSwitchPricesRequest.FromString,
+                    response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListSwitchPricesResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -483,6 +517,60 @@ class AdminService:
             '/headrace.v1alpha1.AdminService/SetPolicy',
             headrace_dot_v1alpha1_dot_admin__pb2.SetPolicyRequest.SerializeToString,
             headrace_dot_v1alpha1_dot_admin__pb2.SetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListObservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1alpha1.AdminService/ListObservations',
+            headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsRequest.SerializeToString,
+            headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSwitchPrices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1alpha1.AdminService/ListSwitchPrices',
+            headrace_dot_v1alpha1_dot_admin__pb2.ListSwitchPricesRequest.SerializeToString,
+            headrace_dot_v1alpha1_dot_admin__pb2.ListSwitchPricesResponse.FromString,
             options,
             channel_credentials,
             insecure,

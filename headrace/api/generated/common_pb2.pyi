@@ -99,6 +99,74 @@ class Phase(_message.Message):
     seconds: float
     def __init__(self, name: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
 
+class MeasuredPlan(_message.Message):
+    __slots__ = ("model", "accelerators", "global_batch", "sequence_length", "precision", "plan", "status", "placement", "reason", "parameters", "steps", "iteration", "iteration_lower", "iteration_upper", "forward", "backward_communication", "optimizer", "offload", "peak_allocated", "peak_process", "host", "tokens_rate", "flops_rate", "share_of_peak", "device", "cpu_threads", "torch", "cuda", "nccl", "driver", "headrace", "date")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ACCELERATORS_FIELD_NUMBER: _ClassVar[int]
+    GLOBAL_BATCH_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    ITERATION_LOWER_FIELD_NUMBER: _ClassVar[int]
+    ITERATION_UPPER_FIELD_NUMBER: _ClassVar[int]
+    FORWARD_FIELD_NUMBER: _ClassVar[int]
+    BACKWARD_COMMUNICATION_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    OFFLOAD_FIELD_NUMBER: _ClassVar[int]
+    PEAK_ALLOCATED_FIELD_NUMBER: _ClassVar[int]
+    PEAK_PROCESS_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_RATE_FIELD_NUMBER: _ClassVar[int]
+    FLOPS_RATE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_OF_PEAK_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    CPU_THREADS_FIELD_NUMBER: _ClassVar[int]
+    TORCH_FIELD_NUMBER: _ClassVar[int]
+    CUDA_FIELD_NUMBER: _ClassVar[int]
+    NCCL_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_FIELD_NUMBER: _ClassVar[int]
+    HEADRACE_FIELD_NUMBER: _ClassVar[int]
+    DATE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    accelerators: int
+    global_batch: int
+    sequence_length: int
+    precision: str
+    plan: str
+    status: str
+    placement: str
+    reason: str
+    parameters: int
+    steps: int
+    iteration: float
+    iteration_lower: float
+    iteration_upper: float
+    forward: float
+    backward_communication: float
+    optimizer: float
+    offload: float
+    peak_allocated: int
+    peak_process: int
+    host: int
+    tokens_rate: float
+    flops_rate: float
+    share_of_peak: float
+    device: str
+    cpu_threads: int
+    torch: str
+    cuda: str
+    nccl: str
+    driver: str
+    headrace: str
+    date: str
+    def __init__(self, model: _Optional[str] = ..., accelerators: _Optional[int] = ..., global_batch: _Optional[int] = ..., sequence_length: _Optional[int] = ..., precision: _Optional[str] = ..., plan: _Optional[str] = ..., status: _Optional[str] = ..., placement: _Optional[str] = ..., reason: _Optional[str] = ..., parameters: _Optional[int] = ..., steps: _Optional[int] = ..., iteration: _Optional[float] = ..., iteration_lower: _Optional[float] = ..., iteration_upper: _Optional[float] = ..., forward: _Optional[float] = ..., backward_communication: _Optional[float] = ..., optimizer: _Optional[float] = ..., offload: _Optional[float] = ..., peak_allocated: _Optional[int] = ..., peak_process: _Optional[int] = ..., host: _Optional[int] = ..., tokens_rate: _Optional[float] = ..., flops_rate: _Optional[float] = ..., share_of_peak: _Optional[float] = ..., device: _Optional[str] = ..., cpu_threads: _Optional[int] = ..., torch: _Optional[str] = ..., cuda: _Optional[str] = ..., nccl: _Optional[str] = ..., driver: _Optional[str] = ..., headrace: _Optional[str] = ..., date: _Optional[str] = ...) -> None: ...
+
 class Queue(_message.Message):
     __slots__ = ("name", "quota_accelerators", "submitters", "held_accelerators", "jobs_running", "jobs_waiting")
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -156,7 +156,7 @@ class Launch(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ..., intent: _Optional[_Union[Launch.Intent, str]] = ..., job_name: _Optional[str] = ..., namespace: _Optional[str] = ..., manifest_json: _Optional[str] = ..., plan: _Optional[str] = ..., units: _Optional[_Iterable[_Union[_common_pb2.LaunchUnit, _Mapping]]] = ..., ranks_total: _Optional[int] = ..., units_total: _Optional[int] = ..., rendezvous: _Optional[str] = ..., generation: _Optional[int] = ..., purge: _Optional[bool] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
-    __slots__ = ("node", "applied_term", "applied_number", "started", "rendezvous", "progress", "exited", "health", "agent_id", "plans", "missed")
+    __slots__ = ("node", "applied_term", "applied_number", "started", "rendezvous", "progress", "exited", "health", "agent_id", "plans", "missed", "observed")
     NODE_FIELD_NUMBER: _ClassVar[int]
     APPLIED_TERM_FIELD_NUMBER: _ClassVar[int]
     APPLIED_NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +168,7 @@ class ReportRequest(_message.Message):
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     PLANS_FIELD_NUMBER: _ClassVar[int]
     MISSED_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_FIELD_NUMBER: _ClassVar[int]
     node: str
     applied_term: int
     applied_number: int
@@ -179,7 +180,8 @@ class ReportRequest(_message.Message):
     agent_id: str
     plans: _containers.RepeatedCompositeFieldContainer[PlanReport]
     missed: _containers.RepeatedCompositeFieldContainer[CheckpointMissed]
-    def __init__(self, node: _Optional[str] = ..., applied_term: _Optional[int] = ..., applied_number: _Optional[int] = ..., started: _Optional[_Iterable[_Union[UnitStarted, _Mapping]]] = ..., rendezvous: _Optional[_Iterable[_Union[RendezvousBound, _Mapping]]] = ..., progress: _Optional[_Iterable[_Union[ProgressReport, _Mapping]]] = ..., exited: _Optional[_Iterable[_Union[UnitExited, _Mapping]]] = ..., health: _Optional[_Iterable[_Union[AcceleratorHealth, _Mapping]]] = ..., agent_id: _Optional[str] = ..., plans: _Optional[_Iterable[_Union[PlanReport, _Mapping]]] = ..., missed: _Optional[_Iterable[_Union[CheckpointMissed, _Mapping]]] = ...) -> None: ...
+    observed: _containers.RepeatedCompositeFieldContainer[PlanObserved]
+    def __init__(self, node: _Optional[str] = ..., applied_term: _Optional[int] = ..., applied_number: _Optional[int] = ..., started: _Optional[_Iterable[_Union[UnitStarted, _Mapping]]] = ..., rendezvous: _Optional[_Iterable[_Union[RendezvousBound, _Mapping]]] = ..., progress: _Optional[_Iterable[_Union[ProgressReport, _Mapping]]] = ..., exited: _Optional[_Iterable[_Union[UnitExited, _Mapping]]] = ..., health: _Optional[_Iterable[_Union[AcceleratorHealth, _Mapping]]] = ..., agent_id: _Optional[str] = ..., plans: _Optional[_Iterable[_Union[PlanReport, _Mapping]]] = ..., missed: _Optional[_Iterable[_Union[CheckpointMissed, _Mapping]]] = ..., observed: _Optional[_Iterable[_Union[PlanObserved, _Mapping]]] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
     __slots__ = ("register_again",)
@@ -258,6 +260,18 @@ class CheckpointMissed(_message.Message):
     step: int
     reason: _common_pb2.Reason
     def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ...) -> None: ...
+
+class PlanObserved(_message.Message):
+    __slots__ = ("uid", "attempt", "step", "measured")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    attempt: int
+    step: int
+    measured: _common_pb2.MeasuredPlan
+    def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., measured: _Optional[_Union[_common_pb2.MeasuredPlan, _Mapping]] = ...) -> None: ...
 
 class UnitExited(_message.Message):
     __slots__ = ("uid", "attempt", "unit", "outcome", "step", "reason")

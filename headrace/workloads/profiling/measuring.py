@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from headrace.api.plan import ExecutionPlan
-from headrace.workloads.profiling.machine import Memory
+from headrace.workloads.machine import Memory
 from headrace.workloads.training.planned import PlannedModel
 from headrace.workloads.training.sharding import local
 from headrace.workloads.training.stopwatch import parts_of

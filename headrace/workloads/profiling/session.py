@@ -25,6 +25,7 @@ from headrace.api.feasible_plans import infeasible
 from headrace.api.memory import GIB, PeakMemory, estimated_peak_bytes
 from headrace.api.models import ModelShape
 from headrace.api.plan import ExecutionPlan
+from headrace.api.profile_file import rows_in
 from headrace.api.profile_rows import (
     RETRIED,
     Asked,
@@ -33,12 +34,10 @@ from headrace.api.profile_rows import (
     Row,
     Status,
     flat,
-    peak_flops,
-    rows_in,
-    step_flops,
+    with_rates,
 )
+from headrace.workloads.machine import free_host_bytes, this_machine
 from headrace.workloads.profiling.links import measured_links
-from headrace.workloads.profiling.machine import free_host_bytes, this_machine
 from headrace.workloads.profiling.measuring import Length, Measuring, TimeIsOverError
 from headrace.workloads.refusal import OUT_OF_MEMORY, reason_of
 from headrace.workloads.training.families.build import FamilyBlueprint
@@ -375,18 +374,9 @@ class Session:
     def _measured(
         self, plan: ExecutionPlan, figures: dict[str, Any], took: Breakdown | None
     ) -> PlanRow:
-        asked, shape = self._task.asked, self._task.shape
         first, iteration = figures.pop("first_step"), figures["iteration"]
-        flops = step_flops(shape, asked.global_batch, asked.sequence_length)
-        rate = flops / iteration / plan.ranks
-        peak = peak_flops(self._machine.device, asked.precision)
-        row = replace(
-            self._row(str(plan), Status.MEASURED),
-            **figures,
-            tokens_rate=asked.global_batch * asked.sequence_length / iteration,
-            flops_rate=rate,
-            share_of_peak=rate / peak if peak else None,
-        )
+        measured = replace(self._row(str(plan), Status.MEASURED), **figures)
+        row = with_rates(measured, self._task.shape)
         if took is None:
             return row
         parts: dict[str, Any] = {f"switch_{name}": seconds for name, seconds in took.told().items()}

@@ -92,6 +92,9 @@ class BuiltInTask:
     def samples(self) -> Samples:
         return open_samples(self.source, self._read_as(self.shape()), self.seed)
 
+    def positions(self) -> int:
+        return self._read_as(self.shape()).sequence_length
+
     def _read_as(self, shape: ModelShape) -> ModelShape:
         """The shape as the data shall fit it: stored weights may know longer samples."""
         wanted = self.sequence_length or shape.sequence_length

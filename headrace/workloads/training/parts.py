@@ -20,12 +20,14 @@ class Parts:
 
     Attributes:
         attempt: Attempt that holds the claim on the checkpoints.
+        sequence_length: Positions of a sample; 0 where only a script of the user's own knows.
         facts: What must be the same on whoever trains with this rank.
         try_together: What the task has to see of ranks that have just met.
     """
 
     spec: TrainingSpec
     samples: Samples
+    sequence_length: int
     saver: Saver
     checkpoints: JobCheckpoints
     attempt: int

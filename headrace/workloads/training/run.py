@@ -450,6 +450,7 @@ class Rank:
         return Parts(
             spec=self.spec,
             samples=samples,
+            sequence_length=self.task.positions(),
             saver=saver,
             checkpoints=ready.checkpoints,
             attempt=start.attempt,

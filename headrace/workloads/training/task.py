@@ -24,6 +24,10 @@ class Task(Protocol):
         """The data."""
         ...
 
+    def positions(self) -> int:
+        """Positions of a sample; 0 where nobody can tell."""
+        ...
+
     def fingerprint(self) -> str:
         """Of what is in memory before any data is read; must be the same on all ranks."""
         ...

@@ -3,12 +3,15 @@
 import contextlib
 import gc
 import math
+import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from headrace.api.plan import ExecutionPlan
+from headrace.api.profile_rows import Asked
 from headrace.workloads.control import STOPPED, SUCCEEDED
+from headrace.workloads.machine import Memory
 from headrace.workloads.pace import SAVE_SECONDS, SWITCH_SECONDS
 from headrace.workloads.refusal import LOSS_NOT_FINITE, WorkloadError
 from headrace.workloads.training.batches import Batch, on_device
@@ -25,6 +28,9 @@ from headrace.workloads.training.world import Sums, meeting
 RESIZING = "changing the number of ranks"
 
 _COLLECT_STEPS = 50
+
+_STEPS_AFTER_CHANGE = 4
+"""So many are waited for before a change is told: one that bears its cost, and some that do not."""
 
 
 @dataclass(slots=True)
@@ -89,7 +95,7 @@ class Change:
         step: Last step under the plan that was left.
         took: Where the time went between the two.
         prepare_seconds: How long newcomers took to be ready, while training went on.
-        first_step_seconds: Time of the first step after it; None before it is done.
+        steps: Seconds of the steps after it.
     """
 
     before: str
@@ -97,16 +103,15 @@ class Change:
     step: int
     took: Breakdown
     prepare_seconds: float = 0.0
-    first_step_seconds: float | None = None
+    steps: list[float] = field(default_factory=list)
 
-    def told(self, usual_step_seconds: float) -> dict[str, object]:
-        """For the agent: the breakdown, and for how long training stood still.
-
-        Args:
-            usual_step_seconds: Time of a later step under the new plan.
+    def told(self) -> dict[str, object]:
+        """For the agent: the breakdown, and for how long training stood still, by how much longer
+        than the later steps the first one was included. Nobody knows if there were none.
         """
-        first = self.first_step_seconds or 0.0
-        still = self.took.seconds + max(0.0, first - usual_step_seconds)
+        first = self.steps[0] if self.steps else 0.0
+        usual = statistics.median(self.steps[1:]) if len(self.steps) > 1 else first
+        still = self.took.seconds + max(0.0, first - usual)
         prepare = {"prepare": self.prepare_seconds} if self.prepare_seconds else {}
         seconds = {**prepare, **self.took.told(), "first_step": first, "stood_still": still}
         return {
@@ -131,6 +136,12 @@ def _collecting_by_hand() -> Iterator[None]:
         gc.enable()
 
 
+def _asked(given: Parts) -> Asked:
+    """What is trained, as far as ranks know: what the model is called is not their business."""
+    spec = given.spec
+    return Asked("", 0, spec.global_batch_size, given.sequence_length, spec.precision)
+
+
 class Trainer:
     """Trains from where the state stands to the last step, a stop, or a failure.
 
@@ -148,7 +159,7 @@ class Trainer:
         self.left_to: int | None = None
         self._change: Change | None = None
         self._sent: _Sent | None = None
-        self._observer = Observer(given.control)
+        self._observer = Observer(given.control, _asked(given), Memory(model.world.device))
         self._prepared: tuple[int, ExecutionPlan, tuple[Batch, Batch]] | None = None
         spec = given.spec
         self._order = SampleOrder(
@@ -183,6 +194,8 @@ class Trainer:
                 self._tell_commit()
                 continue
             done = progress.step == given.spec.steps
+            if done or wishes.stop or wishes.switch:
+                self._tell_change()  # with what is known of it: no later step will tell more
             if done or wishes.stop or wishes.save or progress.step % given.spec.every_steps == 0:
                 with given.watch.pace.during("saving", SAVE_SECONDS):
                     given.saver.begin(self.model, progress.loss)
@@ -249,7 +262,10 @@ class Trainer:
         progress.step_seconds = sent.told.moment.since(sent.since)
         self._observer.after(progress.step_seconds)
         self._tell()
-        self._tell_change()
+        if self._change is not None:
+            self._change.steps.append(progress.step_seconds)
+            if len(self._change.steps) == _STEPS_AFTER_CHANGE:
+                self._tell_change()
         return Wishes(stop > 0, save > 0, switch > 0)
 
     def _batch_of(self, step: int) -> tuple[Batch, Batch]:
@@ -372,13 +388,7 @@ class Trainer:
         return replace(took, leave=took.leave + time.monotonic() - began)
 
     def _tell_change(self) -> None:
-        """Say what a change cost, once a second step shows how long a step takes now."""
-        change = self._change
-        if change is None:
-            return
-        if change.first_step_seconds is None:
-            change.first_step_seconds = self.progress.step_seconds
-            return
-        self._change = None
-        if self.model.world.rank == 0:
-            self._given.control.changed(change.told(self.progress.step_seconds))
+        """Say what the last change cost, if that was not said."""
+        change, self._change = self._change, None
+        if change is not None and self.model.world.rank == 0:
+            self._given.control.changed(change.told())

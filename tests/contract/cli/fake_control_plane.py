@@ -62,6 +62,8 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
     def __init__(self) -> None:
         self.jobs: dict[str, jobs_pb2.Job] = {}
         self.nodes: list[admin_pb2.NodeStatus] = []
+        self.switch_prices: list[admin_pb2.SwitchPrice] = []
+        self.observations: list[admin_pb2.Observation] = []
         self.queues: dict[str, common_pb2.Queue] = {"default": common_pb2.Queue(name="default")}
         self.settings = {"policy": '"equal-share"', "period_seconds": "5.0"}
         self.events: list[jobs_pb2.LoggedEvent] = []
@@ -246,6 +248,14 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
     def ListNodes(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("ListNodes", request, context)
         return admin_pb2.ListNodesResponse(nodes=self.nodes)
+
+    def ListObservations(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter("ListObservations", request, context)
+        return admin_pb2.ListObservationsResponse(observations=self.observations)
+
+    def ListSwitchPrices(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter("ListSwitchPrices", request, context)
+        return admin_pb2.ListSwitchPricesResponse(prices=self.switch_prices)
 
     def DrainNode(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("DrainNode", request, context)

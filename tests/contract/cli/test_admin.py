@@ -1,9 +1,17 @@
 """What those who run a cluster do on the command line."""
 
 import json
+import re
 import stat
+import time
 from pathlib import Path
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headrace.api.generated import admin_pb2
+from headrace.api.measured_plan import row_to_wire
+from headrace.api.profile_file import rows_in
+from headrace.api.profile_rows import Asked, Machine, PlanRow, Status
 from headrace.cli.exit_codes import ExitCode
 from tests.contract.cli.conftest import Headrace
 from tests.contract.cli.fake_control_plane import FakeControlPlane, a_node
@@ -48,6 +56,93 @@ def test_drain_and_uncordon_name_a_node(headrace: Headrace, plane: FakeControlPl
     assert headrace("drain", "node-x").exit_code == ExitCode.NOT_FOUND
     assert headrace("remove-node", "node-a").exit_code == ExitCode.OK
     assert not plane.nodes
+
+
+def an_observation(model: str, plan: str, ranks: int) -> tuple[PlanRow, admin_pb2.Observation]:
+    """What a job told of a plan, as it was measured and as the control plane lists it."""
+    row = PlanRow(
+        Asked(model, ranks, 16, 1024, "bf16"),
+        plan,
+        Status.MEASURED,
+        placement=str(ranks),
+        steps=80,
+        iteration=0.25,
+        offload=0.0,
+        peak_process=3 * 2**30,
+        tokens_rate=65536.0,
+        flops_rate=4e14,
+        share_of_peak=0.404,
+        machine=Machine("NVIDIA H200", 4, "2.11.0", "13.0", "2.29", "590.48", "0.1.0"),
+        date="2026-11-27T00:00:00Z",
+    )
+    told = admin_pb2.Observation(uid="u", attempt=1, step=80, measured=row_to_wire(row))
+    return row, told
+
+
+def test_what_jobs_told_of_plans_reads_like_a_profile(
+    headrace: Headrace, plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    assert headrace("get", "observations").stderr == "no observations\n"
+    (one, first), (two, second) = (
+        an_observation("gpt2-1.26b", "tp2", 2),
+        an_observation("bert-large", "dp1", 1),
+    )
+    plane.observations = [first, second]
+    table = headrace("get", "observations").stdout
+    assert max(map(len, table.splitlines())) <= 80
+    assert [line.split() for line in table.splitlines()] == [
+        ["MODEL", "PLAN", "ON", "BATCH", "MS", "TOKENS/S", "TFLOP/S", "SHARE", "PEAK", "GIB"],
+        ["bert-large", "dp1", "1", "16", "250.0", "65536", "400.0", "40.4%", "3.00"],
+        ["gpt2-1.26b", "tp2", "2", "16", "250.0", "65536", "400.0", "40.4%", "3.00"],
+    ]
+    assert "NVIDIA H200" in headrace("get", "observation", "-o", "wide").stdout
+    file = tmp_path / "rows.jsonl"
+    items = json.loads(headrace("get", "observations", "-o", "json").stdout)["items"]
+    file.write_text("".join(json.dumps(item) + "\n" for item in items))
+    assert rows_in(file) == [two, one]
+    named = headrace("get", "observations", "gpt2-1.26b", "t5-small", "-o", "name")
+    assert (named.exit_code, named.stdout) == (
+        ExitCode.NOT_FOUND,
+        "observation/gpt2-1.26b/tp2\n",
+    )
+    assert "there are some of bert-large, gpt2-1.26b" in named.stderr
+    watched = headrace("get", "observations", "--watch")
+    assert (watched.exit_code, "only jobs" in watched.stderr) == (ExitCode.USAGE, True)
+
+
+def test_what_switches_cost_is_listed_by_model(headrace: Headrace, plane: FakeControlPlane) -> None:
+    assert headrace("get", "switches").stderr == "no switches\n"
+    plane.switch_prices = [
+        admin_pb2.SwitchPrice(
+            model=model,
+            accelerators_before=2,
+            accelerators_after=after,
+            kind=kind,
+            count=3,
+            seconds_total=4.5,
+            median_seconds=1.25,
+            p90_seconds=2,
+            highest_seconds=2.125,
+            last_at=Timestamp(seconds=int(time.time()) - 7000),
+        )
+        for model, after, kind in (("llama-2-7b", 4, "Memory"), ("gpt2-1.26b", 1, "Restart"))
+    ]
+    table = headrace("get", "switches").stdout
+    assert max(map(len, table.splitlines())) <= 80
+    assert [re.split("  +", line) for line in table.splitlines()[1:]] == [
+        ["gpt2-1.26b", "2 -> 1", "restart", "3", "1.25 s", "2.00 s", "2.12 s", "116m"],
+        ["llama-2-7b", "2 -> 4", "memory", "3", "1.25 s", "2.00 s", "2.12 s", "116m"],
+    ]
+    (found,) = json.loads(headrace("get", "switch", "llama-2-7b", "-o", "json").stdout)["items"]
+    assert (found["acceleratorsAfter"], found["medianSeconds"], found["kind"]) == (
+        4,
+        1.25,
+        "Memory",
+    )
+    assert headrace("get", "switches", "-o", "name").stdout == (
+        "switch/gpt2-1.26b/2-1/restart\nswitch/llama-2-7b/2-4/memory\n"
+    )
+    assert headrace("get", "switches", "t5-small").exit_code == ExitCode.NOT_FOUND
 
 
 def test_snapshot_and_backup_are_files_of_their_owner(headrace: Headrace, tmp_path: Path) -> None:

@@ -1,15 +1,23 @@
 """NodeService: registration, numbered assignments, reports, silence, and terms."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from agent.control_folder import ObservedLine
+from agent.desired import UnitKey
+from agent.outbox import Batch, PendingPlans
+from agent.translate import report
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2, nodes_pb2
+from headrace.api.measured_plan import row_from_wire
+from headrace.api.profile_rows import Asked, PlanRow, Status
 from tests.contract.grpc.harness import (
     Agent,
+    Api,
     an_api,
     eventually,
     launches,
@@ -131,6 +139,40 @@ def test_a_report_twice_changes_nothing_and_an_empty_one_is_no_event(tmp_path: P
         assert events.events[-1].kind in ("JobProgressed", "CycleDecided")
         assert before.status.attempt == after.status.attempt == 1
         assert after.status.failures == 0
+
+    run(test())
+
+
+def test_what_a_job_tells_of_its_plan_stays(tmp_path: Path) -> None:
+    async def listed(api: Api) -> list[admin_pb2.Observation]:
+        answer = await api.admin.ListObservations(admin_pb2.ListObservationsRequest())
+        return list(answer.observations)
+
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            uid = (await api.submit()).uid
+            agent = Agent(api)
+            await agent.register()
+            (launch,) = (await agent.assigned(launches)).launches
+            await agent.started(launch)
+            await agent.progressed(launch, 10, 2.0)
+            await api.until_step(uid, 10)
+            asked = Asked("", 2, 8, 64, "fp32")
+            row = PlanRow(asked, "dp2", Status.MEASURED, steps=8, iteration=0.5, offload=0.0)
+            line = ObservedLine(10, row)
+            batch = Batch(plans=((UnitKey(uid, launch.attempt, 0), PendingPlans((line,), 1)),))
+            told = report("node-a", (1, 1), batch, {})
+            await agent.report(observed=told.observed)
+            (found,) = await eventually(lambda: listed(api))
+            await agent.report(observed=told.observed)
+            events = (await api.jobs.ListEvents(jobs_pb2.ListEventsRequest(uid=uid))).events
+        async with an_api(tmp_path) as api:
+            again = await listed(api)
+        placed = replace(row, asked=replace(asked, model="gpt2-tiny"), placement="2")
+        assert row_from_wire(found.measured) == replace(placed, date=found.at.ToJsonString())
+        assert (found.uid, found.attempt, found.step) == (uid, launch.attempt, 10)
+        assert [event.kind for event in events].count("PlanObserved") == 1, "told twice"
+        assert again == [found]
 
     run(test())
 

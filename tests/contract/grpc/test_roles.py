@@ -45,6 +45,8 @@ EXPECTED: dict[str, set[Role]] = {
     "ListQueues": {V, S, A, K},
     "GetPolicy": {V, S, A, K},
     "SetPolicy": {A},
+    "ListObservations": {V, S, A, K},
+    "ListSwitchPrices": {V, S, A, K},
     "Explain": {V, S, A, K},
     "ExportSnapshot": {A, K},
     "Backup": {A},

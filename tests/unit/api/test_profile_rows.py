@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from headrace.api.models import PRESETS
+from headrace.api.profile_file import rows_in
 from headrace.api.profile_rows import (
     Asked,
     LinkRow,
@@ -16,7 +17,6 @@ from headrace.api.profile_rows import (
     latest,
     peak_flops,
     row_of,
-    rows_in,
     step_flops,
 )
 

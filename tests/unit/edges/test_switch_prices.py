@@ -1,5 +1,7 @@
 """What changes of plan or place cost, as Prometheus sees it."""
 
+from prometheus_client import generate_latest
+
 from controlplane.domain.record import Outcome
 from controlplane.edges.telemetry import Telemetry
 from controlplane.engine.loop import CycleReport
@@ -48,3 +50,34 @@ def test_what_was_switched_before_it_began_is_not_counted_again() -> None:
     telemetry = Telemetry("0", lambda: 0)
     seen(telemetry, world)
     assert prices(telemetry) == {}
+
+
+def sorts(telemetry: Telemetry) -> dict[tuple[str, ...], float]:
+    """The summary of prices by model and accelerators: (model, before, after, kind, what)."""
+    found = {}
+    for family in telemetry.registry.collect():
+        if family.name == "headrace_switch_price_seconds":
+            for sample in family.samples:
+                labels = dict(sample.labels)
+                what = labels.pop("quantile", sample.name.rpartition("_")[2])
+                found[(*labels.values(), what)] = sample.value
+    return found
+
+
+def test_prices_are_told_by_model_and_accelerators_also_of_before_it_began() -> None:
+    world = a_cluster().with_nodes(1, 4).submit(JOB).settle()
+    world.update(JOB.under("tp2")).settle()
+    telemetry = Telemetry("0", lambda: 0)
+    assert sorts(telemetry) == {}
+    seen(telemetry, world)
+    world.update(JOB.under("dp4")).cycle()
+    world.takes_up("a")
+    seen(telemetry, world)
+    of_all = {"0.5": 0.5, "0.9": 0.5, "count": 1, "sum": 0.5}
+    assert sorts(telemetry) == {
+        ("", "2", after, "memory", what): value
+        for after in ("2", "4")
+        for what, value in of_all.items()
+    }
+    page = generate_latest(telemetry.registry).decode()
+    assert "# TYPE headrace_switch_price_seconds summary" in page

@@ -29,6 +29,7 @@ from controlplane.domain.event import (
     NodeRegistered,
     NodeRemoved,
     PlanChanged,
+    PlanObserved,
     PlanRefused,
     PolicyChanged,
     QueueChanged,
@@ -67,6 +68,7 @@ from controlplane.wire import redact
 from controlplane.wire.sentences import logged_decision, logged_event
 from controlplane.wire.status import conditions, held_seconds, job_to_wire
 from headrace.api.plan import ExecutionPlan
+from headrace.api.profile_rows import Asked, PlanRow, Status
 from tests.builders import World, a_cluster, a_job
 
 NODE = NodeId("node-a")
@@ -226,6 +228,7 @@ def test_a_job_carries_its_manifest_and_plan() -> None:
     assert not wire.status.HasField("end")
 
 
+ROW = PlanRow(Asked("", 2, 8, 64, "fp32"), "dp2", Status.MEASURED, steps=8, iteration=0.0125)
 START = StartAttempt(JobUid("u"), Attempt(1), PLACEMENT, Reason(ReasonCode.STARTED, "free"))
 PLANS = (ExecutionPlan.parse("pp2.1f1b-ga4"), ExecutionPlan())
 EVENTS: list[tuple[Event, str]] = [
@@ -257,6 +260,10 @@ EVENTS: list[tuple[Event, str]] = [
     (
         PlanRefused(JobUid("u"), Attempt(1), "tp2", "7 heads", NODE),
         "attempt 1 does not go over to tp2: 7 heads",
+    ),
+    (
+        PlanObserved(JobUid("u"), Attempt(1), 40, ROW, NODE),
+        "attempt 1 under dp2 takes 12.5 ms a step (median of 8)",
     ),
     (
         CheckpointMissed(

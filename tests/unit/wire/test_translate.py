@@ -9,6 +9,7 @@ from controlplane.domain.event import (
     CheckpointMissed,
     JobProgressed,
     PlanChanged,
+    PlanObserved,
     PlanRefused,
     RendezvousBound,
     UnitExited,
@@ -24,9 +25,21 @@ from controlplane.domain.record import Intent, Outcome, RunningUnit
 from controlplane.wire import translate
 from controlplane.wire.violations import InvalidMessageError
 from headrace.api.generated import common_pb2, nodes_pb2
+from headrace.api.measured_plan import row_to_wire
 from headrace.api.plan import ExecutionPlan
+from headrace.api.profile_rows import Asked, Machine, PlanRow, Status
 
 AT = Instant(1_700_000_000_123_456_789)
+ROW = PlanRow(
+    Asked("", 2, 8, 64, "fp32"),
+    "dp2",
+    Status.MEASURED,
+    steps=8,
+    iteration=0.5,
+    offload=0.0,
+    peak_process=2**40,
+    machine=Machine("cpu", 1, "2.11.0", "", "", "", "0.1.0"),
+)
 
 
 def test_instants_keep_their_nanoseconds_and_zero_is_absent() -> None:
@@ -111,9 +124,13 @@ def test_a_report_becomes_events_in_an_order_that_can_be_folded() -> None:
                 reason=common_pb2.Reason(code="CheckpointStoreFull", message="no room"),
             )
         ],
+        observed=[
+            nodes_pb2.PlanObserved(uid="u", attempt=1, step=8, measured=row_to_wire(ROW)),
+            nodes_pb2.PlanObserved(uid="u", attempt=1, measured={"status": "guessed"}),
+        ],
     )
-    bound, started, progressed, switched, refused, missed, ended, unknown = translate.report_events(
-        request, AT
+    bound, started, progressed, switched, refused, missed, observed, ended, unknown = (
+        translate.report_events(request, AT)
     )
     assert isinstance(bound, RendezvousBound)
     assert isinstance(started, UnitStarted)
@@ -126,6 +143,7 @@ def test_a_report_becomes_events_in_an_order_that_can_be_folded() -> None:
     assert refused == PlanRefused(JobUid("u"), Attempt(1), "tp3", "7 heads", NodeId("node-a"), AT)
     full = Reason(ReasonCode.CHECKPOINT_STORE_FULL, "no room")
     assert missed == CheckpointMissed(JobUid("u"), Attempt(1), 8, full, NodeId("node-a"), AT)
+    assert observed == PlanObserved(JobUid("u"), Attempt(1), 8, ROW, NodeId("node-a"), AT)
     assert isinstance(ended, UnitExited)
     assert (ended.exit.outcome, ended.exit.step, ended.node) == (Outcome.SUCCEEDED, 9, "node-a")
     assert isinstance(unknown, UnitExited)
@@ -142,6 +160,11 @@ def test_every_violation_is_told_at_once() -> None:
     request = nodes_pb2.ReportRequest(
         node="node-a",
         started=[nodes_pb2.UnitStarted(uid="no spaces", attempt=0, unit=-1)],
+        observed=[
+            nodes_pb2.PlanObserved(
+                uid="u", attempt=1, step=-1, measured={"status": "measured", "iteration": -0.5}
+            )
+        ],
         health=[nodes_pb2.AcceleratorHealth(accelerator="", problem="x")],
     )
     with pytest.raises(InvalidMessageError) as raised:
@@ -150,6 +173,8 @@ def test_every_violation_is_told_at_once() -> None:
         "started[0].uid",
         "started[0].attempt",
         "started[0].unit",
+        "observed[0].step",
+        "observed[0].measured.iteration",
         "health[0].accelerator",
     ]
 

@@ -58,6 +58,9 @@ class OwnTask:
     def samples(self) -> Samples:
         return self._open()[1]
 
+    def positions(self) -> int:
+        return 0
+
     def fingerprint(self) -> str:
         return self.blueprint().fingerprint
 

@@ -67,18 +67,23 @@ def free_host_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 class Memory:
-    """Peaks of this rank's memory, from one ``reset`` to the next."""
+    """Peaks of this rank's memory, from one ``reset`` or ``begin`` to the next."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._nvml = _Nvml(device) if device.type == "cuda" else None
+
+    def begin(self) -> None:
+        """Begin anew on the device, without waiting for it; on the host the peak stays."""
+        if self._nvml is not None:
+            torch.cuda.reset_peak_memory_stats(self._device)
 
     def reset(self) -> None:
         """Begin anew, with what is unused given back."""
         if self._nvml is not None:
             torch.cuda.synchronize(self._device)
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self._device)
+        self.begin()
         give_back()
         with suppress(OSError):  # else the peak is that since the start
             Path("/proc/self/clear_refs").write_text("5")
