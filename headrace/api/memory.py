@@ -4,7 +4,8 @@ Counted in bytes, P being the parameters that a rank computes with (its stages, 
 
 - *States*: fp32 weights and AdamW's two moments, 4P + 8P (Micikevicius et al., ICLR 2018, keep
   fp32 masters in the same way); over the replicas, ZeRO-1 divides the moments, ZeRO-2 and 3 all
-  of it (Rajbhandari et al., SC 2020). Offload moves them to host memory.
+  of it (Rajbhandari et al., SC 2020). Offload moves them to host memory. What saves write is
+  copied there, by each replica its share; with offload nothing is copied.
 - *Gradients*: fp32, 4P. DDP has them in its buckets all the time, others from the first backward
   pass on. FSDP2 reduces them block by block with the last micro-batch; those of earlier ones are
   added up whole.
@@ -324,7 +325,8 @@ def _states(step: _Step, held: _Holding) -> tuple[float, float]:
         # Whole parameters are dealt out: nobody has less than the largest one.
         largest = max(step.shape.counts.table, step.shape.hidden * step.shape.intermediate)
         moments = _MOMENTS * max(held.parameters / step.plan.data_parallel, largest)
-    return _WEIGHT * owned + moments, HOST_BYTES_PER_RANK
+    copied = PINNED_PER_BYTE * (_WEIGHT + _MOMENTS) * held.parameters / step.plan.data_parallel
+    return _WEIGHT * owned + moments, HOST_BYTES_PER_RANK + copied
 
 
 def _gradients(step: _Step, held: _Holding) -> tuple[float, float]:

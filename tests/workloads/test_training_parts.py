@@ -1,14 +1,16 @@
 """The parts of the trainer: data, order, initial weights, schedule, tensors in a store."""
 
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint import FileSystemWriter
 
 from headrace.api.models import PRESETS, resized
 from headrace.api.plan import ExecutionPlan
@@ -22,7 +24,7 @@ from headrace.workloads.training.planned import PlannedModel
 from headrace.workloads.training.run import plan_for
 from headrace.workloads.training.samples import Digits, open_samples
 from headrace.workloads.training.spec import TrainingSpec
-from headrace.workloads.training.switching import fill_initial
+from headrace.workloads.training.switching import fill_initial, switched
 from headrace.workloads.training.world import World
 from tests.workloads.attempts import Agent, a_manifest
 
@@ -46,10 +48,12 @@ def world() -> Iterator[World]:
     found.part()
 
 
-def a_model(world: World, *, empty: bool = False, seed: int = 7, **sizes: int) -> PlannedModel:
+def a_model(
+    world: World, plan: str = "dp1", *, empty: bool = False, seed: int = 7, **sizes: int
+) -> PlannedModel:
     model = PlannedModel(
         FamilyBlueprint(resized(SHAPE, **sizes)),
-        ExecutionPlan(),
+        ExecutionPlan.parse(plan),
         world,
         precision="fp32",
         global_batch_size=4,
@@ -173,6 +177,86 @@ def test_tensors_come_back_as_they_were(world: World, tmp_path: Path, kind: str)
     assert _equal(loaded.pieces(), before)
     assert loaded.step == 1
     assert not _equal(model.pieces(), before)
+
+
+class Replica:
+    """A world of which this process is one rank, as far as laying out a model asks it."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def mesh(self, plan: ExecutionPlan) -> None:
+        """None is needed where DDP runs the plan."""
+
+
+@pytest.fixture
+def handed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """What torch was given to write, by save."""
+    found: list[dict[str, Tensor]] = []
+
+    class Writer(FileSystemWriter):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            assert self.per_thread_copy_ahead == 0  # or it would wait for all that a GPU has to do
+
+        def write_data(self, plan: Any, planner: Any) -> Any:
+            items = plan.items
+            found.append({item.index.fqn: planner.resolve_data(item) for item in items})
+            return super().write_data(plan, planner)
+
+    monkeypatch.setattr("torch.distributed.checkpoint.FileSystemWriter", Writer)
+    return found
+
+
+def _memory_of(tensors: dict[str, Tensor]) -> dict[str, int]:
+    return {
+        name: tensor.untyped_storage().data_ptr()
+        for name, tensor in tensors.items()
+        if not name.endswith(".step")
+    }
+
+
+def test_later_saves_use_the_memory_of_the_first_until_the_plan_is_left(
+    world: World, tmp_path: Path, handed: list[dict[str, Tensor]]
+) -> None:
+    storage, model = LocalStorage(tmp_path), a_model(world)
+    for name in ("first", "second"):
+        tensors.save_begun(storage, name, trained(model)).result()
+    first, second = map(_memory_of, handed)
+    assert first == second
+    assert not {piece.data_ptr() for piece in model.pieces().values()} & set(first.values())
+    gone = [weakref.ref(tensor) for tensor in model.staging.stage(dict(handed[0])).values()]
+    handed.clear()
+    switched(model, ExecutionPlan.parse("dp1-gc"))
+    assert not any(each() is not None for each in gone)
+
+
+def test_with_offload_the_state_itself_is_written_before_training_goes_on(
+    world: World, tmp_path: Path, handed: list[dict[str, Tensor]]
+) -> None:
+    storage, model = LocalStorage(tmp_path), trained(a_model(world, "dp1-z2-offload"))
+    saving = tensors.save_begun(storage, "saved", model)
+    assert saving.is_over
+    there = {piece.untyped_storage().data_ptr() for piece in model.pieces().values()}
+    assert set(_memory_of(handed[0]).values()) == there
+    before = {name: piece.clone() for name, piece in model.pieces().items()}
+    trained(model)
+    saving.result()
+    loaded = a_model(world, empty=True)
+    tensors.load(storage, storage.location("saved"), loaded, 1)
+    assert _equal(loaded.pieces(), before)
+
+
+def test_replicas_copy_and_write_half_each() -> None:
+    replicas = [a_model(cast("World", Replica(rank)), "dp2", empty=True) for rank in (0, 1)]
+    one, other = (model.saved() for model in replicas)
+    sizes = {name: box.elements for name, box in replicas[0].boxes().items()}
+    assert one | other == set(sizes)
+    assert not one & other
+    half = sum(sizes.values()) / 2
+    assert sum(sizes[name] for name in one) == pytest.approx(half, rel=0.01)
 
 
 def test_a_checkpoint_of_another_model_is_refused(world: World, tmp_path: Path) -> None:

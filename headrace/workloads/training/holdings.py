@@ -64,6 +64,17 @@ def chunk(length: int, parts: int, index: int) -> tuple[int, int]:
     return min(index * each, length), min((index + 1) * each, length)
 
 
+def dealt(sizes: Mapping[str, int], hands: int) -> list[set[str]]:
+    """Names dealt out so that all hands have about as much: the largest first, to who has least."""
+    found: list[set[str]] = [set() for _ in range(hands)]
+    heights = [0] * hands
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        least = heights.index(min(heights))
+        found[least].add(name)
+        heights[least] += sizes[name]
+    return found
+
+
 def box_of(
     shape: Sequence[int], *, cut: int | None, slices: int, part: int, shards: int, shard: int
 ) -> Box:

@@ -27,7 +27,7 @@ from headrace.workloads.training.blueprint import Blueprint
 from headrace.workloads.training.families.language import LanguagePart
 from headrace.workloads.training.families.part import Part
 from headrace.workloads.training.grid import AXES, place_of, stages_of
-from headrace.workloads.training.holdings import Box, box_of
+from headrace.workloads.training.holdings import Box, box_of, dealt
 from headrace.workloads.training.optimiser import BETA1, BETA2, EPSILON, MOMENTS
 from headrace.workloads.training.position import Position
 from headrace.workloads.training.sharding import (
@@ -42,6 +42,7 @@ from headrace.workloads.training.sharding import (
     shard_fully,
     shards_of,
 )
+from headrace.workloads.training.staging import Staging
 from headrace.workloads.training.stopwatch import FORWARD, GRADIENTS, OPTIMIZER, Stopwatch
 from headrace.workloads.training.world import World, along
 
@@ -79,6 +80,7 @@ class PlannedModel:
         shapes: Whole shapes of the parameters of which this rank holds some.
         step: Optimizer steps done.
         stopwatch: Measures the steps that it is asked to.
+        staging: Where saves have its state while they write it.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class PlannedModel:
         self.blueprint, self.plan, self.world = blueprint, plan, world
         self.step = 0
         self.stopwatch = Stopwatch(world.device)
+        self.staging = Staging(world.device, copies=not plan.offload)
         self._precision = precision
         self._batch = global_batch_size
         self._decay = weight_decay
@@ -268,6 +271,18 @@ class PlannedModel:
         moments = {key: self._boxes[key.partition("|")[0]] for key in self._moments}
         return self._boxes | moments
 
+    def saved(self) -> set[str]:
+        """Of `boxes`, what this rank saves: replicas deal out what they have alike, so that each
+        copies and writes a part of it.
+        """
+        if shards_of(self.plan) > 1:
+            return set(self.boxes())
+        sizes = {name: box.elements for name, box in self._boxes.items()}
+        mine = dealt(sizes, self.plan.data_parallel)[self._place.replica]
+        # ZeRO-1 has dealt out the moments itself.
+        mine |= set(self._moments) if self.plan.zero_stage == 1 else set()
+        return {key for key in self.boxes() if key in mine or key.partition("|")[0] in mine}
+
     def pieces(self) -> dict[str, Tensor]:
         """The tensors for `boxes`."""
         return {name: local(p.detach()) for name, p in self._real.items()} | self._moments
@@ -300,7 +315,8 @@ class PlannedModel:
         )
 
     def retire(self) -> None:
-        """Keep the state and let go of everything that computes with it."""
+        """Keep the state and let go of everything that computes with it or saves it."""
+        self.staging.close()
         if not self._runs:
             return
         self._drop_gradients()

@@ -7,7 +7,7 @@ position, so that whatever one plan wrote every other plan can load.
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +32,10 @@ from headrace.workloads.storage import LocalStorage, Storage
 from headrace.workloads.training.optimiser import MOMENTS
 from headrace.workloads.training.planned import PlannedModel
 
+_AHEAD = 0
+"""Bytes that torch's writer copies from a GPU ahead: there is nothing to copy any more, and for it
+the writer would wait for all that training has given the GPU to do, again and again."""
+
 
 def _stored_name(name: str) -> str:
     """The name in a checkpoint of a parameter, or of a moment written ``parameter|moment``."""
@@ -43,29 +47,30 @@ def _stored(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {_stored_name(name): tensor for name, tensor in state.items()}
 
 
-def _state(model: PlannedModel) -> dict[str, Tensor]:
-    moments = _stored(model.distributed_moments())
+def save_begun(storage: Storage, folder: str, model: PlannedModel) -> "Saving":
+    """Write the state into an empty folder of the store; in the background, if it can be copied.
+
+    With offload it takes most of the host's memory, and a copy would take as much again: then this
+    returns when all is written. All ranks call it together.
+    """
+    parameters, moments = model.distributed(), model.distributed_moments()
+    everything = parameters | moments
+    mine = _stored({name: everything[name] for name in sorted(model.saved())})
     # AdamW counts the steps of each parameter; they never differ.
     count = torch.tensor(float(model.step))
-    counts = {f"{name.rpartition('.')[0]}.step": count for name in moments}
-    return _stored(model.distributed()) | moments | counts
-
-
-def save_begun(storage: Storage, folder: str, model: PlannedModel) -> "Saving":
-    """Copy the state, and write it into an empty folder of the store in the background.
-
-    All ranks call it together.
-    """
-    state = _state(model)
+    counts = {f"{name.rpartition('.')[0]}.step": count for name in _stored(moments)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         future = dcp.async_save(
-            state,
+            mine | counts,
             storage_writer=_writer(storage, storage.location(folder)),
             process_group=model.world.for_saving,
+            async_stager=model.staging,
         )
     assert isinstance(future, Future)
-    size_bytes = sum(tensor.nbytes for tensor in state.values())
+    if not model.staging.copies:
+        wait([future])
+    size_bytes = sum(tensor.nbytes for tensor in everything.values())
     return Saving(storage, folder, future, size_bytes)
 
 
@@ -221,8 +226,9 @@ def _writer(storage: Storage, location: str) -> Any:
     if isinstance(storage, LocalStorage):
         from torch.distributed.checkpoint import FileSystemWriter
 
-        return FileSystemWriter(location, sync_files=True)
-    return _fsspec().FsspecWriter(location, sync_files=False)  # a URL has no fsync
+        return FileSystemWriter(location, sync_files=True, per_thread_copy_ahead=_AHEAD)
+    # A URL has no fsync.
+    return _fsspec().FsspecWriter(location, sync_files=False, per_thread_copy_ahead=_AHEAD)
 
 
 def reader_of(storage: Storage, location: str) -> Any:

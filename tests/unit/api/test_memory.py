@@ -64,7 +64,16 @@ def test_offloaded_states_and_gradients_are_in_host_memory() -> None:
     pinned = memory.PINNED_PER_BYTE * 8 + 8
     assert alone.host_bytes == round(memory.HOST_BYTES_PER_RANK + pinned * GPT2.parameters)
     assert shared.host_bytes == round(memory.HOST_BYTES_PER_RANK + pinned * GPT2.parameters / 2)
-    assert peak("dp1").host_bytes == memory.HOST_BYTES_PER_RANK
+
+
+@pytest.mark.parametrize(
+    ("plan", "replicas"), [("dp1", 1), ("dp2", 2), ("dp2-z1", 2), ("dp4-z2", 4), ("dp2-z3", 2)]
+)
+def test_each_replica_copies_its_share_of_what_is_saved_to_host_memory(
+    plan: str, replicas: int
+) -> None:
+    copied = memory.PINNED_PER_BYTE * 12 * GPT2.parameters / replicas
+    assert peak(plan).host_bytes == round(memory.HOST_BYTES_PER_RANK + copied)
 
 
 def test_tensor_parallelism_divides_all_but_normalisations_positions_and_some_biases() -> None:
