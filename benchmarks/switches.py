@@ -47,18 +47,18 @@ _NO_SAVES = 10**6
 class Attempt:
     """Units of one attempt, and who plays the agent."""
 
-    def __init__(self, given: argparse.Namespace, folder: Path) -> None:
-        self.on_gpu = torch.cuda.device_count() > 1
-        self._manifest = manifest(given, self.on_gpu, folder / "store")
+    def __init__(self, given: argparse.Namespace, folder: Path, *, on_gpu: bool) -> None:
+        self._manifest = manifest(given, on_gpu, folder / "store")
         self._folder = folder
-        self._units: list[subprocess.Popen[bytes]] = []
+        self._on_gpu = on_gpu
+        self.units: list[subprocess.Popen[bytes]] = []
         self._ranks = 0
 
     def start(self, plan: str) -> None:
         """Start all units that a plan lacks."""
         ranks = ExecutionPlan.parse(plan).ranks
         for rank in range(self._ranks, ranks):
-            unit = len(self._units)
+            unit = len(self.units)
             launch = {
                 "uid": "switches",
                 "attempt": 1,
@@ -68,18 +68,18 @@ class Attempt:
                 "plan": plan,
                 "first_rank": rank,
                 "ranks_total": ranks,
-                "accelerator_type": "gpu" if self.on_gpu else "cpu",
-                "rendezvous": self._lines("rendezvous")[0] if unit else "",
+                "accelerator_type": "gpu" if self._on_gpu else "cpu",
+                "rendezvous": self.lines("rendezvous")[0] if unit else "",
                 "bind_address": "127.0.0.1",
                 "joins": self._ranks > 0,
             }
             control = self._folder / f"unit-{unit}"
             control.mkdir()
             (control / "launch.json").write_text(json.dumps(launch))
-            seen = str(rank) if self.on_gpu else ""
+            seen = str(rank) if self._on_gpu else ""
             told = {"HEADRACE_CONTROL_DIR": str(control), "CUDA_VISIBLE_DEVICES": seen}
             with (control / "output.log").open("w") as output:
-                self._units.append(
+                self.units.append(
                     subprocess.Popen(
                         [sys.executable, "-m", "headrace.workloads.launch"],
                         cwd=ROOT,
@@ -89,12 +89,12 @@ class Attempt:
                     )
                 )
             if unit == 0:
-                self._wait(lambda: bool(self._lines("rendezvous")))
+                self.wait(lambda: bool(self.lines("rendezvous")))
         self._ranks = ranks
 
     def _answers(self) -> list[dict[str, Any]]:
         """What became of plans that were asked for."""
-        told = map(json.loads, self._lines("changes.jsonl"))
+        told = map(json.loads, self.lines("changes.jsonl"))
         return [line for line in told if "to" in line]
 
     def change(self, plan: str, changes: int) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Attempt:
         draft = self._folder / "unit-0" / ".plan"
         draft.write_text(plan)
         draft.replace(draft.with_name("plan"))
-        self._wait(lambda: len(self._answers()) > changes)
+        self.wait(lambda: len(self._answers()) > changes)
         told = self._answers()[-1]
         if "refused" in told:
             raise SystemExit(f"{plan} was refused: {told['refused']}")
@@ -111,29 +111,34 @@ class Attempt:
 
     def trained(self, after: int) -> float:
         """Median seconds of a step, once there are some after the given one and the first two."""
-        self._wait(lambda: self._last_step() >= after + STEPS)
-        steps = [json.loads(line) for line in self._lines("progress.jsonl")]
+        self.wait(lambda: self._last_step() >= after + STEPS)
+        steps = [json.loads(line) for line in self.lines("progress.jsonl")]
         settled = [float(step["step_seconds"]) for step in steps if step["step"] > after + 2]
         return statistics.median(settled)
 
     def end(self) -> None:
         """Nothing of it is wanted any more."""
-        for unit in self._units:
+        for unit in self.units:
             unit.kill()
             unit.wait()
 
     def _last_step(self) -> int:
-        lines = self._lines("progress.jsonl")
+        lines = self.lines("progress.jsonl")
         return int(json.loads(lines[-1])["step"]) if lines else 0
 
-    def _lines(self, name: str) -> list[str]:
+    def lines(self, name: str) -> list[str]:
+        """Of a file of rank 0's."""
         file = self._folder / "unit-0" / name
         return file.read_text().splitlines() if file.exists() else []
 
-    def _wait(self, holds: Callable[[], bool]) -> None:
+    def wait(
+        self, holds: Callable[[], bool], *, patience_seconds: float = _PATIENCE_SECONDS
+    ) -> None:
+        """Until it holds."""
         began = time.monotonic()
         while not holds():
-            if self._units[0].poll() is not None or time.monotonic() - began > _PATIENCE_SECONDS:
+            is_late = time.monotonic() - began > patience_seconds
+            if is_late or self.units[0].poll() is not None:
                 logs = sorted(self._folder.glob("unit-*/output.log"))
                 told = "\n".join(log.read_text()[-3000:] for log in logs)
                 raise SystemExit(f"rank 0 ended, or took too long\n{told}")
@@ -222,7 +227,7 @@ def main() -> None:
     )
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        attempt = Attempt(given, Path(folder))
+        attempt = Attempt(given, Path(folder), on_gpu=on_gpu)
         try:
             attempt.start(given.plans[0])
             attempt.trained(0)
