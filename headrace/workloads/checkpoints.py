@@ -17,12 +17,18 @@ import json
 import re
 import secrets
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headrace.workloads.refusal import CANNOT_BE_TRAINED, FENCED, WorkloadError
+from headrace.workloads.refusal import (
+    CANNOT_BE_TRAINED,
+    CHECKPOINT_FAILED,
+    FENCED,
+    WorkloadError,
+)
 from headrace.workloads.storage import Storage, open_storage
 
 FORMAT_VERSION = 2
@@ -38,6 +44,9 @@ DAMAGED = "damaged"
 """Prefix of what was committed once and is not what was written any more."""
 SUSPECT = "suspect"
 """Prefix of a checkpoint after which the loss was not finite."""
+LISTING_SECONDS = 60.0
+"""How long it may take until what another node wrote is seen: NFS keeps listings so long."""
+_LOOK_SECONDS = 0.5
 _STEP_FOLDER = re.compile(r"step-([0-9]{8,})")
 _SUSPECT_FOLDER = re.compile(rf"{SUSPECT}-step-([0-9]{{8,}})-by-[0-9]+")
 _UID = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?")
@@ -245,18 +254,19 @@ class JobCheckpoints:
         """The place of an attempt's tensors of a step, relative to the store."""
         return f"{self._step_folder(step)}/attempt-{attempt:05d}"
 
-    def commit(self, marker: Marker) -> Marker:
+    def commit(self, marker: Marker, written: Mapping[str, int]) -> Marker:
         """Make the written tensors count.
 
         Args:
             marker: Without ``files``, which are taken from what lies in the folder.
+            written: Bytes that each file has at least, as those say who wrote it.
 
         Raises:
-            WorkloadError: A newer attempt has taken over.
+            WorkloadError: A newer attempt has taken over, or not all that was written is here.
         """
         folder = self._step_folder(marker.step)
         values = asdict(marker)
-        values["files"] = self.storage.sizes_bytes(f"{folder}/{marker.folder}")
+        values["files"] = self._seen(f"{folder}/{marker.folder}", written)
         metadata = self.storage.read(f"{folder}/{marker.folder}/{METADATA}")
         if metadata is not None:
             values["metadata_sha256"] = hashlib.sha256(metadata).hexdigest()
@@ -265,6 +275,28 @@ class JobCheckpoints:
         content = json.dumps(values, sort_keys=True, indent=1)
         self.storage.write(f"{folder}/{MARKER}", content.encode())
         return Marker(**values)
+
+    def _seen(self, folder: str, written: Mapping[str, int]) -> dict[str, int]:
+        """Size of each file, once all that other ranks wrote is seen from here too."""
+        deadline = time.monotonic() + LISTING_SECONDS
+        while True:
+            sizes = self.storage.sizes_bytes(folder)
+            lacking = {name: size for name, size in written.items() if sizes.get(name, 0) < size}
+            if not lacking:
+                return sizes
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_LOOK_SECONDS)
+        told = ", ".join(
+            f"{name} ({sizes[name]} of {size} bytes)" if name in sizes else name
+            for name, size in sorted(lacking.items())[:4]
+        )
+        raise WorkloadError(
+            CHECKPOINT_FAILED,
+            f"the checkpoint {folder} was not committed: ranks say that they wrote it, and rank 0 "
+            f"does not see {told} in {self.storage.name}; look whether all nodes of the job still "
+            "have the store mounted. Earlier checkpoints are untouched",
+        )
 
     def keep_newest(self, count: int) -> list[int]:
         """Remove all but the ``count`` newest whole checkpoints; returns the removed steps."""

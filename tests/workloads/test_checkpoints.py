@@ -21,7 +21,9 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return UrlStorage(f"memory://{tmp_path.name}")
 
 
-def committed(job: JobCheckpoints, step: int, attempt: int = 1) -> Marker:
+def committed(
+    job: JobCheckpoints, step: int, attempt: int = 1, written: dict[str, int] | None = None
+) -> Marker:
     """A checkpoint with two files of tensors."""
     folder = job.draft_folder(step, attempt)
     job.storage.write(f"{folder}/.metadata", b"names")
@@ -35,7 +37,8 @@ def committed(job: JobCheckpoints, step: int, attempt: int = 1) -> Marker:
             data_fingerprint="abc",
             training={"seed": 1},
             folder=folder.rpartition("/")[2],
-        )
+        ),
+        written if written is not None else {"__0_0.distcp": 7 * step},
     )
 
 
@@ -50,6 +53,36 @@ def test_a_committed_checkpoint_is_found_with_all_it_says(storage: Storage) -> N
     assert found.marker == marker
     assert found.marker.files == {".metadata": 5, "__0_0.distcp": 350}
     assert found.location.endswith("job-1/step-00000050/attempt-00001")
+
+
+@pytest.mark.parametrize(
+    ("written", "lacking"),
+    [
+        ({"__0_0.distcp": 700, "__1_0.distcp": 9}, r"does not see __1_0\.distcp in"),
+        ({"__0_0.distcp": 701}, r"does not see __0_0\.distcp \(700 of 701 bytes\) in"),
+    ],
+)
+def test_what_other_ranks_wrote_must_be_seen_to_be_committed(
+    storage: Storage, written: dict[str, int], lacking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "LISTING_SECONDS", 0.0)
+    job = JobCheckpoints(storage, UID)
+    committed(job, 50)
+    with pytest.raises(WorkloadError, match=lacking) as refused:
+        committed(job, 100, written=written)
+    assert refused.value.code == "CheckpointFailed"
+    assert steps(job) == [50]
+
+
+def test_what_is_seen_later_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = LocalStorage(tmp_path)
+    job = JobCheckpoints(storage, UID)
+
+    def later(seconds: float) -> None:
+        storage.write(f"{job.draft_folder(100, 1)}/__1_0.distcp", b"other's")
+
+    monkeypatch.setattr("headrace.workloads.checkpoints.time.sleep", later)
+    assert committed(job, 100, written={"__1_0.distcp": 7}).files["__1_0.distcp"] == 7
 
 
 def test_without_a_marker_there_is_no_checkpoint(storage: Storage) -> None:

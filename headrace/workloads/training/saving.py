@@ -145,8 +145,7 @@ class Saver:
                 draft.saving.result()
             return
         try:
-            draft.saving.result()
-            self._mark(draft)
+            self._mark(draft, draft.saving.result())
         except WorkloadError as error:
             self._rendezvous.put(_key(draft.step), [error.code, error.message])
             if error.code != CHECKPOINT_STORE_FULL or last:
@@ -169,7 +168,7 @@ class Saver:
             step=draft.step, reason=error.code, message=f"{newest}; {error.message}"
         )
 
-    def _mark(self, draft: _Draft) -> None:
+    def _mark(self, draft: _Draft, written: dict[str, int]) -> None:
         store = self._checkpoints
         try:
             store.commit(
@@ -181,7 +180,8 @@ class Saver:
                     data_fingerprint=self._fingerprint,
                     training=self._training,
                     folder=draft.folder.rpartition("/")[2],
-                )
+                ),
+                written,
             )
             store.keep_newest(self._spec.keep)
         except OSError as error:

@@ -8,7 +8,6 @@ touched: every rank a share, which also brings the files near. Checked with torc
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
 from typing import IO, Any
 
 from headrace.workloads.checkpoints import METADATA, Found
@@ -19,7 +18,7 @@ from headrace.workloads.refusal import (
     store_failure,
 )
 from headrace.workloads.storage import Storage
-from headrace.workloads.training.tensors import reader_of
+from headrace.workloads.training.tensors import extents, reader_of
 
 
 def damage(storage: Storage, location: str, found: Found | None, *, rank: int, ranks: int) -> str:
@@ -41,7 +40,7 @@ def damage(storage: Storage, location: str, found: Found | None, *, rank: int, r
                 digest = hashlib.sha256(file.read()).hexdigest()
             if digest != found.marker.metadata_sha256:
                 return f"{METADATA} is not what was written"
-        items = sorted(_items(storage, location))
+        items = sorted(extents(reader_of(storage, location).read_metadata()))
         for path, offset, length in items[rank::ranks]:
             with storage.opened(f"{location}/{path}") as file:
                 broken = _broken(file, offset, length)
@@ -56,12 +55,6 @@ def damage(storage: Storage, location: str, found: Found | None, *, rank: int, r
             ) from error
         return told
     return ""
-
-
-def _items(storage: Storage, location: str) -> Iterator[tuple[str, int, int]]:
-    stored: dict[Any, Any] = reader_of(storage, location).read_metadata().storage_data
-    for item in stored.values():
-        yield item.relative_path, item.offset, item.length
 
 
 def _broken(file: IO[bytes], offset: int, length: int) -> str:

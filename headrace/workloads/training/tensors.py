@@ -90,20 +90,24 @@ class Saving:
         """Whether it has ended, well or not."""
         return self._future.done()
 
-    def result(self) -> None:
-        """Wait for the end.
+    def result(self) -> dict[str, int]:
+        """Wait for the end. Bytes that each written file has at least, by its path in the folder.
 
         Raises:
             WorkloadError: The store took less than all of it.
             RankGoneError: Another rank ended meanwhile.
         """
         try:
-            self._future.result()
+            written = self._future.result()
         except (Exception, dcp.CheckpointException) as error:  # the latter is no Exception
             full = no_room(error) or self._storage.lacks_room(self._size_bytes)
             if not isinstance(error, dcp.CheckpointException) and full is None:
                 raise RankGoneError(f"a checkpoint was not finished: {error}") from error
             raise self._failed(error, full) from error
+        found: dict[str, int] = {}
+        for path, offset, length in extents(written):
+            found[path] = max(found.get(path, 0), offset + length)
+        return found
 
     def _failed(self, error: BaseException, full: OSError | None) -> WorkloadError:
         # torch's archive writer hides the system's error behind one of its own, so we looked.
@@ -118,6 +122,12 @@ class Saving:
             f"a checkpoint could not be written to {self._storage.name}: {why}. Earlier "
             "checkpoints are untouched",
         )
+
+
+def extents(metadata: Any) -> Iterator[tuple[str, int, int]]:
+    """File, first byte and number of bytes of each tensor's piece in a checkpoint."""
+    for item in metadata.storage_data.values():
+        yield item.relative_path, item.offset, item.length
 
 
 def _first_cause(error: BaseException) -> BaseException:

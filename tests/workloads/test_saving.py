@@ -1,0 +1,119 @@
+"""How states become checkpoints, as rank 0 of a training sees to it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from headrace.api.models import PRESETS
+from headrace.api.plan import ExecutionPlan
+from headrace.workloads import checkpoints
+from headrace.workloads.checkpoints import JobCheckpoints
+from headrace.workloads.control import Chronicle, ControlFolder
+from headrace.workloads.refusal import WorkloadError
+from headrace.workloads.rendezvous import Rendezvous
+from headrace.workloads.storage import LocalStorage
+from headrace.workloads.training.families.build import FamilyBlueprint
+from headrace.workloads.training.planned import PlannedModel
+from headrace.workloads.training.saving import Saver
+from headrace.workloads.training.spec import TrainingSpec
+from headrace.workloads.training.switching import fill_initial
+from headrace.workloads.training.world import World
+from tests.workloads.attempts import a_manifest
+
+
+class Board:
+    """What rank 0 tells the others."""
+
+    rank = 0
+
+    def __init__(self) -> None:
+        self.told: dict[str, Any] = {}
+
+    def put(self, key: str, value: object) -> None:
+        self.told[key] = value
+
+
+class Training:
+    """A model of one rank, and its saves."""
+
+    def __init__(self, store: Path, world: World) -> None:
+        self.checkpoints = JobCheckpoints(LocalStorage(store), "job-1")
+        self.board = Board()
+        self.saver = Saver(
+            self.checkpoints,
+            cast("Rendezvous", self.board),
+            TrainingSpec.from_manifest(a_manifest(store, keep=1)),
+            Chronicle("rank 0"),
+            ControlFolder(None),
+            attempt=1,
+            training={},
+            fingerprint="data",
+            committed_step=0,
+        )
+        self.model = PlannedModel(
+            FamilyBlueprint(PRESETS["gpt2-tiny"]),
+            ExecutionPlan(),
+            world,
+            precision="fp32",
+            global_batch_size=4,
+            weight_decay=0.1,
+        )
+        fill_initial(self.model, 7)
+
+    def begin(self, step: int) -> Path:
+        """Begin to save the state of a step; where its tensors come to lie."""
+        self.model.step = step
+        self.saver.begin(self.model, 1.5)
+        draft = self.saver._draft
+        assert draft is not None
+        draft.saving.result()
+        return Path(self.checkpoints.storage.location(draft.folder))
+
+    def saved(self, step: int) -> Path:
+        """Save it; its folder."""
+        folder = self.begin(step)
+        self.saver.finish()
+        return folder.parent
+
+    @property
+    def steps(self) -> list[int]:
+        return [found.marker.step for found in self.checkpoints.whole()]
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    found = World(dist.HashStore(), rank=0, size=1, device=torch.device("cpu"))
+    yield found
+    found.part()
+
+
+@pytest.fixture
+def training(tmp_path: Path, world: World) -> Training:
+    return Training(tmp_path, world)
+
+
+def test_what_torch_says_was_written_is_what_lies_there(training: Training) -> None:
+    folder = training.begin(5)
+    draft = training.saver._draft
+    assert draft is not None
+    sizes = {file.name: file.stat().st_size for file in folder.glob("*.distcp")}
+    assert draft.saving.result() == sizes
+    training.saver.finish()
+    assert training.steps == [5]
+
+
+def test_tensors_that_are_not_there_are_not_committed(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "LISTING_SECONDS", 0.0)
+    training.saved(5)
+    (training.begin(6) / "__0_0.distcp").unlink()
+    with pytest.raises(WorkloadError, match=r"rank 0 does not see __0_0\.distcp") as refused:
+        training.saver.finish()
+    assert training.board.told["checkpoint/6"][0] == refused.value.code == "CheckpointFailed"
+    assert training.steps == [5]
+    assert training.saver.committed_step == 5
