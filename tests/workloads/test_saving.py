@@ -1,5 +1,6 @@
 """How states become checkpoints, as rank 0 of a training sees to it."""
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -117,3 +118,35 @@ def test_tensors_that_are_not_there_are_not_committed(
     assert training.board.told["checkpoint/6"][0] == refused.value.code == "CheckpointFailed"
     assert training.steps == [5]
     assert training.saver.committed_step == 5
+
+
+def test_a_removal_that_fails_costs_no_checkpoint(
+    training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training.saved(5)
+    training.begin(6)
+
+    def busy(path: str) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", f"{path}/.nfs0001")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.checkpoints.storage, "remove", busy)
+        training.saver.finish()
+    assert "WARNING: not all checkpoints before step 6 were removed" in capsys.readouterr().out
+    assert training.board.told["checkpoint/6"] is None
+    assert training.saver.committed_step == 6
+    assert training.steps == [5, 6]
+    training.saved(7)
+    assert training.steps == [7]
+
+
+def test_a_store_that_fails_when_a_save_begins_is_a_checkpoint_that_failed(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    monkeypatch.setattr(training.checkpoints.storage, "read", broken)
+    with pytest.raises(WorkloadError, match=r"step 5 was not committed: .* cannot be") as refused:
+        training.begin(5)
+    assert refused.value.code == "CheckpointFailed"

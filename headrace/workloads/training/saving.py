@@ -4,6 +4,7 @@ there.
 
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +78,9 @@ class Saver:
         store = self._checkpoints
         folder = store.draft_folder(model.step, self._attempt)
         if self._rendezvous.rank == 0:
-            store.check_claim(self._attempt)
-            store.storage.remove(folder)
+            with self._writing(model.step):
+                store.check_claim(self._attempt)
+                store.storage.remove(folder)
         saving = save_begun(store.storage, folder, model)
         self._draft = _Draft(model.step, loss, str(model.plan), folder, saving, began)
 
@@ -169,32 +171,42 @@ class Saver:
         )
 
     def _mark(self, draft: _Draft, written: dict[str, int]) -> None:
-        store = self._checkpoints
+        marker = Marker(
+            step=draft.step,
+            attempt=self._attempt,
+            plan=draft.plan,
+            loss=draft.loss,
+            data_fingerprint=self._fingerprint,
+            training=self._training,
+            folder=draft.folder.rpartition("/")[2],
+        )
+        with self._writing(draft.step):
+            self._checkpoints.commit(marker, written)
+        self.committed_step = draft.step
+        seconds = time.monotonic() - draft.began
+        self._chronicle.say(f"checkpoint of step {draft.step} committed in {seconds:.2f} s")
         try:
-            store.commit(
-                Marker(
-                    step=draft.step,
-                    attempt=self._attempt,
-                    plan=draft.plan,
-                    loss=draft.loss,
-                    data_fingerprint=self._fingerprint,
-                    training=self._training,
-                    folder=draft.folder.rpartition("/")[2],
-                ),
-                written,
+            self._checkpoints.keep_newest(self._spec.keep)
+        except OSError as error:
+            self._chronicle.say(
+                f"WARNING: not all checkpoints before step {draft.step} were removed that are no "
+                f"longer kept; a later save or attempt will: {error}"
             )
-            store.keep_newest(self._spec.keep)
+
+    @contextlib.contextmanager
+    def _writing(self, step: int) -> Iterator[None]:
+        """Say what it means that the store cannot be written."""
+        try:
+            yield
         except OSError as error:
             full = no_room(error) is not None
             what = "has no room" if full else "cannot be written"
             raise WorkloadError(
                 CHECKPOINT_STORE_FULL if full else CHECKPOINT_FAILED,
-                f"the checkpoint of step {draft.step} was not committed: {store.storage.name} "
-                f"{what}: {error}. Earlier checkpoints are untouched",
+                f"the checkpoint of step {step} was not committed: "
+                f"{self._checkpoints.storage.name} {what}: {error}. Earlier checkpoints are "
+                "untouched",
             ) from error
-        self.committed_step = draft.step
-        seconds = time.monotonic() - draft.began
-        self._chronicle.say(f"checkpoint of step {draft.step} committed in {seconds:.2f} s")
 
 
 def _key(step: int) -> str:
