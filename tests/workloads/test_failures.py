@@ -1,6 +1,7 @@
 """What goes wrong ends every rank with a reason, and what was committed stays."""
 
 import errno
+import math
 import re
 import resource
 import subprocess
@@ -280,6 +281,15 @@ def test_after_a_loss_that_is_not_finite_one_older_checkpoint_is_tried(
     # The fault is not in the checkpoint, so no other one is doubted.
     assert "set aside" not in second.exits()[0]["message"]
     assert steps(store)[-1] == before
+
+
+def test_weights_that_the_last_step_ruins_are_no_success(agent: Agent, store: Path) -> None:
+    manifest = a_manifest(store, steps=1, learningRate=1e39, warmupSteps=0)
+    run = agent.start(manifest, 2, plan="dp2-z3")
+    assert run.reasons() == {"LossNotFinite"}
+    assert math.isfinite(run.losses()[1])
+    assert "after the last step, 1, weights or moments" in run.exits()[0]["message"]
+    assert steps(store) == []
 
 
 def test_running_out_of_memory_has_a_reason_of_its_own(agent: Agent, store: Path) -> None:

@@ -47,7 +47,7 @@ class Training:
         self.saver = Saver(
             self.checkpoints,
             cast("Rendezvous", self.board),
-            TrainingSpec.from_manifest(a_manifest(store, keep=1)),
+            TrainingSpec.from_manifest(a_manifest(store, keep=2)),
             Chronicle("rank 0"),
             ControlFolder(None),
             attempt=1,
@@ -123,6 +123,7 @@ def test_tensors_that_are_not_there_are_not_committed(
 def test_a_removal_that_fails_costs_no_checkpoint(
     training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    training.saved(4)
     training.saved(5)
     training.begin(6)
 
@@ -135,9 +136,9 @@ def test_a_removal_that_fails_costs_no_checkpoint(
     assert "WARNING: not all checkpoints before step 6 were removed" in capsys.readouterr().out
     assert training.board.told["checkpoint/6"] is None
     assert training.saver.committed_step == 6
-    assert training.steps == [5, 6]
+    assert training.steps == [4, 5, 6]
     training.saved(7)
-    assert training.steps == [7]
+    assert training.steps == [6, 7]
 
 
 def test_a_store_that_fails_when_a_save_begins_is_a_checkpoint_that_failed(
@@ -150,3 +151,15 @@ def test_a_store_that_fails_when_a_save_begins_is_a_checkpoint_that_failed(
     with pytest.raises(WorkloadError, match=r"step 5 was not committed: .* cannot be") as refused:
         training.begin(5)
     assert refused.value.code == "CheckpointFailed"
+
+
+def test_a_state_that_is_being_written_is_doubted_before_a_checkpoint(training: Training) -> None:
+    training.saved(4)
+    training.saved(5)
+    training.begin(6)
+    told = training.saver.doubted()
+    assert told == (
+        " The state of step 6 was being saved and does not count; the next attempt begins before it"
+    )
+    training.saver.settle()
+    assert training.steps == [4, 5]

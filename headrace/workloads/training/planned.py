@@ -287,6 +287,11 @@ class PlannedModel:
         """The tensors for `boxes`."""
         return {name: local(p.detach()) for name, p in self._real.items()} | self._moments
 
+    def sum_of_state(self) -> Tensor:
+        """A number that is finite only if all is that this rank holds."""
+        sums = [piece.sum().to(self.world.device) for piece in self.pieces().values()]
+        return torch.stack(sums).sum() if sums else torch.zeros((), device=self.world.device)
+
     def distributed(self) -> dict[str, Tensor]:
         """The parameters as torch's checkpoints want them: DTensors where they are divided."""
         return {name: real.detach() for name, real in self._real.items()}

@@ -118,11 +118,18 @@ class Saver:
             self._obey(draft)
 
     def doubted(self) -> str:
-        """Set the newest checkpoint aside, after which the loss was not finite: what led there may
-        be in it already. A sentence about that; empty if it was not done.
+        """Do without the newest state that was saved, after which the loss was not finite: what led
+        there may be in it already. A checkpoint is set aside, and what is still being written is
+        never committed. A sentence about that; empty if it was not done.
         """
         if self._rendezvous.rank != 0:
             return ""
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            return (
+                f" The state of step {draft.step} was being saved and does not count; the next "
+                "attempt begins before it"
+            )
         try:
             step = self._checkpoints.doubt(self._attempt)
         except (WorkloadError, OSError):

@@ -196,6 +196,8 @@ class Trainer:
             done = progress.step == given.spec.steps
             if done or wishes.stop or wishes.switch:
                 self._tell_change()  # with what is known of it: no later step will tell more
+            if done:
+                self._check_last_update()
             if done or wishes.stop or wishes.save or progress.step % given.spec.every_steps == 0:
                 with given.watch.pace.during("saving", SAVE_SECONDS):
                     given.saver.begin(self.model, progress.loss)
@@ -267,6 +269,17 @@ class Trainer:
             if len(self._change.steps) == _STEPS_AFTER_CHANGE:
                 self._tell_change()
         return Wishes(stop > 0, save > 0, switch > 0)
+
+    def _check_last_update(self) -> None:
+        """See that the state is finite, which no loss will tell any more."""
+        (total,) = self.model.world.summed([self.model.sum_of_state()]).tolist()
+        if not math.isfinite(total):
+            raise WorkloadError(
+                LOSS_NOT_FINITE,
+                f"after the last step, {self.progress.step}, weights or moments are not finite, "
+                "although its loss was: training has come apart; lower the learningRate or give "
+                f"it more warmupSteps.{self._given.saver.doubted()}",
+            )
 
     def _batch_of(self, step: int) -> tuple[Batch, Batch]:
         """This replica's inputs and targets of a step; prepared, unless the plan has changed."""
