@@ -270,6 +270,8 @@ class JobCheckpoints:
         metadata = self.storage.read(f"{folder}/{marker.folder}/{METADATA}")
         if metadata is not None:
             values["metadata_sha256"] = hashlib.sha256(metadata).hexdigest()
+        # torch has seen to its files, and nobody to the names of their folders.
+        self.storage.sync(f"{folder}/{marker.folder}")
         # Last look before the marker: what is written after a newer claim must not count.
         self.check_claim(marker.attempt)
         content = json.dumps(values, sort_keys=True, indent=1)

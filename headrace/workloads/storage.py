@@ -31,6 +31,10 @@ class Storage(Protocol):
         """Put the file there whole: after a crash it is the old one or the new one."""
         ...
 
+    def sync(self, path: str) -> None:
+        """Have the names in a folder, its own and those above it outlast a loss of power."""
+        ...
+
     def names(self, path: str) -> list[str]:
         """Names directly in a folder, sorted; empty where there is none."""
         ...
@@ -85,11 +89,19 @@ class LocalStorage:
         finally:
             draft.unlink(missing_ok=True)
         # Without this the rename itself may be lost with the power.
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        self.sync(path.rpartition("/")[0])
+
+    def sync(self, path: str) -> None:
+        folder = self._root / path
+        while True:
+            opened = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
+            if folder == self._root:
+                return
+            folder = folder.parent
 
     def names(self, path: str) -> list[str]:
         try:
@@ -164,6 +176,9 @@ class UrlStorage:
         target = self._path(path)
         self._files.makedirs(posixpath.dirname(target), exist_ok=True)
         self._files.pipe_file(target, content)
+
+    def sync(self, path: str) -> None:
+        """An object store keeps what it has acknowledged."""
 
     def names(self, path: str) -> list[str]:
         self._files.invalidate_cache()

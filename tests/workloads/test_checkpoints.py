@@ -1,6 +1,7 @@
 """The layout in the store: what counts as a checkpoint, and who may make one."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,34 @@ def test_what_other_ranks_wrote_must_be_seen_to_be_committed(
         committed(job, 100, written=written)
     assert refused.value.code == "CheckpointFailed"
     assert steps(job) == [50]
+
+
+def test_every_name_above_the_tensors_is_safe_before_the_marker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalStorage(tmp_path)
+    folder = tmp_path / JobCheckpoints(storage, UID).draft_folder(50, 1)
+    folder.mkdir(parents=True)
+    (folder / "__0_0.distcp").write_bytes(b"tensors")  # as torch does, which syncs the file alone
+    synced: list[Path] = []
+    marked_after: list[set[Path]] = []
+    write, sync = storage.write, os.fsync
+
+    def noted_sync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        sync(descriptor)
+
+    def noted_write(path: str, content: bytes) -> None:
+        if path.endswith("COMMITTED"):
+            marked_after.append(set(synced))
+        write(path, content)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(storage, "write", noted_write)
+    marker = Marker(50, 1, "dp1", 1.5, "abc", {}, folder.name)
+    JobCheckpoints(storage, UID).commit(marker, {"__0_0.distcp": 7})
+    (before,) = marked_after
+    assert before >= {folder, folder.parent, tmp_path / UID, tmp_path}
 
 
 def test_what_is_seen_later_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
