@@ -51,7 +51,7 @@ def saved(world: World, tmp_path: Path) -> Path:
     """A checkpoint's tensors."""
     model = a_model(world)
     fill_initial(model, 7)
-    tensors.save_begun(LocalStorage(tmp_path), "saved", model).result()
+    tensors.save_begun(LocalStorage(tmp_path), "saved", model).wait()
     return tmp_path / "saved"
 
 
@@ -116,7 +116,7 @@ def test_a_disk_that_cannot_be_written_fails_the_save(world: World, tmp_path: Pa
     model = a_model(world)
     fill_initial(model, 7)
     with pytest.raises(WorkloadError, match="could not be written to") as raised:
-        tensors.save_begun(LocalStorage(tmp_path), "saved", model).result()
+        tensors.save_begun(LocalStorage(tmp_path), "saved", model).wait()
     assert raised.value.code == "CheckpointFailed"
     assert "Earlier checkpoints are untouched" in raised.value.message
 

@@ -71,7 +71,7 @@ class Training:
         self.saver.begin(self.model, 1.5)
         draft = self.saver._draft
         assert draft is not None
-        draft.saving.result()
+        draft.saving.wait()
         return Path(self.checkpoints.storage.location(draft.folder))
 
     def saved(self, step: int) -> Path:
@@ -102,7 +102,7 @@ def test_what_torch_says_was_written_is_what_lies_there(training: Training) -> N
     draft = training.saver._draft
     assert draft is not None
     sizes = {file.name: file.stat().st_size for file in folder.glob("*.distcp")}
-    assert draft.saving.result() == sizes
+    assert draft.saving.written() == sizes
     training.saver.finish()
     assert training.steps == [5]
 

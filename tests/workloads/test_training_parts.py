@@ -171,7 +171,7 @@ def test_tensors_come_back_as_they_were(world: World, tmp_path: Path, kind: str)
     before = {name: piece.clone() for name, piece in model.pieces().items()}
     saving = tensors.save_begun(storage, "saved", model)
     trained(model)  # what is written is the state of the moment at which it was begun
-    saving.result()
+    saving.wait()
     loaded = a_model(world, empty=True)
     tensors.load(storage, storage.location("saved"), loaded, model.step - 1)
     assert _equal(loaded.pieces(), before)
@@ -223,7 +223,7 @@ def test_later_saves_use_the_memory_of_the_first_until_the_plan_is_left(
 ) -> None:
     storage, model = LocalStorage(tmp_path), a_model(world)
     for name in ("first", "second"):
-        tensors.save_begun(storage, name, trained(model)).result()
+        tensors.save_begun(storage, name, trained(model)).wait()
     first, second = map(_memory_of, handed)
     assert first == second
     assert not {piece.data_ptr() for piece in model.pieces().values()} & set(first.values())
@@ -243,7 +243,7 @@ def test_with_offload_the_state_itself_is_written_before_training_goes_on(
     assert set(_memory_of(handed[0]).values()) == there
     before = {name: piece.clone() for name, piece in model.pieces().items()}
     trained(model)
-    saving.result()
+    saving.wait()
     loaded = a_model(world, empty=True)
     tensors.load(storage, storage.location("saved"), loaded, 1)
     assert _equal(loaded.pieces(), before)
@@ -261,7 +261,7 @@ def test_replicas_copy_and_write_half_each() -> None:
 
 def test_a_checkpoint_of_another_model_is_refused(world: World, tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
-    tensors.save_begun(storage, "saved", a_model(world)).result()
+    tensors.save_begun(storage, "saved", a_model(world)).wait()
     tensors.check(storage, storage.location("saved"), a_model(world, empty=True).shapes)
     wider = a_model(world, empty=True, hidden=64)
     with pytest.raises(WorkloadError, match=r"of another model: for model\.\S+ wanted size"):
@@ -273,7 +273,7 @@ def test_torch_itself_reads_the_state_by_its_own_names(world: World, tmp_path: P
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
     ours = trained(a_model(world))
-    tensors.save_begun(LocalStorage(tmp_path), "saved", ours).result()
+    tensors.save_begun(LocalStorage(tmp_path), "saved", ours).wait()
     theirs = part_of(SHAPE, 0, SHAPE.layers)
     adamw = torch.optim.AdamW(theirs.parameters())
     options = StateDictOptions(flatten_optimizer_state_dict=True)

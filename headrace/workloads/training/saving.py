@@ -151,10 +151,11 @@ class Saver:
         """
         if self._rendezvous.rank != 0:
             with contextlib.suppress(WorkloadError):  # torch tells every rank, rank 0 knows why
-                draft.saving.result()
+                draft.saving.wait()
             return
         try:
-            self._mark(draft, draft.saving.result())
+            draft.saving.wait()
+            self._mark(draft)
         except WorkloadError as error:
             self._rendezvous.put(_key(draft.step), [error.code, error.message])
             if error.code != CHECKPOINT_STORE_FULL or last:
@@ -177,7 +178,7 @@ class Saver:
             step=draft.step, reason=error.code, message=f"{newest}; {error.message}"
         )
 
-    def _mark(self, draft: _Draft, written: dict[str, int]) -> None:
+    def _mark(self, draft: _Draft) -> None:
         marker = Marker(
             step=draft.step,
             attempt=self._attempt,
@@ -188,7 +189,7 @@ class Saver:
             folder=draft.folder.rpartition("/")[2],
         )
         with self._writing(draft.step):
-            self._checkpoints.commit(marker, written)
+            self._checkpoints.commit(marker, draft.saving.written())
         self.committed_step = draft.step
         seconds = time.monotonic() - draft.began
         self._chronicle.say(f"checkpoint of step {draft.step} committed in {seconds:.2f} s")

@@ -90,22 +90,30 @@ class Saving:
         """Whether it has ended, well or not."""
         return self._future.done()
 
-    def result(self) -> dict[str, int]:
-        """Wait for the end. Bytes that each written file has at least, by its path in the folder.
+    def wait(self) -> None:
+        """Wait for the end.
 
         Raises:
             WorkloadError: The store took less than all of it.
             RankGoneError: Another rank ended meanwhile.
         """
         try:
-            written = self._future.result()
+            self._future.result()
         except (Exception, dcp.CheckpointException) as error:  # the latter is no Exception
             full = no_room(error) or self._storage.lacks_room(self._size_bytes)
             if not isinstance(error, dcp.CheckpointException) and full is None:
                 raise RankGoneError(f"a checkpoint was not finished: {error}") from error
             raise self._failed(error, full) from error
+
+    def written(self) -> dict[str, int]:
+        """Bytes that each file has at least, by its path in the folder; to be asked on rank 0.
+
+        What torch 2.11 returns of a save does not say it, so it comes from what was written.
+        """
+        location = self._storage.location(self._folder)
+        metadata = reader_of(self._storage, location).read_metadata()
         found: dict[str, int] = {}
-        for path, offset, length in extents(written):
+        for path, offset, length in extents(metadata):
             found[path] = max(found.get(path, 0), offset + length)
         return found
 
