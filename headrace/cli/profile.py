@@ -11,7 +11,7 @@ from typing import IO
 
 from headrace.api.chosen_plans import chosen_plans
 from headrace.api.memory import BF16, FP32
-from headrace.api.models import PRESETS, Family, ModelShape, resized
+from headrace.api.models import PRESETS, ModelShape
 from headrace.api.plan import ExecutionPlan
 from headrace.api.profile_file import rows_in
 from headrace.api.profile_rows import Asked, LinkRow, PlanRow, Row, Status
@@ -20,6 +20,7 @@ from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.local_cluster import missing_packages
 from headrace.cli.output import note, say, table
 from headrace.cli.plan_figures import FIGURES, figures, number
+from headrace.cli.plans import preset
 from headrace.cli.tables import Column
 from headrace.cli.up import gpus
 
@@ -79,12 +80,7 @@ def profile(wish: Wish) -> None:
 
 
 def _asked(wish: Wish, gpu_count: int) -> tuple[Asked, ModelShape]:
-    shape = PRESETS.get(wish.model)
-    if shape is None:
-        raise CommandError(
-            ExitCode.USAGE,
-            f"wanted one of the models {', '.join(PRESETS)}; got {wish.model}",
-        )
+    shape = preset(wish.model, wish.sequence_length)
     there, kind = (gpu_count, "GPUs") if gpu_count else (os.cpu_count() or 1, "CPU cores")
     if wish.accelerators > there:
         raise CommandError(
@@ -99,8 +95,6 @@ def _asked(wish: Wish, gpu_count: int) -> tuple[Asked, ModelShape]:
             f"{wish.model} has {shape.parameters / 1e6:.0f} M parameters and there is no GPU here; "
             f"without one, take {', '.join(small)}",
         )
-    if wish.sequence_length and shape.family is not Family.VIT:
-        shape = resized(shape, sequence_length=wish.sequence_length)
     precision = BF16 if gpu_count else FP32
     asked = Asked(wish.model, wish.accelerators, wish.batch, shape.sequence_length, precision)
     return asked, shape
