@@ -111,6 +111,7 @@ def _job(job: jobs_pb2.Job) -> JobFact:
         steps_total=status.progress.steps_total,
         held_accelerator_seconds=status.held_accelerator_seconds,
         reason=status.reason.message or status.reason.code,
+        finished_ns=_nanoseconds(status.finished_at) or None,
     )
 
 

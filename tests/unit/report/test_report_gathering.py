@@ -47,6 +47,7 @@ class Jobs(jobs_pb2_grpc.JobServiceServicer):
                     stage=job.stage,
                     plan=job.plan,
                     progress=common_pb2.Progress(step=job.step, steps_total=job.steps_total),
+                    finished_at=stamp(job.finished_ns) if job.finished_ns else None,
                 ),
             )
             for job in self.facts.jobs
