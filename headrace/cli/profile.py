@@ -1,10 +1,12 @@
 """`headrace profile`: plans of one model, measured on the accelerators of this machine."""
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -63,12 +65,13 @@ def profile(wish: Wish) -> None:
             "pip install 'headrace[workloads]'",
         )
     output = wish.output or Path(f"profile-{asked.model}-{asked.accelerators}.jsonl")
-    _rows(output)  # a file that is no profile is told before anything is measured
-    if not has_gpu:
-        note("headrace: there is no GPU here, so this measures the CPU (gloo, fp32)")
-    note(f"headrace: {len(plans)} plans, at most {wish.seconds:.0f} s; rows go to {output}")
-    trouble = _run(profiling_command(asked, plans, seconds=wish.seconds, output=output), wish)
-    rows = _rows(output)
+    with _reserved(output):
+        _rows(output)  # a file that is no profile is told before anything is measured
+        if not has_gpu:
+            note("headrace: there is no GPU here, so this measures the CPU (gloo, fp32)")
+        note(f"headrace: {len(plans)} plans, at most {wish.seconds:.0f} s; rows go to {output}")
+        trouble = _run(profiling_command(asked, plans, seconds=wish.seconds, output=output), wish)
+        rows = _rows(output)
     mine = {row.plan: row for row in rows if isinstance(row, PlanRow) and row.asked == asked}
     chosen = [mine[plan] for plan in plans if plan in mine]
     links = [
@@ -123,6 +126,38 @@ def _plans(wish: Wish, shape: ModelShape, asked: Asked) -> list[str]:
             f"{asked.accelerators} accelerators; take a multiple of {asked.accelerators}",
         )
     return list(dict.fromkeys(found))
+
+
+@contextlib.contextmanager
+def _reserved(file: Path) -> Iterator[None]:
+    """The file can be written, and by no other run meanwhile: their rows would mix.
+
+    Raises:
+        CommandError: It cannot, or another run has it.
+    """
+    is_new = not file.exists()
+    try:
+        held = file.open("a", encoding="utf-8")
+    except OSError as error:
+        raise CommandError(
+            ExitCode.USAGE,
+            f"--output: {file} cannot be written: {error.strerror}; name a file in a folder that "
+            "is there and yours to write to",
+        ) from error
+    with held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CommandError(
+                ExitCode.FAILED,
+                f"another `headrace profile` is writing {file}; wait for it, or name another file "
+                "with --output",
+            ) from error
+        try:
+            yield
+        finally:
+            if is_new and not os.fstat(held.fileno()).st_size:
+                file.unlink(missing_ok=True)  # nothing was measured
 
 
 def _rows(file: Path) -> list[Row]:
