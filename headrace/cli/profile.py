@@ -69,7 +69,8 @@ def profile(wish: Wish) -> None:
         _rows(output)  # a file that is no profile is told before anything is measured
         if not has_gpu:
             note("headrace: there is no GPU here, so this measures the CPU (gloo, fp32)")
-        note(f"headrace: {len(plans)} plans, at most {wish.seconds:.0f} s; rows go to {output}")
+        several = "1 plan" if len(plans) == 1 else f"{len(plans)} plans"
+        note(f"headrace: {several}, at most {wish.seconds:.0f} s; rows go to {output}")
         trouble = _run(profiling_command(asked, plans, seconds=wish.seconds, output=output), wish)
         rows = _rows(output)
     mine = {row.plan: row for row in rows if isinstance(row, PlanRow) and row.asked == asked}
