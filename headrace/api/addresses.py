@@ -13,6 +13,18 @@ which the kernel takes ports for outgoing connections, one of which could be in 
 """
 
 
+PORT_MAX = 65535
+
+
+def has_bad_port(address: str) -> bool:
+    """Whether what stands in the place of a port, behind the last colon, is none."""
+    if address.startswith("unix:") or address.endswith("]"):
+        return False
+    _, colon, port = address.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and 1 <= int(port) <= PORT_MAX
+    return bool(colon) and "/" not in port and not is_port
+
+
 def is_loopback(address: str) -> bool:
     """Whether ``host:port`` (or ``unix:path``) can be reached from this machine only.
 

@@ -272,8 +272,11 @@ def _not_combined(plan: ExecutionPlan, *, is_tied: bool) -> Iterator[str]:
             "pipeline parallelism"
         )
     if zero and data == 1 and not plan.offload:
+        alone = replace(plan, zero_stage=0)
+        shares = replace(plan, zero_stage=max(zero, 2), offload=True)
         yield (
-            f"wanted two replicas or more, among which ZeRO shares, got {plan}; leave out z{zero}"
+            f"wanted two replicas or more, among which ZeRO shares, got {plan}; take {alone}"
+            + ("" if is_split else f", or {shares}, which needs no other replica")
         )
     if plan.schedule is PipelineSchedule.ZERO_BUBBLE:
         if zero == 3:
@@ -291,15 +294,20 @@ def _not_combined(plan: ExecutionPlan, *, is_tied: bool) -> Iterator[str]:
             )
 
 
+def _several(count: int, word: str, ending: str = "s") -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}{ending}"
+
+
 def _batch_problems(plan: ExecutionPlan, batch: int) -> Iterator[str]:
     steps, pipeline = plan.accumulation_steps, plan.pipeline_parallel
     parts = plan.data_parallel * steps
     if batch < 1 or batch % parts:
         below = max(0, batch - batch % parts)
         sizes = f"{below} or {below + parts}" if below else str(parts)
+        replicas = _several(plan.data_parallel, "replica")
         yield (
-            f"wanted a global batch that {plan.data_parallel} replicas with {steps} micro-batches "
-            f"each divide, got {batch} samples; {sizes} would do"
+            f"wanted a global batch that {parts} divides ({replicas} times "
+            f"{_several(steps, 'micro-batch', 'es')}), got {batch} samples; {sizes} would do"
         )
     match plan.schedule:
         case PipelineSchedule.GPIPE:

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from headrace.api.credentials import has_password
 from headrace.api.plan import ExecutionPlan
 
-_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 _LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 _LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 _UID = r"^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$"
@@ -31,6 +31,17 @@ _SUFFIXES = {
     "Ti": 2**40,
     "Pi": 2**50,
 }
+_ENDS = "beginning and ending with a letter or digit"
+PATTERNS_IN_WORDS = {
+    NAME: f"lower-case letters, digits and dashes, {_ENDS}",
+    _LABEL_KEY: f"letters, digits, -, _ and ., {_ENDS}, and perhaps a domain and / before them",
+    _LABEL_VALUE: f"letters, digits, -, _ and ., {_ENDS}",
+    _UID: f"letters, digits and dashes, {_ENDS}",
+    _TIMESTAMP: "a time such as 2026-11-26T08:00:00Z",
+    VARIABLE: "a variable's name: letters, digits and _, with no digit first",
+    NO_NUL: "text without the character NUL",
+}
+"""What fields that are written by a rule may hold."""
 _MOST_BYTES = 2**53
 YEAR_SECONDS = 366 * 24 * 3600
 
@@ -50,6 +61,11 @@ def quantity_bytes(value: object) -> object:
     scale = 10 ** len(fraction)
     # Rounded up, as Kubernetes does, and never through a float, which would lose bytes.
     return -(-int(whole + fraction) * _SUFFIXES[suffix] // scale)
+
+
+def nearest_name(text: str) -> str:
+    """The name that someone who wrote this may have meant; empty if it has nothing of one."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].rstrip("-")
 
 
 def _in_the_open(text: str) -> str:
@@ -75,7 +91,7 @@ def _a_plan(text: str) -> str:
 
 Open = AfterValidator(_in_the_open)
 """Text that is stored and shown, so that no URL in it may hold a password."""
-Name = Annotated[str, Field(min_length=1, max_length=63, pattern=_NAME)]
+Name = Annotated[str, Field(min_length=1, max_length=63, pattern=NAME)]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=_LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE)]
 Uid = Annotated[str, Field(min_length=1, max_length=64, pattern=_UID)]

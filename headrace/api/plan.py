@@ -45,6 +45,9 @@ _SHORT_FORM = re.compile(
     r"(?P<offload>offload)?"
 )
 _EXAMPLES = "dp4, dp2-z3-gc, tp2-ga4 or pp2.1f1b-ga4"
+_PART = re.compile(r"(dp|tp|pp|z|ga|gc|offload)(\d*)(?:\.(\w+))?")
+_ORDER = ("dp", "tp", "pp", "z", "ga", "gc", "offload")
+_SIZED = frozenset({"dp", "tp", "pp", "z", "ga"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ class ExecutionPlan:
         """
         found = _SHORT_FORM.fullmatch(text)
         if found is None or not text:
-            raise ValueError(f"wanted a plan such as {_EXAMPLES}, got {text!r}")
+            raise ValueError(f"wanted a plan such as {_EXAMPLES}, got {text!r}{_hint(text)}")
         try:
             plan = cls(
                 data_parallel=int(found["dp"] or 1),
@@ -169,3 +172,36 @@ class ExecutionPlan:
         if str(plan) != text:
             raise ValueError(f"wanted the canonical form {plan}, got {text!r}")
         return plan
+
+
+def _hint(text: str) -> str:
+    """What helps someone who wrote a plan almost right; empty if that is not to be seen."""
+    parts: dict[str, str] = {}
+    for part in re.split(r"[-_ ]+", text.lower()):
+        found = _PART.fullmatch(part)
+        if found is None:
+            return f"; {part!r} is no part of a plan" if parts else ""
+        name, size, schedule = found.groups()
+        problem = _problem_of_part(part, name, size, schedule)
+        if problem:
+            return f"; {problem}"
+        if name in parts:
+            return f"; {name} stands twice in it"
+        parts[name] = part
+    right = "-".join(parts[name] for name in _ORDER if name in parts)
+    return f"; it is written {right}" if _SHORT_FORM.fullmatch(right) else ""
+
+
+def _problem_of_part(part: str, name: str, size: str, schedule: str | None) -> str:
+    """What is wrong with a part of which the name is right."""
+    if bool(size) != (name in _SIZED):
+        return f"{name} needs a number, such as {name}2" if not size else f"{name} has no number"
+    if name == "pp" and schedule not in tuple(PipelineSchedule):
+        *others, last = PipelineSchedule
+        several = f"{', '.join(others)} or {last}"
+        return f"pp needs a schedule ({several}), such as pp{size}.{PipelineSchedule.ONE_F_ONE_B}"
+    if name != "pp" and schedule is not None:
+        return f"only pp has a schedule, not {part}"
+    if name == "z" and size not in ("1", "2", "3"):
+        return f"ZeRO is z1, z2 or z3, not {part}"
+    return ""

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from headrace.api.credentials import without_passwords
+from headrace.api.manifest_fields import NAME, PATTERNS_IN_WORDS, nearest_name
 
 _LONGEST_VALUE_SHOWN = 60
 
@@ -83,10 +84,20 @@ def _problem(found: Mapping[str, Any], schema: Mapping[str, Any]) -> Problem:
             return Problem(path, f"wanted {wanted}, got {_shown(came)}", near[0] if near else "")
         case "password" | "plan":
             return Problem(path, found["msg"])
+        case "string_pattern_mismatch":
+            return _misformed(path, context["pattern"], came)
         case "quantity":
             return Problem(path, f"{found['msg']}, got {_shown(came)}")
     wanted = _WANTED.get(kind, found["msg"]).format_map(_Context(context))
     return Problem(path, f"{wanted}, got {_shown(came)}")
+
+
+def _misformed(path: tuple[str | int, ...], pattern: str, came: str) -> Problem:
+    wanted = PATTERNS_IN_WORDS.get(pattern, f"text that matches {pattern}")
+    # What is not repeated because of a password is not put right either.
+    is_open = pattern == NAME and without_passwords(came) == came
+    near = nearest_name(came) if is_open else ""
+    return Problem(path, f"wanted {wanted}, got {_shown(came)}", near)
 
 
 _WANTED = {
@@ -107,7 +118,6 @@ _WANTED = {
     "less_than_equal": "wanted at most {le}",
     "string_too_short": "wanted at least {min_length} characters",
     "string_too_long": "wanted at most {max_length} characters",
-    "string_pattern_mismatch": "wanted text that matches {pattern}",
     "too_short": "wanted at least {min_length} entries",
     "too_long": "wanted at most {max_length} entries",
 }

@@ -246,7 +246,11 @@ def _path_problem(keys: Keys, value: str, context: Context, base: Path) -> Probl
     """Why a relative path cannot be used, if so."""
     if keys[-1] == "source" and not (context.local and (base / value).exists()):
         near = difflib.get_close_matches(value, BUILT_IN_DATA, n=1)
-        sentence = f"wanted {', '.join(BUILT_IN_DATA)} or an absolute path, got {value!r}"
+        built_in = ", ".join(BUILT_IN_DATA)
+        sentence = f"wanted {built_in} or an absolute path, got {value!r}"
+        if context.local:
+            there = (base / value).resolve()
+            sentence = f"wanted {built_in} or a path, got {value!r}, and there is no {there}"
         return Problem(keys, sentence, near[0] if near else "")
     if not context.local:
         return Problem(

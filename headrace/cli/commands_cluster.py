@@ -124,6 +124,49 @@ def profile(
 
 
 @guarded
+def plans(
+    model: Annotated[
+        str, typer.Argument(help="Preset, e.g. gpt2-1.26b, or a config.json of Hugging Face.")
+    ],
+    accelerators: Annotated[int, typer.Option(help="Accelerators of the plans.", min=1)] = 1,
+    batch: Annotated[int, typer.Option(help="Samples of a step.", min=1)] = 16,
+    sequence_length: Annotated[
+        int, typer.Option(help="Tokens of a sample; 0 for the model's.", min=0)
+    ] = 0,
+    memory: Annotated[
+        str,
+        typer.Option(
+            help="Memory of one accelerator, e.g. 80GiB; else none is too small.",
+            metavar="QUANTITY",
+        ),
+    ] = "",
+    precision: Annotated[
+        str, typer.Option(help="fp32 or bf16, as training.precision in a manifest.")
+    ] = "fp32",
+    named: Annotated[
+        str, typer.Option("--plans", help="Only these, separated by commas, possible or not.")
+    ] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Those that cannot run too, each with its reason.")
+    ] = False,
+    output: Annotated[Format, typer.Option("--output", "-o", help="What to print.")] = Format.TABLE,
+) -> None:
+    """List the execution plans that can train a model, and the memory that each needs.
+
+    Memory is estimated, of the fullest rank, in GiB; -o wide tells its parts. Nothing is started.
+    """
+    from headrace.cli import plans as work
+
+    chosen = [each.strip() for each in named.split(",") if each.strip()]
+    work.plans(
+        work.Question(
+            model, accelerators, batch, sequence_length, memory, precision, chosen, everything
+        ),
+        output,
+    )
+
+
+@guarded
 def simulate(context: typer.Context) -> None:
     """Play a snapshot of a cluster, or a scenario, in virtual time.
 
@@ -168,6 +211,7 @@ def register(app: typer.Typer) -> None:
     """Adds these commands."""
     for command in (up, down, status):
         app.command(rich_help_panel=_PANEL)(command)
+    app.command(rich_help_panel=_PANEL)(plans)
     app.command(rich_help_panel=_PANEL)(profile)
     app.command()(version)
     passing = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

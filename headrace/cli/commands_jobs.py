@@ -167,12 +167,16 @@ def events(
     namespace: Namespace = "default",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on with new ones.")] = False,
     after: Annotated[int, typer.Option(help="Only after this sequence number.", min=0)] = 0,
+    progress: Annotated[
+        bool, typer.Option("--progress", help="The steps that jobs made too.")
+    ] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Tell what happened and was decided, oldest first."""
     from headrace.cli import events as work
 
-    work.events(session_of(context), name, namespace, watch=watch, after=after, output=output)
+    wanted = work.Wanted(after, progress, watch)
+    work.events(session_of(context), name, namespace, wanted, output)
 
 
 @guarded

@@ -12,6 +12,7 @@ from headrace.cli import views
 from headrace.cli.events import as_document, latest
 from headrace.cli.explain import sentences
 from headrace.cli.get import find_job, kind_of, not_there
+from headrace.cli.long_messages import LongMessages, brief
 from headrace.cli.output import Format, document, say, table, width
 from headrace.cli.plan_words import explained
 from headrace.cli.session import Session
@@ -147,24 +148,12 @@ def _describe_job(client: Client, job: jobs_pb2.Job, wide: bool) -> None:
     dashboard = client.cluster().dashboard_url
     if dashboard:
         _field("Ray dashboard", f"{dashboard}/#/actors")
-    for line in sentences(job, client.explain(job.uid))[1:]:
+    explained_why = client.explain(job.uid)
+    for line in sentences(job, explained_why)[1:]:
         say(line)
     if status.conditions:
         say()
-        table(
-            _CONDITION_COLUMNS,
-            [
-                [
-                    each.type,
-                    each.status,
-                    age(now - views.moment(each.last_transition_time)),
-                    each.reason,
-                    each.message,
-                ]
-                for each in status.conditions
-            ],
-            wide=wide,
-        )
+        _describe_conditions(job, LongMessages(explained_why.reason.message), now, wide)
     if status.units:
         say()
         table(_UNIT_COLUMNS, [_unit_row(unit) for unit in status.units], wide=wide)
@@ -178,6 +167,28 @@ def _describe_job(client: Client, job: jobs_pb2.Job, wide: bool) -> None:
         table(_EVENT_COLUMNS, [_event_row(event, now) for event in found], wide=wide)
 
 
+def _describe_conditions(job: jobs_pb2.Job, told: LongMessages, now: float, wide: bool) -> None:
+    # What holds comes first to its words, so that others refer to it.
+    claims = sorted(job.status.conditions, key=lambda each: each.status != "True")
+    says = {each.type: told.cell(each.type, each.message) for each in claims}
+    table(
+        _CONDITION_COLUMNS,
+        [
+            [
+                each.type,
+                each.status,
+                age(now - views.moment(each.last_transition_time)),
+                each.reason,
+                says[each.type],
+            ]
+            for each in job.status.conditions
+        ],
+        wide=wide,
+    )
+    for line in told.below(width()):
+        say(line)
+
+
 def _describe_what_failed_before(job: jobs_pb2.Job, now: float) -> None:
     if job.status.out_of_memory:
         _folded("Out of memory", f"{views.out_of_memory(job)}: not tried there again")
@@ -188,7 +199,7 @@ def _describe_what_failed_before(job: jobs_pb2.Job, now: float) -> None:
 def _event_row(event: jobs_pb2.LoggedEvent, now: float) -> list[str]:
     """An event of the job that is described, whose name needs no column."""
     sequence, passed, kind, _, message = views.event_row(event, now)
-    return [sequence, passed, kind, message]
+    return [sequence, passed, kind, brief(message)]
 
 
 def _unit_row(unit: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from headrace.api.generated import jobs_pb2
@@ -15,10 +16,24 @@ _PERIOD_SECONDS = 1.0
 _LOOKED_BACK = 5000
 
 
-def events(
-    session: Session, name: str, namespace: str, *, watch: bool, after: int, output: Format
-) -> None:
-    """Prints events, oldest first; with ``watch`` new ones as they come."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which events.
+
+    Attributes:
+        after: Only those behind this sequence number.
+        progress: Whether the steps that jobs made are told too.
+        watch: Whether new ones are told as they come.
+    """
+
+    after: int = 0
+    progress: bool = False
+    watch: bool = False
+
+
+def events(session: Session, name: str, namespace: str, wanted: Wanted, output: Format) -> None:
+    """Prints events, oldest first."""
+    watch, after = wanted.watch, wanted.after
     patience = 300.0 if watch else 5.0
     with session.client(patience_seconds=patience) as client:
         uid = find_job(client, name, namespace).uid if name else ""
@@ -26,13 +41,15 @@ def events(
         seen: list[int] = []
         while True:
             found = client.list_events(uid, after)
-            if found:
-                _show(found, output, heading=heading, several=watch, seen=seen)
+            told = found if wanted.progress else _without_steps(found)
+            if told:
+                _show(told, output, heading=heading, several=watch, seen=seen)
                 heading = False
+            if found:
                 after = found[-1].sequence
             if not watch:
-                if not found and output in (Format.TABLE, Format.WIDE):
-                    note("no events")
+                if not told and output in (Format.TABLE, Format.WIDE):
+                    note("no events but steps: --progress tells them" if found else "no events")
                 return
             time.sleep(_PERIOD_SECONDS)
 
@@ -84,5 +101,9 @@ def latest(client: Client, uid: str, count: int) -> list[jobs_pb2.LoggedEvent]:
     """The newest events of a job, without its steps, of which there are too many."""
     # A long log is not read from its beginning for a few lines of its end.
     after = max(0, client.cluster().last_sequence - _LOOKED_BACK)
-    found = [each for each in client.list_events(uid, after) if each.kind != "JobProgressed"]
-    return found[-count:]
+    return _without_steps(client.list_events(uid, after))[-count:]
+
+
+def _without_steps(found: list[jobs_pb2.LoggedEvent]) -> list[jobs_pb2.LoggedEvent]:
+    """Without what a job tells all the time while it trains, among which nothing else is seen."""
+    return [each for each in found if each.kind != "JobProgressed"]

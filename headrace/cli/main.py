@@ -1,4 +1,4 @@
-"""The command line's entry point: names, options and help. What commands do is loaded late."""
+"""The command line: names, options and help. What commands do is loaded late."""
 
 from typing import Annotated, Any
 

@@ -1,17 +1,19 @@
 """`headrace profile`: plans of one model, measured on the accelerators of this machine."""
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from headrace.api.chosen_plans import chosen_plans
 from headrace.api.memory import BF16, FP32
-from headrace.api.models import PRESETS, Family, ModelShape, resized
+from headrace.api.models import PRESETS, ModelShape
 from headrace.api.plan import ExecutionPlan
 from headrace.api.profile_file import rows_in
 from headrace.api.profile_rows import Asked, LinkRow, PlanRow, Row, Status
@@ -20,6 +22,7 @@ from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.local_cluster import missing_packages
 from headrace.cli.output import note, say, table
 from headrace.cli.plan_figures import FIGURES, figures, number
+from headrace.cli.plans import preset
 from headrace.cli.tables import Column
 from headrace.cli.up import gpus
 
@@ -62,12 +65,14 @@ def profile(wish: Wish) -> None:
             "pip install 'headrace[workloads]'",
         )
     output = wish.output or Path(f"profile-{asked.model}-{asked.accelerators}.jsonl")
-    _rows(output)  # a file that is no profile is told before anything is measured
-    if not has_gpu:
-        note("headrace: there is no GPU here, so this measures the CPU (gloo, fp32)")
-    note(f"headrace: {len(plans)} plans, at most {wish.seconds:.0f} s; rows go to {output}")
-    trouble = _run(profiling_command(asked, plans, seconds=wish.seconds, output=output), wish)
-    rows = _rows(output)
+    with _reserved(output):
+        _rows(output)  # a file that is no profile is told before anything is measured
+        if not has_gpu:
+            note("headrace: there is no GPU here, so this measures the CPU (gloo, fp32)")
+        several = "1 plan" if len(plans) == 1 else f"{len(plans)} plans"
+        note(f"headrace: {several}, at most {wish.seconds:.0f} s; rows go to {output}")
+        trouble = _run(profiling_command(asked, plans, seconds=wish.seconds, output=output), wish)
+        rows = _rows(output)
     mine = {row.plan: row for row in rows if isinstance(row, PlanRow) and row.asked == asked}
     chosen = [mine[plan] for plan in plans if plan in mine]
     links = [
@@ -79,12 +84,7 @@ def profile(wish: Wish) -> None:
 
 
 def _asked(wish: Wish, gpu_count: int) -> tuple[Asked, ModelShape]:
-    shape = PRESETS.get(wish.model)
-    if shape is None:
-        raise CommandError(
-            ExitCode.USAGE,
-            f"wanted one of the models {', '.join(PRESETS)}; got {wish.model}",
-        )
+    shape = preset(wish.model, wish.sequence_length)
     there, kind = (gpu_count, "GPUs") if gpu_count else (os.cpu_count() or 1, "CPU cores")
     if wish.accelerators > there:
         raise CommandError(
@@ -99,8 +99,6 @@ def _asked(wish: Wish, gpu_count: int) -> tuple[Asked, ModelShape]:
             f"{wish.model} has {shape.parameters / 1e6:.0f} M parameters and there is no GPU here; "
             f"without one, take {', '.join(small)}",
         )
-    if wish.sequence_length and shape.family is not Family.VIT:
-        shape = resized(shape, sequence_length=wish.sequence_length)
     precision = BF16 if gpu_count else FP32
     asked = Asked(wish.model, wish.accelerators, wish.batch, shape.sequence_length, precision)
     return asked, shape
@@ -129,6 +127,38 @@ def _plans(wish: Wish, shape: ModelShape, asked: Asked) -> list[str]:
             f"{asked.accelerators} accelerators; take a multiple of {asked.accelerators}",
         )
     return list(dict.fromkeys(found))
+
+
+@contextlib.contextmanager
+def _reserved(file: Path) -> Iterator[None]:
+    """The file can be written, and by no other run meanwhile: their rows would mix.
+
+    Raises:
+        CommandError: It cannot, or another run has it.
+    """
+    is_new = not file.exists()
+    try:
+        held = file.open("a", encoding="utf-8")
+    except OSError as error:
+        raise CommandError(
+            ExitCode.USAGE,
+            f"--output: {file} cannot be written: {error.strerror}; name a file in a folder that "
+            "is there and yours to write to",
+        ) from error
+    with held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CommandError(
+                ExitCode.FAILED,
+                f"another `headrace profile` is writing {file}; wait for it, or name another file "
+                "with --output",
+            ) from error
+        try:
+            yield
+        finally:
+            if is_new and not os.fstat(held.fileno()).st_size:
+                file.unlink(missing_ok=True)  # nothing was measured
 
 
 def _rows(file: Path) -> list[Row]:

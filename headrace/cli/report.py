@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.report_facts import (
     AcceleratorFact,
     ClusterFact,
@@ -32,14 +33,26 @@ def write_report(client: Client, path: Path) -> ReportFacts:
 
     Returns:
         What the report was made from.
+
+    Raises:
+        CommandError: The file cannot be written.
     """
     from headrace.cli.report_page import page
 
     facts = gathered(client)
     scratch = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch.write_text(page(facts), encoding="utf-8")
-    scratch.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            scratch.write_text(page(facts), encoding="utf-8")
+            scratch.replace(path)
+        except OSError:
+            scratch.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise CommandError(
+            ExitCode.FAILED, f"the report {path} cannot be written: {error.strerror}"
+        ) from error
     return facts
 
 
@@ -111,6 +124,7 @@ def _job(job: jobs_pb2.Job) -> JobFact:
         steps_total=status.progress.steps_total,
         held_accelerator_seconds=status.held_accelerator_seconds,
         reason=status.reason.message or status.reason.code,
+        finished_ns=_nanoseconds(status.finished_at) or None,
     )
 
 

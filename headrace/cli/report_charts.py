@@ -33,7 +33,10 @@ _CHARACTER_PX = 6.6
 _MARKS, _BARE, _PLOT, _PLOT_WIDTH = 38, 10, 210, 1000
 _LOG_FROM_RATIO = 12
 _MEAN_MAX = 250
-_MARK_LABELS_WIDTH_PX = 520
+LOSSES_WIDTH_MIN_PX = 420
+"""The plot is never narrower; labels that have room there have room everywhere."""
+MARK_CHARACTER_PX = 7.3
+"""Of the labels of marks, which are bold."""
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160), 0x2028, 0x2029), " ")
 
 
@@ -558,11 +561,13 @@ def _marks(marks: Sequence[LossMark], x: Callable[[float], float]) -> list[str]:
             f'<line class="mark {kind}" x1="{percent(place)}" x2="{percent(place)}" '
             f'y1="{_MARKS - 6}" y2="{_MARKS + _PLOT}"><title>{text(title)}</title></line>'
         )
-        half = len(label) * _CHARACTER_PX / 2 / _MARK_LABELS_WIDTH_PX
-        row = next((one for one in (1, 0) if free[one] < place - half), None)
+        width = len(label) * MARK_CHARACTER_PX / LOSSES_WIDTH_MIN_PX
+        half = width / 2
+        anchor = "start" if place < half else "end" if place > 1 - half else "middle"
+        left = place - {"start": 0.0, "middle": half, "end": width}[anchor]
+        row = next((one for one in (1, 0) if free[one] < left), None)
         if row is not None:
-            free[row] = place + half + 0.01
-            anchor = "start" if place < half else "end" if place > 1 - half else "middle"
+            free[row] = left + width + 0.01
             found.append(
                 f'<text class="mark {kind}" x="{percent(place)}" y="{_MARKS - 24 + 14 * row}" '
                 f'text-anchor="{anchor}">{text(label)}</text>'

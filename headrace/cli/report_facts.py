@@ -45,6 +45,7 @@ class JobFact:
         steps_total: Steps until it is done; 0 where unknown.
         held_accelerator_seconds: What the control plane has counted.
         reason: Why it stands there, for people.
+        finished_ns: When it ended, however; None while it has not.
     """
 
     uid: str
@@ -56,6 +57,7 @@ class JobFact:
     steps_total: int = 0
     held_accelerator_seconds: float = 0.0
     reason: str = ""
+    finished_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -546,7 +546,9 @@ class _Folding:
         if submitted is None and shown is not None:
             # Its beginning is older than the kept log; only the control plane still knows.
             held_ns = max(held_ns, round(shown.held_accelerator_seconds * 1e9))
-        until = self.finished.get(uid, end_ns)
+        # No event says that retries are used up; the control plane does.
+        ended_ns = (shown.finished_ns if shown else None) or end_ns
+        until = self.finished.get(uid, ended_ns)
         running = [span for span in spans if span.end_ns is None]
         return model.JobSummary(
             uid=uid,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from headrace.api.addresses import is_loopback
+from headrace.api.addresses import PORT_MAX, has_bad_port, is_loopback
 
 HOME_VARIABLE = "HEADRACE_HOME"
 SERVER_VARIABLE = "HEADRACE_SERVER"
@@ -109,6 +109,11 @@ def forget(home: Path) -> None:
 
 
 def _check(context: Context) -> None:
+    if has_bad_port(context.server):
+        raise NoContextError(
+            f"wanted the control plane as host:port, with a port from 1 to {PORT_MAX}, got "
+            f"{context.server}"
+        )
     if bool(context.certificate_file) != bool(context.key_file):
         raise NoContextError("a client certificate needs both --tls-cert and --tls-key")
     if context.certificate_file and not context.ca_file:

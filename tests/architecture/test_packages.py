@@ -23,7 +23,7 @@ except SystemExit as end:
     assert not end.code, end.code
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})), file=sys.stderr)
 """
-START = "from headrace.cli.main import run; run()"
+START = "from headrace.cli.entry import run; run()"
 
 
 def _wheel(project: Path, target: Path) -> zipfile.ZipFile:

@@ -77,6 +77,35 @@ def test_other_texts_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "helps"),
+    [
+        ("pp2", "pp needs a schedule (gpipe, 1f1b, interleaved or zb), such as pp2.1f1b"),
+        ("dp2-pp2.zbv", "pp needs a schedule (gpipe, 1f1b, interleaved or zb), such as pp2.1f1b"),
+        ("z2-dp2", "it is written dp2-z2"),
+        ("DP2", "it is written dp2"),
+        ("offload_z3_dp2", "it is written dp2-z3-offload"),
+        ("dp2-z4", "ZeRO is z1, z2 or z3, not z4"),
+        ("dp2-zero", "'zero' is no part of a plan"),
+        ("dp-tp2", "dp needs a number, such as dp2"),
+        ("dp2-gc2", "gc has no number"),
+        ("tp2-tp4", "tp stands twice in it"),
+        ("dp2.1f1b", "only pp has a schedule, not dp2.1f1b"),
+    ],
+)
+def test_a_plan_that_is_almost_right_is_put_right(text: str, helps: str) -> None:
+    with pytest.raises(ValueError, match="wanted a plan such as") as caught:
+        ExecutionPlan.parse(text)
+    assert str(caught.value).endswith(f", got {text!r}; {helps}")
+
+
+@pytest.mark.parametrize("text", ["", "fsdp", "dp4,tp2", "dp0", "dp4\n"])
+def test_what_resembles_no_plan_gets_examples_only(text: str) -> None:
+    with pytest.raises(ValueError, match="wanted a plan such as") as caught:
+        ExecutionPlan.parse(text)
+    assert str(caught.value).endswith(f", got {text!r}")
+
+
+@pytest.mark.parametrize(
     ("text", "canonical"),
     [
         ("dp4-ga1", "dp4"),

@@ -76,6 +76,7 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         self.oldest = 0
         self.watch_breaks = 0
         self.refuse = ""
+        self.because = "4 wanted, 1 free"
         self._changed = threading.Condition()
         self._version = 1
         self._log: list[Watch] = []
@@ -301,7 +302,7 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         return admin_pb2.ExplainResponse(
             stage=job.status.stage,
             reason=common_pb2.Reason(
-                code="WaitingForAccelerators", message="4 wanted, 1 free", wanted=4, available=1
+                code="WaitingForAccelerators", message=self.because, wanted=4, available=1
             ),
             holders=[admin_pb2.Holder(uid="uid-b", namespace="default", name="b", accelerators=3)],
             decisions=[

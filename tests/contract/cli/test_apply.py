@@ -140,7 +140,10 @@ def test_dry_run_without_a_control_plane_checks_what_it_can(tmp_path: Path) -> N
     lost = a_file(tmp_path, manifest("a", data={"source": "no/such/folder"}))
     refused = unpointed("apply", "--dry-run", "-f", lost)
     assert refused.exit_code == ExitCode.REFUSED
-    assert "wanted python-stdlib, digits, random or an absolute path" in refused.stderr
+    missing = tmp_path / "no/such/folder"
+    assert f"digits, random or a path, got 'no/such/folder', and there is no {missing}" in (
+        refused.stderr
+    )
 
 
 @pytest.mark.usefixtures("home")
@@ -162,10 +165,11 @@ def test_relative_stores_lie_in_the_home_of_the_local_cluster(
 def test_relative_stores_are_refused_for_a_cluster_elsewhere(
     plane: FakeControlPlane, tmp_path: Path
 ) -> None:
-    file = a_file(tmp_path, manifest("a", checkpoint={"store": "checkpoints"}))
-    result = unpointed("--server", plane.address, "apply", "-f", file)
+    wrong = manifest("a", checkpoint={"store": "checkpoints"}, data={"source": "texts"})
+    result = unpointed("--server", plane.address, "apply", "-f", a_file(tmp_path, wrong))
     assert result.exit_code == ExitCode.REFUSED
     assert "spec.checkpoint.store: 'checkpoints' is a relative path" in result.stderr
+    assert "digits, random or an absolute path, got 'texts'\n" in result.stderr
 
 
 def test_a_misspelt_data_source_is_not_taken_for_a_path(headrace: Headrace, tmp_path: Path) -> None:

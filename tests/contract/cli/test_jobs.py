@@ -391,6 +391,22 @@ def test_events_are_paged_and_carry_their_bodies(
     assert found["items"][0]["body"] == {"unit": 1}
 
 
+def test_steps_are_among_the_events_only_if_they_are_asked_for(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    plane.put("a")
+    kinds = ["JobProgressed"] * 4 + ["UnitExited"] + ["JobProgressed"] * 3
+    plane.events = [
+        jobs_pb2.LoggedEvent(sequence=number, kind=kind, uid="uid-a")
+        for number, kind in enumerate(kinds, start=1)
+    ]
+    assert headrace("events", "a", "-o", "name").stdout.split() == ["event/5"]
+    assert len(headrace("events", "a", "--progress", "-o", "name").stdout.split()) == len(kinds)
+    only_steps = headrace("events", "a", "--after", "5")
+    assert (only_steps.stdout, only_steps.exit_code) == ("", 0)
+    assert only_steps.stderr == "no events but steps: --progress tells them\n"
+
+
 def test_a_job_that_is_gone_is_called_by_its_name(
     headrace: Headrace, plane: FakeControlPlane
 ) -> None:

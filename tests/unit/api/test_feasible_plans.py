@@ -49,7 +49,12 @@ def test_a_batch_of_no_samples_is_divided_by_nothing(batch: int) -> None:
 @pytest.mark.parametrize(
     ("plan", "reason", "told"),
     [
-        ("dp3", DIVIDE, "3 replicas with 1 micro-batches each divide, got 16 samples; 15 or 18"),
+        (
+            "dp3",
+            DIVIDE,
+            "that 3 divides (3 replicas times 1 micro-batch), got 16 samples; 15 or 18",
+        ),
+        ("dp1-ga3", DIVIDE, "(1 replica times 3 micro-batches), got 16 samples; 15 or 18"),
         ("dp8-ga4", DIVIDE, "got 16 samples; 32 would do"),
         ("tp3", DIVIDE, "wanted heads that 3 tensor-parallel ranks divide, got 4; 1, 2 would"),
         ("pp16.1f1b-ga16", DIVIDE, "wanted a layer for each of the 16 stages, got 8 layers"),
@@ -63,7 +68,9 @@ def test_a_batch_of_no_samples_is_divided_by_nothing(batch: int) -> None:
         ("dp2-tp2-z2-offload", COMBINED, "wanted offload with replicas only"),
         ("dp2-pp2.1f1b-z3-ga2-offload", COMBINED, "wanted offload with replicas only"),
         ("dp1-z2", COMBINED, "wanted two replicas or more, among which ZeRO shares"),
-        ("dp1-z1", COMBINED, "leave out z1"),
+        ("dp1-z2", COMBINED, "take dp1, or dp1-z2-offload, which needs no other replica"),
+        ("dp1-z1-gc", COMBINED, "take dp1-gc, or dp1-z2-gc-offload, which needs"),
+        ("tp2-z2", COMBINED, "got tp2-z2; take tp2"),
         ("dp2-pp2.zb-z3-ga2", COMBINED, "wanted the zb schedule without ZeRO-3"),
         ("pp2.zb-ga2-gc", COMBINED, "wanted the zb schedule without activation checkpointing"),
     ],

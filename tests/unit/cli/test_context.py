@@ -44,6 +44,20 @@ def test_half_of_tls_is_refused(tmp_path: Path, flags: dict[str, str | bool], wo
         load(tmp_path, {"server": "127.0.0.1:1", **flags}, {})
 
 
+@pytest.mark.parametrize("server", ["127.0.0.1:99999", "127.0.0.1:0", "[::1]:", "h:http"])
+def test_what_is_no_port_is_told(tmp_path: Path, server: str) -> None:
+    with pytest.raises(NoContextError, match="with a port from 1 to 65535, got") as caught:
+        load(tmp_path, {"server": server, "insecure": True}, {})
+    assert str(caught.value).endswith(server)
+
+
+@pytest.mark.parametrize(
+    "server", ["h:65535", "[::1]:7460", "[::1]", "unix:/run/h.sock", "dns:///h"]
+)
+def test_addresses_of_other_kinds_are_left_to_the_connection(tmp_path: Path, server: str) -> None:
+    assert load(tmp_path, {"server": server, "insecure": True}, {}).server == server
+
+
 def test_a_damaged_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "context.json").write_text('{"sever": "x"}')
     with pytest.raises(NoContextError, match="cannot be used as a context"):

@@ -1,5 +1,6 @@
 """What `headrace profile` prints and refuses; measuring itself is tested with the workloads."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_what_has_no_figures_is_told_with_its_reason(capsys: pytest.CaptureFixtu
 
 def a_wish(model: str = "gpt2-tiny", **changes: object) -> work.Wish:
     values = {"accelerators": 1, "batch": 16, "sequence_length": 0, "plans": (), "seconds": 60.0}
-    return work.Wish(model, output=None, **(values | changes))  # type: ignore[arg-type]
+    return work.Wish(model, **({"output": None} | values | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,40 @@ def test_what_cannot_be_measured_is_refused_with_what_can(
         work.profile(wish)
     assert caught.value.code is ExitCode.USAGE
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def unstarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks that may not be started: what is wrong must be told before."""
+
+    def start(*_: object, **__: object) -> str:
+        raise AssertionError("ranks were started")
+
+    monkeypatch.setattr(work, "gpus", lambda: ())
+    monkeypatch.setattr(work, "missing_packages", lambda names: [])
+    monkeypatch.setattr(work, "_run", start)
+
+
+@pytest.mark.usefixtures("unstarted")
+def test_a_file_that_cannot_be_written_is_told_before_measuring(tmp_path: Path) -> None:
+    for output, why in (
+        (tmp_path / "gone" / "x.jsonl", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+    ):
+        with pytest.raises(CommandError, match=f"--output: {output} cannot be written: {why}"):
+            work.profile(a_wish(output=output))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("unstarted")
+def test_a_file_that_another_run_writes_is_left_to_it(tmp_path: Path) -> None:
+    output = tmp_path / "x.jsonl"
+    with output.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(CommandError, match="another `headrace profile` is writing"):
+            work.profile(a_wish(output=output))
+    assert output.exists()
+    for name in ("x.jsonl", "new.jsonl"):
+        with pytest.raises(AssertionError, match="ranks were started"):
+            work.profile(a_wish(output=tmp_path / name))
+    assert list(tmp_path.iterdir()) == [output]  # and no empty one of its own is left

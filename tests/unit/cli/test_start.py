@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from headrace.cli.entry import INTERRUPTED
+from headrace.cli.exit_codes import ExitCode
+
 HEAVY = {"grpc", "google", "torch", "ray", "yaml", "rich", "sqlalchemy", "numpy"}
 
 
@@ -40,3 +43,22 @@ def test_help_documents_every_exit_status() -> None:
     )
     for status in ("0", "1", "2", "3", "4", "5", "6", "7", "130"):
         assert f"\n    {status} " in ran.stdout
+
+
+@pytest.mark.parametrize("module", ["typer", "headrace.cli.session"])
+def test_ctrl_c_while_it_still_loads_is_told_in_a_word(module: str) -> None:
+    program = (
+        "import sys\n"
+        "class Pressed:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}:\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Pressed())\n"
+        "from headrace.cli.entry import run\n"
+        "run()\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (INTERRUPTED, "", "interrupted\n")
+    assert INTERRUPTED == ExitCode.INTERRUPTED

@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controlplane.domain.action import (
     Action,
@@ -254,9 +254,9 @@ def the_demo(half: str = "pp2.1f1b-ga4", live: tuple[bool, bool] = (False, False
         book.decide(78.5, book.starting("u-gpt", attempt, FOUR))
     book.train("u-gpt", attempt, 87, 120, range(181, 301), seed=3)
     book.exit(121, "u-gpt", attempt, Outcome.SUCCEEDED, 300, units)
-    for uid in ("u-gpt", "u-vit"):
-        job = book.jobs[uid]
-        book.jobs[uid] = JobFact(uid, "default", job.name, "Succeeded", "", 300, 300)
+    for uid, end in (("u-gpt", at(121)), ("u-vit", at(71))):
+        job = JobFact(uid, "default", book.jobs[uid].name, "Succeeded", "", 300, 300)
+        book.jobs[uid] = replace(job, finished_ns=end)
     return book
 
 

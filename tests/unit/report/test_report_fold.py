@@ -218,6 +218,18 @@ def test_a_job_that_fails_for_good_stops_waiting() -> None:
     assert job.waiting_ns == round(2 * SECOND)  # before its start, and until it was given up
 
 
+def test_a_job_whose_retries_are_used_up_stops_waiting() -> None:
+    book = Logbook()
+    book.register()
+    book.submit(0, "u")
+    book.decide(1, book.starting("u", 1, FOUR))
+    book.exit(3, "u", 1, Outcome.FAILED, message="no such file")
+    book.submit(50, "later")
+    book.jobs["u"] = JobFact("u", "default", "u", "Failed", finished_ns=at(3))
+    job = history_of(book.facts(60)).jobs[0]
+    assert job.waiting_ns == round(1 * SECOND)
+
+
 def test_an_empty_log_is_an_empty_history() -> None:
     history = history_of(ReportFacts())
     assert (history.blocks, history.jobs, history.lanes) == ((), (), ())

@@ -18,6 +18,7 @@ from headrace.api.generated import (
     jobs_pb2_grpc,
     nodes_pb2,
 )
+from headrace.cli.exit_codes import CommandError
 from headrace.cli.report import gathered, write_report
 from headrace.cli.report_facts import ReportFacts
 from headrace.client.client import Client
@@ -47,6 +48,7 @@ class Jobs(jobs_pb2_grpc.JobServiceServicer):
                     stage=job.stage,
                     plan=job.plan,
                     progress=common_pb2.Progress(step=job.step, steps_total=job.steps_total),
+                    finished_at=stamp(job.finished_ns) if job.finished_ns else None,
                 ),
             )
             for job in self.facts.jobs
@@ -153,3 +155,16 @@ def test_the_file_is_replaced_whole(client: Client, tmp_path: Path) -> None:
     assert path.read_bytes() == first
     assert first.endswith(b"</html>\n")
     assert [found.name for found in path.parent.iterdir()] == ["page.html"]
+
+
+def test_a_file_that_cannot_be_written_is_named_as_it_was_given(
+    client: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    for path, why in (
+        (tmp_path / "folder", "Is a directory"),
+        (Path("/proc/page.html"), "No such file or directory"),
+    ):
+        with pytest.raises(CommandError, match=f"the report {path} cannot be written: {why}"):
+            write_report(client, path)
+    assert [found.name for found in tmp_path.iterdir()] == ["folder"]

@@ -9,6 +9,8 @@ import pytest
 
 from controlplane.domain.record import Outcome
 from headrace.cli.report_charts import (
+    LOSSES_WIDTH_MIN_PX,
+    MARK_CHARACTER_PX,
     Look,
     Scale,
     clock_text,
@@ -22,7 +24,7 @@ from headrace.cli.report_charts import (
 )
 from headrace.cli.report_facts import LossFact, NodeFact, ReportFacts
 from headrace.cli.report_fold import history_of
-from headrace.cli.report_model import Block, series_of
+from headrace.cli.report_model import Block, LossMark, LossSeries, series_of
 from headrace.cli.report_page import page
 from tests.unit.report.logbook import FOUR, LIVE, START, Logbook, at, the_bad_day, the_demo
 
@@ -212,6 +214,28 @@ def test_a_jump_between_attempts_is_not_smoothed_away() -> None:
         for place in curve.split()
     }
     assert len(levels) == 2
+
+
+def test_labels_of_marks_do_not_overlap_in_the_narrowest_plot() -> None:
+    steps = [1, 5, 9, 30, 34, 51, 70, 92, 97, 100]
+    marks = tuple(LossMark(step - 0.5, True, True, "dp4", "dp2-ga2", 1) for step in steps)
+    points = tuple(LossFact(step, 1.0, 1) for step in range(101))
+    chart = loss_chart(LossSeries("u", points, (), marks), "u", 0, 500)
+    found = re.findall(
+        r'<text class="mark [a-z]+" x="([\d.]+)%" y="(\d+)" text-anchor="(\w+)">([^<]+)', chart
+    )
+    assert len(found) >= 4
+    taken: dict[str, float] = {}
+    for percent, row, anchor, label in found:
+        width = len(label) * MARK_CHARACTER_PX
+        place = float(percent) / 100 * LOSSES_WIDTH_MIN_PX
+        left = place - {"start": 0, "middle": width / 2, "end": width}[anchor]
+        assert left > taken.get(row, 0), (label, percent)
+        assert left + width <= LOSSES_WIDTH_MIN_PX
+        taken[row] = left + width
+    assert f".losses{{display:block;min-width:{LOSSES_WIDTH_MIN_PX}px" in page(
+        the_demo().facts(122)
+    )
 
 
 def test_smoothing_follows_a_slope_to_its_ends_and_evens_out_noise() -> None:
