@@ -111,23 +111,6 @@ def test_the_script_gets_the_trained_model_whatever_the_plan(
     assert (newest.step, newest.plan) == (30, "dp2-z3")
 
 
-def test_the_model_of_a_job_that_had_nothing_left_to_do_is_that_which_it_started_from(
-    agent: Agent, store: Path, tmp_path: Path
-) -> None:
-    first = agent.start(a_script(store, steps=3), uid="old")
-    assert first.outcomes() == {("Succeeded", 3)}
-    later = a_script(tmp_path / "elsewhere", steps=3)
-    later["spec"]["checkpoint"]["startFrom"] = {"uid": "old", "store": str(store)}
-    second = agent.start(later, uid="new")
-    assert second.outcomes() == {("Succeeded", 3)}
-    said = [
-        re.findall(r"loss .* after step 3$", run.units[0].output, re.MULTILINE)
-        for run in (first, second)
-    ]
-    assert len(said[0]) == 1
-    assert said[0] == said[1]
-
-
 def test_a_stop_before_the_first_step_is_no_failure(agent: Agent, store: Path) -> None:
     run = agent.start(a_script(store, "--do", "wait"), 2)
     until(lambda: "joined the rendezvous" in run.units[1].output, lambda: run.units[1].output)

@@ -140,34 +140,6 @@ def plan_for(spec: TrainingSpec, ranks: int) -> ExecutionPlan:
     return ExecutionPlan(ranks, steps)
 
 
-def newest_of(
-    checkpoints: JobCheckpoints, spec: TrainingSpec, base: Path
-) -> tuple[Found | None, str | None]:
-    """The newest checkpoint of a job, else the one it shall start from, else nothing.
-
-    Beside another job's stands the store in which it lies.
-
-    Raises:
-        WorkloadError: It shall start from one that is not there.
-    """
-    own = checkpoints.whole()
-    wanted = spec.start_from
-    if own or wanted is None:
-        return (own[-1] if own else None), None
-    store = wanted.store or spec.store
-    storage = open_storage(store, base)
-    there = JobCheckpoints(storage, wanted.uid).whole()
-    found = [one for one in there if wanted.step in (None, one.marker.step)]
-    if not found:
-        which = "checkpoint" if wanted.step is None else f"checkpoint of step {wanted.step}"
-        raise WorkloadError(
-            CANNOT_BE_TRAINED,
-            f"startFrom: job {wanted.uid} has no {which} in {storage.name}; there are "
-            f"steps {[one.marker.step for one in there]}",
-        )
-    return found[-1], store
-
-
 @dataclass(frozen=True, slots=True)
 class Rank:
     """One rank of an attempt."""
@@ -377,13 +349,30 @@ class Rank:
         return before
 
     def _start(self, checkpoints: JobCheckpoints, attempt: int) -> Start:
-        """What to go on from, as `newest_of` finds it."""
-        found, store = newest_of(checkpoints, self.spec, self.seat.base)
-        if found is None:
+        """The newest checkpoint of the job, else the one it shall start from, else nothing."""
+        whole = checkpoints.whole()
+        store, own = self.spec.store, True
+        wanted = self.spec.start_from
+        if not whole and wanted is not None:
+            own = False
+            store = wanted.store or store
+            storage = open_storage(store, self.seat.base)
+            other = JobCheckpoints(storage, wanted.uid)
+            whole = other.whole()
+            if wanted.step is not None:
+                whole = [found for found in whole if found.marker.step == wanted.step]
+            if not whole:
+                which = "checkpoint" if wanted.step is None else f"checkpoint of step {wanted.step}"
+                raise WorkloadError(
+                    CANNOT_BE_TRAINED,
+                    f"startFrom: job {wanted.uid} has no {which} in {storage.name}; there are "
+                    f"steps {[found.marker.step for found in other.whole()]}",
+                )
+        if not whole:
             return Start(attempt)
-        own, marker = store is None, found.marker
-        where = store or self.spec.store
-        return Start(attempt, marker.step, marker.loss, own, found.location, where, found)
+        newest = whole[-1]
+        marker = newest.marker
+        return Start(attempt, marker.step, marker.loss, own, newest.location, store, newest)
 
     def _check_start(self, start: Start, samples: Samples, blueprint: Blueprint) -> None:
         """What lies in the store is of this model, and of this training if it is the job's own."""

@@ -24,7 +24,6 @@ from headrace.workloads.training.own.model import Step, ours
 from headrace.workloads.training.own.settings import Settings
 from headrace.workloads.training.own.task import OwnTask
 from headrace.workloads.training.place import Place, without_headrace
-from headrace.workloads.training.run import newest_of
 
 _TOLD_EVERY_SECONDS = 1.0
 
@@ -49,14 +48,11 @@ class Trained:
     def model(self) -> nn.Module:
         """The whole trained model on the CPU, whatever the plan was.
 
-        It is made anew, and filled from the newest checkpoint, which has the last step. That is
-        another job's if it had all steps that were asked for.
+        It is made anew, and filled from the newest checkpoint, which has the last step.
         """
         seat, spec = self._place.seat, self._place.spec
-        checkpoints = JobCheckpoints(open_storage(spec.store, seat.base), seat.uid)
-        newest, store = newest_of(checkpoints, spec, seat.base)
-        assert newest is not None, "what trained has saved its last step"
-        storage = open_storage(store or spec.store, seat.base)
+        storage = open_storage(spec.store, seat.base)
+        newest = JobCheckpoints(storage, seat.uid).whole()[-1]
         weights = tensors.weights(storage, newest.location, sizes_of(self._task.blueprint()))
         model = self._task.built()
         for name, parameter in model.named_parameters():
