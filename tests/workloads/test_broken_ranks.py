@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_nobody_waits_for_the_goodbye_of_the_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headrace.workloads.rendezvous.LINGER_SECONDS", float("inf"))
-    monkeypatch.setattr("headrace.workloads.rendezvous.LINGER_FOR_LATECOMERS_SECONDS", 0.0)
+    monkeypatch.setattr("headrace.workloads.rendezvous.LINGER_FOR_LATECOMERS_SECONDS", float("inf"))
     store, stop = dist.HashStore(), StopSignal(tmp_path)
     host, survivor, _dead = (
         Rendezvous(store, rank=rank, ranks=3, prefix="job/1", stop=stop) for rank in range(3)
@@ -56,6 +57,33 @@ def test_nobody_waits_for_the_goodbye_of_the_dead(
     host.do_without([2])
     survivor.leave()
     host.leave()
+
+
+@pytest.mark.timeout(60)
+def test_one_that_ends_before_they_agree_waits_for_those_who_have_only_arrived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.workloads.rendezvous.LINGER_SECONDS", 0.0)
+    monkeypatch.setattr("headrace.workloads.rendezvous.LINGER_FOR_LATECOMERS_SECONDS", float("inf"))
+    store, stop = dist.HashStore(), StopSignal(tmp_path)
+    host, slow = (
+        Rendezvous(store, rank=rank, ranks=2, prefix="job/1", stop=stop) for rank in range(2)
+    )
+    host.refuse("CannotBeTrained", "it makes no sense")
+    heard: list[str] = []
+
+    def hears() -> None:
+        try:
+            slow.agree({})
+        except WorkloadError as error:
+            heard.append(error.message)
+        slow.leave()
+
+    thread = threading.Thread(target=hears)
+    thread.start()
+    host.leave()
+    assert heard == ["it makes no sense"]
+    thread.join()
 
 
 @pytest.mark.timeout(60)

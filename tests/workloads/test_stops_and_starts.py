@@ -8,7 +8,7 @@ import pytest
 
 from headrace.workloads.checkpoints import JobCheckpoints
 from headrace.workloads.storage import LocalStorage
-from tests.workloads.attempts import Agent, a_manifest
+from tests.workloads.attempts import Agent, a_manifest, alive, until
 
 ENDLESS = 100_000
 
@@ -34,6 +34,20 @@ def test_with_all_steps_done_there_is_nothing_to_do(agent: Agent, store: Path) -
     assert again.outcomes() == {("Succeeded", 5)}
     assert "nothing left to do" in again.exits()[0]["message"]
     assert again.losses() == {}
+
+
+def test_with_all_steps_done_unit_0_ends_with_the_others(agent: Agent, store: Path) -> None:
+    manifest = a_manifest(store, steps=5)
+    agent.start(manifest).exits()
+    impatient = {"TEST_MODULE": "tests.workloads.impatient_unit"}
+    first = agent.start(manifest, 2, attempt=2, only_unit=0, environment=impatient).units[0]
+    proof = store / "job-1" / "proof-00002"
+    until(lambda: proof.exists() or not alive(first.pid), lambda: first.output)
+    address = (first.folder / "rendezvous").read_text()
+    late = agent.start(manifest, 2, attempt=2, only_unit=1, rendezvous=address).units[0]
+    for unit in (first, late):
+        assert (unit.exit()["outcome"], unit.exit()["step"]) == ("Succeeded", 5)
+    assert not proof.exists()
 
 
 def test_one_ranks_stop_stops_all_at_one_step(agent: Agent, store: Path) -> None:

@@ -213,20 +213,28 @@ class Rank:
         self._check_plan(blueprint)
         checkpoints = JobCheckpoints(open_storage(self.spec.store, self.seat.base), self.seat.uid)
         start = self._sound(checkpoints, self._store_proved(checkpoints))
-        if start.step >= self.spec.steps:
-            return End(
-                SUCCEEDED,
-                start.step,
-                f"nothing left to do: the checkpoint has {start.step} steps already, "
-                f"{self.spec.steps} were asked for",
-            )
         samples = self.task.samples()
         self._check_start(start, samples, blueprint)
         begin = None if start.location else self.task.beginning()
         self.chronicle.say("ready")
         facts = self._facts(samples)
         self.rendezvous.agree({**facts, "plan": str(self.seat.plan)})
+        if start.step >= self.spec.steps:
+            return self._nothing_left(checkpoints, start)
         return Prepared(checkpoints, start, samples, blueprint, begin, facts)
+
+    def _nothing_left(self, checkpoints: JobCheckpoints, start: Start) -> End:
+        """The end of an attempt whose checkpoint has all steps; all ranks have come, and hear it
+        before rank 0 takes the rendezvous away.
+        """
+        if self.rendezvous.rank == 0:
+            checkpoints.end_proof(start.attempt)
+        self.rendezvous.end_together()
+        message = (
+            f"nothing left to do: the checkpoint has {start.step} steps already, "
+            f"{self.spec.steps} were asked for"
+        )
+        return End(SUCCEEDED, start.step, message)
 
     def _prepared_to_join(self) -> Prepared:
         """All that can be done while others train, the use of this rank's own GPU included; then
@@ -310,7 +318,7 @@ class Rank:
     def _sound(self, checkpoints: JobCheckpoints, start: Start) -> Start:
         """The start, or an older one where its bytes are not those that were written."""
         turn = 0
-        while start.location and start.step < self.spec.steps:
+        while start.location:
             turn += 1
             began = time.monotonic()
             storage = open_storage(start.store, self.seat.base)
