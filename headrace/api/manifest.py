@@ -223,7 +223,7 @@ class Training(Part):
     micro_batch_size_max: Annotated[int, Field(ge=1, le=2**24)] | None = None
     """Most samples that one rank holds at once; no limit if left out."""
     steps: Annotated[int, Field(ge=1, le=10**9)]
-    """Optimizer steps until the job is done."""
+    """Optimizer steps until the job is done, those of a job that it starts from included."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Precision of the computation; weights and optimizer states are always fp32."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 3e-4

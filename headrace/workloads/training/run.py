@@ -371,10 +371,11 @@ class Rank:
                 whole = [found for found in whole if found.marker.step == wanted.step]
             if not whole:
                 which = "checkpoint" if wanted.step is None else f"checkpoint of step {wanted.step}"
+                there = [str(found.marker.step) for found in other.whole()]
                 raise WorkloadError(
                     CANNOT_BE_TRAINED,
-                    f"startFrom: job {wanted.uid} has no {which} in {storage.name}; there are "
-                    f"steps {[found.marker.step for found in other.whole()]}",
+                    f"startFrom: job {wanted.uid} has no {which} in {storage.name}; "
+                    + (f"there are steps {', '.join(there)}" if there else "there are none at all"),
                 )
         if not whole:
             return Start(attempt)
@@ -390,6 +391,12 @@ class Rank:
             self._check_continues(start.found, samples)
         storage = open_storage(start.store, self.seat.base)
         tensors.check(storage, start.location, sizes_of(blueprint))
+        if not start.own and start.step >= self.spec.steps:
+            raise WorkloadError(
+                CANNOT_BE_TRAINED,
+                f"startFrom: {start.step} steps were done there, {self.spec.steps} were asked for; "
+                f"training.steps counts those too, so ask for more than {start.step}",
+            )
 
     def _fixed(self) -> dict[str, Any]:
         """What must stay the same while the job trains."""
