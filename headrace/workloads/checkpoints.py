@@ -28,6 +28,7 @@ from headrace.workloads.refusal import (
     CHECKPOINT_FAILED,
     FENCED,
     WorkloadError,
+    is_full,
 )
 from headrace.workloads.storage import Storage, open_storage
 
@@ -126,8 +127,14 @@ class JobCheckpoints:
             WorkloadError: A newer attempt holds it already.
         """
         self.check_claim(attempt)
-        content = json.dumps({"attempt": attempt, "format_version": FORMAT_VERSION})
-        self.storage.write(f"{self.uid}/{CLAIM}", content.encode())
+        content = json.dumps({"attempt": attempt, "format_version": FORMAT_VERSION}).encode()
+        try:
+            self.storage.write(f"{self.uid}/{CLAIM}", content)
+        except OSError as error:
+            # What takes the room may be what an attempt, which has ended since, did not finish.
+            if not is_full(error) or not self._remove_uncommitted():
+                raise
+            self.storage.write(f"{self.uid}/{CLAIM}", content)
 
     def check_claim(self, attempt: int) -> None:
         """Refuse if a newer attempt holds the folder."""
@@ -216,6 +223,14 @@ class JobCheckpoints:
             if name.startswith(("proof-", f".{CLAIM}.")):
                 self.storage.remove(f"{self.uid}/{name}")
         return removed
+
+    def _remove_uncommitted(self) -> list[int]:
+        """Remove what has no marker; returns its steps."""
+        folders = {step: self._step_folder(step) for step in self.steps()}
+        found = [s for s, at in folders.items() if self.storage.read(f"{at}/{MARKER}") is None]
+        for step in found:
+            self.storage.remove(folders[step])
+        return found
 
     def set_damaged_aside(self, attempt: int) -> list[int]:
         """Move away what was committed and lacks something now: people may want to look at it."""

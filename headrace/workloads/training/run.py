@@ -299,11 +299,16 @@ class Rank:
             nonce = checkpoints.prove(attempt) if self.rendezvous.ranks > 1 else ""
             start = self._start(checkpoints, attempt)
         except OSError as error:
-            code = CHECKPOINT_STORE_FULL if no_room(error) else START_REFUSED
+            name = checkpoints.storage.name
+            if no_room(error):
+                raise WorkloadError(
+                    CHECKPOINT_STORE_FULL,
+                    f"the checkpoint store {name} has no room: {error}; free some",
+                ) from error
             raise WorkloadError(
-                code,
-                f"the checkpoint store {checkpoints.storage.name} cannot be written: {error}; "
-                "wanted a folder or URL that this job's user may write to",
+                START_REFUSED,
+                f"the checkpoint store {name} cannot be written: {error}; wanted a folder or URL "
+                "that this job's user may write to",
             ) from error
         if damaged:
             self.chronicle.say(
