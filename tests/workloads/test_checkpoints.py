@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from fsspec.registry import known_implementations
 
+from headrace.api.runtime import STORE_SCHEMES
 from headrace.workloads import checkpoints as cli
 from headrace.workloads.checkpoints import FORMAT_VERSION, JobCheckpoints, Marker
 from headrace.workloads.refusal import WorkloadError
@@ -244,6 +246,30 @@ def test_paths_and_urls_name_stores(tmp_path: Path) -> None:
     assert open_storage("runs", tmp_path).name == str(tmp_path / "runs")
     assert open_storage(f"file://{tmp_path}/runs").name == str(tmp_path / "runs")
     assert open_storage("memory://somewhere").name == "memory://somewhere"
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "sentence"),
+    [
+        ("foo://me:secret@bucket/runs", "CannotBeTrained", "got foo://bucket/runs: .*not known"),
+        ("absent://bucket", "StartRefused", "absent://bucket needs a package.*: Install absentfs"),
+    ],
+)
+def test_a_store_that_nothing_opens_is_told(
+    url: str, code: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"class": "absentfs.Absent", "err": "Install absentfs"}
+    monkeypatch.setitem(known_implementations, "absent", told)
+    with pytest.raises(WorkloadError, match=sentence) as refused:
+        open_storage(url)
+    assert refused.value.code == code
+    assert "secret" not in refused.value.message
+
+
+def test_the_schemes_that_manifests_may_name_are_fsspecs() -> None:
+    added_by_packages = {"abfss", "tos"}
+    assert set(known_implementations) | added_by_packages >= STORE_SCHEMES
+    assert {"s3", "gs", "abfs", "hdfs"} <= STORE_SCHEMES
 
 
 class Small(LocalStorage):
