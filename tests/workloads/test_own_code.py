@@ -164,3 +164,41 @@ def test_a_script_that_one_node_does_not_have_starts_nowhere(agent: Agent, store
     assert run.reasons() == {"StartRefused", "RankLost"}
     assert "there is no file /nowhere/train.py on this node" in run.exits()[0]["message"]
     assert not run.losses()
+
+
+@pytest.mark.parametrize(
+    ("files", "told", "traced"),
+    [
+        (
+            {"a.py": "import nosuchmodule"},
+            "a.py, line 1: ModuleNotFoundError: No module named 'nosuchmodule'",
+            "    import nosuchmodule",
+        ),
+        ({"a.py": "x = 1\nprint(x"}, "a.py, line 2: SyntaxError: '(' was never closed", "print(x"),
+        (
+            {"a.py": "import b\nb.shape({})", "b.py": "def shape(of):\n    return of['width']"},
+            "b.py, line 2: KeyError: 'width'",
+            "b.shape({})",
+        ),
+        (
+            {"a.py": "import json\njson.loads('')"},
+            "a.py, line 2: JSONDecodeError: Expecting",
+            "a.py",
+        ),
+        ({"a.py": "assert not 1"}, "a.py, line 1: AssertionError", "assert not 1"),
+    ],
+)
+def test_a_mistake_outside_the_step_is_told_by_its_line(
+    agent: Agent, store: Path, tmp_path: Path, files: dict[str, str], told: str, traced: str
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    (unit,) = agent.start(a_script(store, file=tmp_path / "a.py")).units
+    found = unit.exit()
+    assert found["reason"] == "RankFailed"
+    assert found["message"].startswith(told)
+    assert "\n" not in found["message"]
+    assert unit.output.count("Traceback") <= 1
+    assert traced in unit.output
+    assert "runpy" not in unit.output
+    assert "launch.py" not in unit.output
