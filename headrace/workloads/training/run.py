@@ -1,5 +1,6 @@
 """One rank from its rendezvous to its end: prove the store, agree, train."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ from headrace.workloads.training.trainer import RESIZING, Progress, Trainer
 from headrace.workloads.training.warming import warm_up
 from headrace.workloads.training.world import World, lost_contact, meeting
 from headrace.workloads.watch import Watch
+
+_GLOO_PLACE = re.compile(r"\[[^\]\s]*gloo/[^\]\s]*\] ")
+_GLOO_ADVICE = "This is typically caused by"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,11 @@ def plan_for(spec: TrainingSpec, ranks: int) -> ExecutionPlan:
     return ExecutionPlan(ranks, steps)
 
 
+def plainly(error: BaseException) -> str:
+    """What an error says, without the place in gloo's sources and the advice that goes with it."""
+    return _GLOO_PLACE.sub("", str(error)).partition(_GLOO_ADVICE)[0].strip(". \n")
+
+
 @dataclass(frozen=True, slots=True)
 class Rank:
     """One rank of an attempt."""
@@ -196,7 +205,7 @@ class Rank:
         if first is not None:
             rank, code, message = first
             return WorkloadError(code, f"rank {rank}: {message}")
-        what = str(error).strip()
+        what = plainly(error)
         if silent:
             self.rendezvous.do_without(silent)
             who = " and ".join(f"rank {rank}" for rank in silent)
