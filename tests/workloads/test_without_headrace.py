@@ -1,5 +1,7 @@
 """A script that its author runs alone: what it is told, in its author's words."""
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from headrace import train
+from headrace.workloads.checkpoints import JobCheckpoints
+from headrace.workloads.storage import LocalStorage
 
 DATA = TensorDataset(torch.arange(30.0).view(10, 3) / 30)
 
@@ -19,9 +23,29 @@ def step(model: nn.Module, batch: Any) -> Tensor:
     return found
 
 
-def trained(folder: Path | str, *, width: int = 3, steps: int = 3, **others: Any) -> train.Trained:
+def trained(
+    folder: Path | str,
+    *,
+    width: int = 3,
+    steps: int = 3,
+    step: Callable[[nn.Module, Any], Tensor] = step,
+    **others: Any,
+) -> train.Trained:
     settings = train.Settings(global_batch_size=4, steps=steps, checkpoints=str(folder), **others)
     return train.run(lambda: nn.Linear(3, width), DATA, step, settings=settings)
+
+
+class Interrupted:
+    """A step during which someone presses Ctrl-C, once it has been called so many times."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls_left = calls
+
+    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+        self.calls_left -= 1
+        if self.calls_left == 0:
+            signal.raise_signal(signal.SIGINT)
+        return step(model, batch)
 
 
 @pytest.mark.parametrize("steps", [3, 5])
@@ -31,3 +55,20 @@ def test_a_checkpoint_of_another_model_is_told_however_many_steps_it_has(
     assert trained(tmp_path / "run", steps=3).is_done
     with pytest.raises(train.WorkloadError, match=r"is of another model.*keep the model's sizes"):
         trained(tmp_path / "run", steps=steps, width=5)
+
+
+def test_ctrl_c_is_a_stop_that_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    ended = trained(tmp_path / "run", steps=100_000, step=Interrupted(20))
+    assert not ended.is_done
+    assert 0 < ended.step < 100
+    assert "Ctrl-C again: at once" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+    checkpoints = JobCheckpoints(LocalStorage(tmp_path), "run")
+    assert [found.marker.step for found in checkpoints.whole()] == [ended.step]
+
+
+def test_ctrl_c_before_the_first_step_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="stopped before the first step"):
+        trained(tmp_path / "run", step=Interrupted(1))
+    assert not JobCheckpoints(LocalStorage(tmp_path), "run").whole()

@@ -15,7 +15,7 @@ from torch.distributed.tensor.parallel import ParallelStyle
 from headrace.workloads import script
 from headrace.workloads.checkpoints import JobCheckpoints
 from headrace.workloads.control import SUCCEEDED, ControlFolder, StopSignal
-from headrace.workloads.refusal import CANNOT_BE_TRAINED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, StoppedBeforeTraining, WorkloadError
 from headrace.workloads.storage import open_storage
 from headrace.workloads.training import tensors
 from headrace.workloads.training.blueprint import sizes_of
@@ -113,15 +113,20 @@ def _placed(settings: Settings | None) -> Iterator[Place]:
             "its manifest, got none",
         )
     spec, uid = settings.checked()
-    stop, before = StopSignal(None), signal.getsignal(signal.SIGTERM)
+    stop = StopSignal(None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     stop.listen()
+    stop.listen_to_keyboard()
     try:
         with without_headrace(
             uid, spec, plan=settings.plan, control=Console(spec.steps), stop=stop
         ) as alone:
             yield alone
+    except StoppedBeforeTraining:
+        raise SystemExit("stopped before the first step, so there is nothing to save") from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Console(ControlFolder):
