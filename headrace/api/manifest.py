@@ -21,6 +21,7 @@ from headrace.api.manifest_fields import (
     YEAR_SECONDS,
     Bytes,
     Count,
+    FolderName,
     LabelKey,
     LabelValue,
     Name,
@@ -247,8 +248,8 @@ class Training(Part):
 class StartFrom(Part):
     """A checkpoint of another job to begin with."""
 
-    uid: Uid
-    """Uid of the job whose checkpoint it is."""
+    uid: FolderName
+    """Uid of the job whose checkpoint it is, or folder of a script that ran without Headrace."""
     step: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """Step of the checkpoint; the newest if left out."""
     store: Path | None = None

@@ -1,5 +1,6 @@
 """A script that its author runs alone: what it is told, in its author's words."""
 
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,10 @@ def step(model: nn.Module, batch: Any) -> Tensor:
     return found
 
 
+def settings(folder: Path | str, *, steps: int = 3, **others: Any) -> train.Settings:
+    return train.Settings(global_batch_size=4, steps=steps, checkpoints=str(folder), **others)
+
+
 def trained(
     folder: Path | str,
     *,
@@ -31,8 +36,8 @@ def trained(
     step: Callable[[nn.Module, Any], Tensor] = step,
     **others: Any,
 ) -> train.Trained:
-    settings = train.Settings(global_batch_size=4, steps=steps, checkpoints=str(folder), **others)
-    return train.run(lambda: nn.Linear(3, width), DATA, step, settings=settings)
+    chosen = settings(folder, steps=steps, **others)
+    return train.run(lambda: nn.Linear(3, width), DATA, step, settings=chosen)
 
 
 class Interrupted:
@@ -72,3 +77,33 @@ def test_ctrl_c_before_the_first_step_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="stopped before the first step"):
         trained(tmp_path / "run", step=Interrupted(1))
     assert not JobCheckpoints(LocalStorage(tmp_path), "run").whole()
+
+
+@pytest.mark.parametrize("name", ["run_v1.2", "Run-3", "7"])
+def test_folders_are_called_as_people_call_them(tmp_path: Path, name: str) -> None:
+    _, folder = settings(f"{tmp_path}/{name}/").checked()
+    assert JobCheckpoints(LocalStorage(tmp_path), folder).uid == name
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("", "letters, digits, -, _ and ., beginning and ending with a letter or digit, got ''"),
+        ("runs/.hidden", "with a letter or digit, got 'runs/.hidden'"),
+        ("s3://bucket", "a folder in a store, such as s3://bucket/run, got 's3://bucket'"),
+        ("foo://x/", "a folder in a store, such as foo://x/run, got 'foo://x/'"),
+        (__file__, "wanted a folder, which is not a file, got"),
+    ],
+)
+def test_what_is_no_folder_for_checkpoints_is_told(given: str, told: str) -> None:
+    with pytest.raises(train.WorkloadError, match=f"^settings.checkpoints: .*{re.escape(told)}"):
+        settings(given).checked()
+
+
+def test_a_url_that_nothing_opens_is_no_folder_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(train.WorkloadError, match="wanted a path or a URL that fsspec can open"):
+        trained("foo://bucket/run")
+    assert not list(tmp_path.iterdir())
