@@ -79,6 +79,7 @@ def test_one_ranks_stop_stops_all_at_one_step(agent: Agent, store: Path) -> None
     (outcome,) = run.outcomes()
     assert outcome == ("Stopped", max(run.losses()))
     assert steps(store) == [outcome[1]]
+    assert not any("Warning" in unit.output for unit in run.units)
 
 
 def test_a_stop_before_the_first_step_saves_nothing(agent: Agent, store: Path) -> None:
