@@ -34,10 +34,11 @@ def trained(
     width: int = 3,
     steps: int = 3,
     step: Callable[[nn.Module, Any], Tensor] = step,
+    data: TensorDataset = DATA,
     **others: Any,
 ) -> train.Trained:
     chosen = settings(folder, steps=steps, **others)
-    return train.run(lambda: nn.Linear(3, width), DATA, step, settings=chosen)
+    return train.run(lambda: nn.Linear(3, width), data, step, settings=chosen)
 
 
 class Interrupted:
@@ -60,6 +61,22 @@ def test_a_checkpoint_of_another_model_is_told_however_many_steps_it_has(
     assert trained(tmp_path / "run", steps=3).is_done
     with pytest.raises(train.WorkloadError, match=r"is of another model.*keep the model's sizes"):
         trained(tmp_path / "run", steps=steps, width=5)
+
+
+def test_that_nothing_was_left_to_do_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tmp_path / "run")
+    assert "nothing left to do" not in capsys.readouterr().out
+    assert trained(tmp_path / "run").is_done
+    assert "nothing left to do: the checkpoint has 3 steps already" in capsys.readouterr().out
+
+
+def test_what_changed_since_a_checkpoint_is_told_to_who_runs_a_script(tmp_path: Path) -> None:
+    trained(tmp_path / "run")
+    wanted = r"\(seed: 0 -> 1; data: other samples\); .*, or take another folder$"
+    with pytest.raises(train.WorkloadError, match=wanted):
+        trained(tmp_path / "run", steps=5, seed=1, data=TensorDataset(torch.ones(10, 3)))
 
 
 def test_ctrl_c_is_a_stop_that_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -424,16 +424,20 @@ class Rank:
         """A job's own checkpoint may only go on with what it began with."""
         now = {**self._fixed(), "data": samples.fingerprint}
         before = {**found.marker.training, "data": found.marker.data_fingerprint}
-        changed = [
-            f"{key}: {before.get(key)} -> {now[key]}" for key in now if now[key] != before.get(key)
-        ]
-        if changed:
-            raise WorkloadError(
-                CANNOT_BE_TRAINED,
-                f"the checkpoint of step {found.marker.step} was made with other settings or data "
-                f"({'; '.join(changed)}); restore them (the same Python, for its own sources), or "
-                "submit a new job with startFrom",
-            )
+        changed = [key for key in now if now[key] != before.get(key)]
+        if not changed:
+            return
+        told = "; ".join(
+            # Two fingerprints tell nobody anything.
+            "data: other samples" if key == "data" else f"{key}: {before.get(key)} -> {now[key]}"
+            for key in changed
+        )
+        anew = "submit a new job with startFrom" if self.seat.attempt else "take another folder"
+        raise WorkloadError(
+            CANNOT_BE_TRAINED,
+            f"the checkpoint of step {found.marker.step} was made with other settings or data "
+            f"({told}); restore them (the same Python, for its own sources), or {anew}",
+        )
 
     def _device(self) -> torch.device:
         gpu = self.seat.gpu

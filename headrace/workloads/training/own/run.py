@@ -97,6 +97,8 @@ def run(
         )
         end = place.trained(task)
         rank = place.rendezvous.rank
+        if end.message and rank == 0 and script.place() is None:
+            sys.stdout.write(f"{end.message}\n")
         return Trained(rank, end.step, end.outcome == SUCCEEDED, place, task)
 
 
