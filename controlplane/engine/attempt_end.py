@@ -189,9 +189,10 @@ def _idle(record: JobRecord) -> JobRecord:
 def cause_of(attempt: AttemptRecord) -> Reason:
     """Why the attempt failed.
 
-    What came first is the cause, with two exceptions. The ranks beside a node that died see their
+    What came first is the cause, with three exceptions. The ranks beside a node that died see their
     connections break long before the node counts as lost: then that is the cause. And a rank that
-    names what it lacked explains more than one that lost its neighbour.
+    names what it lacked explains more than one that lost its neighbour; so does what became of that
+    neighbour.
     """
     in_order = sorted(attempt.own_exits, key=lambda known: known.at)
     reasons = [known.reason for known in in_order if known.reason is not None]
@@ -208,10 +209,18 @@ def cause_of(attempt: AttemptRecord) -> Reason:
             if reason.code in telling:
                 return reason
     if reasons:
-        return reasons[0]
+        return _with_fate_of_the_lost(reasons[0], [*reasons, *others])
     if all(known.outcome is Outcome.NEVER_STARTED for known in attempt.own_exits):
         return Reason(ReasonCode.START_REFUSED, "no agent started it, none said why")
     return Reason(ReasonCode.RANK_FAILED, "no reason given")
+
+
+def _with_fate_of_the_lost(first: Reason, said: list[Reason]) -> Reason:
+    """Who lost contact with a rank does not know why; it is a lost rank all the same."""
+    died = [reason for reason in said if reason.code is ReasonCode.RANK_FAILED]
+    if first.code is not ReasonCode.RANK_LOST or not died:
+        return first
+    return changed(first, message=died[0].message)
 
 
 def _after_failure(record: JobRecord, cause: Reason, at: Instant, *, costs: bool) -> JobRecord:

@@ -21,6 +21,7 @@ from headrace.api.manifest_fields import (
     YEAR_SECONDS,
     Bytes,
     Count,
+    FolderName,
     LabelKey,
     LabelValue,
     Name,
@@ -223,7 +224,7 @@ class Training(Part):
     micro_batch_size_max: Annotated[int, Field(ge=1, le=2**24)] | None = None
     """Most samples that one rank holds at once; no limit if left out."""
     steps: Annotated[int, Field(ge=1, le=10**9)]
-    """Optimizer steps until the job is done."""
+    """Optimizer steps until the job is done, those of a job that it starts from included."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Precision of the computation; weights and optimizer states are always fp32."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 3e-4
@@ -247,8 +248,8 @@ class Training(Part):
 class StartFrom(Part):
     """A checkpoint of another job to begin with."""
 
-    uid: Uid
-    """Uid of the job whose checkpoint it is."""
+    uid: FolderName
+    """Uid of the job whose checkpoint it is, or folder of a script that ran without Headrace."""
     step: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """Step of the checkpoint; the newest if left out."""
     store: Path | None = None

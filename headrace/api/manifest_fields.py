@@ -13,6 +13,7 @@ NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 _LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 _LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 _UID = r"^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$"
+_FOLDER_NAME = r"^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 NO_NUL = r"^[^\x00]*$"
 _TIMESTAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$"
@@ -95,6 +96,7 @@ Name = Annotated[str, Field(min_length=1, max_length=63, pattern=NAME)]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=_LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE)]
 Uid = Annotated[str, Field(min_length=1, max_length=64, pattern=_UID)]
+FolderName = Annotated[str, Field(min_length=1, max_length=64, pattern=_FOLDER_NAME)]
 Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=NO_NUL), Open]
 Path = Annotated[str, Field(min_length=1, max_length=1024, pattern=NO_NUL), Open]
 Plan = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_a_plan)]

@@ -3,8 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from headrace.api.manifest import MANAGED_BY_HEADRACE, TrainingJob
+from headrace.api.manifest import MANAGED_BY_HEADRACE, Checkpoint, TrainingJob
 from headrace.api.refusal import Problem
+
+STORE_SCHEMES = frozenset(
+    (
+        *("abfs", "abfss", "az", "adl", "arrow_hdfs", "file", "gcs", "gs", "hdfs", "hf", "lakefs"),
+        *("memory", "oci", "ocilake", "oss", "s3", "s3a", "sftp", "smb", "ssh", "tos", "tosfs"),
+        *("webdav", "webhdfs"),
+    )
+)
+"""Schemes of URLs that fsspec, or a package that brings its own to it, can write to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,8 @@ def _refused(job: TrainingJob, runtime: Runtime) -> Iterator[Problem]:
                 "Headrace cannot save the state of a program of yours; leave it out and let the "
                 "program write its own checkpoints",
             )
+    if spec.checkpoint is not None:
+        yield from _stores_of_no_kind(spec.checkpoint)
     for index, volume in enumerate(spec.volumes):
         same_path = volume.host_path is not None and volume.host_path.path == volume.mount_path
         if not runtime.mounts and not same_path:
@@ -79,3 +90,18 @@ def _refused(job: TrainingJob, runtime: Runtime) -> Iterator[Problem]:
             f"{spec.training.precision} needs loss scaling, which is not there yet; "
             f"wanted {' or '.join(sorted(runtime.precisions))}",
         )
+
+
+def _stores_of_no_kind(checkpoint: Checkpoint) -> Iterator[Problem]:
+    """Stores that no node could open, so that nobody waits for accelerators to hear it."""
+    start = checkpoint.start_from
+    other = (start.store if start else None) or ""
+    named = {("store",): checkpoint.store, ("startFrom", "store"): other}
+    for path, store in named.items():
+        scheme = store.partition("://")[0].rpartition("::")[2] if "://" in store else ""
+        if scheme and scheme not in STORE_SCHEMES:
+            yield Problem(
+                ("spec", "checkpoint", *path),
+                f"wanted a path, or a URL with one of {', '.join(sorted(STORE_SCHEMES))}, got "
+                f"{scheme}://",
+            )

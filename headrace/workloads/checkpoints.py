@@ -28,6 +28,7 @@ from headrace.workloads.refusal import (
     CHECKPOINT_FAILED,
     FENCED,
     WorkloadError,
+    is_full,
 )
 from headrace.workloads.storage import Storage, open_storage
 
@@ -49,7 +50,7 @@ LISTING_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
 _STEP_FOLDER = re.compile(r"step-([0-9]{8,})")
 _SUSPECT_FOLDER = re.compile(rf"{SUSPECT}-step-([0-9]{{8,}})-by-[0-9]+")
-_UID = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?")
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +91,19 @@ class Found:
     location: str
 
 
+def is_folder_name(text: str) -> bool:
+    """Whether a job's folder in a store can be called so: by its uid, or by who runs a script."""
+    return _FOLDER_NAME.fullmatch(text) is not None
+
+
 class JobCheckpoints:
     """One job's folder in a store."""
 
     def __init__(self, storage: Storage, uid: str) -> None:
-        if _UID.fullmatch(uid) is None:
+        if not is_folder_name(uid):
             raise WorkloadError(
                 CANNOT_BE_TRAINED,
-                f"wanted a job's uid (letters, digits and dashes) as folder name, got {uid!r}",
+                "wanted a job's uid (letters, digits, -, _ and .) as folder name, got " + repr(uid),
             )
         self.storage = storage
         self.uid = uid
@@ -126,8 +132,14 @@ class JobCheckpoints:
             WorkloadError: A newer attempt holds it already.
         """
         self.check_claim(attempt)
-        content = json.dumps({"attempt": attempt, "format_version": FORMAT_VERSION})
-        self.storage.write(f"{self.uid}/{CLAIM}", content.encode())
+        content = json.dumps({"attempt": attempt, "format_version": FORMAT_VERSION}).encode()
+        try:
+            self.storage.write(f"{self.uid}/{CLAIM}", content)
+        except OSError as error:
+            # What takes the room may be what an attempt, which has ended since, did not finish.
+            if not is_full(error) or not self._remove_uncommitted():
+                raise
+            self.storage.write(f"{self.uid}/{CLAIM}", content)
 
     def check_claim(self, attempt: int) -> None:
         """Refuse if a newer attempt holds the folder."""
@@ -216,6 +228,14 @@ class JobCheckpoints:
             if name.startswith(("proof-", f".{CLAIM}.")):
                 self.storage.remove(f"{self.uid}/{name}")
         return removed
+
+    def _remove_uncommitted(self) -> list[int]:
+        """Remove what has no marker; returns its steps."""
+        folders = {step: self._step_folder(step) for step in self.steps()}
+        found = [s for s, at in folders.items() if self.storage.read(f"{at}/{MARKER}") is None]
+        for step in found:
+            self.storage.remove(folders[step])
+        return found
 
     def set_damaged_aside(self, attempt: int) -> list[int]:
         """Move away what was committed and lacks something now: people may want to look at it."""
@@ -337,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             job = JobCheckpoints(storage, chosen.uid)
             sys.stdout.write(json.dumps({"uid": job.uid, "purged": job.purge()}) + "\n")
             return 0
-        for uid in [chosen.uid] if chosen.uid else filter(_UID.fullmatch, storage.names("")):
+        for uid in [chosen.uid] if chosen.uid else filter(is_folder_name, storage.names("")):
             for found in JobCheckpoints(storage, uid).whole():
                 line = {"uid": uid, "location": found.location, **asdict(found.marker)}
                 sys.stdout.write(json.dumps(line) + "\n")

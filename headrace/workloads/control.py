@@ -99,7 +99,7 @@ class Launch:
 
 
 class StopSignal:
-    """Whether a planned stop was asked for, by the ``stop`` file or by SIGTERM."""
+    """Whether a planned stop was asked for, by the ``stop`` file or by a signal."""
 
     def __init__(self, folder: Path | None) -> None:
         self._file = folder / "stop" if folder is not None else None
@@ -109,8 +109,19 @@ class StopSignal:
         """Take SIGTERM as a request to stop."""
         signal.signal(signal.SIGTERM, self._on_signal)
 
+    def listen_to_keyboard(self) -> None:
+        """Take Ctrl-C as one too; pressed again, it interrupts as ever."""
+        signal.signal(signal.SIGINT, self._on_keyboard)
+
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._signalled.set()
+
+    def _on_keyboard(self, _number: int, _frame: FrameType | None) -> None:
+        self._signalled.set()
+        # torchrun hears the keyboard as well, and then sends the same signal once more.
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            sys.stderr.write("stopping after this step, with a checkpoint; Ctrl-C again: at once\n")
 
     def asked(self) -> bool:
         """Whether it was asked for; one look at the file system."""

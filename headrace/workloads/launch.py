@@ -19,6 +19,7 @@ from headrace.workloads.network import address_towards, use_interface_of
 from headrace.workloads.refusal import (
     CANNOT_BE_TRAINED,
     RANK_FAILED,
+    RANK_LOST,
     StoppedBeforeTraining,
     WorkloadError,
     reason_of,
@@ -112,7 +113,12 @@ def _seat(launch: Launch) -> Any:
     if launch.unit == 0:
         use_interface_of(launch.bind_address)
     else:
-        use_interface_of(address_towards(*meeting.split_address(launch.rendezvous)))
+        try:
+            use_interface_of(address_towards(*meeting.split_address(launch.rendezvous)))
+        except OSError as error:
+            raise WorkloadError(
+                RANK_LOST, f"nobody listens at the rendezvous {launch.rendezvous} any more: {error}"
+            ) from error
 
     from headrace.api.plan import ExecutionPlan
     from headrace.workloads.training.run import Seat

@@ -9,6 +9,7 @@ A unit that joins ranks which train already stands outside until rank 0 takes it
 nothing that happens to it is a failure of theirs. See ``training.joining``.
 """
 
+import contextlib
 import json
 import socket
 import time
@@ -181,6 +182,14 @@ class Rendezvous:
         self._obey(self.await_start("go"))
         self._together = True
 
+    def end_together(self) -> None:
+        """End without training, once all have heard what was agreed."""
+        if self.rank != 0:
+            self.put(f"heard/{self.rank}", None)
+            return
+        with contextlib.suppress(Exception):  # one that dies now has nothing left to do either
+            self.store.wait([f"heard/{rank}" for rank in range(1, self.ranks)])
+
     def _verdict(self, facts: dict[str, object]) -> dict[str, object]:
         deadline = time.monotonic() + GATHER_SECONDS
         missing = set(range(self.ranks))
@@ -270,12 +279,11 @@ class Rendezvous:
             return  # whoever cannot be reached any more needs no goodbye
 
     def _is_missed(self, waited_seconds: float) -> bool:
-        left = self.store.add("left", 0)
-        if left + len(self._dead) < self.store.add("arrived", 0):
-            return waited_seconds < LINGER_SECONDS
+        left = self.store.add("left", 0) + len(self._dead)
         if self._together or self._stop.asked():
-            return False
-        # Before the start others may still be on their way; they would find a closed door.
+            return left < self.store.add("arrived", 0) and waited_seconds < LINGER_SECONDS
+        # Before the start others may still be on their way, or import what they need to listen;
+        # they would find a closed door.
         return left < self.ranks and waited_seconds < LINGER_FOR_LATECOMERS_SECONDS
 
 

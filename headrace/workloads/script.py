@@ -5,10 +5,12 @@
 import os
 import runpy
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import headrace
 from headrace.workloads.refusal import (
     RANK_FAILED,
     START_REFUSED,
@@ -65,3 +67,34 @@ def _run(script: Mapping[str, Any]) -> None:
     except SystemExit as end:
         if end.code not in (None, 0):
             raise WorkloadError(RANK_FAILED, f"{file} ended with exit status {end.code}") from end
+    except Exception as error:
+        told = _told(error, file)
+        if told:
+            raise WorkloadError(RANK_FAILED, told) from error
+        raise
+
+
+def _told(error: Exception, file: Path) -> str:
+    """Where in the script's folder something was raised, and what; its traceback, without what
+    runs the script, goes to the output. Empty if it was raised in a training: that tells its own.
+    """
+    from headrace.workloads.training.own.blame import is_theirs, is_within
+
+    if not is_theirs(error):
+        return ""
+    where, line, what = str(file), 0, str(error).strip()
+    started, folder = error.__traceback__, file.absolute().parent
+    while started is not None and started.tb_frame.f_code.co_filename != where:
+        started = started.tb_next
+    frames = traceback.extract_tb(started)
+    if started is None and isinstance(error, SyntaxError):
+        line, what = error.lineno or 0, error.msg
+    elif any(is_within(headrace.__file__, frame.filename) for frame in frames):
+        return ""
+    for frame in frames:
+        if is_within(file, frame.filename):
+            where, line = frame.filename, frame.lineno or 0
+    traceback.print_exception(type(error), error, started)
+    place = Path(where).absolute().relative_to(folder)
+    kind = type(error).__name__
+    return f"{place}, line {line}: {kind}: {what}" if what else f"{place}, line {line}: {kind}"

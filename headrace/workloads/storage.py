@@ -10,7 +10,12 @@ import shutil
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from headrace.workloads.refusal import is_full
+from headrace.workloads.refusal import (
+    CANNOT_BE_TRAINED,
+    START_REFUSED,
+    WorkloadError,
+    is_full,
+)
 
 
 class Storage(Protocol):
@@ -149,13 +154,30 @@ class UrlStorage:
     """A store behind a URL. Object stores put a file whole, so writing is atomic there."""
 
     def __init__(self, url: str) -> None:
+        """Find what opens it.
+
+        Raises:
+            WorkloadError: Nothing here does.
+        """
         import fsspec
 
         self._url = url.rstrip("/")
-        self._files: Any
-        self._files, self._root = fsspec.core.url_to_fs(self._url)
         scheme, _, rest = self._url.partition("://")
         self.name = f"{scheme}://{rest.rpartition('@')[2]}"
+        self._files: Any
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(self._url)
+        except ValueError as error:
+            raise WorkloadError(
+                CANNOT_BE_TRAINED,
+                f"wanted a path or a URL that fsspec can open, got {self.name}: {error}",
+            ) from error
+        except ImportError as error:
+            raise WorkloadError(
+                START_REFUSED,
+                f"the store {self.name} needs a package that this node's Python lacks: {error}; "
+                "install it for the agent on every node, or name a path",
+            ) from error
         # Another rank's writes must be seen, so listings may not come from a cache.
         self._files.use_listings_cache = False
 

@@ -1,16 +1,19 @@
 """Ranks that hang or are cut off: who is to blame is told by those who wait."""
 
+import json
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 import torch.distributed as dist
 
-from headrace.workloads.control import StopSignal
+from headrace.workloads.control import Launch, StopSignal
+from headrace.workloads.launch import _seat
 from headrace.workloads.pace import Beat, hung, silent
 from headrace.workloads.refusal import WorkloadError, reason_of
-from headrace.workloads.rendezvous import Rendezvous
+from headrace.workloads.rendezvous import Rendezvous, address_of, bind
 from tests.workloads.attempts import Agent, Manifest, a_manifest
 
 ENDLESS = 100_000
@@ -48,7 +51,7 @@ def test_nobody_waits_for_the_goodbye_of_the_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headrace.workloads.rendezvous.LINGER_SECONDS", float("inf"))
-    monkeypatch.setattr("headrace.workloads.rendezvous.LINGER_FOR_LATECOMERS_SECONDS", 0.0)
+    monkeypatch.setattr("headrace.workloads.rendezvous.LINGER_FOR_LATECOMERS_SECONDS", float("inf"))
     store, stop = dist.HashStore(), StopSignal(tmp_path)
     host, survivor, _dead = (
         Rendezvous(store, rank=rank, ranks=3, prefix="job/1", stop=stop) for rank in range(3)
@@ -56,6 +59,44 @@ def test_nobody_waits_for_the_goodbye_of_the_dead(
     host.do_without([2])
     survivor.leave()
     host.leave()
+
+
+def test_a_rendezvous_that_is_gone_is_a_lost_rank() -> None:
+    bound = bind("127.0.0.1")
+    address = address_of(bound)
+    bound.close()
+    told = {"uid": "job", "attempt": 1, "unit": 1, "units_total": 2, "manifest": {}}
+    place = {"first_rank": 1, "ranks_total": 2, "plan": "dp2", "rendezvous": address}
+    with pytest.raises(WorkloadError, match=f"nobody listens at the rendezvous {address}") as lost:
+        _seat(Launch.from_json(json.dumps({**told, **place})))
+    assert lost.value.code == "RankLost"
+
+
+@pytest.mark.timeout(60)
+def test_one_that_ends_before_they_agree_waits_for_those_who_have_only_arrived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.workloads.rendezvous.LINGER_SECONDS", 0.0)
+    monkeypatch.setattr("headrace.workloads.rendezvous.LINGER_FOR_LATECOMERS_SECONDS", float("inf"))
+    store, stop = dist.HashStore(), StopSignal(tmp_path)
+    host, slow = (
+        Rendezvous(store, rank=rank, ranks=2, prefix="job/1", stop=stop) for rank in range(2)
+    )
+    host.refuse("CannotBeTrained", "it makes no sense")
+    heard: list[str] = []
+
+    def hears() -> None:
+        try:
+            slow.agree({})
+        except WorkloadError as error:
+            heard.append(error.message)
+        slow.leave()
+
+    thread = threading.Thread(target=hears)
+    thread.start()
+    host.leave()
+    assert heard == ["it makes no sense"]
+    thread.join()
 
 
 @pytest.mark.timeout(60)

@@ -1,11 +1,14 @@
 """The layout in the store: what counts as a checkpoint, and who may make one."""
 
+import errno
 import json
 import os
 from pathlib import Path
 
 import pytest
+from fsspec.registry import known_implementations
 
+from headrace.api.runtime import STORE_SCHEMES
 from headrace.workloads import checkpoints as cli
 from headrace.workloads.checkpoints import FORMAT_VERSION, JobCheckpoints, Marker
 from headrace.workloads.refusal import WorkloadError
@@ -243,3 +246,54 @@ def test_paths_and_urls_name_stores(tmp_path: Path) -> None:
     assert open_storage("runs", tmp_path).name == str(tmp_path / "runs")
     assert open_storage(f"file://{tmp_path}/runs").name == str(tmp_path / "runs")
     assert open_storage("memory://somewhere").name == "memory://somewhere"
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "sentence"),
+    [
+        ("foo://me:secret@bucket/runs", "CannotBeTrained", "got foo://bucket/runs: .*not known"),
+        ("absent://bucket", "StartRefused", "absent://bucket needs a package.*: Install absentfs"),
+    ],
+)
+def test_a_store_that_nothing_opens_is_told(
+    url: str, code: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"class": "absentfs.Absent", "err": "Install absentfs"}
+    monkeypatch.setitem(known_implementations, "absent", told)
+    with pytest.raises(WorkloadError, match=sentence) as refused:
+        open_storage(url)
+    assert refused.value.code == code
+    assert "secret" not in refused.value.message
+
+
+def test_the_schemes_that_manifests_may_name_are_fsspecs() -> None:
+    added_by_packages = {"abfss", "tos"}
+    assert set(known_implementations) | added_by_packages >= STORE_SCHEMES
+    assert {"s3", "gs", "abfs", "hdfs"} <= STORE_SCHEMES
+
+
+class Small(LocalStorage):
+    """Has no room beside what is not finished."""
+
+    def write(self, path: str, content: bytes) -> None:
+        if self.names(f"{UID}/step-00000020"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(path, content)
+
+
+def test_what_is_not_finished_gives_way_to_a_claim(tmp_path: Path) -> None:
+    job = JobCheckpoints(LocalStorage(tmp_path), UID)
+    job.claim(1)
+    committed(job, 10)
+    job.storage.write(f"{job.draft_folder(20, 1)}/__0_0.distcp", b"half")
+    small = JobCheckpoints(Small(tmp_path), UID)
+    small.claim(2)
+    assert (small.claimed_by(), small.steps(), steps(small)) == (2, [10], [10])
+
+
+def test_a_claim_that_finds_nothing_to_remove_says_that_there_is_no_room(tmp_path: Path) -> None:
+    job = JobCheckpoints(Small(tmp_path), UID)
+    committed(JobCheckpoints(LocalStorage(tmp_path), UID), 20)
+    with pytest.raises(OSError, match="No space left"):
+        job.claim(2)
+    assert steps(job) == [20]

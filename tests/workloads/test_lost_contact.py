@@ -12,6 +12,7 @@ import torch.distributed as dist
 from headrace.workloads.refusal import reason_of
 from headrace.workloads.rendezvous import RankGoneError
 from headrace.workloads.training.own.blame import is_theirs
+from headrace.workloads.training.run import plainly
 from headrace.workloads.training.world import World, lost_contact
 
 NCCL = "NCCL error in: NCCLUtils.cpp:94, unhandled cuda error, NCCL version 2.29.3"
@@ -69,6 +70,21 @@ def test_a_collective_that_is_called_wrongly_is_the_callers_mistake(pair: Pair) 
     assert "ProcessGroupGloo" in str(error)
     assert not lost_contact(error)
     assert is_theirs(error)
+
+
+def test_what_gloo_says_is_told_without_its_sources(pair: Pair) -> None:
+    patience = dist.AllreduceOptions()
+    patience.timeout = timedelta(milliseconds=50)
+    error = raised(lambda: pair[0].allreduce([torch.ones(3)], patience).wait())
+    assert plainly(error) == "Timed out waiting 50ms for recv operation to complete"
+    closed = "Read error [127.0.0.1]:45440: Connection reset by peer"
+    place = "[/__w/pytorch/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545]"
+    advice = (
+        "This is typically caused by a remote worker hanging or bugs in the application. Check the "
+        "logs of the remote worker before reporting an error. GLHF!"
+    )
+    told = RankGoneError(f"the ranks could not be connected: {place} {closed}. {advice}")
+    assert plainly(told) == f"the ranks could not be connected: {closed}"
 
 
 @pytest.mark.parametrize(

@@ -111,23 +111,6 @@ def test_the_script_gets_the_trained_model_whatever_the_plan(
     assert (newest.step, newest.plan) == (30, "dp2-z3")
 
 
-def test_the_model_of_a_job_that_had_nothing_left_to_do_is_that_which_it_started_from(
-    agent: Agent, store: Path, tmp_path: Path
-) -> None:
-    first = agent.start(a_script(store, steps=3), uid="old")
-    assert first.outcomes() == {("Succeeded", 3)}
-    later = a_script(tmp_path / "elsewhere", steps=3)
-    later["spec"]["checkpoint"]["startFrom"] = {"uid": "old", "store": str(store)}
-    second = agent.start(later, uid="new")
-    assert second.outcomes() == {("Succeeded", 3)}
-    said = [
-        re.findall(r"loss .* after step 3$", run.units[0].output, re.MULTILINE)
-        for run in (first, second)
-    ]
-    assert len(said[0]) == 1
-    assert said[0] == said[1]
-
-
 def test_a_stop_before_the_first_step_is_no_failure(agent: Agent, store: Path) -> None:
     run = agent.start(a_script(store, "--do", "wait"), 2)
     until(lambda: "joined the rendezvous" in run.units[1].output, lambda: run.units[1].output)
@@ -181,3 +164,41 @@ def test_a_script_that_one_node_does_not_have_starts_nowhere(agent: Agent, store
     assert run.reasons() == {"StartRefused", "RankLost"}
     assert "there is no file /nowhere/train.py on this node" in run.exits()[0]["message"]
     assert not run.losses()
+
+
+@pytest.mark.parametrize(
+    ("files", "told", "traced"),
+    [
+        (
+            {"a.py": "import nosuchmodule"},
+            "a.py, line 1: ModuleNotFoundError: No module named 'nosuchmodule'",
+            "    import nosuchmodule",
+        ),
+        ({"a.py": "x = 1\nprint(x"}, "a.py, line 2: SyntaxError: '(' was never closed", "print(x"),
+        (
+            {"a.py": "import b\nb.shape({})", "b.py": "def shape(of):\n    return of['width']"},
+            "b.py, line 2: KeyError: 'width'",
+            "b.shape({})",
+        ),
+        (
+            {"a.py": "import json\njson.loads('')"},
+            "a.py, line 2: JSONDecodeError: Expecting",
+            "a.py",
+        ),
+        ({"a.py": "assert not 1"}, "a.py, line 1: AssertionError", "assert not 1"),
+    ],
+)
+def test_a_mistake_outside_the_step_is_told_by_its_line(
+    agent: Agent, store: Path, tmp_path: Path, files: dict[str, str], told: str, traced: str
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    (unit,) = agent.start(a_script(store, file=tmp_path / "a.py")).units
+    found = unit.exit()
+    assert found["reason"] == "RankFailed"
+    assert found["message"].startswith(told)
+    assert "\n" not in found["message"]
+    assert unit.output.count("Traceback") <= 1
+    assert traced in unit.output
+    assert "runpy" not in unit.output
+    assert "launch.py" not in unit.output

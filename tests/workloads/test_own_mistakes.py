@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 from headrace import train
 from headrace.api.plan import ExecutionPlan
 from headrace.workloads.refusal import WorkloadError
+from headrace.workloads.training.own.data_set import OwnSamples
 from headrace.workloads.training.own.model import block_names
 from headrace.workloads.training.own.task import OwnTask
 from headrace.workloads.training.spec import TrainingSpec
@@ -128,11 +129,18 @@ def _raising(model: nn.Module, batch: Any) -> Tensor:
             {"data": TensorDataset(torch.ones(3, 3))},
             "data: wanted 4 samples or more, which is one global batch, got 3; use more data",
         ),
-        ({"data": Unread()}, r"data: wanted samples 0 of 10.*FileNotFoundError: digits.bin \(test"),
+        (
+            {"data": Unread()},
+            r"data: wanted sample 0 of 10, got FileNotFoundError: digits.bin \(test",
+        ),
         ({"data": Dice()}, "data: wanted the same sample whenever its index comes"),
         ({"data": ["a", "b", "c", "d"]}, "data: wanted samples made of tensors or numbers, got"),
         ({"data": iter([1, 2, 3])}, "data: wanted a data set with a length"),
         ({"model": _broken}, r"model: it cannot be built: KeyError: 'width' \(test_own.*line"),
+        (
+            {"model": Net()},
+            r"model: wanted a function that makes the model, got the model .* lambda: Net\(",
+        ),
         ({"model": lambda: 3}, "model: wanted a function that makes a torch.nn.Module"),
         ({"model": lambda: Net(nn.BatchNorm1d(3))}, r"got BatchNorm1d \(normal\).*take GroupNorm"),
         ({"model": lambda: Net().half()}, "model: wanted weights in float32"),
@@ -171,6 +179,30 @@ def test_a_mistake_is_told(given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(WorkloadError, match=sentence) as refused:
         opened(**given)
     assert "\n" not in refused.value.message
+
+
+class Ragged:
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index == 26:
+            raise FileNotFoundError("digits.bin")
+        return torch.ones(index)
+
+
+@pytest.mark.parametrize(
+    ("indices", "sentence"),
+    [
+        ([21, 4, 26, 3], "wanted sample 26 of 30, got FileNotFoundError"),
+        ([21, 4, 3], "wanted samples 21, 4, 3 of 30, made of tensors or numbers of one size"),
+        ([9, 8, 7, 6, 5, 4, 3, 2, 1, 11], "samples 9, 8, 7, 6, 5, 4, 3, 2 and 2 more of 30"),
+    ],
+)
+def test_samples_that_cannot_be_had_are_named(indices: list[int], sentence: str) -> None:
+    samples = OwnSamples(Ragged(), at_least=1)
+    with pytest.raises(WorkloadError, match=sentence):
+        samples.of(indices)
 
 
 @pytest.mark.parametrize(

@@ -163,3 +163,20 @@ def test_a_state_that_is_being_written_is_doubted_before_a_checkpoint(training: 
     )
     training.saver.settle()
     assert training.steps == [4, 5]
+
+
+def test_the_part_of_a_last_save_that_a_full_store_took_is_removed(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training.saved(4)
+    draft = training.begin(5)
+
+    def full(path: str, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(training.checkpoints.storage, "write", full)
+    with pytest.raises(WorkloadError, match=r"has no room, free some: .* No space left") as refused:
+        training.saver.finish()
+    assert refused.value.code == "CheckpointStoreFull"
+    assert not draft.exists()
+    assert training.steps == [4]

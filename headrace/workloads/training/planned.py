@@ -50,6 +50,13 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
+_BUFFERS_ARE_CONSTANTS: dict[str, Any] = {
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in signature(DistributedDataParallel.__init__).parameters
+    else "broadcast_buffers": False
+}
+"""What torch is told, under the name that the argument has in its release."""
+
 _SCHEDULES = {
     PipelineSchedule.GPIPE: ScheduleGPipe,
     PipelineSchedule.ONE_F_ONE_B: Schedule1F1B,
@@ -203,8 +210,8 @@ class PlannedModel:
                     self.parts[0],
                     process_group=self._group("data"),
                     init_sync=False,
-                    broadcast_buffers=False,  # they are constants
                     gradient_as_bucket_view=True,
+                    **_BUFFERS_ARE_CONSTANTS,
                 )
             ]
         for run in self._runs:

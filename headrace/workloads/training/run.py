@@ -1,5 +1,6 @@
 """One rank from its rendezvous to its end: prove the store, agree, train."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ from headrace.workloads.training.trainer import RESIZING, Progress, Trainer
 from headrace.workloads.training.warming import warm_up
 from headrace.workloads.training.world import World, lost_contact, meeting
 from headrace.workloads.watch import Watch
+
+_GLOO_PLACE = re.compile(r"\[[^\]\s]*gloo/[^\]\s]*\] ")
+_GLOO_ADVICE = "This is typically caused by"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,32 +144,9 @@ def plan_for(spec: TrainingSpec, ranks: int) -> ExecutionPlan:
     return ExecutionPlan(ranks, steps)
 
 
-def newest_of(
-    checkpoints: JobCheckpoints, spec: TrainingSpec, base: Path
-) -> tuple[Found | None, str | None]:
-    """The newest checkpoint of a job, else the one it shall start from, else nothing.
-
-    Beside another job's stands the store in which it lies.
-
-    Raises:
-        WorkloadError: It shall start from one that is not there.
-    """
-    own = checkpoints.whole()
-    wanted = spec.start_from
-    if own or wanted is None:
-        return (own[-1] if own else None), None
-    store = wanted.store or spec.store
-    storage = open_storage(store, base)
-    there = JobCheckpoints(storage, wanted.uid).whole()
-    found = [one for one in there if wanted.step in (None, one.marker.step)]
-    if not found:
-        which = "checkpoint" if wanted.step is None else f"checkpoint of step {wanted.step}"
-        raise WorkloadError(
-            CANNOT_BE_TRAINED,
-            f"startFrom: job {wanted.uid} has no {which} in {storage.name}; there are "
-            f"steps {[one.marker.step for one in there]}",
-        )
-    return found[-1], store
+def plainly(error: BaseException) -> str:
+    """What an error says, without the place in gloo's sources and the advice that goes with it."""
+    return _GLOO_PLACE.sub("", str(error)).partition(_GLOO_ADVICE)[0].strip(". \n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +205,7 @@ class Rank:
         if first is not None:
             rank, code, message = first
             return WorkloadError(code, f"rank {rank}: {message}")
-        what = str(error).strip()
+        what = plainly(error)
         if silent:
             self.rendezvous.do_without(silent)
             who = " and ".join(f"rank {rank}" for rank in silent)
@@ -241,20 +222,28 @@ class Rank:
         self._check_plan(blueprint)
         checkpoints = JobCheckpoints(open_storage(self.spec.store, self.seat.base), self.seat.uid)
         start = self._sound(checkpoints, self._store_proved(checkpoints))
-        if start.step >= self.spec.steps:
-            return End(
-                SUCCEEDED,
-                start.step,
-                f"nothing left to do: the checkpoint has {start.step} steps already, "
-                f"{self.spec.steps} were asked for",
-            )
         samples = self.task.samples()
         self._check_start(start, samples, blueprint)
         begin = None if start.location else self.task.beginning()
         self.chronicle.say("ready")
         facts = self._facts(samples)
         self.rendezvous.agree({**facts, "plan": str(self.seat.plan)})
+        if start.step >= self.spec.steps:
+            return self._nothing_left(checkpoints, start)
         return Prepared(checkpoints, start, samples, blueprint, begin, facts)
+
+    def _nothing_left(self, checkpoints: JobCheckpoints, start: Start) -> End:
+        """The end of an attempt whose checkpoint has all steps; all ranks have come, and hear it
+        before rank 0 takes the rendezvous away.
+        """
+        if self.rendezvous.rank == 0:
+            checkpoints.end_proof(start.attempt)
+        self.rendezvous.end_together()
+        message = (
+            f"nothing left to do: the checkpoint has {start.step} steps already, "
+            f"{self.spec.steps} were asked for"
+        )
+        return End(SUCCEEDED, start.step, message)
 
     def _prepared_to_join(self) -> Prepared:
         """All that can be done while others train, the use of this rank's own GPU included; then
@@ -319,11 +308,16 @@ class Rank:
             nonce = checkpoints.prove(attempt) if self.rendezvous.ranks > 1 else ""
             start = self._start(checkpoints, attempt)
         except OSError as error:
-            code = CHECKPOINT_STORE_FULL if no_room(error) else START_REFUSED
+            name = checkpoints.storage.name
+            if no_room(error):
+                raise WorkloadError(
+                    CHECKPOINT_STORE_FULL,
+                    f"the checkpoint store {name} has no room: {error}; free some",
+                ) from error
             raise WorkloadError(
-                code,
-                f"the checkpoint store {checkpoints.storage.name} cannot be written: {error}; "
-                "wanted a folder or URL that this job's user may write to",
+                START_REFUSED,
+                f"the checkpoint store {name} cannot be written: {error}; wanted a folder or URL "
+                "that this job's user may write to",
             ) from error
         if damaged:
             self.chronicle.say(
@@ -338,7 +332,7 @@ class Rank:
     def _sound(self, checkpoints: JobCheckpoints, start: Start) -> Start:
         """The start, or an older one where its bytes are not those that were written."""
         turn = 0
-        while start.location and start.step < self.spec.steps:
+        while start.location:
             turn += 1
             began = time.monotonic()
             storage = open_storage(start.store, self.seat.base)
@@ -377,13 +371,31 @@ class Rank:
         return before
 
     def _start(self, checkpoints: JobCheckpoints, attempt: int) -> Start:
-        """What to go on from, as `newest_of` finds it."""
-        found, store = newest_of(checkpoints, self.spec, self.seat.base)
-        if found is None:
+        """The newest checkpoint of the job, else the one it shall start from, else nothing."""
+        whole = checkpoints.whole()
+        store, own = self.spec.store, True
+        wanted = self.spec.start_from
+        if not whole and wanted is not None:
+            own = False
+            store = wanted.store or store
+            storage = open_storage(store, self.seat.base)
+            other = JobCheckpoints(storage, wanted.uid)
+            whole = other.whole()
+            if wanted.step is not None:
+                whole = [found for found in whole if found.marker.step == wanted.step]
+            if not whole:
+                which = "checkpoint" if wanted.step is None else f"checkpoint of step {wanted.step}"
+                there = [str(found.marker.step) for found in other.whole()]
+                raise WorkloadError(
+                    CANNOT_BE_TRAINED,
+                    f"startFrom: job {wanted.uid} has no {which} in {storage.name}; "
+                    + (f"there are steps {', '.join(there)}" if there else "there are none at all"),
+                )
+        if not whole:
             return Start(attempt)
-        own, marker = store is None, found.marker
-        where = store or self.spec.store
-        return Start(attempt, marker.step, marker.loss, own, found.location, where, found)
+        newest = whole[-1]
+        marker = newest.marker
+        return Start(attempt, marker.step, marker.loss, own, newest.location, store, newest)
 
     def _check_start(self, start: Start, samples: Samples, blueprint: Blueprint) -> None:
         """What lies in the store is of this model, and of this training if it is the job's own."""
@@ -393,6 +405,12 @@ class Rank:
             self._check_continues(start.found, samples)
         storage = open_storage(start.store, self.seat.base)
         tensors.check(storage, start.location, sizes_of(blueprint))
+        if not start.own and start.step >= self.spec.steps:
+            raise WorkloadError(
+                CANNOT_BE_TRAINED,
+                f"startFrom: {start.step} steps were done there, {self.spec.steps} were asked for; "
+                f"training.steps counts those too, so ask for more than {start.step}",
+            )
 
     def _fixed(self) -> dict[str, Any]:
         """What must stay the same while the job trains."""
@@ -406,16 +424,20 @@ class Rank:
         """A job's own checkpoint may only go on with what it began with."""
         now = {**self._fixed(), "data": samples.fingerprint}
         before = {**found.marker.training, "data": found.marker.data_fingerprint}
-        changed = [
-            f"{key}: {before.get(key)} -> {now[key]}" for key in now if now[key] != before.get(key)
-        ]
-        if changed:
-            raise WorkloadError(
-                CANNOT_BE_TRAINED,
-                f"the checkpoint of step {found.marker.step} was made with other settings or data "
-                f"({'; '.join(changed)}); restore them (the same Python, for its own sources), or "
-                "submit a new job with startFrom",
-            )
+        changed = [key for key in now if now[key] != before.get(key)]
+        if not changed:
+            return
+        told = "; ".join(
+            # Two fingerprints tell nobody anything.
+            "data: other samples" if key == "data" else f"{key}: {before.get(key)} -> {now[key]}"
+            for key in changed
+        )
+        anew = "submit a new job with startFrom" if self.seat.attempt else "take another folder"
+        raise WorkloadError(
+            CANNOT_BE_TRAINED,
+            f"the checkpoint of step {found.marker.step} was made with other settings or data "
+            f"({told}); restore them (the same Python, for its own sources), or {anew}",
+        )
 
     def _device(self) -> torch.device:
         gpu = self.seat.gpu

@@ -157,6 +157,9 @@ class Saver:
             draft.saving.wait()
             self._mark(draft)
         except WorkloadError as error:
+            if error.code == CHECKPOINT_STORE_FULL:
+                with contextlib.suppress(OSError):
+                    self._checkpoints.storage.remove(draft.folder)  # it takes room itself
             self._rendezvous.put(_key(draft.step), [error.code, error.message])
             if error.code != CHECKPOINT_STORE_FULL or last:
                 raise
@@ -165,9 +168,7 @@ class Saver:
         self._rendezvous.put(_key(draft.step), None)
 
     def _do_without(self, draft: _Draft, error: WorkloadError) -> None:
-        """Give back the room that a part of a checkpoint takes, and say what it means."""
-        with contextlib.suppress(OSError):
-            self._checkpoints.storage.remove(draft.folder)
+        """Say what it means that a checkpoint is not there."""
         known = self.committed_step
         newest = f"the newest is that of step {known}" if known else "there is none yet"
         self._chronicle.say(
@@ -208,7 +209,7 @@ class Saver:
             yield
         except OSError as error:
             full = no_room(error) is not None
-            what = "has no room" if full else "cannot be written"
+            what = "has no room, free some" if full else "cannot be written"
             raise WorkloadError(
                 CHECKPOINT_STORE_FULL if full else CHECKPOINT_FAILED,
                 f"the checkpoint of step {step} was not committed: "

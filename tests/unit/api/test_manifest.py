@@ -407,6 +407,16 @@ def test_canonical_json_leaves_out_what_the_owner_mints() -> None:
         ),
         (changed(COMMAND, "spec.checkpoint.store", "/c"), "spec.checkpoint", "program of yours"),
         (
+            changed(GPT, "spec.checkpoint.store", "foo://bucket/jobs"),
+            "spec.checkpoint.store",
+            "s3a, sftp, smb, ssh, tos, tosfs, webdav, webhdfs, got foo://",
+        ),
+        (
+            changed(GPT, "spec.checkpoint.startFrom", {"uid": "old", "store": "s4://bucket"}),
+            "spec.checkpoint.startFrom.store",
+            "got s4://",
+        ),
+        (
             changed(GPT, "spec.training.precision", "fp16"),
             "spec.training.precision",
             "loss scaling",
@@ -428,6 +438,11 @@ def test_what_cannot_be_honoured_is_refused_with_a_reason(
     (problem,) = refusals(the_job(document))
     assert problem.field == field
     assert words in problem.message
+
+
+@pytest.mark.parametrize("store", ["/c", "runs", "s3://bucket/c", "simplecache::gs://bucket/c"])
+def test_stores_that_a_node_may_be_able_to_open_are_taken(store: str) -> None:
+    assert refusals(the_job(changed(GPT, "spec.checkpoint.store", store))) == ()
 
 
 URLS = [

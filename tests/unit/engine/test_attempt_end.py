@@ -28,6 +28,16 @@ def test_one_failed_rank_ends_the_gang() -> None:
     assert world.why("job").message == "said RankHung"
 
 
+def test_what_became_of_a_rank_explains_more_than_that_contact_with_it_was_lost() -> None:
+    world = a_running_pair()
+    world.exits("job", Outcome.FAILED, reason=ReasonCode.RANK_LOST, units=[0])
+    world.exits("job", Outcome.FAILED, reason=ReasonCode.RANK_FAILED, units=[1])
+    assert (world.code("job"), world.why("job").message) == (
+        ReasonCode.RANK_LOST,
+        "said RankFailed",
+    )
+
+
 def test_back_off_doubles_up_to_its_limit_and_then_the_job_fails_with_the_last_lines() -> None:
     world = a_running_pair()
     waits = []

@@ -7,13 +7,18 @@ import headrace
 from headrace.workloads.refusal import RANK_FAILED, WorkloadError, reason_of
 from headrace.workloads.training.world import lost_contact
 
-_OURS = str(Path(headrace.__file__).parent)
+
+def is_within(neighbour: str | Path, file: str) -> bool:
+    """Whether a file lies beside another one, or below it, and is no installed package."""
+    below = Path(neighbour).absolute().parent
+    path = Path(file).absolute()
+    return path.is_relative_to(below) and "site-packages" not in path.relative_to(below).parts
 
 
 def raised(error: BaseException) -> str:
     """What was raised, and by which line of the user's."""
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_OURS)]
+    theirs = [frame for frame in frames if not is_within(headrace.__file__, frame.filename)]
     told = f"{type(error).__name__}: {str(error).strip()}" if str(error) else type(error).__name__
     if not theirs:
         return told

@@ -15,6 +15,9 @@ from headrace.workloads.training.own.blame import is_theirs, raised
 _LOOKED_AT = 8
 """Samples of which a data set's fingerprint is made."""
 
+_NAMED = 8
+"""Samples that a sentence names at most."""
+
 
 class DataSet(Protocol):
     """What torch calls a map-style data set; lists will do."""
@@ -66,16 +69,28 @@ class OwnSamples:
         try:
             # torch's own name for fetching many at once.
             many = getattr(self._data, "__getitems__", None)
-            found = many(indices) if many else [self._data[index] for index in indices]
+            found = many(indices) if many else [self._sample(index) for index in indices]
             return default_collate(list(found))
         except Exception as error:
             if not is_theirs(error):
                 raise
-            which = f"{indices[0]} to {indices[-1]}" if len(indices) > 1 else str(indices[0])
+            # They come in a random order, so first and last would tell nothing.
+            which = ", ".join(map(str, indices[:_NAMED]))
+            more = f" and {len(indices) - _NAMED} more" if len(indices) > _NAMED else ""
             raise WorkloadError(
                 RANK_FAILED,
-                f"data: wanted samples {which} of {self.count}, made of tensors or numbers of one "
-                f"size, got {raised(error)}",
+                f"data: wanted samples {which}{more} of {self.count}, made of tensors or numbers "
+                f"of one size, got {raised(error)}",
+            ) from error
+
+    def _sample(self, index: int) -> Any:
+        try:
+            return self._data[index]
+        except Exception as error:
+            if not is_theirs(error):
+                raise
+            raise WorkloadError(
+                RANK_FAILED, f"data: wanted sample {index} of {self.count}, got {raised(error)}"
             ) from error
 
     def _fingerprint(self, indices: Tensor) -> str:

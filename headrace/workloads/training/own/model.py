@@ -172,6 +172,12 @@ def built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     Raises:
         WorkloadError: It cannot be built, or not be trained here.
     """
+    if isinstance(build, nn.Module):
+        name = type(build).__name__
+        raise _refused(
+            f"wanted a function that makes the model, got the model itself; write lambda: "
+            f"{name}(...), for it is made anew under the job's seed"
+        )
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         try:

@@ -15,7 +15,7 @@ from torch.distributed.tensor.parallel import ParallelStyle
 from headrace.workloads import script
 from headrace.workloads.checkpoints import JobCheckpoints
 from headrace.workloads.control import SUCCEEDED, ControlFolder, StopSignal
-from headrace.workloads.refusal import CANNOT_BE_TRAINED, WorkloadError
+from headrace.workloads.refusal import CANNOT_BE_TRAINED, StoppedBeforeTraining, WorkloadError
 from headrace.workloads.storage import open_storage
 from headrace.workloads.training import tensors
 from headrace.workloads.training.blueprint import sizes_of
@@ -24,7 +24,6 @@ from headrace.workloads.training.own.model import Step, ours
 from headrace.workloads.training.own.settings import Settings
 from headrace.workloads.training.own.task import OwnTask
 from headrace.workloads.training.place import Place, without_headrace
-from headrace.workloads.training.run import newest_of
 
 _TOLD_EVERY_SECONDS = 1.0
 
@@ -49,14 +48,11 @@ class Trained:
     def model(self) -> nn.Module:
         """The whole trained model on the CPU, whatever the plan was.
 
-        It is made anew, and filled from the newest checkpoint, which has the last step. That is
-        another job's if it had all steps that were asked for.
+        It is made anew, and filled from the newest checkpoint, which has the last step.
         """
         seat, spec = self._place.seat, self._place.spec
-        checkpoints = JobCheckpoints(open_storage(spec.store, seat.base), seat.uid)
-        newest, store = newest_of(checkpoints, spec, seat.base)
-        assert newest is not None, "what trained has saved its last step"
-        storage = open_storage(store or spec.store, seat.base)
+        storage = open_storage(spec.store, seat.base)
+        newest = JobCheckpoints(storage, seat.uid).whole()[-1]
         weights = tensors.weights(storage, newest.location, sizes_of(self._task.blueprint()))
         model = self._task.built()
         for name, parameter in model.named_parameters():
@@ -101,6 +97,8 @@ def run(
         )
         end = place.trained(task)
         rank = place.rendezvous.rank
+        if end.message and rank == 0 and script.place() is None:
+            sys.stdout.write(f"{end.message}\n")
         return Trained(rank, end.step, end.outcome == SUCCEEDED, place, task)
 
 
@@ -117,15 +115,20 @@ def _placed(settings: Settings | None) -> Iterator[Place]:
             "its manifest, got none",
         )
     spec, uid = settings.checked()
-    stop, before = StopSignal(None), signal.getsignal(signal.SIGTERM)
+    stop = StopSignal(None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     stop.listen()
+    stop.listen_to_keyboard()
     try:
         with without_headrace(
             uid, spec, plan=settings.plan, control=Console(spec.steps), stop=stop
         ) as alone:
             yield alone
+    except StoppedBeforeTraining:
+        raise SystemExit("stopped before the first step, so there is nothing to save") from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Console(ControlFolder):

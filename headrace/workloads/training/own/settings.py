@@ -1,8 +1,10 @@
 """How a script trains without Headrace. No torch in here."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from headrace.workloads.checkpoints import is_folder_name
 from headrace.workloads.refusal import CANNOT_BE_TRAINED, WorkloadError
 from headrace.workloads.training.spec import TrainingSpec
 
@@ -47,13 +49,29 @@ class Settings:
         """
         from headrace.api.manifest import TrainingJob, parse
 
-        store, slash, name = str(self.checkpoints).rstrip("/").rpartition("/")
-        document = self._manifest(store or slash or ".")
+        store, name = self._folder()
+        document = self._manifest(store)
         parsed = parse(document)
         if not isinstance(parsed, TrainingJob):
             told = "; ".join(str(problem) for problem in parsed)
             raise WorkloadError(CANNOT_BE_TRAINED, f"settings, as in a manifest: {told}")
         return TrainingSpec.from_manifest(document), name
+
+    def _folder(self) -> tuple[str, str]:
+        """Where the checkpoints' folder lies, and its name."""
+        given = str(self.checkpoints)
+        store, slash, name = given.rstrip("/").rpartition("/")
+        if "://" in given and "://" not in store:
+            raise _refused(f"wanted a folder in a store, such as {given.rstrip('/')}/run", given)
+        if not is_folder_name(name):
+            raise _refused(
+                "wanted a folder with a name of letters, digits, -, _ and ., beginning and ending "
+                "with a letter or digit",
+                given,
+            )
+        if "://" not in given and Path(given).expanduser().is_file():
+            raise _refused("wanted a folder, which is not a file", given)
+        return store or slash or ".", name
 
     def _manifest(self, store: str) -> dict[str, Any]:
         training = {
@@ -81,3 +99,7 @@ class Settings:
                 },
             },
         }
+
+
+def _refused(wanted: str, came: str) -> WorkloadError:
+    return WorkloadError(CANNOT_BE_TRAINED, f"settings.checkpoints: {wanted}, got {came!r}")
