@@ -7,8 +7,7 @@ Counted in bytes, P being the parameters that a rank computes with (its stages, 
   of it (Rajbhandari et al., SC 2020). Offload moves them to host memory. What saves write is
   copied there, by each replica its share; with offload nothing is copied.
 - *Gradients*: fp32, 4P. DDP has them in its buckets all the time, others from the first backward
-  pass on. FSDP2 reduces them block by block with the last micro-batch; those of earlier ones are
-  added up whole.
+  pass on. FSDP2 reduces them block by block with each micro-batch; a pipeline adds them up whole.
 - *Copies*: bf16 weights. Autocast keeps one of every matrix for the whole step; FSDP2 gathers two
   blocks ahead (ZeRO-3), or everything from the forward to the backward pass (the others).
 - *Activations*: what autograd keeps of a block is counted tensor by tensor (`_kept_by_block`), as
@@ -38,7 +37,7 @@ PRECISIONS = (FP32, BF16)
 _WEIGHT, _MOMENTS, _GRADIENT = 4, 8, 4
 """Bytes of a parameter's master weight, moments and gradient."""
 
-# -- to be fitted -------------------------------------------------------------------------------
+# -- fitted -------------------------------------------------------------------------------------
 
 CONTEXT_BYTES = round(1.5 * GIB)
 """CUDA context, kernels and the matrix library's workspace, as NVML counts them. Fitted, as the
@@ -83,12 +82,6 @@ HOST_BYTES_PER_RANK = 4 * GIB
 
 PINNED_PER_BYTE = 1.35
 """Pinned memory is given out in powers of two."""
-
-REDUCES_EVERY_MICRO_BATCH = True
-"""Whether ZeRO-2 and 3 reduce the gradients of each micro-batch; else they add them up whole."""
-
-STORES_PIPELINE_OUTPUTS = False
-"""Whether the last stage holds the logits of all micro-batches to the end of the step."""
 
 # -------------------------------------------------------------------------------------------------
 
@@ -297,6 +290,7 @@ def _of_rank(step: _Step, rank: int) -> PeakMemory:
         (before, copies.at_work, kept, work),
         # That of the last one ends: all gradients are there.
         (after, copies.at_end, 0.0, work + _reduction(step, held)),
+        (_buckets_laid_anew(step, held), copies.at_loss, 0.0, 0.0),
     )
     gradients, cast, activations, temporaries = max(moments, key=sum)
     plan = step.plan
@@ -338,9 +332,17 @@ def _gradients(step: _Step, held: _Holding) -> tuple[float, float]:
             return whole, whole  # DDP's buckets
         return (whole if _has_gone_backward(plan) else 0.0), whole
     sharded = 0.0 if plan.offload else whole / step.shards
-    adds_whole = is_pipeline or (plan.accumulation_steps > 1 and not REDUCES_EVERY_MICRO_BATCH)
-    after = whole if adds_whole else sharded
+    after = whole if is_pipeline else sharded
     return (after if _has_gone_backward(plan) else 0.0), after
+
+
+def _buckets_laid_anew(step: _Step, held: _Holding) -> float:
+    """Gradients while DDP lays its buckets anew, before the second step's last micro-batch: those
+    of earlier ones are in the old buckets. Under ZeRO-1 it was not measured to be more.
+    """
+    plan = step.plan
+    lays = plan.data_parallel > 1 and plan.zero_stage == 0 and plan.accumulation_steps > 1
+    return 2 * _GRADIENT * held.parameters if lays and not step.is_fully_sharded else 0.0
 
 
 def _has_gone_backward(plan: ExecutionPlan) -> bool:
@@ -457,8 +459,6 @@ def _kept(step: _Step, held: _Holding, rank: int) -> float:
         kept += last * _kept_outside(step)
         # One micro-batch's is among the temporaries of the loss.
         kept += (last - 1) * KEPT_BYTES_PER_LOGIT * step.logits / plan.tensor_parallel
-        if plan.pipeline_parallel > 1 and STORES_PIPELINE_OUTPUTS:
-            kept += plan.accumulation_steps * step.number * step.logits
     # What goes from stage to stage, and back, has buffers for every micro-batch.
     if plan.pipeline_parallel > 1:
         sides = len(held.layers) * 2 - held.begins - held.ends

@@ -7,7 +7,11 @@ before at 15 GB/s; pinning went at 3 GB/s, and with threads at 9 (docs/evidence/
 
 import ctypes
 import os
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
+
+from headrace.api.plan import ExecutionPlan
 
 _TORCH = {
     "THP_MEM_ALLOC_ENABLE": "1",  # large pages, where the kernel gives them on request
@@ -16,6 +20,17 @@ _TORCH = {
 
 # Of mallopt(3).
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+
+
+def may_offload(spec: Mapping[str, Any], plan: str) -> bool:
+    """Whether a job may train with offload, under a plan or under another that it names.
+
+    Args:
+        spec: Of its manifest.
+        plan: In short form; empty for none.
+    """
+    named = (plan, *(spec.get("plans") or ()))
+    return any(ExecutionPlan.parse(text).offload for text in named if text)
 
 
 def keep_freed() -> None:

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from headrace.workloads.host_memory import may_offload
+
 SIZE = 96 * 2**20
 """More than an arena of a thread takes."""
 
@@ -43,3 +45,18 @@ def faults(choice: str) -> int:
 def test_freed_memory_is_used_again_by_other_threads_too() -> None:
     assert faults("kept") < 100
     assert faults("left alone") > 100, "this C library needs none of it"
+
+
+@pytest.mark.parametrize(
+    ("plan", "plans", "asked"),
+    [
+        ("dp1", ["dp1", "dp2-z2-offload"], True),
+        ("dp1-z2-offload", [], True),
+        ("dp2", ["dp2", "tp2"], False),
+        ("", [], False),
+    ],
+)
+def test_memory_is_kept_only_where_a_plan_of_the_job_offloads(
+    plan: str, plans: list[str], asked: bool
+) -> None:
+    assert may_offload({"plans": plans}, plan) is asked

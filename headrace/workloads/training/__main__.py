@@ -13,7 +13,7 @@ from typing import Any
 from headrace.workloads.collector import importing
 from headrace.workloads.control import ControlFolder, StopSignal
 from headrace.workloads.ending import ended
-from headrace.workloads.host_memory import keep_freed
+from headrace.workloads.host_memory import keep_freed, may_offload
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(manifest: Path, plan: str | None, control: ControlFolder, stop: StopSignal) -> Any:
     document, uid = _read(manifest)
-    keep_freed()
+    if may_offload(document["spec"], plan or ""):
+        keep_freed()
 
     with importing():
         from headrace.workloads.training.built_in import BuiltInTask

@@ -65,14 +65,6 @@ _SCHEDULES = {
 }
 
 
-_NO_OUTPUTS = (
-    {"return_outputs": False}
-    if "return_outputs" in signature(ScheduleGPipe.step).parameters
-    else {}
-)
-"""Nobody reads the logits of a step, and without this they are kept to its end."""
-
-
 class PlannedModel:
     """This rank's part of model, gradients and optimizer.
 
@@ -437,10 +429,11 @@ class PlannedModel:
     def _through_pipeline(self, inputs: Batch, targets: Batch) -> Tensor:
         given = (inputs,) if any(stage.index == 0 for stage in self.stages) else ()
         if not any(stage.index == self.plan.stages - 1 for stage in self.stages):
-            self._pipeline.step(*given, **_NO_OUTPUTS)
+            self._pipeline.step(*given, return_outputs=False)
             return torch.zeros((), device=self.world.device)
         losses: list[Tensor] = []
-        self._pipeline.step(*given, target=targets, losses=losses, **_NO_OUTPUTS)
+        # Nobody reads the logits of a step, and they would be kept to its end.
+        self._pipeline.step(*given, target=targets, losses=losses, return_outputs=False)
         return torch.stack([loss.detach() for loss in losses]).sum()
 
     def _tie(self) -> None:
