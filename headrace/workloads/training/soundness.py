@@ -18,7 +18,7 @@ from headrace.workloads.refusal import (
     store_failure,
 )
 from headrace.workloads.storage import Storage
-from headrace.workloads.training.tensors import extents, reader_of
+from headrace.workloads.training.stored_form import extents, reader_of
 
 
 def damage(storage: Storage, location: str, found: Found | None, *, rank: int, ranks: int) -> str:

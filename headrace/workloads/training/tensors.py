@@ -28,13 +28,10 @@ from headrace.workloads.refusal import (
     store_failure,
 )
 from headrace.workloads.rendezvous import RankGoneError
-from headrace.workloads.storage import LocalStorage, Storage
+from headrace.workloads.storage import Storage
 from headrace.workloads.training.optimiser import MOMENTS
 from headrace.workloads.training.planned import PlannedModel
-
-_AHEAD = 0
-"""Bytes that torch's writer copies from a GPU ahead: there is nothing to copy any more, and for it
-the writer would wait for all that training has given the GPU to do, again and again."""
+from headrace.workloads.training.stored_form import extents, reader_of, writer_of
 
 
 def _stored_name(name: str) -> str:
@@ -63,7 +60,7 @@ def save_begun(storage: Storage, folder: str, model: PlannedModel) -> "Saving":
         warnings.simplefilter("ignore")
         future = dcp.async_save(
             mine | counts,
-            storage_writer=_writer(storage, storage.location(folder)),
+            storage_writer=writer_of(storage, storage.location(folder)),
             process_group=model.world.for_saving,
             async_stager=model.staging,
         )
@@ -130,12 +127,6 @@ class Saving:
             f"a checkpoint could not be written to {self._storage.name}: {why}. Earlier "
             "checkpoints are untouched",
         )
-
-
-def extents(metadata: Any) -> Iterator[tuple[str, int, int]]:
-    """File, first byte and number of bytes of each tensor's piece in a checkpoint."""
-    for item in metadata.storage_data.values():
-        yield item.relative_path, item.offset, item.length
 
 
 def _first_cause(error: BaseException) -> BaseException:
@@ -238,32 +229,3 @@ def _reading(location: str) -> Iterator[None]:
             raise WorkloadError(CHECKPOINT_FAILED, f"{what}; {STORE_FAILED}") from error
         advice = "remove it to go on from the one before"
         raise WorkloadError(CHECKPOINT_CORRUPT, f"{what}; {advice}") from error
-
-
-def _writer(storage: Storage, location: str) -> Any:
-    if isinstance(storage, LocalStorage):
-        from torch.distributed.checkpoint import FileSystemWriter
-
-        return FileSystemWriter(location, sync_files=True, per_thread_copy_ahead=_AHEAD)
-    # A URL has no fsync.
-    return _fsspec().FsspecWriter(location, sync_files=False, per_thread_copy_ahead=_AHEAD)
-
-
-def reader_of(storage: Storage, location: str) -> Any:
-    """torch's reader of a checkpoint."""
-    if isinstance(storage, LocalStorage):
-        from torch.distributed.checkpoint import FileSystemReader
-
-        return FileSystemReader(location)
-    return _fsspec().FsspecReader(location)
-
-
-def _fsspec() -> Any:
-    """torch's reader and writer for URLs, which moved to a public name after torch 2.11."""
-    import importlib
-
-    package = "torch.distributed.checkpoint"
-    try:
-        return importlib.import_module(f"{package}.fsspec_filesystem")
-    except ModuleNotFoundError:
-        return importlib.import_module(f"{package}._fsspec_filesystem")
