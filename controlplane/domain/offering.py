@@ -11,6 +11,7 @@ from controlplane.domain.job import AcceleratorRequest, JobSpec
 from controlplane.domain.memory import Memory, estimated, memories, misfit
 from controlplane.domain.record import JobRecord, NodeRecord
 from controlplane.domain.snapshot import ClusterSnapshot
+from headrace.api import plan as plans
 from headrace.api.plan import ExecutionPlan
 
 There = Mapping[str, Collection[Memory | None]]
@@ -38,15 +39,7 @@ def data_parallel(spec: JobSpec, count: int) -> ExecutionPlan:
     return _data_parallel(count, spec.global_batch_size, spec.micro_batch_size_max)
 
 
-@lru_cache(maxsize=4096)
-def _data_parallel(count: int, batch: int, micro: int) -> ExecutionPlan:
-    if not batch or not micro:
-        return ExecutionPlan(count)
-    per_rank = batch // count
-    accumulation = -(-per_rank // micro)
-    while per_rank % accumulation:
-        accumulation += 1
-    return ExecutionPlan(count, accumulation)
+_data_parallel = lru_cache(maxsize=4096)(plans.data_parallel)
 
 
 def plans_of(spec: JobSpec, count: int) -> tuple[ExecutionPlan, ...]:

@@ -174,6 +174,23 @@ class ExecutionPlan:
         return plan
 
 
+def data_parallel(ranks: int, global_batch_size: int, micro_batch_size_max: int) -> ExecutionPlan:
+    """Data parallel with as few micro-batches as their size allows: the plan of who names none.
+
+    Args:
+        ranks: Number of ranks.
+        global_batch_size: Samples of a step; 0 where unknown.
+        micro_batch_size_max: Most samples of a rank's micro-batch; 0 for any number.
+    """
+    each = global_batch_size // ranks
+    if not each or not micro_batch_size_max:
+        return ExecutionPlan(ranks)
+    accumulation = -(-each // micro_batch_size_max)
+    while each % accumulation:
+        accumulation += 1
+    return ExecutionPlan(ranks, accumulation)
+
+
 def _hint(text: str) -> str:
     """What helps someone who wrote a plan almost right; empty if that is not to be seen."""
     parts: dict[str, str] = {}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.api.plan import ExecutionPlan, PipelineSchedule
+from headrace.api.plan import ExecutionPlan, PipelineSchedule, data_parallel
 
 sizes = st.integers(min_value=1, max_value=4096)
 
@@ -134,3 +134,17 @@ def test_a_form_that_is_not_canonical_is_answered_with_the_one_that_is(
 def test_values_that_are_no_plan_are_refused(wrong: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         ExecutionPlan.from_parts(wrong)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "most", "plan"),
+    [(1, 0, "dp1"), (1, 4, "dp1-ga4"), (2, 4, "dp2-ga2"), (4, 4, "dp4"), (4, 3, "dp4-ga2")],
+)
+def test_data_parallel_accumulates_as_little_as_the_micro_batch_allows(
+    ranks: int, most: int, plan: str
+) -> None:
+    assert str(data_parallel(ranks, 16, most)) == plan
+
+
+def test_data_parallel_of_an_unknown_batch_accumulates_nothing() -> None:
+    assert str(data_parallel(4, 0, 2)) == "dp4"

@@ -21,7 +21,6 @@ from headrace.workloads.training.families.build import FamilyBlueprint, part_of
 from headrace.workloads.training.optimiser import Schedule
 from headrace.workloads.training.order import SampleOrder
 from headrace.workloads.training.planned import PlannedModel
-from headrace.workloads.training.run import plan_for
 from headrace.workloads.training.samples import Digits, open_samples
 from headrace.workloads.training.spec import TrainingSpec
 from headrace.workloads.training.switching import fill_initial, switched
@@ -292,13 +291,3 @@ def test_torch_itself_reads_the_state_by_its_own_names(world: World, tmp_path: P
         parameter, _, kind = rest.rpartition(".")
         found = torch.tensor(1.0) if kind == "step" else pieces[f"{parameter}|{kind}"]
         assert torch.equal(value, found), name
-
-
-@pytest.mark.parametrize(
-    ("ranks", "most", "plan"),
-    [(1, None, "dp1"), (1, 4, "dp1-ga4"), (2, 4, "dp2-ga2"), (4, 4, "dp4"), (4, 3, "dp4-ga2")],
-)
-def test_a_plan_for_torchrun_respects_the_micro_batch(
-    ranks: int, most: int | None, plan: str
-) -> None:
-    assert str(plan_for(a_spec(microBatchSizeMax=most), ranks)) == plan

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from headrace.api.plan import ExecutionPlan
+from headrace.api.plan import ExecutionPlan, data_parallel
 from headrace.workloads.control import Chronicle, ControlFolder, StopSignal
 from headrace.workloads.refusal import (
     CANNOT_BE_TRAINED,
@@ -19,7 +19,7 @@ from headrace.workloads.refusal import (
     reason_of,
 )
 from headrace.workloads.rendezvous import Rendezvous
-from headrace.workloads.training.run import End, Rank, Seat, plan_for
+from headrace.workloads.training.run import End, Rank, Seat
 from headrace.workloads.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def without_headrace(
     seat = Seat(
         uid=uid,
         attempt=0,
-        plan=_plan(plan) if plan else plan_for(spec, ranks),
+        plan=_plan(plan) if plan else _data_parallel(spec, ranks),
         gpu=int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.device_count() else None,
         node="",
         base=Path(),
@@ -97,6 +97,10 @@ def without_headrace(
         raise
     finally:
         rendezvous.leave()
+
+
+def _data_parallel(spec: TrainingSpec, ranks: int) -> ExecutionPlan:
+    return data_parallel(ranks, spec.global_batch_size, spec.micro_batch_size_max)
 
 
 def _plan(text: str) -> ExecutionPlan:

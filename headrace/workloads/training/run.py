@@ -135,15 +135,6 @@ class Prepared:
     admission: Admission | None = None
 
 
-def plan_for(spec: TrainingSpec, ranks: int) -> ExecutionPlan:
-    """Data parallel over ``ranks``, with as few micro-batches as the manifest allows."""
-    each = -(-spec.global_batch_size // ranks)
-    steps = -(-each // (spec.micro_batch_size_max or each))
-    while each % steps:
-        steps += 1
-    return ExecutionPlan(ranks, steps)
-
-
 def plainly(error: BaseException) -> str:
     """What an error says, without the place in gloo's sources and the advice that goes with it."""
     return _GLOO_PLACE.sub("", str(error)).partition(_GLOO_ADVICE)[0].strip(". \n")
