@@ -31,12 +31,16 @@ def may_offload(spec: Mapping[str, Any], plan: str) -> bool:
     return any("offload" in text.split("-") for text in named)
 
 
-def keep_freed() -> None:
-    """Have freed memory used again. Must come before torch is imported; does nothing where the C
-    library knows no such choice.
-    """
+def pin_fast() -> None:
+    """Have torch pin memory with threads and take large pages. Must come before it is imported."""
     for name, value in _TORCH.items():
         os.environ.setdefault(name, value)
+
+
+def keep_freed() -> None:
+    """Have freed memory used again, of whoever frees it. Does nothing where the C library knows no
+    such choice. All threads take from one place then, so it is for offload alone.
+    """
     with suppress(OSError, AttributeError):
         set_option = ctypes.CDLL(None).mallopt
         # Nothing mapped by itself, no end of the heap returned, and the backward pass's thread

@@ -14,7 +14,7 @@ from headrace.workloads import rendezvous as meeting
 from headrace.workloads.collector import importing
 from headrace.workloads.control import Chronicle, ControlFolder, Launch, StopSignal
 from headrace.workloads.ending import ended
-from headrace.workloads.host_memory import keep_freed, may_offload
+from headrace.workloads.host_memory import keep_freed, may_offload, pin_fast
 from headrace.workloads.network import address_towards, use_interface_of
 from headrace.workloads.refusal import (
     CANNOT_BE_TRAINED,
@@ -57,7 +57,10 @@ def _started(launch: Launch, control: ControlFolder, stop: StopSignal) -> Any:
     if stop.asked():
         raise StoppedBeforeTraining
 
-    if may_offload(launch.manifest.get("spec") or {}, launch.plan):
+    spec = launch.manifest.get("spec") or {}
+    if not spec.get("command"):  # which has an environment of its own
+        pin_fast()
+    if may_offload(spec, launch.plan):
         keep_freed()
 
     with importing():

@@ -14,7 +14,7 @@ from headrace.api.plan import ExecutionPlan
 from headrace.api.profile_rows import Asked
 from headrace.workloads.collector import importing
 from headrace.workloads.control import seconds_since_start
-from headrace.workloads.host_memory import keep_freed
+from headrace.workloads.host_memory import keep_freed, pin_fast
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     life = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
+    pin_fast()
     keep_freed()
 
     with importing():

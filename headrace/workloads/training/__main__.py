@@ -13,7 +13,7 @@ from typing import Any
 from headrace.workloads.collector import importing
 from headrace.workloads.control import ControlFolder, StopSignal
 from headrace.workloads.ending import ended
-from headrace.workloads.host_memory import keep_freed, may_offload
+from headrace.workloads.host_memory import keep_freed, may_offload, pin_fast
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(manifest: Path, plan: str | None, control: ControlFolder, stop: StopSignal) -> Any:
     document, uid = _read(manifest)
+    pin_fast()
     if may_offload(document["spec"], plan or ""):
         keep_freed()
 
