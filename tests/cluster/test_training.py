@@ -45,9 +45,6 @@ def test_a_job_leaves_a_drained_node_and_is_purged_with_its_checkpoints(
 ) -> None:
     uid = cluster.submit(scripted("moves", store, accelerators=ALONE))
     cluster.trains(uid, 10)
-    file = tmp_path / "backup.gz"
-    run(cluster.home, "backup", str(file))
-    assert file.stat().st_size > 1000
     node = cluster.job(uid).status.units[0].node
     run(cluster.home, "drain", node)
     try:
@@ -65,6 +62,9 @@ def test_a_job_leaves_a_drained_node_and_is_purged_with_its_checkpoints(
     assert "Succeeded" in run(cluster.home, "get", "jobs")
     assert run(cluster.home, "logs", "moves").strip()
     assert (store / uid).is_dir()
+    file = tmp_path / "backup.gz"
+    run(cluster.home, "backup", str(file))
+    assert file.stat().st_size > 1000
     run(cluster.home, "delete", "moves", "--purge")
     until("its checkpoints are gone", lambda: not (store / uid).exists())
 
