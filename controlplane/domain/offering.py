@@ -11,8 +11,7 @@ from controlplane.domain.job import AcceleratorRequest, JobSpec
 from controlplane.domain.memory import Memory, estimated, memories, misfit
 from controlplane.domain.record import JobRecord, NodeRecord
 from controlplane.domain.snapshot import ClusterSnapshot
-from headrace.api import plan as plans
-from headrace.api.plan import ExecutionPlan
+from headrace.api.plan import ExecutionPlan, data_parallel_plan
 
 There = Mapping[str, Collection[Memory | None]]
 """What accelerators of each type tell of their memory, those that are alike once."""
@@ -36,10 +35,7 @@ def sizes(spec: JobSpec) -> tuple[int, ...]:
 
 def data_parallel(spec: JobSpec, count: int) -> ExecutionPlan:
     """The plan of a job that names none: it accumulates as little as the micro-batch allows."""
-    return _data_parallel(count, spec.global_batch_size, spec.micro_batch_size_max)
-
-
-_data_parallel = lru_cache(maxsize=4096)(plans.data_parallel)
+    return data_parallel_plan(count, spec.global_batch_size, spec.micro_batch_size_max)
 
 
 def plans_of(spec: JobSpec, count: int) -> tuple[ExecutionPlan, ...]:
@@ -91,7 +87,7 @@ def largest_need(spec: JobSpec) -> Memory | None:
 def _largest(
     model: str, plans: tuple[ExecutionPlan, ...], counts: tuple[int, ...], batch: int, micro: int
 ) -> Memory | None:
-    every = plans or tuple(_data_parallel(count, batch, micro) for count in counts)
+    every = plans or tuple(data_parallel_plan(count, batch, micro) for count in counts)
     needs = [need for plan in every if (need := estimated(model, plan, batch)) is not None]
     if not needs:
         return None

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 SIZE_MAX = 65536
@@ -174,7 +175,10 @@ class ExecutionPlan:
         return plan
 
 
-def data_parallel(ranks: int, global_batch_size: int, micro_batch_size_max: int) -> ExecutionPlan:
+@lru_cache(maxsize=4096)  # a cycle asks for every job
+def data_parallel_plan(
+    ranks: int, global_batch_size: int, micro_batch_size_max: int
+) -> ExecutionPlan:
     """Data parallel with as few micro-batches as their size allows: the plan of who names none.
 
     Args:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.api.plan import ExecutionPlan, PipelineSchedule, data_parallel
+from headrace.api.plan import ExecutionPlan, PipelineSchedule, data_parallel_plan
 
 sizes = st.integers(min_value=1, max_value=4096)
 
@@ -143,8 +143,8 @@ def test_values_that_are_no_plan_are_refused(wrong: dict[str, object], sentence:
 def test_data_parallel_accumulates_as_little_as_the_micro_batch_allows(
     ranks: int, most: int, plan: str
 ) -> None:
-    assert str(data_parallel(ranks, 16, most)) == plan
+    assert str(data_parallel_plan(ranks, 16, most)) == plan
 
 
 def test_data_parallel_of_an_unknown_batch_accumulates_nothing() -> None:
-    assert str(data_parallel(4, 0, 2)) == "dp4"
+    assert str(data_parallel_plan(4, 0, 2)) == "dp4"

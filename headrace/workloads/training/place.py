@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from headrace.api.plan import ExecutionPlan, data_parallel
+from headrace.api.plan import ExecutionPlan, data_parallel_plan
 from headrace.workloads.control import Chronicle, ControlFolder, StopSignal
 from headrace.workloads.refusal import (
     CANNOT_BE_TRAINED,
@@ -100,7 +100,7 @@ def without_headrace(
 
 
 def _data_parallel(spec: TrainingSpec, ranks: int) -> ExecutionPlan:
-    return data_parallel(ranks, spec.global_batch_size, spec.micro_batch_size_max)
+    return data_parallel_plan(ranks, spec.global_batch_size, spec.micro_batch_size_max)
 
 
 def _plan(text: str) -> ExecutionPlan:
