@@ -19,8 +19,17 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from controlplane.baselines.capacity import Capacity, Holding, Parts
-from controlplane.baselines.layout import (
+from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
+from controlplane.domain.job import JobSpec, Topology
+from controlplane.domain.lifecycle import Stage
+from controlplane.domain.node import Contact
+from controlplane.domain.placement import Placement
+from controlplane.domain.policy import Decision
+from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.record import NOWHERE, Intent, JobRecord
+from controlplane.domain.snapshot import ClusterSnapshot, Slot
+from controlplane.placing.capacity import Capacity, Holding, Parts
+from controlplane.placing.layout import (
     as_asked,
     has_room,
     has_room_everywhere,
@@ -30,7 +39,7 @@ from controlplane.baselines.layout import (
     sizes_in,
     ways,
 )
-from controlplane.baselines.order import (
+from controlplane.placing.order import (
     OTHER_PLAN,
     RUNNING,
     Quotas,
@@ -41,16 +50,7 @@ from controlplane.baselines.order import (
     left_nodes,
     nodes_to_leave,
 )
-from controlplane.baselines.waiting import Ahead, Question, Waits, question
-from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
-from controlplane.domain.job import JobSpec, Topology
-from controlplane.domain.lifecycle import Stage
-from controlplane.domain.node import Contact
-from controlplane.domain.placement import Placement
-from controlplane.domain.policy import Decision
-from controlplane.domain.reason import Reason, ReasonCode
-from controlplane.domain.record import NOWHERE, Intent, JobRecord
-from controlplane.domain.snapshot import ClusterSnapshot, Slot
+from controlplane.placing.waiting import Ahead, Question, Waits, question
 
 _ON_ITS_WAY = frozenset(
     {

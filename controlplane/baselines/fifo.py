@@ -5,8 +5,14 @@ the same quota. Jobs that can never run here, and jobs that recover from a failu
 A job takes nodes that are under suspicion only if there is no other room for it.
 """
 
-from controlplane.baselines.capacity import Capacity, Signature, signature
-from controlplane.baselines.layout import (
+from controlplane.domain.ids import JobUid, NodeId, QueueName
+from controlplane.domain.placement import Placement
+from controlplane.domain.policy import Decision
+from controlplane.domain.reason import Reason
+from controlplane.domain.record import JobRecord
+from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.placing.capacity import Capacity, Signature, signature
+from controlplane.placing.layout import (
     Way,
     as_asked,
     placement_on,
@@ -15,7 +21,7 @@ from controlplane.baselines.layout import (
     sizes_in,
     ways,
 )
-from controlplane.baselines.order import (
+from controlplane.placing.order import (
     OTHER_PLAN,
     RUNNING,
     Quotas,
@@ -25,13 +31,7 @@ from controlplane.baselines.order import (
     impossible,
     nodes_to_leave,
 )
-from controlplane.baselines.waiting import Ahead, Question, Waits, question
-from controlplane.domain.ids import JobUid, NodeId, QueueName
-from controlplane.domain.placement import Placement
-from controlplane.domain.policy import Decision
-from controlplane.domain.reason import Reason
-from controlplane.domain.record import JobRecord
-from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.placing.waiting import Ahead, Question, Waits, question
 
 
 def fifo(snapshot: ClusterSnapshot) -> Decision:

@@ -50,6 +50,8 @@ class AcceleratorRequest:
     Attributes:
         minimum: Fewest accelerators that the job starts with.
         maximum: Most that it can use; equal to ``minimum`` for a rigid job.
+        requested: What the user asks for, between the two: a policy that changes nothing gives it,
+            one that does must promise its speed. 0 for the minimum.
         type: Accelerator model; empty accepts any, but never a mixture.
         selector: Node labels that must match, sorted.
         tolerations: Taints that do not keep it off.
@@ -69,6 +71,12 @@ class AcceleratorRequest:
     cpu_cores_each: int = 0
     host_memory_bytes_each: int = 0
     memory: Memory | None = None
+    requested: int = 0
+
+    @property
+    def asked_for(self) -> int:
+        """Accelerators that the user asks for."""
+        return self.requested or self.minimum
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,10 @@ class JobSpec:
             parallel on any number of ranks that divides the batch.
         model: The built-in model as `memory.model_text` writes it, from which the memory of plans
             is estimated; empty where nobody can, or the user will not have it.
+        model_type: Under which name what is measured of its steps is known: jobs of one model,
+            precision and batch share it. Empty where nothing can be shared.
+        requested_plan: The plan that the user asks for on ``accelerators.asked_for``; None for the
+            first of ``plans`` of that size, or data parallel.
         steps: Optimizer steps until it is done; 0 where unknown (a user's command).
         suspend: Whether it must not run now.
         max_retries: Failed attempts after the first that are forgiven.
@@ -110,6 +122,8 @@ class JobSpec:
     micro_batch_size_max: int = 0
     plans: tuple[ExecutionPlan, ...] = ()
     model: str = ""
+    model_type: str = ""
+    requested_plan: ExecutionPlan | None = None
     steps: int = 0
     suspend: bool = False
     max_retries: int = 3

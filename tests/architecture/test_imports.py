@@ -69,7 +69,7 @@ PLANTS = [
     ),
     Plant("deciding is pure", "controlplane/domain/job.py", "import time"),
     Plant("deciding is pure", "controlplane/engine/cycle.py", "from datetime import datetime"),
-    Plant("deciding is pure", "controlplane/baselines/order.py", "import random as luck"),
+    Plant("deciding is pure", "controlplane/placing/order.py", "import random as luck"),
     Plant("deciding is pure", "controlplane/engine/fold.py", "import logging"),
     Plant("deciding is pure", "controlplane/engine/loop.py", "import asyncio"),
     Plant("deciding is pure", "agent/desired.py", "import os.path"),
@@ -114,7 +114,12 @@ PLANTS = [
     Plant("only agent.ray_actors knows Ray", "agent/ray_driver.py", "import ray.util"),
     Plant("only agent.ray_actors knows Ray", "headrace/workloads/control.py", "import ray"),
     Plant("only the workloads know torch", "agent/unit_actor.py", "import torch"),
-    Plant("only the workloads know torch", "headrace/cli/main.py", "def top(): import numpy"),
+    Plant(
+        "only what computes with arrays imports numpy",
+        "headrace/cli/main.py",
+        "def top(): import numpy",
+    ),
+    Plant("only the workloads know torch", "headrace/cli/main.py", "def top(): import torch"),
     Plant("the command line starts fast", "headrace/cli/main.py", "import headrace.workloads"),
     Plant(
         "only telemetry exports metrics",

@@ -3,12 +3,12 @@
 import pytest
 
 from controlplane.baselines import BASELINES
-from controlplane.baselines.capacity import Capacity
 from controlplane.domain.action import ChangePlan
 from controlplane.domain.ids import AcceleratorId, NodeId
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import ReasonCode
+from controlplane.placing.capacity import Capacity
 from tests.builders import World, a_cluster, a_job, a_node
 
 POLICIES = pytest.mark.parametrize("policy", sorted(BASELINES))

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from controlplane.baselines.capacity import Capacity, Signature, signature
 from controlplane.domain.ids import JobUid, NodeId, QueueName
 from controlplane.domain.job import AcceleratorRequest
 from controlplane.domain.reason import Reason, ReasonCode, named_holders
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
+from controlplane.placing.capacity import Capacity, Signature, signature
 from headrace.api.plan import ExecutionPlan
 
 Question = tuple[AcceleratorRequest, int, tuple[ExecutionPlan, ...], str, QueueName]

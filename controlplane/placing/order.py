@@ -1,10 +1,8 @@
-"""Who goes first, who may not run at all, and what the queues may hold: for both baselines."""
+"""Who goes first, who may not run at all, and what the queues may hold: for every policy."""
 
 from collections.abc import Callable
 from copy import copy
 
-from controlplane.baselines.capacity import Capacity
-from controlplane.baselines.layout import plan_for, sizes_in, ways
 from controlplane.domain.changing import changed
 from controlplane.domain.ids import NodeId, QueueName
 from controlplane.domain.job import JobSpec, ServiceClass
@@ -15,6 +13,8 @@ from controlplane.domain.placement import Placement
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.placing.capacity import Capacity
+from controlplane.placing.layout import plan_for, sizes_in, ways
 from headrace.api.memory import GIB
 from headrace.api.plan import ExecutionPlan
 

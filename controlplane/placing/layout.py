@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from controlplane.baselines.capacity import Capacity, Holding, Parts
 from controlplane.domain.changing import changed
 from controlplane.domain.ids import NodeId
 from controlplane.domain.job import AcceleratorRequest, JobSpec
@@ -12,6 +11,7 @@ from controlplane.domain.offering import largest_need, memory_need, plans_of, si
 from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.record import NOWHERE, JobRecord
 from controlplane.domain.snapshot import Slot
+from controlplane.placing.capacity import Capacity, Holding, Parts
 from headrace.api.plan import ExecutionPlan
 
 
