@@ -10,6 +10,8 @@ WORKERS ?= 2
 REPEAT ?= 20
 LIVES ?= 2000
 WALKS ?= 20
+# What Python has compiled is kept: torch alone takes 7 s to compile, in each process that starts.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'

@@ -145,16 +145,21 @@ def test_a_script_of_the_users_own_grows_and_shrinks_as_well(
 def test_checkpoints_are_written_before_and_after_and_gone_on_from(
     agent: Agent, store: Path, tmp_path: Path
 ) -> None:
-    # A state is being written at every step, and so when ranks come and go.
-    run = agent.start(
-        endless(store, everySteps=2), 2, plan="dp2-z3", environment=IMPATIENT
-    ).reaches(3)
-    for plan in ("tp2-pp2.1f1b-ga4", "dp2-z1"):
+    held = {"TEST_MODULE": "tests.workloads.held_writing_unit"}
+    manifest = endless(store, everySteps=2, keep=1000)
+    run = agent.start(manifest, 2, plan="dp2-z3", environment=held).reaches(3)
+    before = "dp2-z3"
+    for times, plan in enumerate(("tp2-pp2.1f1b-ga4", "dp2-z1"), 1):
         go_to(agent, run, plan)
-        assert run.changes()[-1]["seconds"]["settle"] > 0.005
         at = run.changes()[-1]["step"]
+        for unit in run.units[:2]:
+            # It was being written when they came or went, and was not lost.
+            settled = [int(step) for step in (unit.folder / "settled").read_text().split()]
+            assert (len(settled), settled[-1]) == (times, at - at % 2)
+        assert (settled[-1], before) in whole(store)
         until(lambda at=at: whole(store)[-1][0] > at, lambda: run.units[0].output)  # type: ignore[misc]
         assert whole(store)[-1][1] == plan
+        before = plan
     last = run.stop().units[0].exit()["step"]
     assert whole(store)[-1] == (last, "dp2-z1")
     again = agent.start(endless(store), plan="dp1", attempt=2).reaches(last + 3).stop()
