@@ -8,7 +8,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("agent", "controlplane", "headrace", "simulator")
-PURE = ("controlplane/domain", "controlplane/engine", "controlplane/baselines", "agent/desired.py")
+PURE = (
+    "controlplane/domain",
+    "controlplane/engine",
+    "controlplane/baselines",
+    "controlplane/rubick",
+    "agent/desired.py",
+)
 GENERATED = "headrace/api/generated/"
 
 
