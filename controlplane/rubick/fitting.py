@@ -1,16 +1,17 @@
 """Fitting the performance model to measured steps: robust, with priors, and with intervals."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
-from scipy.stats import t as student
 
-from controlplane.rubick.configurations import Configurations, Numbers, Shares
+from controlplane.rubick.configurations import Configurations, Numbers
+from controlplane.rubick.intervals import interval_factor, left_out
+from controlplane.rubick.measurements import Measurement, columns, refuse_unsound
 from controlplane.rubick.step_time import StepTimeModel, log_seconds_with_jacobian, step_seconds
-from headrace.api.plan import ExecutionPlan
 
 NOISE_PRIOR = 0.06
 """What measured steps are expected to scatter by: standard deviation of their logarithm."""
@@ -18,32 +19,17 @@ NOISE_PRIOR = 0.06
 NOISE_PRIOR_ROWS = 4.0
 """For how many rows that expectation counts."""
 
-_ROBUST_AT = 1.5
-"""Residuals beyond so many deviations count less and less (soft L1)."""
+_FREEDOM = 4.0
+"""Rows scatter as a Student distribution with so many degrees: one far off counts for little."""
+
+_FEWEST_PLACEMENTS = 6
+"""With fewer different placements, intervals are judged by leaving out single plans."""
+
+_REACH = 8.0
+"""No parameter is further from its prior than so many deviations."""
 
 OUTLYING_AT = 4.0
 """Rows further off than so many deviations are named."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """A measured step.
-
-    Attributes:
-        plan: What was run.
-        shares: Accelerators of each node.
-        samples: Global batch.
-        seconds: Median time of a step.
-        cpu_threads: Of each accelerator.
-        positions: Of a sample; 0 for the model's own.
-    """
-
-    plan: ExecutionPlan
-    shares: Shares
-    samples: int
-    seconds: float
-    cpu_threads: float = 1.0
-    positions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +60,6 @@ class Fit:
     outliers: tuple[Outlier, ...]
 
 
-def columns(rows: Sequence[Measurement]) -> Configurations:
-    """What was measured, without the times."""
-    return Configurations.of(
-        [row.plan for row in rows],
-        [row.shares for row in rows],
-        [row.samples for row in rows],
-        cpu_threads=[row.cpu_threads for row in rows],
-        positions=[row.positions for row in rows],
-    )
-
-
 def fit(
     rows: Sequence[Measurement], prior: StepTimeModel, start: StepTimeModel | None = None
 ) -> Fit:
@@ -99,35 +74,32 @@ def fit(
     Raises:
         ValueError: A time is not a positive, finite number.
     """
-    for index, row in enumerate(rows):
-        if not (np.isfinite(row.seconds) and row.seconds > 0):
-            raise ValueError(
-                f"row {index} ({row.plan} on {'+'.join(map(str, row.shares))}): wanted a time "
-                f"above 0 seconds, got {row.seconds}"
-            )
+    refuse_unsound(rows)
     if not rows:
         return Fit(prior, ())
     configurations = columns(rows)
     measured = np.log([row.seconds for row in rows])
-    precision = np.linalg.inv(prior.covariance)
-    whitening = np.linalg.cholesky(precision).T
+    precision: Numbers = np.asarray(np.linalg.inv(prior.covariance), dtype=np.float64)
+    whitening: Numbers = np.asarray(np.linalg.cholesky(precision).T, dtype=np.float64)
     begin = (start or prior).log_parameters
-    noise = NOISE_PRIOR
-    logs = begin
+    noise, logs = NOISE_PRIOR, begin
     for _ in range(3):
         logs = _solve(logs, measured, configurations, prior, whitening, noise)
         found, jacobian = log_seconds_with_jacobian(logs, prior.sizes, configurations)
         residuals = measured - found
-        noise = _noise(residuals, noise)
-    weights = _weights(residuals / noise)
-    information = precision + (jacobian * weights[:, None]).T @ jacobian / noise**2
-    covariance: Numbers = np.asarray(np.linalg.inv(information), dtype=np.float64)
+        weights = _weights(residuals / noise)
+        covariance = _covariance(jacobian, weights, noise, precision)
+        hat = weights * np.einsum("nk,nk->n", jacobian @ covariance, jacobian) / noise**2
+        squares = NOISE_PRIOR_ROWS * NOISE_PRIOR**2 + float((weights * residuals**2).sum())
+        noise = math.sqrt(squares / (NOISE_PRIOR_ROWS + len(rows) - float(hat.sum())))
+    covariance = _covariance(jacobian, weights, noise, precision)
+    errors, deviations = left_out(residuals, jacobian, covariance, weights, noise, _places(rows))
     model = StepTimeModel(
         sizes=prior.sizes,
         log_parameters=logs,
         covariance=covariance,
         noise=noise,
-        interval_factor=float(student.ppf((1 + prior.coverage) / 2, NOISE_PRIOR_ROWS + len(rows))),
+        interval_factor=interval_factor(errors, deviations, prior.coverage),
         coverage=prior.coverage,
         rows=len(rows),
     )
@@ -138,6 +110,13 @@ def fit(
     ]
     outliers.sort(key=lambda outlier: -abs(np.log(outlier.ratio)))
     return Fit(model, tuple(outliers))
+
+
+def _places(rows: Sequence[Measurement]) -> list[Hashable]:
+    """What is left out together: all of a placement, or of a plan on one if placements are few."""
+    if len({row.shares for row in rows}) >= _FEWEST_PLACEMENTS:
+        return [row.shares for row in rows]
+    return [(row.plan, row.shares) for row in rows]
 
 
 def _solve(
@@ -159,17 +138,21 @@ def _solve(
         return np.vstack([jacobian / noise, whitening])
 
     def loss(squares: Numbers) -> Numbers:
-        """Soft L1 for rows; the prior's part stays quadratic."""
+        """Of a Student distribution for rows; the prior's part stays quadratic."""
         found = np.vstack([squares, np.ones_like(squares), np.zeros_like(squares)])
-        root = np.sqrt(1 + squares[:count] / _ROBUST_AT**2)
-        found[0, :count] = 2 * _ROBUST_AT**2 * (root - 1)
-        found[1, :count] = 1 / root
-        found[2, :count] = -1 / (2 * _ROBUST_AT**2 * root**3)
+        weights = (_FREEDOM + 1) / (_FREEDOM + squares[:count])
+        found[0, :count] = (_FREEDOM + 1) * np.log1p(squares[:count] / _FREEDOM)
+        found[1, :count] = weights
+        found[2, :count] = -weights / (_FREEDOM + squares[:count])
         return found
 
+    reach = _REACH * np.sqrt(np.diag(prior.covariance))
+    low, high = prior.log_parameters - reach, prior.log_parameters + reach
+    inside = np.clip(begin, low + 1e-3 * reach, high - 1e-3 * reach)
     solved: Any = least_squares(
         residuals,
-        begin,
+        inside,
+        bounds=(low, high),
         jac=derivatives,
         loss=loss,
         method="trf",
@@ -181,12 +164,12 @@ def _solve(
     return np.asarray(solved.x, dtype=np.float64)
 
 
-def _noise(residuals: Numbers, before: float) -> float:
-    """Scatter of rows, with little weight for those far off, and a prior for few rows."""
-    squares = _weights(residuals / before) * residuals**2
-    total = NOISE_PRIOR_ROWS * NOISE_PRIOR**2 + float(squares.sum())
-    return float(np.sqrt(total / (NOISE_PRIOR_ROWS + len(residuals))))
+def _covariance(jacobian: Numbers, weights: Numbers, noise: float, precision: Numbers) -> Numbers:
+    """Of parameters, given rows of this scatter and a prior of this precision."""
+    information = precision + (jacobian * weights[:, None]).T @ jacobian / noise**2
+    return np.asarray(np.linalg.inv(information), dtype=np.float64)
 
 
 def _weights(scaled: Numbers) -> Numbers:
-    return np.asarray(1 / np.sqrt(1 + (scaled / _ROBUST_AT) ** 2))
+    """How much rows count that are so many deviations off."""
+    return np.asarray((_FREEDOM + 1) / (_FREEDOM + scaled**2))

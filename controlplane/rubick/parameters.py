@@ -33,11 +33,12 @@ PARAMETERS: tuple[Parameter, ...] = (
     # The host's work to start a block's kernels, which accelerators wait for when they have little
     # to compute: of one block, forward and backward.
     Parameter("launch_seconds_per_block", 1.5e-3, 0.8, 0.4),
-    Parameter("launch_more_checkpointed", 0.8, 0.6, 0.4),
-    Parameter("launch_more_replicated", 0.3, 0.8, 0.5),
-    Parameter("launch_more_sharded", 0.8, 0.6, 0.4),
-    Parameter("launch_more_gathered", 0.4, 0.8, 0.4),
-    Parameter("launch_more_tensor", 3.0, 0.8, 0.5),
+    Parameter("launch_more_checkpointed", 0.8, 0.5, 0.3),
+    Parameter("launch_more_replicated", 0.4, 0.6, 0.3),
+    Parameter("launch_more_sharded", 0.8, 0.5, 0.3),
+    Parameter("launch_more_gathered", 0.4, 0.6, 0.3),
+    Parameter("launch_more_accumulated", 0.5, 0.6, 0.3),
+    Parameter("launch_more_tensor", 3.0, 0.6, 0.4),
     # How sharply the slower of computing and launching decides: exponent of the p-norm, less one.
     Parameter("launch_exponent_less_one", 2.0, 0.7, 0.4),
     # How well gradients are exchanged behind the backward pass: the paper's k_sync, less one.
@@ -61,7 +62,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("pcie_bytes_per_second", 2e10, 0.8, 0.5),
     Parameter("cpu_optimizer_seconds_per_parameter", 1.2e-9, 0.8, 0.4),
     Parameter("cpu_optimizer_exponent", 0.5, 0.4, 0.3),
-    Parameter("accumulated_offload_seconds_per_byte", 4e-10, 0.7, 0.4),
+    Parameter("accumulated_offload_seconds_per_byte", 3e-10, 0.7, 0.4),
+    Parameter("accumulated_offload_seconds_per_block", 4e-3, 0.8, 0.4),
     Parameter("fixed_seconds", 5e-3, 1.2, 0.8),
 )
 
