@@ -163,8 +163,8 @@ class StepEquations:
         here = value("optimizer_seconds_per_parameter") * self.owned / among
         self.on_accelerator = np.where(self.is_offloaded, 0.0, here)
         is_shared = (c.zero_stage >= 1) & (c.data_parallel > 1) & ~self.is_offloaded
-        self.shared_update = value("shared_optimizer_seconds") * is_shared
-        self.workers = c.data_parallel * np.maximum(c.cpu_threads, 1.0)
+        self.shared_update = np.where(is_shared, value("shared_optimizer_seconds"), 0.0)
+        self.workers: Numbers = c.data_parallel * np.maximum(c.cpu_threads, 1.0)
         hosts = value("cpu_optimizer_seconds_per_parameter") * self.owned
         hosts = hosts * self.workers ** -value("cpu_optimizer_exponent")
         self.on_hosts = np.where(self.is_offloaded, hosts, 0.0)
