@@ -88,7 +88,7 @@ _KINDS: Mapping[str, Callable[[int], ExecutionPlan]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class MeasuredRow:
     """A measured row.
 
     Attributes:
@@ -106,7 +106,7 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prediction:
+class Prediction:
     """What was said about a row; a line of the CSV."""
 
     table: str
@@ -147,20 +147,22 @@ def main() -> None:
     if not (folder / "measured").is_dir():
         sys.exit(f"wanted the artifact's tables in {folder / 'measured'}, found no such folder")
 
-    kept = [p for m in SMALL for p in _placements_left_out("all rows", m, _rows(folder, m), folder)]
+    kept = [
+        p for m in SMALL for p in placements_left_out("all rows", m, rows_of(folder, m), folder)
+    ]
     sound = [
         p
         for m in SMALL
-        for p in _placements_left_out(
-            "doubtful left out", m, [r for r in _rows(folder, m) if not r.doubt], folder
+        for p in placements_left_out(
+            "doubtful left out", m, [r for r in rows_of(folder, m) if not r.doubt], folder
         )
     ]
     _print_a800("A800, every placement left out of the fit once: all rows", kept)
     _print_doubts(folder)
     _print_a800("The same, doubtful rows neither fitted nor asked about", sound)
-    split = [p for m in SPLIT for p in _rows_left_out(folder, m)]
+    split = [p for m in SPLIT for p in rows_left_out(folder, m)]
     _print_split(split)
-    seven = list(_seven_of_each())
+    seven = list(seven_of_each())
     _print_seven(seven)
     _print_speed(folder)
     if asked.csv:
@@ -195,10 +197,10 @@ def _split_plan(digits: str) -> ExecutionPlan:
     return ExecutionPlan(data, 1, tensor, pipeline, schedule)
 
 
-def _rows(folder: Path, model: str) -> list[_Row]:
+def rows_of(folder: Path, model: str) -> list[MeasuredRow]:
     """Rows of the DP family."""
     return [
-        _Row(measurement, _doubt(model, name, measurement))
+        MeasuredRow(measurement, _doubt(model, name, measurement))
         for name, measurement in _table(folder, model)
         if name in _KINDS
     ]
@@ -230,9 +232,9 @@ def _published(folder: Path, model: str, network: float) -> PublishedModel:
 # -- predictions ----------------------------------------------------------------------------------
 
 
-def _placements_left_out(
-    table: str, model: str, rows: Sequence[_Row], folder: Path, network: float = 16.0
-) -> Iterator[_Prediction]:
+def placements_left_out(
+    table: str, model: str, rows: Sequence[MeasuredRow], folder: Path, network: float = 16.0
+) -> Iterator[Prediction]:
     prior = prior_for(_sizes(model), precision="fp32")
     measurements = [row.measurement for row in rows]
     start = fit(measurements, prior).model
@@ -248,8 +250,8 @@ def _placements_left_out(
         )
 
 
-def _rows_left_out(folder: Path, model: str) -> Iterator[_Prediction]:
-    rows = [_Row(m) for name, m in _table(folder, model) if name.isdigit()]
+def rows_left_out(folder: Path, model: str) -> Iterator[Prediction]:
+    rows = [MeasuredRow(m) for name, m in _table(folder, model) if name.isdigit()]
     prior = prior_for(_sizes(model, "bf16"))
     start = fit([row.measurement for row in rows], prior).model
     for index, row in enumerate(rows):
@@ -261,13 +263,13 @@ def _predictions(
     table: str,
     name: str,
     model: StepTimeModel,
-    rows: Sequence[_Row],
+    rows: Sequence[MeasuredRow],
     published: Numbers | None = None,
-) -> Iterator[_Prediction]:
+) -> Iterator[Prediction]:
     times = model.predict(columns([row.measurement for row in rows]))
     for index, row in enumerate(rows):
         m = row.measurement
-        yield _Prediction(
+        yield Prediction(
             table,
             name,
             str(m.plan),
@@ -284,9 +286,9 @@ def _predictions(
 # -- our own tables -------------------------------------------------------------------------------
 
 
-def _evidence(model: str) -> list[_Row]:
+def _evidence(model: str) -> list[MeasuredRow]:
     return [
-        _Row(Measurement.of_row(row), _doubt_of_ours(model, row))
+        MeasuredRow(Measurement.of_row(row), _doubt_of_ours(model, row))
         for row in read(EVIDENCE / f"plans-{model}.csv")
         if isinstance(row, PlanRow) and row.status is Status.MEASURED
     ]
@@ -301,16 +303,16 @@ def _doubt_of_ours(model: str, row: PlanRow) -> str:
     return ""
 
 
-def _evidence_sizes(model: str, row: _Row) -> ModelSizes:
+def _evidence_sizes(model: str, row: MeasuredRow) -> ModelSizes:
     return ModelSizes.of_shape(PRESETS[model], sequence_length=row.measurement.positions)
 
 
-def _seven_of_each() -> Iterator[tuple[str, list[_Prediction]]]:
+def seven_of_each() -> Iterator[tuple[str, list[Prediction]]]:
     """Each model from seven rows, with a prior from its sizes, and from the other two models."""
     tables = {model: _evidence(model) for model in H100}
     for is_transferred in (False, True):
         name = "prior of the others" if is_transferred else "prior of sizes"
-        found: list[_Prediction] = []
+        found: list[Prediction] = []
         for model, rows in tables.items():
             prior = _prior_of(model, tables, is_transferred)
             chosen = _chosen(prior, [row.measurement for row in rows])
@@ -321,7 +323,7 @@ def _seven_of_each() -> Iterator[tuple[str, list[_Prediction]]]:
 
 
 def _prior_of(
-    model: str, tables: Mapping[str, Sequence[_Row]], is_transferred: bool
+    model: str, tables: Mapping[str, Sequence[MeasuredRow]], is_transferred: bool
 ) -> StepTimeModel:
     device = "NVIDIA H100 80GB HBM3"
     prior = prior_for(_evidence_sizes(model, tables[model][0]), device)
@@ -353,7 +355,7 @@ def _chosen(prior: StepTimeModel, rows: Sequence[Measurement]) -> list[int]:
 # -- what is told ---------------------------------------------------------------------------------
 
 
-def _summary(found: Sequence[_Prediction]) -> str:
+def _summary(found: Sequence[Prediction]) -> str:
     if not found:
         return f"{'':33s}"
     errors = np.array([p.error for p in found])
@@ -364,7 +366,7 @@ def _summary(found: Sequence[_Prediction]) -> str:
     )
 
 
-def _print_a800(title: str, found: Sequence[_Prediction]) -> None:
+def _print_a800(title: str, found: Sequence[Prediction]) -> None:
     print(f"\n{title}")
     print(f"{'':9s}{'within a node':^33s}  {'across nodes':^33s}")
     head = "rows   mean median    max cover"
@@ -382,14 +384,14 @@ def _print_a800(title: str, found: Sequence[_Prediction]) -> None:
     )
 
 
-def _of(found: Sequence[_Prediction], crosses: bool) -> list[_Prediction]:
+def _of(found: Sequence[Prediction], crosses: bool) -> list[Prediction]:
     return [p for p in found if p.crosses == crosses]
 
 
 def _print_doubts(folder: Path) -> None:
     errors = []
     for model in SMALL:
-        rows = [row.measurement for row in _rows(folder, model)]
+        rows = [row.measurement for row in rows_of(folder, model)]
         times = _published(folder, model, 2.0).seconds(columns(rows), _TASKS[model].forward)
         errors += [
             abs(float(t) / m.seconds - 1)
@@ -399,19 +401,19 @@ def _print_doubts(folder: Path) -> None:
     print(f"published with the network of the artifact, 2 GB/s: {np.mean(errors):.0%} across")
     print("\nDoubtful rows")
     for model in SMALL:
-        for row in _rows(folder, model):
+        for row in rows_of(folder, model):
             if row.doubt:
                 print(f"  {model} {row.measurement}: {row.doubt}")
 
 
-def _print_split(found: Sequence[_Prediction]) -> None:
+def _print_split(found: Sequence[Prediction]) -> None:
     print("\nA800, tensor and pipeline parallelism: each row left out once")
     print(f"{'':9s}rows   mean median    max cover")
     for model in (*SPLIT, "all"):
         print(f"{model:9s}{_summary([p for p in found if model in (p.model, 'all')])}")
 
 
-def _print_seven(seven: Sequence[tuple[str, Sequence[_Prediction]]]) -> None:
+def _print_seven(seven: Sequence[tuple[str, Sequence[Prediction]]]) -> None:
     print(f"\nH100, from {POINTS} rows: all others")
     head = "rows   mean median    max cover"
     print(f"{'':33s}{head}   doubtful out")
@@ -428,7 +430,7 @@ def _print_seven(seven: Sequence[tuple[str, Sequence[_Prediction]]]) -> None:
 
 
 def _print_speed(folder: Path) -> None:
-    measurements = [row.measurement for row in _rows(folder, "t5")]
+    measurements = [row.measurement for row in rows_of(folder, "t5")]
     prior = prior_for(_sizes("t5"), precision="fp32")
     cold, fitted = _timed(lambda: fit(measurements, prior))
     warm, _ = _timed(lambda: fit(measurements, prior, fitted.model))
@@ -454,8 +456,8 @@ def _timed(work: Callable[[], Result]) -> tuple[float, Result]:
     return min(times), found
 
 
-def _write(path: Path, found: Sequence[_Prediction]) -> None:
-    names = [field.name for field in fields(_Prediction)]
+def _write(path: Path, found: Sequence[Prediction]) -> None:
+    names = [field.name for field in fields(Prediction)]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
@@ -465,7 +467,7 @@ def _write(path: Path, found: Sequence[_Prediction]) -> None:
 
 
 def _bars(
-    kept: Sequence[_Prediction], sound: Sequence[_Prediction], split: Sequence[_Prediction]
+    kept: Sequence[Prediction], sound: Sequence[Prediction], split: Sequence[Prediction]
 ) -> Iterator[Bar]:
     for crosses, where in ((False, "within a node"), (True, "across nodes")):
         for model in SMALL:
