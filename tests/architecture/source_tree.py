@@ -13,6 +13,7 @@ PURE = (
     "controlplane/engine",
     "controlplane/baselines",
     "controlplane/placing",
+    "controlplane/rubick",
     "agent/desired.py",
 )
 GENERATED = "headrace/api/generated/"

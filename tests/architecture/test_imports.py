@@ -45,6 +45,11 @@ PLANTS = [
     Plant(
         "the control plane is layered", "controlplane/baselines/fifo.py", "import controlplane.wire"
     ),
+    Plant(
+        "the control plane is layered",
+        "controlplane/rubick/priors.py",
+        "import controlplane.baselines",
+    ),
     Plant("the control plane is layered", "controlplane/helpers.py", ""),
     Plant("the public package is layered", "headrace/api/plan.py", "import headrace.client"),
     Plant(
@@ -73,6 +78,17 @@ PLANTS = [
     Plant("deciding is pure", "controlplane/engine/fold.py", "import logging"),
     Plant("deciding is pure", "controlplane/engine/loop.py", "import asyncio"),
     Plant("deciding is pure", "agent/desired.py", "import os.path"),
+    Plant("deciding is pure", "controlplane/rubick/fitting.py", "import random"),
+    Plant(
+        "the performance model and its policy know the nouns alone",
+        "controlplane/rubick/sizes.py",
+        "import headrace.client",
+    ),
+    Plant(
+        "the performance model and its policy know the nouns alone",
+        "controlplane/rubick/fitting.py",
+        "import sklearn",
+    ),
     Plant(
         "only main, the edges and the simulator drive the engine",
         "agent/desired.py",
@@ -84,8 +100,14 @@ PLANTS = [
         "import controlplane.baselines",
     ),
     Plant(
+        "only main and the simulator know the policies",
+        "controlplane/edges/telemetry.py",
+        "import controlplane.rubick",
+    ),
+    Plant(
         "the agent shares only the nouns", "agent/journal.py", "import controlplane.wire.translate"
     ),
+    Plant("the agent shares only the nouns", "agent/journal.py", "import controlplane.rubick"),
     Plant(
         "the agent shares only the nouns",
         "agent/journal.py",
@@ -120,6 +142,11 @@ PLANTS = [
         "def top(): import numpy",
     ),
     Plant("only the workloads know torch", "headrace/cli/main.py", "def top(): import torch"),
+    Plant(
+        "only what computes with arrays imports numpy",
+        "controlplane/engine/cycle.py",
+        "import scipy",
+    ),
     Plant("the command line starts fast", "headrace/cli/main.py", "import headrace.workloads"),
     Plant(
         "only telemetry exports metrics",
