@@ -4,7 +4,7 @@ It is what really happened in the virtual cluster, in order. Each row tells what
 then on, so held and free accelerators, progress and completion times follow from it alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -68,14 +68,19 @@ class Row:
         """How many in all."""
         return sum(count for _, count in self.held)
 
-    def cells(self, plan_names: Mapping[str, str]) -> Sequence[str]:
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """How they lie, most first."""
+        return tuple(sorted((count for _, count in self.held), reverse=True))
+
+    def cells(self) -> Sequence[str]:
         """As ``COLUMNS`` say; times and steps are exact."""
         return (
             _decimal(self.at),
             self.job,
             self.event,
             " ".join(f"{node}:{count}" for node, count in self.held),
-            plan_names.get(self.plan, self.plan),
+            self.plan,
             repr(self.steps_per_second) if self.steps_per_second else "0",
             repr(round(self.step, 9)),
         )
