@@ -3,7 +3,7 @@
 What compares policies takes them from here, so a policy that is to be compared joins here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from controlplane.baselines.fifo_by_request import fifo_by_request
 from controlplane.domain.policy import Policy
@@ -17,6 +17,19 @@ POLICIES: Mapping[str, PolicyMaker] = {
     "fifo-skip": lambda times: fifo_by_request(times, skip=True),
 }
 """``fifo``: strict, and ``fifo-skip``: passing over what does not fit; both on exact requests."""
+
+
+def policies_among(asked: Sequence[str]) -> list[str]:
+    """The names in what was asked for, each once; commas part names.
+
+    Raises:
+        ValueError: There is no policy of one of the names.
+    """
+    names = [name.strip() for text in asked for name in text.split(",")]
+    for name in names:
+        if name not in POLICIES:
+            raise ValueError(f"wanted policies of {', '.join(sorted(POLICIES))}, got {name!r}")
+    return list(dict.fromkeys(names))
 
 
 def policy_named(name: str, times: StepTimes) -> Policy:

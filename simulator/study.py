@@ -222,7 +222,7 @@ shared with the process that shows it.
 
 
 def _begin(shared: "SynchronizedArray[int]") -> None:
-    global _ended  # noqa: PLW0603 - a process of a pool is given things only so
+    global _ended
     _ended = shared
 
 
