@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, stdev
+from textwrap import wrap
 
 from simulator.physics import UnknownPlacementError
 from simulator.policies import POLICIES, policies_among
@@ -28,6 +29,8 @@ headrace simulate --workload base --data ~/data --policy fifo,fifo-skip \\
 """
 
 _FORMATS = ("table", "json")
+
+_COLUMNS = 80
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -198,18 +201,7 @@ def table(played: Sequence[tuple[float, Played]]) -> str:
     for switch, each in played:
         groups.setdefault((switch, each.summary.policy), []).append(each)
     several = len({switch for switch, _ in groups}) > 1
-    heads = [
-        "POLICY",
-        "AVG JCT",
-        "P50",
-        "P99",
-        "LONG",
-        "MAKESPAN",
-        "HELD",
-        "GOOD",
-        "FAIR",
-        "RECONF",
-    ]
+    heads = ["POLICY", "AVG", "P50", "P99", "LONG", "SPAN", "HELD", "GOOD", "FAIR", "RECONF"]
     promises = any(each.summary.promises.jobs for _, each in played)
     cells = [["S", *heads] if several else heads]
     if promises:
@@ -219,8 +211,9 @@ def table(played: Sequence[tuple[float, Played]]) -> str:
         cells.append([f"{switch:g}", *row] if several else row)
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     names = 2 if several else 1
+    apart = "  " if sum(widths) + 2 * len(widths) - 2 <= _COLUMNS else " "
     lines = [
-        "  ".join(
+        apart.join(
             cell.ljust(width) if i < names else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
@@ -253,10 +246,10 @@ def _hours(values: Sequence[float | None]) -> str:
 
 def _legend(played: Sequence[tuple[float, Played]], *, promises: bool) -> Iterator[str]:
     seeds = sorted({each.summary.seed for _, each in played})
-    yield "JCT (job completion time: average, median, 99th percentile) and makespan in"
-    yield f"hours; LONG: average JCT of jobs that ask for more than {LONG_SECONDS / 60:g} minutes;"
-    yield "HELD, GOOD: share of accelerator time held, and making progress; FAIR:"
-    yield "Jain's index of the jobs' speeds; RECONF: planned changes"
+    yield "AVG, P50, P99: job completion times in hours; LONG: average of the jobs that"
+    yield f"ask for more than {LONG_SECONDS / 60:g} minutes; SPAN: makespan; HELD, GOOD: share of"
+    yield "accelerator time held, and making progress; FAIR: Jain's index of the jobs'"
+    yield "speeds; RECONF: planned changes of number, place or plan"
     if promises:
         yield "LATE: guaranteed jobs that took longer than their request promises"
     if len(seeds) > 1:
@@ -264,7 +257,7 @@ def _legend(played: Sequence[tuple[float, Played]], *, promises: bool) -> Iterat
             ", ".join(_deviations(played))
         )
     for note in dict.fromkeys(note for _, each in played for note in each.notes):
-        yield f"- {note}"
+        yield from wrap(f"- {note}", _COLUMNS, subsequent_indent="  ")
     for _, each in played:
         for sentence in each.summary.refused[:3]:
             yield f"REFUSED ({each.summary.policy}): {sentence}"

@@ -15,6 +15,18 @@ _PLOT = 220
 _AREA = 64
 _BINS = 400
 _NANO = 1_000_000_000
+_TICKS: Mapping[float, str] = {
+    0.1: "0.1 s",
+    1: "1 s",
+    10: "10 s",
+    60: "1 min",
+    600: "10 min",
+    3600: "1 h",
+    36_000: "10 h",
+    360_000: "100 h",
+    3_600_000: "1000 h",
+    36_000_000: "10000 h",
+}
 
 
 def colours_of(models: Sequence[str]) -> dict[str, int]:
@@ -165,27 +177,28 @@ def bars(values: Sequence[tuple[str, float, str]], title: str) -> str:
 
 
 def distribution(runs: Sequence[RecordedRun]) -> str:
-    """For each run the share of jobs (upwards) that took at most so long (to the right, in powers
-    of ten).
-    """
+    """For each run the share of jobs (upwards) that took at most so long (to the right)."""
     times = [run.completion_seconds() for run in runs]
     every = [time for each in times for time in each if time > 0]
     if not every:
         return '<p class="note">No job has finished.</p>'
-    low = math.floor(math.log10(min(every)))
-    high = max(low + 1, math.ceil(math.log10(max(every))))
+    low = max((tick for tick in _TICKS if tick <= min(every)), default=min(_TICKS))
+    above = (tick for tick in _TICKS if tick >= max(every) and tick > low)
+    high = min(above, default=max(_TICKS))
 
     def x(seconds: float) -> float:
-        return (math.log10(max(seconds, 10**low)) - low) / (high - low)
+        return math.log(min(max(seconds, low), high) / low) / math.log(high / low)
 
     lines = [f'<svg class="cdf" width="100%" height="{_PLOT + _AXIS}" role="img">']
-    for power in range(low, high + 1):
-        place = x(10**power)
+    for tick, name in _TICKS.items():
+        if not low <= tick <= high:
+            continue
+        place = x(tick)
         anchor = "start" if place < 0.02 else "end" if place > 0.97 else "middle"
         lines.append(
             f'<line class="grid" x1="{percent(place)}" x2="{percent(place)}" y1="0" y2="{_PLOT}"/>'
             f'<text class="tick" x="{percent(place)}" y="{_PLOT + 15}" text-anchor="{anchor}">'
-            f"{text(seconds_text(10**power * _NANO))}</text>"
+            f"{name}</text>"
         )
     for share in (0.25, 0.5, 0.75):
         y = _PLOT * (1 - share)
