@@ -1,9 +1,10 @@
-"""``python -m simulator``: a scenario, or a live cluster's snapshot, played in virtual time."""
+"""``python -m simulator``: a scenario, a trace, or a live cluster's snapshot, in virtual time."""
 
 import argparse
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from controlplane.domain.clock import Instant, seconds
 from controlplane.domain.codec import load
 from controlplane.domain.lifecycle import Stage
 from controlplane.engine.state import ClusterState
+from simulator import comparing
 from simulator.run import Result, simulate
 from simulator.scenario import Scenario, read
 
@@ -43,7 +45,11 @@ examples/scenarios has a longer one:
 
 {_indented(EXAMPLE)}
   headrace simulate --scenario week.yaml --hours 168 --policy fifo
-"""
+
+A workload is a trace of jobs whose step times were measured, played until all have
+ended. It compares policies and writes who held what, when, and a report:
+
+{_indented(comparing.EXAMPLE)}"""
 
 REFUSED = 4
 """What `headrace` ends with where a manifest is wrong."""
@@ -53,7 +59,7 @@ def main() -> int:
     """Parses arguments, plays, prints. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="headrace simulate",
-        description="Plays a scenario, or a live cluster's snapshot, in virtual time.",
+        description="Plays a scenario, a trace, or a live cluster's snapshot, in virtual time.",
         epilog=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -63,16 +69,31 @@ def main() -> int:
     parser.add_argument(
         "--snapshot", type=Path, metavar="FILE", help="file written by `headrace snapshot`"
     )
-    parser.add_argument("--policy", action="append", choices=sorted(BASELINES), help="repeatable")
+    parser.add_argument(
+        "--policy", action="append", metavar="NAME[,NAME]", help="repeatable (default all)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="all chance comes from it (default 1)")
-    parser.add_argument("--hours", type=float, default=24.0, help="virtual hours (default 24)")
-    parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    parser.add_argument(
+        "--hours", type=float, help="virtual hours (default 24), or of Philly's trace (default 12)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="table",
+        metavar="WHERE",
+        help="table, json, or with --workload a folder for everything (default table)",
+    )
+    comparing.add_arguments(parser)
     options = parser.parse_args()
-    if options.scenario is None and options.snapshot is None:
+    if options.workload is None and options.scenario is None and options.snapshot is None:
         parser.error(
-            "wanted --scenario FILE or --snapshot FILE (or both), got neither; --help has examples"
+            "wanted --workload NAME, --scenario FILE or --snapshot FILE, got none of them; --help "
+            "has examples"
         )
     try:
+        if options.workload is not None:
+            return comparing.compare(options)
+        policies = _policies(options.policy, options.output)
         scenario = _scenario(options.scenario, options.seed)
         start = _snapshot(options.snapshot)
     except OSError as error:
@@ -82,11 +103,11 @@ def main() -> int:
         sys.stderr.write(f"headrace: nothing was simulated:\n{_indented(str(error))}")
         return REFUSED
     rows = []
-    for policy in options.policy or sorted(BASELINES):
+    for policy in policies:
         result = simulate(
             scenario,
             policy=policy,
-            horizon=seconds(options.hours * 3600),
+            horizon=seconds((options.hours or 24.0) * 3600),
             start=start,
             start_at=_latest(start),
         )
@@ -95,6 +116,21 @@ def main() -> int:
         json.dumps(rows, indent=2) + "\n" if options.output == "json" else _table(rows)
     )
     return 1 if any(row["refused"] for row in rows) else 0
+
+
+def _policies(asked: Sequence[str] | None, output: str) -> list[str]:
+    """The policies to play a scenario with.
+
+    Raises:
+        ValueError: There is no such policy, or no such output.
+    """
+    if output not in ("table", "json"):
+        raise ValueError(f"--output: wanted table or json without --workload, got {output}")
+    names = [name for text in asked or sorted(BASELINES) for name in text.split(",")]
+    for name in names:
+        if name not in BASELINES:
+            raise ValueError(f"--policy: wanted {', '.join(sorted(BASELINES))}, got {name}")
+    return names
 
 
 def _scenario(path: Path | None, seed: int) -> Scenario:

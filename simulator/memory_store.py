@@ -22,9 +22,18 @@ class MemoryStore:
         losses: Training losses by job and step.
     """
 
-    def __init__(self, after: SequenceNumber = SequenceNumber(0)) -> None:  # noqa: B008 a NewType is free
-        """Begins empty; numbers go on after ``after``."""
+    def __init__(
+        self,
+        after: SequenceNumber = SequenceNumber(0),  # noqa: B008 a NewType is free
+        *,
+        keeps_log: bool = True,
+    ) -> None:
+        """Begins empty; numbers go on after ``after``. The log of a year of a large cluster does
+        not fit into memory, so it need not be kept; then nothing can be loaded again.
+        """
         self._after = after
+        self._keeps_log = keeps_log
+        self._appended = 0
         self.log: list[SequencedEvent] = []
         self.losses: dict[JobUid, dict[int, float]] = {}
         self._term = Term(0)
@@ -47,8 +56,10 @@ class MemoryStore:
         if isinstance(event, JobProgressed) and event.losses:
             self.losses.setdefault(event.uid, {}).update(event.losses)
             event = replace(event, losses=())
-        numbered = SequencedEvent(SequenceNumber(self._after + len(self.log) + 1), event)
-        self.log.append(numbered)
+        self._appended += 1
+        numbered = SequencedEvent(SequenceNumber(self._after + self._appended), event)
+        if self._keeps_log:
+            self.log.append(numbered)
         if not isinstance(event, CycleDecided):
             self._untaken.append(numbered)
         return numbered.sequence

@@ -1,24 +1,29 @@
 """Runs a scenario through the one loop and says what came of it."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from controlplane.baselines import BASELINES
-from controlplane.domain.clock import Duration, Instant, after
+from controlplane.domain.clock import FOREVER, Duration, Instant, after
 from controlplane.domain.codec import dump_event
-from controlplane.domain.event import CycleDecided
-from controlplane.domain.ids import JobUid, Term
+from controlplane.domain.event import CycleDecided, NodeLost, NodeRegistered
+from controlplane.domain.ids import JobUid, SequenceNumber, Term
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.policy import Policy, PolicySettings
 from controlplane.domain.record import JobRecord
 from controlplane.engine.loop import CycleReport, Loop
+from controlplane.engine.ports import DecisionLog
 from controlplane.engine.state import ClusterState, SequencedEvent
 from simulator.memory_store import MemoryStore
+from simulator.results.allocation_log import Row, offered_ns, stretches
 from simulator.scenario import Scenario
 from simulator.virtual_clock import VirtualClock
 from simulator.virtual_cluster import VirtualCluster
+
+_FINISHED_KEPT = 16
+"""Finished jobs that a run to the end remembers: to carry more of them along only takes time."""
 
 
 @dataclass(slots=True)
@@ -26,33 +31,39 @@ class Watcher:
     """Counts what the report needs while the loop runs."""
 
     cycles: int = 0
+    events: int = 0
     refused: list[str] = field(default_factory=list)
-    held_ns: int = 0
-    capacity_ns: int = 0
-    last_at: Instant | None = None
-    last_held: int = 0
-    last_capacity: int = 0
     seen: dict[JobUid, JobRecord] = field(default_factory=dict)
+    progress: Callable[[int, Instant], None] | None = None
+    ended: int = 0
 
     def __call__(self, report: CycleReport) -> None:
-        """Told by the loop after each cycle."""
+        """Told by the loop after each cycle. Only jobs to which something happened are looked at,
+        since to go through all of them in every cycle takes longer than the cycle.
+        """
         self.cycles += 1
+        self.events += len(report.events)
+        jobs = report.state.jobs
+        for numbered in report.events:
+            uid = getattr(numbered.event, "uid", None)
+            if uid is not None:
+                self._see(jobs.get(uid))
+            elif isinstance(numbered.event, NodeLost | NodeRegistered):
+                self.seen.update(jobs)
         if report.outcome is not None:
             self.refused.extend(report.outcome.refused)
-            self._account(report.state, report.outcome.decided.at)
-        self.seen.update(report.state.jobs)
+            for action in report.outcome.decided.actions:
+                self._see(jobs.get(action.uid))
 
-    def _account(self, state: ClusterState, now: Instant) -> None:
-        if self.last_at is not None:
-            passed = now - self.last_at
-            self.held_ns += passed * self.last_held
-            self.capacity_ns += passed * self.last_capacity
-        snapshot = state.snapshot(now)
-        self.last_at = now
-        self.last_held = len(snapshot.holders)
-        self.last_capacity = sum(
-            len(node.node.accelerators) for node in state.nodes.values() if node.usable
-        )
+    def _see(self, record: JobRecord | None) -> None:
+        if record is None:
+            return
+        before = self.seen.get(record.uid)
+        self.seen[record.uid] = record
+        if record.finished_at is not None and (before is None or before.finished_at is None):
+            self.ended += 1
+            if self.progress is not None:
+                self.progress(self.ended, record.finished_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +75,12 @@ class Result:
         jobs: Every job ever seen, as last seen.
         cycles: Cycles of the loop.
         decisions_hash: Hash of all decisions.
-        utilisation: Share of usable accelerator time that was held.
+        utilisation: Share of the offered accelerator time that was held.
         refused: Sentences of decisions that broke an invariant; must be empty.
         ended_at: Virtual instant at the end.
-        decisions: All decisions, in order.
+        events: Events that the loop folded.
+        rows: The allocation log.
+        decisions: All decisions, in order; none if the log was not kept.
     """
 
     state: ClusterState
@@ -77,6 +90,8 @@ class Result:
     utilisation: float
     refused: tuple[str, ...]
     ended_at: Instant
+    events: int = 0
+    rows: tuple[Row, ...] = ()
     decisions: tuple[SequencedEvent, ...] = ()
 
     def completion_seconds(self) -> list[float]:
@@ -86,6 +101,21 @@ class Result:
             for record in self.jobs.values()
             if record.stage is Stage.SUCCEEDED and record.finished_at is not None
         )
+
+
+class _Hashed:
+    """A decision log that hashes what goes by."""
+
+    def __init__(self, log: DecisionLog) -> None:
+        self._log = log
+        self._digest = sha256()
+
+    async def append(self, decided: CycleDecided) -> SequenceNumber:
+        self._digest.update(dump_event(decided).encode())
+        return await self._log.append(decided)
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
 
 
 def simulate(
@@ -107,37 +137,92 @@ def simulate(
         start_at: The instant of ``start``.
         policies: Policies by name.
     """
-    clock = VirtualClock(start_at)
     until = after(start_at, horizon)
     state = start or ClusterState.empty()
     settings = replace(state.settings, policy=policy, period_seconds=60.0)
     if start is None:
         settings = PolicySettings(policy=policy, period_seconds=60.0)
     state = replace(state, settings=settings)
+    clock = VirtualClock(start_at)
     store = MemoryStore(after=state.last_sequence)
     term = store.acquire_term(at_least=Term(state.term + 1))
     cluster = VirtualCluster(scenario, clock, until, store, term)
     if start is not None:
         cluster.continue_from(state)
-    watcher = Watcher()
-    loop = Loop(clock, cluster, store.decisions(), cluster, policies, term, observe=watcher)
-    last = asyncio.run(loop.run(state, until))
-    share = watcher.held_ns / watcher.capacity_ns if watcher.capacity_ns else 0.0
+    result = _play(cluster, clock, store, policies, term, state, until, Watcher())
     decisions = tuple(logged for logged in store.log if isinstance(logged.event, CycleDecided))
+    return replace(result, decisions=decisions)
+
+
+def simulate_to_the_end(
+    scenario: Scenario,
+    policy: Policy,
+    *,
+    name: str,
+    period_seconds: float = 60.0,
+    progress: Callable[[int, Instant], None] | None = None,
+) -> Result:
+    """Plays ``scenario`` until its last job has ended.
+
+    Args:
+        scenario: Nodes, jobs, faults and costs.
+        policy: What decides.
+        name: Its name.
+        period_seconds: Longest virtual time between two decisions.
+        progress: Told, whenever a job has ended, how many have, and when.
+
+    Raises:
+        UnknownPlacementError: The policy put a job where nobody knows what its steps take.
+        StalledError: Jobs are left that the policy never starts.
+    """
+    settings = PolicySettings(
+        policy=name,
+        period_seconds=period_seconds,
+        # What a switch or a slow step takes is the scenario's business.
+        start_grace_seconds=0.0,
+        answer_seconds=86_400.0,
+        finished_jobs_kept=_FINISHED_KEPT,
+        finished_kept_seconds=0.0,
+    )
+    state = replace(ClusterState.empty(), settings=settings)
+    clock = VirtualClock()
+    store = MemoryStore(keeps_log=False)
+    term = store.acquire_term()
+    cluster = VirtualCluster(scenario, clock, FOREVER, store, term, until_finished=True)
+    watcher = Watcher(progress=progress)
+    return _play(cluster, clock, store, {name: policy}, term, state, FOREVER, watcher)
+
+
+def _play(
+    cluster: VirtualCluster,
+    clock: VirtualClock,
+    store: MemoryStore,
+    policies: Mapping[str, Policy],
+    term: Term,
+    state: ClusterState,
+    until: Instant,
+    watcher: Watcher,
+) -> Result:
+    log = _Hashed(store.decisions())
+    begins = clock.now()
+    loop = Loop(clock, cluster, log, cluster, policies, term, observe=watcher)
+    last = asyncio.run(loop.run(state, until))
+    watcher.seen.update(last.jobs)
+    ended = cluster.ended_at or clock.now()
     return Result(
         state=last,
         jobs=watcher.seen,
         cycles=watcher.cycles,
-        decisions_hash=_hash(decisions),
-        utilisation=share,
+        decisions_hash=log.hexdigest(),
+        utilisation=_utilisation(cluster.rows, begins, ended),
         refused=tuple(watcher.refused),
-        ended_at=clock.now(),
-        decisions=decisions,
+        ended_at=ended,
+        events=watcher.events,
+        rows=tuple(cluster.rows),
     )
 
 
-def _hash(decisions: tuple[SequencedEvent, ...]) -> str:
-    digest = sha256()
-    for logged in decisions:
-        digest.update(dump_event(logged.event).encode())
-    return digest.hexdigest()
+def _utilisation(rows: list[Row], start: Instant, until: Instant) -> float:
+    offered = offered_ns(rows, start, until)
+    held = sum(stretch.accelerator_ns for stretch in stretches(rows, until))
+    return held / offered if offered else 0.0

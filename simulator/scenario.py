@@ -16,8 +16,10 @@ from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
 from controlplane.domain.job import AcceleratorRequest, Job, JobSpec, ServiceClass
 from controlplane.domain.node import Accelerator, Node
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
+from controlplane.domain.step_times import StepTimes
 from headrace.api.manifest_source import Finding, documents_in
 from headrace.api.refusal import Problem, problems_in
+from simulator.physics import ScaledStepTimes
 
 
 class _Strict(BaseModel):
@@ -56,24 +58,58 @@ class JobGroup(_Strict):
 
 
 class Faults(_Strict):
-    """What goes wrong, drawn from the seed."""
+    """What goes wrong, drawn from the seed.
 
-    nodeLossesPerDay: float = 0.0  # noqa: N815
+    A run fails ``runFailuresPerDay`` times in a day of training; ``stragglerShare`` of all runs are
+    ``stragglerFactor`` times slower; every run's step time is up to ``stepNoise`` longer or shorter
+    than the step times say (0.05 for 5 %).
+    """
+
+    nodeLossesPerDay: float = Field(0.0, ge=0)  # noqa: N815
     nodeAwaySeconds: PositiveFloat = 600.0  # noqa: N815
+    runFailuresPerDay: float = Field(0.0, ge=0)  # noqa: N815
+    stragglerShare: float = Field(0.0, ge=0, le=1)  # noqa: N815
+    stragglerFactor: float = Field(2.0, ge=1)  # noqa: N815
+    stepNoise: float = Field(0.0, ge=0, lt=1)  # noqa: N815
     lateShare: float = Field(0.0, ge=0, le=1)  # noqa: N815
     lateSeconds: float = 5.0  # noqa: N815
     doubledShare: float = Field(0.0, ge=0, le=1)  # noqa: N815
 
 
 class Costs(_Strict):
-    """What starting and stopping takes."""
+    """What starting and stopping takes.
 
-    startSeconds: float = 20.0  # noqa: N815
-    checkpointSeconds: float = 5.0  # noqa: N815
+    Units that are to join a running job come up while it trains, in ``joinSeconds``; if that is
+    None, in ``startSeconds``.
+    """
+
+    startSeconds: float = Field(20.0, ge=0)  # noqa: N815
+    checkpointSeconds: float = Field(5.0, ge=0)  # noqa: N815
     planChangeSeconds: float = Field(1.5, ge=0)  # noqa: N815
-    scalingExponent: float = Field(0.9, gt=0, le=1)  # noqa: N815
+    joinSeconds: float | None = Field(None, ge=0)  # noqa: N815
+    messageSeconds: float = Field(0.05, ge=0)  # noqa: N815
+    scalingExponent: float = Field(0.9, ge=0, le=1)  # noqa: N815
     checkpointEverySteps: PositiveInt = 100  # noqa: N815
     progressSeconds: PositiveFloat = 60.0  # noqa: N815
+
+    @classmethod
+    def of_a_switch(cls, switch_seconds: float, **others: Any) -> "Costs":
+        """Every start and every change of plan, size or place takes ``switch_seconds``, in which
+        the job holds what it is given and does not train; all else takes no time. So a change
+        costs the same by a stop and a start as in memory.
+
+        Args:
+            switch_seconds: Its length.
+            others: More of these costs.
+        """
+        return cls(
+            startSeconds=switch_seconds,
+            planChangeSeconds=switch_seconds,
+            joinSeconds=0.0,
+            checkpointSeconds=0.0,
+            messageSeconds=0.0,
+            **others,
+        )
 
 
 class ScenarioFile(_Strict):
@@ -93,19 +129,31 @@ class Arrival:
     Attributes:
         at: Virtual instant of submission.
         job: The job.
-        step_seconds: Time of a step on one accelerator.
+        pace: How many times as long as the scenario's step times say a step of it takes. For a
+            scenario without measured ones: seconds of a step on one accelerator.
         fails_at_step: Step at which every attempt fails; 0 for never.
     """
 
     at: Instant
     job: Job
-    step_seconds: float
+    pace: float = 1.0
     fails_at_step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario with all its luck drawn."""
+    """A scenario with all its luck drawn.
+
+    Attributes:
+        seed: What the luck that is left is drawn from.
+        nodes: The cluster.
+        arrivals: The jobs, by when they are submitted.
+        queues: Tenants' queues.
+        faults: What goes wrong.
+        costs: What starting and stopping takes.
+        times: What steps take; None for what ``costs.scalingExponent`` says.
+        notes: Sentences on how it was made, to be printed with every result.
+    """
 
     seed: int
     nodes: tuple[Node, ...]
@@ -113,6 +161,13 @@ class Scenario:
     queues: tuple[Queue, ...] = ()
     faults: Faults = field(default_factory=Faults)
     costs: Costs = field(default_factory=Costs)
+    times: StepTimes | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def step_times(self) -> StepTimes:
+        """What steps take."""
+        return self.times or ScaledStepTimes(self.costs.scalingExponent)
 
 
 def read(path: Path, seed: int) -> Scenario:

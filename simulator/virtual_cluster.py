@@ -1,13 +1,13 @@
 """A cluster that answers as a real one would: the loop's event source and action sink.
 
-Nodes, agents and ranks are played from an event heap. It obeys the same contracts as real
-agents: it starts what it is told once, reports every exit, and its messages may be late or
+Nodes, agents and ranks are played from a heap of what is to come. It obeys the same contracts as
+real agents: it starts what it is told once, reports every exit, and its messages may be late or
 doubled where the scenario says so.
 """
 
 import heapq
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from math import log
 
 from controlplane.domain.chance import draw, draw_between
@@ -33,16 +33,64 @@ from controlplane.domain.record import AttemptRecord, Intent, JobRecord, Outcome
 from controlplane.engine.assignment import extra_launches
 from controlplane.engine.state import ClusterState, SequencedEvent
 from simulator.memory_store import MemoryStore
-from simulator.physics import Run, step_seconds
+from simulator.physics import Run
+from simulator.results.allocation_log import Happened, Row
+from simulator.running import Speeds, row_of
 from simulator.scenario import Arrival, Scenario
 from simulator.virtual_clock import VirtualClock
 
-_DELAY = seconds(0.05)
 _DAY_SECONDS = 86_400.0
+_STALLED_AFTER = seconds(_DAY_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tick:
+    """A run reports how far it is, and again later; unless there is a newer one by then."""
+
+    uid: JobUid
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """A run has done its last step, or fails."""
+
+    uid: JobUid
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """Something becomes part of the allocation log."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class _OfRun:
+    """A message that is not sent if the run is not the present one any more."""
+
+    event: Event
+    uid: JobUid
+    version: int
+
+
+_Coming = Event | _Tick | _End | _Noted | _OfRun
+
+
+class StalledError(RuntimeError):
+    """Jobs wait, nothing runs, and nothing is to come."""
 
 
 class VirtualCluster:
-    """Plays nodes and ranks; give the same object as event source and as action sink."""
+    """Plays nodes and ranks; give the same object as event source and as action sink.
+
+    Attributes:
+        rows: The allocation log so far.
+        unfinished: Jobs that are to come or have not ended.
+        quiet_since: When the last event happened.
+        ended_at: When the last job had ended, if time jumped then; else None.
+    """
 
     def __init__(
         self,
@@ -51,6 +99,8 @@ class VirtualCluster:
         horizon: Instant,
         store: MemoryStore,
         term: Term,
+        *,
+        until_finished: bool = False,
     ) -> None:
         """Schedules the scenario's nodes, jobs and faults up to ``horizon``.
 
@@ -60,42 +110,68 @@ class VirtualCluster:
             horizon: No node is lost after this instant.
             store: Where events become durable, so to speak, before the loop takes them.
             term: Reign under which they are appended.
+            until_finished: Whether time jumps to the horizon once all jobs have ended.
         """
         self._store, self._term = store, term
         self._scenario = scenario
         self._clock = clock
-        self._heap: list[tuple[Instant, int, Event]] = []
+        self._horizon = horizon
+        self._until_finished = until_finished
+        self._speeds = Speeds(scenario)
+        self._heap: list[tuple[Instant, int, _Coming]] = []
         self._pushed = 0
+        self._versions = 0
         self._arrivals: dict[JobUid, Arrival] = {}
-        self._nodes: dict[NodeId, Node] = {node.id: node for node in scenario.nodes}
-        self._away: dict[NodeId, list[tuple[Instant, Instant]]] = {}
+        self._away: set[NodeId] = set()
         self._runs: dict[JobUid, Run] = {}
-        self._told: dict[tuple[JobUid, Attempt], Intent] = {}
-        self._asked: dict[tuple[JobUid, Attempt], Instant] = {}
-        self._checkpoints: dict[JobUid, int] = {}
-        self._schedule_all(horizon)
+        self._told: dict[JobUid, tuple[Attempt, Intent]] = {}
+        self._asked: dict[JobUid, tuple[Attempt, Instant]] = {}
+        self._steps: dict[JobUid, float] = {}
+        self._touched: dict[JobUid, None] = {}
+        self._with_strays = False
+        self.rows: list[Row] = []
+        self.unfinished: set[JobUid] = set()
+        self.ended_at: Instant | None = None
+        self.quiet_since = clock.now()
+        self._schedule_all()
 
     # -- event source ---------------------------------------------------------------------
 
     async def take(self, deadline: Instant) -> Sequence[SequencedEvent]:
         """The next events in virtual time; jumps the clock there."""
+        if self._until_finished and not self.unfinished:
+            self.ended_at = self._clock.now()
+            self._clock.advance(self._horizon)
+            return []
         while self._heap and self._heap[0][0] <= deadline:
-            at = self._heap[0][0]
-            self._clock.advance(at)
-            while self._heap and self._heap[0][0] <= self._clock.now():
-                _, _, event = heapq.heappop(self._heap)
-                if self._still_true(event):
-                    self._store.append(replace(event, at=self._clock.now()), self._term)
+            self._clock.advance(self._heap[0][0])
+            now = self._clock.now()
+            while self._heap and self._heap[0][0] <= now:
+                self._happens(heapq.heappop(self._heap)[2])
             batch = await self._store.take(deadline)
             if batch:
+                self.quiet_since = now
                 return batch
+        if not self._heap and deadline > after(self.quiet_since, _STALLED_AFTER):
+            self._stalled()
         self._clock.advance(deadline)
         return []
 
+    def _stalled(self) -> None:
+        if self._until_finished:
+            waiting = sorted(self.unfinished)
+            raise StalledError(
+                f"nothing runs and nothing is to come, but {len(waiting)} jobs have not ended: "
+                f"{', '.join(waiting[:5])}; the policy never starts them"
+            )
+
     def continue_from(self, state: ClusterState) -> None:
         """Takes over what ``state`` (an exported snapshot) says is running."""
+        self._with_strays = True
         for record in state.jobs.values():
-            self._checkpoints[record.uid] = record.progress.checkpoint_step
+            self._steps[record.uid] = record.progress.checkpoint_step
+            if record.finished_at is None:
+                self.unfinished.add(record.uid)
             if record.uid not in self._arrivals:
                 pace = record.progress.step_seconds or 1.0
                 self._arrivals[record.uid] = Arrival(self._clock.now(), record.job, pace)
@@ -105,249 +181,332 @@ class VirtualCluster:
     # -- action sink ----------------------------------------------------------------------
 
     async def carry_out(self, state: ClusterState, decided: CycleDecided) -> None:
-        """Starts, stops and ends what the state now wants."""
-        for record in state.jobs.values():
-            attempt = record.attempt
-            if attempt is None:
-                continue
-            key = (record.uid, attempt.number)
-            self._change_plan(record, attempt)
-            told = self._told.get(key)
-            if told is attempt.intent:
-                continue
-            if told is None and attempt.intent is Intent.RUN:
-                self._start(record, attempt)
+        """Starts, stops and ends what the state now wants. Looked at are the jobs that something
+        happened to: what is wanted of the others is what they do.
+        """
+        touched, self._touched = self._touched, {}
+        touched.update(dict.fromkeys(action.uid for action in decided.actions))
+        for uid in touched:
+            record = state.jobs.get(uid)
+            if record is None or record.finished_at is not None:
+                self.unfinished.discard(uid)
+            if record is None or record.attempt is None:
+                self._forget(uid)
             else:
-                self._finish(record, attempt)
-            self._told[key] = attempt.intent
-        for node in state.nodes.values():
-            if node.strays:
-                self._end_strays(state, node.id)
+                self._follow(record, record.attempt)
+        if self._with_strays:
+            for node in state.nodes.values():
+                if node.strays:
+                    self._end_strays(state, node.id)
+
+    def _forget(self, uid: JobUid) -> None:
+        self._runs.pop(uid, None)
+        self._told.pop(uid, None)
+        self._asked.pop(uid, None)
+
+    def _follow(self, record: JobRecord, attempt: AttemptRecord) -> None:
+        self._change_plan(record, attempt)
+        told = self._told.get(record.uid)
+        number, intent = attempt.number, attempt.intent
+        if told == (number, intent):
+            return
+        if intent is Intent.RUN and (told is None or told[0] != number):
+            self._start(record, attempt)
+        else:
+            self._finish(record, attempt)
+        self._told[record.uid] = (number, intent)
 
     def _end_strays(self, state: ClusterState, node: NodeId) -> None:
         for launch in extra_launches(state, state.nodes[node]):
             for unit in launch.units:
                 end = UnitExit(unit.index, Outcome.LOST)
                 event = UnitExited(launch.uid, launch.attempt, end, node)
-                self._push(after(self._clock.now(), _DELAY), event)
+                self._push(self._soon(), event)
 
-    # -- playing --------------------------------------------------------------------------
+    # -- what is ordered ------------------------------------------------------------------
 
     def _start(self, record: JobRecord, attempt: AttemptRecord) -> None:
-        costs, now = self._scenario.costs, self._clock.now()
-        arrival = self._arrivals[record.uid]
-        self._come_up(record, attempt, attempt.placement.units)
-        first_node = attempt.placement.units[0].node
-        bound = RendezvousBound(record.uid, attempt.number, f"{first_node}:29500", node=first_node)
-        self._push(after(now, _DELAY), bound)
-        first = self._checkpoints.get(record.uid, 0)
-        fails = arrival.fails_at_step
+        now, arrival = self._clock.now(), self._arrivals[record.uid]
+        first = self._steps.get(record.uid, 0.0)
+        step_seconds = self._speeds.step_seconds(arrival, attempt, self._node)
+        last, fails = self._speeds.ends_at_step(arrival, attempt.number, first, step_seconds)
         run = Run(
             uid=record.uid,
             attempt=attempt.number,
+            version=self._next_version(),
             placement=attempt.placement,
-            begins_at=after(now, seconds(costs.startSeconds)),
+            begins_at=after(now, seconds(self._scenario.costs.startSeconds)),
             first_step=first,
-            saved_step=first,
-            step_seconds=step_seconds(
-                arrival.step_seconds, attempt.placement.accelerator_count, costs
-            ),
-            last_step=max(first, fails) if fails else record.job.spec.steps,
-            fails=bool(fails),
+            saved_step=int(first),
+            step_seconds=step_seconds,
+            last_step=last,
+            fails=fails,
         )
         self._runs[record.uid] = run
+        self._note(run, Happened.STARTED, now)
+        self._come_up(run, attempt.placement.units, run.begins_at)
+        bound = RendezvousBound(
+            run.uid, run.attempt, f"{run.first_unit.node}:29500", node=run.first_unit.node
+        )
+        self._push(run.begins_at, _OfRun(bound, run.uid, run.version))
         self._go_on(run)
 
-    def _come_up(
-        self, record: JobRecord, attempt: AttemptRecord, units: Sequence[LaunchUnit]
-    ) -> None:
-        up = after(self._clock.now(), seconds(self._scenario.costs.startSeconds / 2))
+    def _come_up(self, run: Run, units: Iterable[LaunchUnit], at: Instant) -> None:
         for unit in units:
-            self._push(up, UnitStarted(record.uid, attempt.number, unit.index, node=unit.node))
+            started = UnitStarted(run.uid, run.attempt, unit.index, node=unit.node)
+            self._push(at, _OfRun(started, run.uid, run.version))
 
     def _go_on(self, run: Run) -> None:
-        """All that is to come of a run."""
-        costs = self._scenario.costs
-        self._schedule_progress(run)
-        ends_at = after(run.reaches(run.last_step), seconds(costs.checkpointSeconds))
-        if run.fails:
-            failed = Reason(ReasonCode.RANK_FAILED, f"rank 0 failed at step {run.last_step}")
-            self._exits(run, ends_at, Outcome.FAILED, run.last_step, failed)
-        else:
-            self._exits(run, ends_at, Outcome.SUCCEEDED, run.last_step)
-
-    def _schedule_progress(self, run: Run) -> None:
-        step = run.first_step + 1
-        stride = max(1, int(self._scenario.costs.progressSeconds / run.step_seconds))
-        while step <= run.last_step:
-            self._push(run.reaches(step), self._progress(run, step))
-            step += stride
-        if not run.fails:
-            self._push(run.reaches(run.last_step), self._progress(run, run.last_step))
-
-    def _progress(self, run: Run, step: int) -> JobProgressed:
-        every = self._scenario.costs.checkpointEverySteps
-        saved = max(run.saved_step, step // every * every)
-        if step == run.last_step and not run.fails:
-            saved = step
-        progress = Progress(step, saved, 1.0 / (1.0 + step), run.step_seconds)
-        return JobProgressed(run.uid, run.attempt, progress, node=run.placement.units[0].node)
+        """What is to come of a run that stands still, or begins."""
+        if run.first_step < run.last_step:
+            self._push(run.begins_at, _Tick(run.uid, run.version))
+        self._push(run.ends_at, _End(run.uid, run.version))
 
     def _finish(self, record: JobRecord, attempt: AttemptRecord) -> None:
         """A planned stop saves the step reached; an end leaves the last checkpoint."""
         run, now = self._runs.get(record.uid), self._clock.now()
         if run is None or run.attempt != attempt.number:
-            for unit in attempt.units:
-                end = UnitExit(unit.index, Outcome.NEVER_STARTED)
-                event = UnitExited(record.uid, attempt.number, end, unit.node)
-                self._push(after(now, _DELAY), event)
+            self._exit(record.uid, attempt, attempt.units, self._soon(), Outcome.NEVER_STARTED)
             return
+        stops = attempt.intent is Intent.STOP
+        if run.over and stops:
+            return  # It has ended by itself, or is stopping already.
         step = run.steps_at(now)
-        self._runs[record.uid] = replace(run, last_step=min(run.last_step, step))
-        if attempt.intent is Intent.STOP:
-            self._checkpoints[record.uid] = step
-            gone = after(now, seconds(self._scenario.costs.checkpointSeconds))
-            self._exits(run, gone, Outcome.STOPPED, step, units=attempt.units)
-        else:
+        if not run.over:
             every = self._scenario.costs.checkpointEverySteps
-            self._checkpoints[record.uid] = max(run.saved_step, step // every * every)
-            self._exits(run, after(now, _DELAY), Outcome.LOST, step, units=attempt.units)
+            saved = max(run.saved_step, int(step) // every * every)
+            self._steps[record.uid] = step if stops else saved
+            self._note(run, Happened.STOPS, now, step)
+            self._runs[record.uid] = replace(run, version=self._next_version(), over=True)
+        if stops:
+            gone = after(now, seconds(self._scenario.costs.checkpointSeconds))
+            self._exit(record.uid, attempt, attempt.units, gone, Outcome.STOPPED, int(step))
+        else:
+            gone = self._soon()
+            self._exit(record.uid, attempt, attempt.units, gone, Outcome.LOST, int(step))
+        happened = Happened.RELEASED if stops else Happened.FAILED
+        if not run.over:
+            row = row_of(self._runs[record.uid], happened, gone, self._steps[record.uid])
+            self._push(gone, _Noted(row))
 
     def _change_plan(self, record: JobRecord, attempt: AttemptRecord) -> None:
         """The ranks go over to the plan that they are asked for, and stand still meanwhile. Who is
         to join them starts first, while they train.
         """
-        change, key = attempt.plan_change, (record.uid, attempt.number)
-        if change is None or self._asked.get(key) == change.ordered_at:
+        change, run = attempt.plan_change, self._runs.get(record.uid)
+        if change is None or self._asked.get(record.uid) == (attempt.number, change.ordered_at):
             return
-        self._asked[key] = change.ordered_at
-        run, costs = self._runs[record.uid], self._scenario.costs
-        if run.attempt != attempt.number:
+        self._asked[record.uid] = (attempt.number, change.ordered_at)
+        if run is None or run.attempt != attempt.number or run.over:
             return
+        costs, now = self._scenario.costs, self._clock.now()
         joining = [unit for unit in attempt.placement.units if unit.index in attempt.joining]
-        self._come_up(record, attempt, joining)
-        ready = after(self._clock.now(), seconds(costs.startSeconds if joining else 0.0))
+        join = costs.startSeconds if costs.joinSeconds is None else costs.joinSeconds
+        ready = after(now, seconds(join if joining else 0.0))
         pause = 0.0 if change.given_up else costs.planChangeSeconds
         step = run.steps_at(ready)
         if step >= run.last_step:
             # It is done before they are there.
-            done = after(run.reaches(run.last_step), seconds(costs.checkpointSeconds))
-            self._exits(run, done, Outcome.STOPPED, 0, units=joining)
+            self._exit(record.uid, attempt, joining, run.ends_at, Outcome.STOPPED)
             return
-        single = self._arrivals[record.uid].step_seconds
+        arrival = self._arrivals[record.uid]
         run = replace(
             run,
+            version=self._next_version(),
             placement=attempt.placement,
             begins_at=after(ready, seconds(pause)),
             first_step=step,
-            step_seconds=step_seconds(single, attempt.placement.accelerator_count, costs),
+            step_seconds=self._speeds.step_seconds(arrival, attempt, self._node),
         )
         self._runs[record.uid] = run
-        self._exits(run, after(ready, seconds(pause)), Outcome.STOPPED, step, units=attempt.leaving)
+        self._note(run, Happened.CHANGED, now, step)
+        self._come_up(run, joining, after(now, seconds(join / 2)))
+        # What leaves has handed its part over once the others have what they need of it.
+        leave = ready if costs.joinSeconds == 0 else run.begins_at
+        self._exit(record.uid, attempt, attempt.leaving, leave, Outcome.STOPPED, int(step))
         told = PlanChanged(
-            *key,
+            run.uid,
+            run.attempt,
             str(change.before),
             str(attempt.placement.plan),
-            step,
+            int(step),
             pause,
             (("moments", pause),),
-            run.placement.units[0].node,
+            run.first_unit.node,
         )
-        self._push(after(ready, seconds(pause)), told)
-        # What was to come before the pause comes after it.
+        self._push(run.begins_at, _OfRun(told, run.uid, run.version))
         self._go_on(run)
 
-    def _exits(
-        self,
-        run: Run,
-        at: Instant,
-        outcome: Outcome,
-        step: int,
-        reason: Reason | None = None,
-        *,
-        units: Sequence[LaunchUnit] | None = None,
-    ) -> None:
-        for unit in run.placement.units if units is None else units:
-            end = UnitExit(unit.index, outcome, step, reason)
-            self._push(at, UnitExited(run.uid, run.attempt, end, unit.node))
+    # -- what happens ---------------------------------------------------------------------
 
-    def _still_true(self, event: Event) -> bool:
-        """Whether the heap's event still happens: stops, ends and lost nodes change the future."""
-        if isinstance(event, JobProgressed):
-            run = self._runs.get(event.uid)
-            known = run is not None and run.attempt == event.attempt
-            step = event.progress.step
-            if run is not None and known and (step > run.last_step or self._is_early(run, step)):
-                return False
-            saved = self._checkpoints.get(event.uid, 0)
-            self._checkpoints[event.uid] = max(saved, event.progress.checkpoint_step)
-            return known and not self._is_away(self._node_of(event.uid, 0))
-        if isinstance(event, UnitExited):
-            run = self._runs.get(event.uid)
-            if run is None or run.attempt != event.attempt:
-                return not self._is_away(event.node)
-            finished = event.exit.outcome in (Outcome.SUCCEEDED, Outcome.FAILED)
-            saves = self._scenario.costs.checkpointSeconds
-            cut_short = run.last_step < event.exit.step or self._is_early(
-                run, event.exit.step, saves
-            )
-            return not (finished and cut_short) and not self._is_away(event.node)
-        if isinstance(event, UnitStarted | RendezvousBound):
-            run = self._runs.get(event.uid)
-            return run is not None and run.attempt == event.attempt
-        return True
+    def _happens(self, what: _Coming) -> None:
+        match what:
+            case _Tick():
+                run = self._present(what.uid, what.version)
+                if run is not None:
+                    self._tick(run)
+            case _End():
+                run = self._present(what.uid, what.version)
+                if run is not None:
+                    self._ends(run)
+            case _Noted():
+                self.rows.append(what.row)
+            case _OfRun():
+                if self._present(what.uid, what.version) is not None:
+                    self._arrive(what.event)
+            case _:
+                self._arrive(what)
 
-    def _is_early(self, run: Run, step: int, more_seconds: float = 0.0) -> bool:
-        """Whether the step is not done yet, because the run stood still meanwhile."""
-        return self._clock.now() < after(run.reaches(step), seconds(more_seconds))
+    def _present(self, uid: JobUid, version: int) -> Run | None:
+        run = self._runs.get(uid)
+        return run if run is not None and run.version == version and not run.over else None
 
-    def _node_of(self, uid: JobUid, unit: int) -> NodeId:
-        return next(known.node for known in self._runs[uid].placement.units if known.index == unit)
+    def _tick(self, run: Run) -> None:
+        now, costs = self._clock.now(), self._scenario.costs
+        step = run.steps_at(now)
+        if now <= run.begins_at:
+            self._note(run, Happened.TRAINS, now, step, 1.0 / run.step_seconds)
+        else:
+            every = costs.checkpointEverySteps
+            saved = max(run.saved_step, int(step) // every * every)
+            if saved != run.saved_step:
+                run = self._runs[run.uid] = replace(run, saved_step=saved)
+        self._push(now, self._progress(run, int(step), run.saved_step))
+        later = after(now, max(seconds(costs.progressSeconds), seconds(run.step_seconds)))
+        if later < run.ends_at:
+            self._push(later, _Tick(run.uid, run.version))
+
+    def _progress(self, run: Run, step: int, saved: int) -> JobProgressed:
+        progress = Progress(step, saved, 1.0 / (1.0 + step), run.step_seconds)
+        return JobProgressed(run.uid, run.attempt, progress, node=run.first_unit.node)
+
+    def _ends(self, run: Run) -> None:
+        """The last step is done, or the run fails at it."""
+        now = self._clock.now()
+        self._runs[run.uid] = replace(run, over=True)
+        gone = after(now, seconds(self._scenario.costs.checkpointSeconds))
+        step = int(run.last_step)
+        every = self._scenario.costs.checkpointEverySteps
+        if run.fails:
+            saved = max(run.saved_step, step // every * every)
+            why = Reason(ReasonCode.RANK_FAILED, f"rank 0 failed at step {step}")
+            outcome, happened = Outcome.FAILED, Happened.FAILED
+        else:
+            saved, why, outcome, happened = step, None, Outcome.SUCCEEDED, Happened.FINISHED
+            self._push(now, self._progress(run, step, step))
+        self._steps[run.uid] = saved
+        for unit in run.placement.units:
+            end = UnitExit(unit.index, outcome, step, why)
+            self._push(gone, UnitExited(run.uid, run.attempt, end, unit.node))
+        self._push(gone, _Noted(row_of(run, happened, gone, saved)))
+
+    def _arrive(self, event: Event) -> None:
+        """A message arrives, unless its node cannot be heard; what it means for the cluster."""
+        now = self._clock.now()
+        uid: JobUid | None = None
+        match event:
+            case JobSubmitted():
+                self.rows.append(Row(now, event.job.uid, Happened.SUBMITTED))
+            case NodeRegistered():
+                self._comes(event.node)
+            case NodeLost():
+                self._goes(event.node)
+            case UnitExited() | JobProgressed() | UnitStarted() | RendezvousBound() | PlanChanged():
+                if event.node in self._away:
+                    return
+                uid = event.uid
+        if uid is not None:
+            self._touched[uid] = None
+        self._store.append(replace(event, at=now), self._term)
+
+    def _comes(self, node: Node) -> None:
+        self._away.discard(node.id)
+        held = ((node.id, len(node.accelerators)),)
+        self.rows.append(Row(self._clock.now(), JobUid(""), Happened.NODE_ONLINE, held))
+        self._schedule_loss(node)
+
+    def _goes(self, node: NodeId) -> None:
+        self._away.add(node)
+        now = self._clock.now()
+        self.rows.append(Row(now, JobUid(""), Happened.NODE_LOST, ((node, 0),)))
+        for uid, run in self._runs.items():
+            if node in run.placement.nodes:
+                self._touched[uid] = None
 
     # -- schedule -------------------------------------------------------------------------
 
-    def _push(self, at: Instant, event: Event) -> None:
+    def _note(
+        self, run: Run, happened: Happened, at: Instant, step: float | None = None, speed: float = 0
+    ) -> None:
+        done = run.first_step if step is None else step
+        self.rows.append(row_of(run, happened, at, done, speed))
+
+    def _exit(
+        self,
+        uid: JobUid,
+        attempt: AttemptRecord,
+        units: Iterable[LaunchUnit],
+        at: Instant,
+        outcome: Outcome,
+        step: int = 0,
+    ) -> None:
+        for unit in units:
+            end = UnitExit(unit.index, outcome, step)
+            self._push(at, UnitExited(uid, attempt.number, end, unit.node))
+
+    def _soon(self) -> Instant:
+        return after(self._clock.now(), seconds(self._scenario.costs.messageSeconds))
+
+    def _next_version(self) -> int:
+        self._versions += 1
+        return self._versions
+
+    def _push(self, at: Instant, what: _Coming) -> None:
         faults, seed = self._scenario.faults, self._scenario.seed
         self._pushed += 1
         number = self._pushed
-        if faults.lateShare and not isinstance(event, NodeLost | NodeRegistered):
+        if faults.lateShare and _is_message(what):
             if draw(seed, "late", number) < faults.lateShare:
                 wait = draw_between(0.0, faults.lateSeconds, seed, "lateness", number)
                 at = after(at, seconds(wait))
             if draw(seed, "doubled", number) < faults.doubledShare:
                 self._pushed += 1
                 again = after(at, seconds(faults.lateSeconds))
-                heapq.heappush(self._heap, (again, self._pushed, event))
-        heapq.heappush(self._heap, (at, number, event))
+                heapq.heappush(self._heap, (again, self._pushed, what))
+        heapq.heappush(self._heap, (at, number, what))
 
-    def _schedule_all(self, horizon: Instant) -> None:
+    def _schedule_all(self) -> None:
         start = self._clock.now()
         for queue in self._scenario.queues:
             self._push(start, QueueChanged(queue))
+        self._nodes = {node.id: node for node in self._scenario.nodes}
+        self._losses = dict.fromkeys(self._nodes, 0)
         for node in self._scenario.nodes:
             self._push(start, NodeRegistered(node))
-            self._schedule_losses(node, horizon)
         for arrival in self._scenario.arrivals:
             self._arrivals[arrival.job.uid] = arrival
+            self.unfinished.add(arrival.job.uid)
             self._push(Instant(start + arrival.at), JobSubmitted(arrival.job))
 
-    def _schedule_losses(self, node: Node, horizon: Instant) -> None:
-        faults, seed = self._scenario.faults, self._scenario.seed
+    def _schedule_loss(self, node: Node) -> None:
+        """When a node that is there will be lost, and will be back."""
+        faults = self._scenario.faults
         if not faults.nodeLossesPerDay:
             return
-        at, count = float(self._clock.now()) / 1e9, 0
-        while True:
-            luck = draw(seed, "loss", node.id, count)
-            at += -log(1.0 - luck) * _DAY_SECONDS / faults.nodeLossesPerDay
-            lost = Instant(seconds(at))
-            if lost >= horizon:
-                return
-            back = after(lost, seconds(faults.nodeAwaySeconds))
-            self._away.setdefault(node.id, []).append((lost, back))
+        count = self._losses[node.id]
+        self._losses[node.id] = count + 1
+        luck = draw(self._scenario.seed, "loss", node.id, count)
+        wait = -log(1.0 - luck) * _DAY_SECONDS / faults.nodeLossesPerDay
+        lost = after(self._clock.now(), seconds(wait))
+        if lost < self._horizon:
             self._push(lost, NodeLost(node.id))
+            back = after(lost, seconds(faults.nodeAwaySeconds))
             self._push(back, NodeRegistered(node))
-            at, count = back / 1e9, count + 1
 
-    def _is_away(self, node: NodeId) -> bool:
-        now = self._clock.now()
-        return any(lost <= now < back for lost, back in self._away.get(node, ()))
+    def _node(self, node: NodeId) -> Node | None:
+        return self._nodes.get(node)
+
+
+def _is_message(what: _Coming) -> bool:
+    """Whether it is something that an agent or a user tells, which may be late or come twice."""
+    return not isinstance(what, NodeLost | NodeRegistered | _Tick | _End | _Noted)

@@ -26,6 +26,8 @@ class PolicySettings:
         stop_grace_seconds: How long a planned stop may take before the attempt is ended.
         start_grace_seconds: How long an attempt may take to report its first step before it
             counts as failed; 0 for no limit.
+        answer_seconds: How long ranks may take to tell of a change of plan, before it is made by a
+            restart; slow steps and those that are to join make it longer.
         finished_jobs_kept: Most finished jobs that are remembered; the one that finished first
             is forgotten first.
         finished_kept_seconds: How long a finished job is remembered whose manifest does not say;
@@ -38,6 +40,7 @@ class PolicySettings:
     recovery_grace_seconds: float = 20.0
     stop_grace_seconds: float = 120.0
     start_grace_seconds: float = 600.0
+    answer_seconds: float = 120.0
     finished_jobs_kept: int = 5_000
     finished_kept_seconds: float = 90.0 * 24 * 3600
 

@@ -125,7 +125,7 @@ def _overdue(
     given_up = resizing.giving_up(record, attempt)
     if given_up is not None and not attempt.own_exits:
         return given_up
-    unanswered = _plan_not_taken_up(record, attempt, now)
+    unanswered = _plan_not_taken_up(record, attempt, now, settings)
     if unanswered is not None:
         # Whatever keeps the ranks from it, others can begin with it.
         return StopAttempt(record.uid, attempt.number, unanswered, then=attempt.placement.anew)
@@ -141,7 +141,9 @@ def _overdue(
     return None
 
 
-def _plan_not_taken_up(record: JobRecord, attempt: AttemptRecord, now: Instant) -> Reason | None:
+def _plan_not_taken_up(
+    record: JobRecord, attempt: AttemptRecord, now: Instant, settings: PolicySettings
+) -> Reason | None:
     """Why a change of plan has to be made by a restart; None while it need not."""
     change = attempt.plan_change
     if change is None or attempt.own_exits:
@@ -149,7 +151,7 @@ def _plan_not_taken_up(record: JobRecord, attempt: AttemptRecord, now: Instant) 
     text = f"{change.before} -> {attempt.placement.plan} by a restart: "
     if change.refused:
         return Reason(ReasonCode.PLAN_REFUSED, f"{text}the ranks refused it, {change.refused}")
-    limit = answer_limit(record, change)
+    limit = answer_limit(record, change, settings.answer_seconds)
     if now < limit:
         return None
     waited = (limit - max(change.ordered_at, change.heard_at)) / SECOND
@@ -266,4 +268,4 @@ def _moments(record: JobRecord, settings: PolicySettings) -> Iterator[Instant]:
         yield _start_limit(record, attempt, settings)
         yield _stragglers_limit(attempt, settings)
         if attempt.plan_change is not None:
-            yield answer_limit(record, attempt.plan_change)
+            yield answer_limit(record, attempt.plan_change, settings.answer_seconds)

@@ -15,11 +15,10 @@ from controlplane.domain.switch import (
 )
 from controlplane.engine import resizing
 
-ANSWER_SECONDS = 120.0
-"""How long ranks may take to tell of a change of plan that they were asked for."""
-
 ANSWER_STEPS = 20
-"""The same in steps, for slow ones: it begins after a step and is told four steps later."""
+"""How many steps ranks may take to tell of a change of plan that they were asked for, if that is
+longer than the settings say: it begins after a step and is told four steps later.
+"""
 
 JOIN_SECONDS = 600.0
 """How much longer if others are to join them, which are started first. Training goes on."""
@@ -86,13 +85,13 @@ def told(
     )
 
 
-def answer_limit(record: JobRecord, change: PlanChange) -> Instant:
+def answer_limit(record: JobRecord, change: PlanChange, answer_seconds: float) -> Instant:
     """When ranks that have not answered, though they could tell, get the new plan by a restart."""
     steps = ANSWER_STEPS * record.progress.step_seconds
     attempt = record.attempt
     joins = JOIN_SECONDS if attempt is not None and attempt.joining else 0.0
     since = max(change.ordered_at, change.heard_at)
-    return after(since, seconds(joins + max(ANSWER_SECONDS, steps)))
+    return after(since, seconds(joins + max(answer_seconds, steps)))
 
 
 def stopped(record: JobRecord, attempt: AttemptRecord) -> Restart:

@@ -435,6 +435,25 @@ class Capacity:
             holding.add(name, accelerators)
         return True
 
+    def free_by_node(self, request: AcceleratorRequest) -> dict[str, dict[NodeId, int]]:
+        """What is left of each node that the request may use, by type, in order of registration."""
+        return {
+            kind: {
+                name: len(free)
+                for name, free in self._pools[kind].free.items()
+                if allowed is None or name in allowed
+            }
+            for kind, allowed in self.allowed_nodes(request).items()
+        }
+
+    def take(self, kind: str, counts: Mapping[NodeId, int]) -> Holding:
+        """Uses up so many accelerators of each of these nodes, which must have them left."""
+        holding, pool = Holding(kind), self._pools[kind]
+        for name, count in counts.items():
+            assert count <= len(pool.free[name]), f"{name} has {count} left"
+            self._move(holding, [(name, pool.free[name][:count])])
+        return holding
+
     def _move(self, holding: Holding, chosen: Chosen) -> None:
         pool = self._pools[holding.kind]
         for name, accelerators in chosen:

@@ -153,7 +153,22 @@ def plan_for(
 def placement_on(
     spec: JobSpec, parts: Mapping[NodeId, Sequence[Accelerator]], capacity: Capacity
 ) -> Placement:
-    """The job laid out over these accelerators: one rank each, node after node."""
+    """The job laid out over these accelerators under the best plan that suits them."""
+    plan = plan_for(spec, {name: [a.id for a in each] for name, each in parts.items()}, capacity)
+    assert plan is not None, "what was reserved suits a plan"
+    return placement_under(spec, plan, parts)
+
+
+def placement_under(
+    spec: JobSpec, plan: ExecutionPlan, parts: Mapping[NodeId, Sequence[Accelerator]]
+) -> Placement:
+    """The job laid out over these accelerators: one rank each, node after node.
+
+    Args:
+        spec: Of the job.
+        plan: A plan that suits them; nobody asks here whether it does.
+        parts: The accelerators by node.
+    """
     units: list[LaunchUnit] = []
     rank = 0
     for name, accelerators in parts.items():
@@ -161,8 +176,6 @@ def placement_on(
         for group in unit_groups:
             units.append(_unit(len(units), name, group, rank))
             rank += len(group)
-    plan = plan_for(spec, {name: [a.id for a in each] for name, each in parts.items()}, capacity)
-    assert plan is not None, "what was reserved suits a plan"
     return Placement(plan, tuple(units))
 
 

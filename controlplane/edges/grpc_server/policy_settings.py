@@ -16,6 +16,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "recovery_grace_seconds": (0.0, 3600.0),
     "stop_grace_seconds": (1.0, 86400.0),
     "start_grace_seconds": (0.0, 86400.0),
+    "answer_seconds": (1.0, 86400.0),
     "finished_jobs_kept": (0.0, 100_000.0),
     "finished_kept_seconds": (0.0, 10 * 366 * 86400.0),
 }

@@ -1,0 +1,1 @@
+"""What came of a simulation: the allocation log, and all that is computed from it."""
