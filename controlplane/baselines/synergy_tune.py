@@ -91,7 +91,7 @@ class Floor:
         """For how many accelerators with so much each there is room on a server."""
         count = self.free[server]
         for left, wanted in zip(self.left[server], each, strict=True):
-            if wanted > 0:
+            if left + _TINY < wanted * count:
                 count = min(count, int((left + _TINY) / wanted))
         return max(count, 0)
 
