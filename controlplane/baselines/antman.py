@@ -42,8 +42,8 @@ class AntMan:
         return (
             "AntMan: accelerators are not shared (no step times of jobs that share one are known, "
             "and here an accelerator has one holder)",
-            "AntMan: jobs with a guarantee start in order of arrival within their queue's "
-            "quota and preempt best-effort jobs, the one that started last first, none without need",
+            "AntMan: jobs with a guarantee start in order of arrival within their queue's quota; "
+            "they preempt best-effort jobs, the one that started last first, none without need",
             "AntMan: best-effort jobs that ran before come first, then in order of arrival; who "
             "does not fit is passed over; decides on events",
             "AntMan: plans and numbers of accelerators never change; a job "

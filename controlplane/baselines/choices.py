@@ -63,6 +63,13 @@ def cheapest(
     return tuple(found)
 
 
+class _Solver(highspy.Highs):
+    """HiGHS without callbacks: when it prepares for them it announces itself on standard output."""
+
+    def __init__(self) -> None:
+        super(highspy.Highs, self).__init__()
+
+
 class _Program:
     """The rows of the integer program: one choice each, and the limits."""
 
@@ -99,7 +106,7 @@ class _Program:
         return [bool(taken) for taken in self._minimum(self.ties)]
 
     def _minimum(self, costs: NDArray[np.float64]) -> NDArray[np.float64]:
-        solver = highspy.Highs()  # type: ignore[no-untyped-call]
+        solver = _Solver()
         for option, value in (
             ("output_flag", False),
             ("threads", 1),
