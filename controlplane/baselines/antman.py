@@ -145,7 +145,7 @@ class _Round:
             return
         target = self._placed(each, layouts) or self._placed_for_victims(each, layouts)
         if target is None:
-            self._wait(each, wanted)
+            self.now.wait(record, wanted, self.left)
             return
         self.promised[spec.queue] = promised + wanted
         self.now.quotas.use(spec.queue, wanted)
@@ -175,7 +175,7 @@ class _Round:
                 self._claim_again(victim)
             else:
                 self.victims.remove(victim)
-                self._wait(victim.standing, victim.placement.accelerator_count)
+                self.now.wait(victim.standing.record, victim.placement.accelerator_count, self.left)
         return target
 
     def _claim_again(self, victim: _Victim) -> None:
@@ -194,14 +194,10 @@ class _Round:
             return
         target = self._placed(each, layouts)
         if target is None:
-            self._wait(each, wanted)
+            self.now.wait(record, wanted, self.left)
             return
         self.now.quotas.use(spec.queue, wanted)
         self.now.gets(record, target)
-
-    def _wait(self, each: Standing, wanted: int) -> None:
-        free = self.left.most(each.record.job.spec.accelerators)
-        self.now.reasons[each.uid] = self.now.waits.for_accelerators(each.record, wanted, free)
 
     def _layouts(self, each: Standing) -> tuple[Layout, ...]:
         layouts = as_requested(self.policy.step_times, each.record.job.spec, self.now.empty)

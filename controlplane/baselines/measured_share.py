@@ -6,7 +6,6 @@ plan was measured, with more or fewer replicas; what is left over goes to jobs i
 a comparison in which steps take what was measured.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from controlplane.baselines.equal_counts import equal_counts
@@ -67,6 +66,8 @@ class _Round:
             layouts = self._layouts(each.record)
             if layouts:
                 taking.setdefault(layouts[0].kind, []).append((each, layouts))
+            elif each.place is not None and each.runs:
+                self.now.keep(each.record, each.place)
             else:
                 self.now.reasons[each.uid] = unmeasured(each.record.job.spec)
         seating = Seating(self.snapshot, self.now.left(), self.now.quotas)
@@ -87,22 +88,9 @@ class _Round:
                 if not (calm and seating.stay(each, layouts[has])):
                     wishes.append(Wish(each, fitting, self.policy.moves_others))
         seating.seat(wishes)
-        self._tell([pair for jobs in taking.values() for pair in jobs], seating)
+        every = [pair for jobs in taking.values() for pair in jobs]
+        self.now.settle(every, seating.found, seating.left)
         return Decision(self.now.targets, self.now.reasons)
-
-    def _tell(
-        self, taking: Sequence[tuple[Standing, tuple[Layout, ...]]], seating: Seating
-    ) -> None:
-        for each, _ in taking:
-            target = seating.found.get(each.uid)
-            if target is not None:
-                self.now.gets(each.record, target)
-        for each, layouts in taking:
-            if each.uid not in seating.found:
-                free = seating.left.most(each.record.job.spec.accelerators)
-                self.now.reasons[each.uid] = self.now.waits.for_accelerators(
-                    each.record, layouts[0].accelerators, free
-                )
 
     def _layouts(self, record: JobRecord) -> tuple[Layout, ...]:
         """Of each number of accelerators the fastest way, on one type; ascending."""

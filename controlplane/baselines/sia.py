@@ -6,11 +6,12 @@ with tensor or pipeline parallelism, or that is not elastic, is rigid. See ``sia
 program and ``Sia.assumptions`` for what the papers leave open.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.baselines.layouts import Layout, as_requested, requested, scaled, unmeasured
 from controlplane.baselines.seating import Seating, Wish, layout_of
+from controlplane.baselines.sia_limits import Limits
 from controlplane.baselines.sia_program import (
     Candidate,
     Configuration,
@@ -19,9 +20,11 @@ from controlplane.baselines.sia_program import (
     gains,
     restart_factor,
 )
-from controlplane.baselines.standing import Standing, Standings, kinds_of_nodes, total_by_kind
+from controlplane.baselines.standing import Standing, Standings, kinds_of_nodes
 from controlplane.domain.clock import SECOND, Instant
+from controlplane.domain.ids import NodeId
 from controlplane.domain.job import JobSpec
+from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
 from controlplane.domain.record import Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
@@ -102,21 +105,16 @@ class _Round:
         self.policy = policy
         self.snapshot = snapshot
         self.now = Standings(snapshot)
-        self.node_sizes = _node_sizes(snapshot)
-        self.kinds = kinds_of_nodes(snapshot)
 
     def decide(self) -> Decision:
         between = self._laid_out_already()
         open_jobs = []
         for each in self.now.jobs:
-            settled = each.place is not None and not each.leaving and not each.moving
-            runs = settled and each.record.attempt is not None
-            if each.place is not None and (each.moving or (runs and between)):
-                free = self.now.taken.isdisjoint(each.place.slots())
-                if free and self._within_quota(each):
-                    self.now.keep(each.record, each.place)
-                    continue
-            open_jobs.append(each)
+            pinned = each.moving or (between and each.runs)
+            if each.place is None or not pinned or not self._can_keep(each, each.place):
+                open_jobs.append(each)
+            else:
+                self.now.keep(each.record, each.place)
         self._choose(open_jobs)
         return Decision(self.now.targets, self.now.reasons)
 
@@ -132,31 +130,38 @@ class _Round:
             for at in _ordered_at(record)
         )
 
-    def _within_quota(self, each: Standing) -> bool:
-        place = each.place
-        assert place is not None
-        # What runs was within it; who is only promised a place has to be.
-        runs = each.record.attempt is not None and not each.leaving
-        return runs or self.now.quotas.allows(each.record.job.spec.queue, place.accelerator_count)
+    def _can_keep(self, each: Standing, place: Placement) -> bool:
+        """Whether nobody else has it. What runs is within its quota; who is only promised a place
+        has to be.
+        """
+        queue, count = each.record.job.spec.queue, place.accelerator_count
+        allowed = each.holds_its_place or self.now.quotas.allows(queue, count)
+        return allowed and self.now.taken.isdisjoint(place.slots())
 
     def _choose(self, jobs: Sequence[Standing]) -> None:
         """Solves the program for those whose place is not settled, and lays them out."""
-        taking: list[tuple[Standing, tuple[Layout, ...], Candidate]] = []
+        limits = Limits(self.snapshot, self.now.taken, self.now.quotas, self.now.empty)
+        taking: list[tuple[Standing, tuple[Layout, ...]]] = []
         for each in jobs:
-            layouts = self._layouts(each.record)
+            layouts = self._layouts(each.record, limits)
             if layouts:
-                taking.append((each, layouts, self._candidate(each, layouts)))
-            elif each.uid not in self.now.targets:
+                taking.append((each, layouts))
+                limits.add_wide(each.uid, layouts)
+            elif each.place is not None and each.runs and self._can_keep(each, each.place):
+                self.now.keep(each.record, each.place)
+            else:
                 self.now.reasons[each.uid] = unmeasured(each.record.job.spec)
+        kinds = kinds_of_nodes(self.snapshot)
+        candidates = [self._candidate(*pair, limits, kinds) for pair in taking]
         chosen = allocation(
-            [candidate for _, _, candidate in taking],
-            self._limits(),
+            candidates,
+            limits.amounts,
             power=self.policy.power,
             none_costs=self.policy.none_costs,
         )
         seating = Seating(self.snapshot, self.now.left(), self.now.quotas)
         wishes = []
-        for (each, layouts, candidate), taken in zip(taking, chosen, strict=True):
+        for (each, layouts), candidate, taken in zip(taking, candidates, chosen, strict=True):
             if taken is None:
                 continue
             stays = taken == candidate.previous
@@ -164,108 +169,79 @@ class _Round:
                 smaller = reversed(layouts[:taken])
                 wishes.append(Wish(each, (layouts[taken], *smaller), self.policy.moves_others))
         seating.seat(wishes)
-        for each, _, _ in taking:
-            target = seating.found.get(each.uid)
-            if target is not None:
-                self.now.gets(each.record, target)
-        for each, layouts, _ in taking:
-            if each.uid not in seating.found:
-                spec, least = each.record.job.spec, layouts[0].accelerators
-                free = seating.left.most(spec.accelerators)
-                self.now.reasons[each.uid] = self.now.waits.for_accelerators(
-                    each.record, least, free
-                )
+        self.now.settle(taking, seating.found, seating.left)
 
-    def _limits(self) -> dict[str, int]:
-        """Accelerators of each type, and what queues with a quota may still hold."""
-        limits = total_by_kind(self.snapshot, self.now.taken)
-        for name in self.snapshot.queues:
-            left = self.now.quotas.left(name)
-            if left is not None:
-                limits[f"queue {name}"] = left
-        return limits
-
-    def _layouts(self, record: JobRecord) -> tuple[Layout, ...]:
+    def _layouts(self, record: JobRecord, limits: Limits) -> tuple[Layout, ...]:
         """The job's configurations, ascending; nothing if none is known."""
-        spec = record.job.spec
+        spec, times = record.job.spec, self.policy.step_times
         asked = requested(spec)
-        if asked is None:
-            return ()
-        replica = asked[1].tensor_parallel * asked[1].pipeline_parallel
-        if self._is_rigid(spec, replica):
-            return self._one_of_a_kind(as_requested(self.policy.step_times, spec, self.now.empty))
-        known = scaled(self.policy.step_times, spec, self.now.empty)
-        if not known:
-            return self._one_of_a_kind(as_requested(self.policy.step_times, spec, self.now.empty))
-        if replica > 1:
+        known = () if self._is_rigid(spec) else scaled(times, spec, self.now.empty)
+        if asked is None or not known:
+            return _fastest(as_requested(times, spec, self.now.empty))
+        if _replica(spec) > 1:
             valid = [
                 each
                 for each in known
-                if each.accelerators == asked[0] or each.accelerators in self._counts(each.kind)
+                if each.accelerators in (asked[0], *counts(*limits.nodes(each.kind)))
             ]
         else:
-            valid = [each for each in known if self._is_configuration(each)]
-        layouts = self._one_of_a_kind(valid)
+            valid = [
+                each
+                for each in known
+                if each.accelerators in counts(*limits.nodes(each.kind))
+                and (len(each.shares) == 1 or limits.lies_on_whole_nodes(each))
+            ]
+        layouts = _fastest(valid)
         if self.policy.bootstrap and layouts:
             most = max(layouts[0].accelerators, 2 * _most_held(record))
             layouts = tuple(each for each in layouts if each.accelerators <= most)
         return layouts
 
-    def _one_of_a_kind(self, layouts: Sequence[Layout]) -> tuple[Layout, ...]:
-        """Of each size and type the fastest."""
-        best: dict[tuple[int, str], Layout] = {}
-        for each in layouts:
-            best.setdefault((each.accelerators, each.kind), each)
-        return tuple(best.values())
-
-    def _counts(self, kind: str) -> tuple[int, ...]:
-        size, nodes = self.node_sizes.get(kind, (0, 0))
-        return counts(size, nodes)
-
-    def _is_configuration(self, layout: Layout) -> bool:
-        """Whether it is one of Sia's: within a node, or whole nodes."""
-        size, _ = self.node_sizes.get(layout.kind, (0, 0))
-        whole = len(layout.shares) == 1 or set(layout.shares) == {size}
-        return whole and layout.accelerators in self._counts(layout.kind)
-
-    def _candidate(self, each: Standing, layouts: Sequence[Layout]) -> Candidate:
+    def _candidate(
+        self,
+        each: Standing,
+        layouts: Sequence[Layout],
+        limits: Limits,
+        kinds: Mapping[NodeId, str],
+    ) -> Candidate:
         record, spec = each.record, each.record.job.spec
-        runs = record.attempt is not None and not each.leaving and each.place is not None
         age = (self.snapshot.at - record.job.submitted_at) / SECOND
-        factor = restart_factor(age, record.reconfigurations, self.policy.switch_seconds)
-        quota = self.now.quotas.whole(spec.queue) is not None
-        queue = (f"queue {spec.queue}",) if quota else ()
         return Candidate(
             tuple(
-                Configuration(layout.accelerators, gain, (layout.kind or self._any(spec), *queue))
+                Configuration(layout.accelerators, gain, limits.uses(each.uid, spec, layout))
                 for layout, gain in zip(layouts, self._gains(layouts, spec), strict=True)
             ),
-            layout_of(each, layouts, self.kinds) if runs else None,
-            factor,
+            layout_of(each, layouts, kinds) if each.runs else None,
+            restart_factor(age, record.reconfigurations, self.policy.switch_seconds),
         )
 
     def _gains(self, layouts: Sequence[Layout], spec: JobSpec) -> tuple[float, ...]:
         """Throughputs in multiples of the least; of a rigid job its accelerators, on the slowest of
         the types.
         """
-        asked = requested(spec)
-        assert asked is not None, "it has layouts"
-        count, plan = asked
         if any(each.seconds == 0 for each in layouts):
             return tuple(float(each.accelerators) for each in layouts)
-        replica = plan.tensor_parallel * plan.pipeline_parallel
-        unit = count if self._is_rigid(spec, replica) else replica
+        unit = layouts[0].accelerators if self._is_rigid(spec) else _replica(spec)
         return gains([1 / each.seconds for each in layouts], unit)
 
-    def _is_rigid(self, spec: JobSpec, replica: int) -> bool:
+    def _is_rigid(self, spec: JobSpec) -> bool:
         """Whether the job has the size that it asks for or none."""
-        return not spec.elastic or spec.unit_per_node or (replica > 1 and not self.policy.scale_3d)
+        is_3d = _replica(spec) > 1 and not self.policy.scale_3d
+        return not spec.elastic or spec.unit_per_node or is_3d
 
-    def _any(self, spec: JobSpec) -> str:
-        """The type of which a job is counted that takes any: the one with most."""
-        there = total_by_kind(self.snapshot)
-        able = self.now.empty.allowed_nodes(spec.accelerators)
-        return max(able, key=lambda kind: there.get(kind, 0), default="")
+
+def _replica(spec: JobSpec) -> int:
+    """Accelerators of one replica of the job's model."""
+    asked = requested(spec)
+    return 1 if asked is None else asked[1].tensor_parallel * asked[1].pipeline_parallel
+
+
+def _fastest(layouts: Iterable[Layout]) -> tuple[Layout, ...]:
+    """Of each size and type the first."""
+    best: dict[tuple[int, str], Layout] = {}
+    for each in layouts:
+        best.setdefault((each.accelerators, each.kind), each)
+    return tuple(best.values())
 
 
 def _most_held(record: JobRecord) -> int:
@@ -289,13 +265,3 @@ def _ordered_at(record: JobRecord) -> list[Instant]:
     if attempt.plan_change is not None:
         orders.append(attempt.plan_change.ordered_at)
     return orders
-
-
-def _node_sizes(snapshot: ClusterSnapshot) -> dict[str, tuple[int, int]]:
-    """Accelerators of the largest node of each type, and how many nodes there are of it."""
-    found: dict[str, tuple[int, int]] = {}
-    for offer in snapshot.usable.values():
-        for kind, every in offer.items():
-            size, nodes = found.get(kind, (0, 0))
-            found[kind] = (max(size, len(every)), nodes + 1)
-    return found

@@ -21,12 +21,12 @@ class Configuration:
     Attributes:
         accelerators: How many it takes.
         gain: Goodput relative to the job's least: G in the paper.
-        uses: Of which limits it takes them: its type of accelerator, its queue.
+        uses: How much it takes of which limits; of the one without a name its accelerators.
     """
 
     accelerators: int
     gain: float
-    uses: tuple[str, ...] = ("",)
+    uses: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +114,13 @@ def allocation(
 
     Args:
         jobs: In order of arrival.
-        limits: Accelerators of each type, and of each queue with a quota.
+        limits: How much there is of what configurations use.
         power: Exponent p.
         none_costs: Cost of a job that gets nothing (lambda).
 
     """
-    most = 1 + sum(limits.values()) * len(jobs)
+    sizes = (each.accelerators for job in jobs for each in job.configurations)
+    most = 1 + max(sizes, default=0) * len(jobs) ** 2
     rows: list[list[Choice]] = []
     for i, job in enumerate(jobs):
         row = []
@@ -128,7 +129,7 @@ def allocation(
         ):
             kept = job.previous == j
             tie = -(len(jobs) - i) * each.accelerators - (most if kept else 0)
-            uses = tuple((name, float(each.accelerators)) for name in each.uses)
+            uses = (("", each.accelerators), *each.uses)
             row.append(Choice(round(100 * price), uses, float(tie)))
         rows.append(row)
     return cheapest(rows, limits, round(100 * none_costs))

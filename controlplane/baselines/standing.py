@@ -1,8 +1,9 @@
 """Where every job stands when a decision begins."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from controlplane.baselines.layouts import Layout
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Accelerator, Contact
@@ -46,6 +47,16 @@ class Standing:
     def uid(self) -> JobUid:
         """The job's uid."""
         return self.record.job.uid
+
+    @property
+    def holds_its_place(self) -> bool:
+        """Whether an attempt that shall run has it."""
+        return self.place is not None and self.record.attempt is not None and not self.leaving
+
+    @property
+    def runs(self) -> bool:
+        """Whether it runs there, and nothing is on its way."""
+        return self.holds_its_place and not self.moving
 
 
 class Standings:
@@ -97,6 +108,31 @@ class Standings:
         self.targets[record.uid] = placement
         self.reasons.setdefault(record.uid, RUNNING)
         self.waits.gets(record.uid, placement.slots())
+
+    def settle(
+        self,
+        asked: Sequence[tuple[Standing, Sequence[Layout]]],
+        found: Mapping[JobUid, Placement],
+        left: Capacity,
+    ) -> None:
+        """These jobs get what was found for them, or wait for the least that they could use.
+
+        Args:
+            asked: Jobs, each with what it could use, ascending.
+            found: Where some of them should run.
+            left: What is left then.
+        """
+        for each, _ in asked:
+            if each.uid in found:
+                self.gets(each.record, found[each.uid])
+        for each, layouts in asked:
+            if each.uid not in found:
+                self.wait(each.record, layouts[0].accelerators, left)
+
+    def wait(self, record: JobRecord, wanted: int, left: Capacity) -> None:
+        """The job waits for accelerators."""
+        free = left.most(record.job.spec.accelerators)
+        self.reasons[record.uid] = self.waits.for_accelerators(record, wanted, free)
 
     def left(self) -> Capacity:
         """What is not taken; what is being released counts as free."""

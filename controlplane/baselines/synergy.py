@@ -134,8 +134,7 @@ class _Round:
                 self.now.gets(record, target)
                 self.now.quotas.use(spec.queue, wanted)
                 return
-        free = self.left.most(spec.accelerators)
-        self.now.reasons[each.uid] = self.now.waits.for_accelerators(record, wanted, free)
+        self.now.wait(record, wanted, self.left)
 
     def _laid_out(self, each: Standing, layout: Layout) -> Placement | None:
         """The job laid out where Synergy-Tune finds room for it."""

@@ -260,7 +260,7 @@ def by_pulp(jobs: list[Candidate], limits: dict[str, int]) -> float:
             pulp.lpSum(
                 jobs[i].configurations[c].accelerators * x[i, c]
                 for i, c in x
-                if name in jobs[i].configurations[c].uses
+                if name in dict(jobs[i].configurations[c].uses)
             )
             <= limit
         )
@@ -275,7 +275,7 @@ def candidates(draw: st.DrawFn) -> Candidate:
     kinds = draw(st.lists(st.sampled_from("xy"), min_size=len(goodputs), max_size=len(goodputs)))
     each = zip(SIZES, gains(goodputs), kinds, strict=False)
     previous = draw(st.none() | st.integers(0, len(goodputs) - 1))
-    configurations = tuple(Configuration(size, gain, (kind,)) for size, gain, kind in each)
+    configurations = tuple(Configuration(n, gain, ((kind, n),)) for n, gain, kind in each)
     return Candidate(configurations, previous, draw(st.floats(0, 1)))
 
 
@@ -291,4 +291,4 @@ def test_no_allocation_is_cheaper_as_a_readable_program_finds(
         taken = (
             job.configurations[c] for job, c in zip(jobs, chosen, strict=True) if c is not None
         )
-        assert sum(each.accelerators for each in taken if name in each.uses) <= limit
+        assert sum(each.accelerators for each in taken if name in dict(each.uses)) <= limit
