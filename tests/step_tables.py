@@ -1,10 +1,12 @@
 """Step times for tests: small tables, as a measured one would be."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from controlplane.domain.job import JobSpec
 from controlplane.domain.step_times import Shares, Way
 from headrace.api.plan import ExecutionPlan
+from tests.builders import JobBuilder, a_job
 
 KIND = "a800"
 
@@ -29,6 +31,11 @@ class Table:
             if request.minimum <= way.accelerators <= request.maximum
             and (not spec.plans or way.plan in spec.plans)
         )
+
+    def plans(self, model: str) -> tuple[ExecutionPlan, ...]:
+        """Every plan of a model, by size."""
+        every = dict.fromkeys(way.plan for way in self._ways[model])
+        return tuple(sorted(every, key=lambda plan: plan.ranks))
 
     def way(self, spec: JobSpec, kind: str, plan: ExecutionPlan, shares: Shares) -> Way | None:
         every = self.ways(spec, kind)
@@ -67,3 +74,15 @@ A800 = Table(
     ]
 )
 """Some of what Rubick's artifact measured on servers of eight A800."""
+
+
+def a_measured_job(name: str, model: str, plan: str) -> JobBuilder:
+    """A job of a trace: it asks for this plan and may have any of its model's."""
+    asked = ExecutionPlan.parse(plan)
+    plans = A800.plans(model)
+    sizes = [each.ranks for each in plans]
+    job = a_job(name).wanting(1, max(sizes))
+    spec = job.job.spec
+    request = replace(spec.accelerators, type=KIND, requested=asked.ranks)
+    spec = replace(spec, accelerators=request, plans=plans, model_type=model, requested_plan=asked)
+    return JobBuilder(replace(job.job, spec=spec))

@@ -65,7 +65,8 @@ class _Round:
         for each in self.now.jobs:
             layouts = self._layouts(each.record)
             if layouts:
-                taking.setdefault(layouts[0].kind, []).append((each, layouts))
+                kind = layouts[0].kind or self._largest(each.record)
+                taking.setdefault(kind, []).append((each, layouts))
             elif each.place is not None and each.runs:
                 self.now.keep(each.record, each.place)
             else:
@@ -74,9 +75,9 @@ class _Round:
         limits, wishes = total_by_kind(self.snapshot, self.now.taken), []
         kinds = kinds_of_nodes(self.snapshot)
         for kind, jobs in taking.items():
-            total = limits.get(kind, sum(limits.values()))
             sizes = [[layout.accelerators for layout in layouts] for _, layouts in jobs]
-            for (each, layouts), count in zip(jobs, equal_counts(total, sizes), strict=True):
+            shares = equal_counts(limits.get(kind, 0), sizes)
+            for (each, layouts), count in zip(jobs, shares, strict=True):
                 fitting = tuple(one for one in reversed(layouts) if one.accelerators <= count)
                 has = -1 if each.place is None else layout_of(each, layouts, kinds)
                 if not fitting:
@@ -91,6 +92,11 @@ class _Round:
         every = [pair for jobs in taking.values() for pair in jobs]
         self.now.settle(every, seating.found, seating.left)
         return Decision(self.now.targets, self.now.reasons)
+
+    def _largest(self, record: JobRecord) -> str:
+        """Of the types that a job may use the one with most: its share is one of that."""
+        there = self.now.empty.free_by_node(record.job.spec.accelerators)
+        return max(there, key=lambda kind: sum(there[kind].values()), default="")
 
     def _layouts(self, record: JobRecord) -> tuple[Layout, ...]:
         """Of each number of accelerators the fastest way, on one type; ascending."""

@@ -57,6 +57,13 @@ class Sia:
     bootstrap: bool = False
     moves_others: bool = True
 
+    def __post_init__(self) -> None:
+        if self.power >= 0:
+            raise ValueError(f"power: wanted one below 0, with which costs fall, got {self.power}")
+        for name in ("switch_seconds", "round_seconds"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: wanted 0 or more, got {getattr(self, name)}")
+
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What had to be assumed, to be printed with every result."""

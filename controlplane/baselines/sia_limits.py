@@ -88,8 +88,8 @@ class Limits:
         """Of the types that a job may use the one with most: as which one is counted that says
         nothing.
         """
-        able = self._empty.allowed_nodes(spec.accelerators)
-        return max(able, key=lambda kind: sum(self._free.get(kind, ())), default="")
+        there = self._empty.free_by_node(spec.accelerators)
+        return max(there, key=lambda kind: sum(there[kind].values()), default="")
 
 
 def _nodes_for(uid: JobUid, layout: Layout) -> str:
