@@ -1,0 +1,238 @@
+"""Where every job stands when a decision begins."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from controlplane.baselines.layouts import Layout
+from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
+from controlplane.domain.lifecycle import Stage
+from controlplane.domain.node import Accelerator, Contact
+from controlplane.domain.placement import Placement
+from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
+from controlplane.domain.record import Intent, JobRecord
+from controlplane.domain.snapshot import ClusterSnapshot, Slot
+from controlplane.placing.capacity import Capacity, Holding
+from controlplane.placing.order import (
+    OTHER_PLAN,
+    RUNNING,
+    Quotas,
+    as_wanted,
+    candidates,
+    cannot_stay,
+    impossible,
+    left_nodes,
+    nodes_to_leave,
+)
+from controlplane.placing.waiting import Waits
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One job.
+
+    Attributes:
+        record: The job.
+        place: Where it is or is about to be, and may stay; None if it has none.
+        moving: Whether it is on its way there: it starts, changes its plan, or waits for what it
+            was promised to be released.
+        leaving: Whether it is being stopped, and goes nowhere yet.
+    """
+
+    record: JobRecord
+    place: Placement | None
+    moving: bool
+    leaving: bool
+
+    @property
+    def uid(self) -> JobUid:
+        """The job's uid."""
+        return self.record.job.uid
+
+    @property
+    def holds_its_place(self) -> bool:
+        """Whether an attempt that shall run has it."""
+        return self.place is not None and self.record.attempt is not None and not self.leaving
+
+    @property
+    def runs(self) -> bool:
+        """Whether it runs there, and nothing is on its way."""
+        return self.holds_its_place and not self.moving
+
+
+class Standings:
+    """All jobs that could hold accelerators, with what is decided of them so far.
+
+    Jobs of which nothing can be said now stay where they are: one of their nodes has not been heard
+    of yet, or their queue was removed. Jobs that can never run here have their reason already.
+
+    Attributes:
+        jobs: The others, in order.
+        targets: Where jobs should run.
+        reasons: Why.
+        quotas: What queues may still hold, with what stays for certain counted.
+        taken: What nobody can be given.
+    """
+
+    def __init__(self, snapshot: ClusterSnapshot) -> None:
+        """Looks at every job."""
+        self.snapshot = snapshot
+        self.targets: dict[JobUid, Placement] = {}
+        self.reasons: dict[JobUid, Reason] = {}
+        self.quotas = Quotas(snapshot)
+        self.taken: set[Slot] = {
+            (node.id, each)
+            for node in snapshot.nodes.values()
+            for stray in node.strays
+            for each in stray.accelerators
+        }
+        self.empty = Capacity(snapshot)
+        self.waits = Waits(snapshot, self.empty)
+        self._away = nodes_to_leave(snapshot)
+        self._silent = {n.id for n in snapshot.nodes.values() if n.contact is Contact.SILENT}
+        every = (self._standing(record) for record in candidates(snapshot))
+        self.jobs = [standing for standing in every if standing is not None]
+
+    def keep(self, record: JobRecord, placement: Placement) -> None:
+        """The job is, or is about to be, where it should be."""
+        self.targets[record.uid] = placement
+        attempt = record.attempt
+        other = attempt is not None and attempt.placement is not placement
+        same_place = attempt is not None and attempt.placement.units == placement.units
+        plan_only = other and same_place and attempt is not None and attempt.intent is Intent.RUN
+        self.reasons[record.uid] = OTHER_PLAN if plan_only else RUNNING
+        self.taken.update(placement.slots())
+        self.quotas.use(record.job.spec.queue, placement.accelerator_count)
+
+    def gets(self, record: JobRecord, placement: Placement) -> None:
+        """The job starts there, or goes there."""
+        self.targets[record.uid] = placement
+        self.reasons.setdefault(record.uid, RUNNING)
+        self.waits.gets(record.uid, placement.slots())
+
+    def settle(
+        self,
+        asked: Sequence[tuple[Standing, Sequence[Layout]]],
+        found: Mapping[JobUid, Placement],
+        left: Capacity,
+    ) -> None:
+        """These jobs get what was found for them, or wait for the least that they could use.
+
+        Args:
+            asked: Jobs, each with what it could use, ascending.
+            found: Where some of them should run.
+            left: What is left then.
+        """
+        for each, _ in asked:
+            if each.uid in found:
+                self.gets(each.record, found[each.uid])
+        for each, layouts in asked:
+            if each.uid not in found:
+                self.wait(each.record, layouts[0].accelerators, left)
+
+    def wait(self, record: JobRecord, wanted: int, left: Capacity) -> None:
+        """The job waits for accelerators."""
+        free = left.most(record.job.spec.accelerators)
+        self.reasons[record.uid] = self.waits.for_accelerators(record, wanted, free)
+
+    def left(self) -> Capacity:
+        """What is not taken; what is being released counts as free."""
+        return Capacity(self.snapshot, without=self.taken)
+
+    def _standing(self, record: JobRecord) -> Standing | None:
+        attempt = record.attempt
+        if attempt is None:
+            if self.snapshot.at < record.backoff_until:
+                return None  # The failure that it recovers from stays its reason.
+            never = impossible(record, self.empty, self.quotas)
+            if never is not None:
+                self.reasons[record.job.uid] = never
+                return None
+            place = record.next_placement
+            if place is not None and not self._can_begin(record, place):
+                place = None
+            return Standing(record, place, place is not None and _on_its_way(record), leaving=False)
+        if attempt.intent is not Intent.RUN:
+            then = attempt.then
+            if then is not None and cannot_stay(record, then, self._away, self.empty):
+                then = None
+            self.reasons[record.job.uid] = RUNNING
+            return Standing(record, then, then is not None, leaving=True)
+        place = attempt.placement
+        if self._unknown(record, place):
+            self.keep(record, place)
+            return None
+        leaves = cannot_stay(record, place, self._away, self.empty)
+        if leaves is not None:
+            self.reasons[record.job.uid] = leaves
+            return Standing(record, None, moving=False, leaving=False)
+        moving = (
+            record.stage is Stage.STARTING
+            or attempt.plan_change is not None
+            or bool(attempt.leaving)
+        )
+        return Standing(record, as_wanted(record, place, self.empty), moving, leaving=False)
+
+    def _unknown(self, record: JobRecord, place: Placement) -> bool:
+        silent = any(unit.node in self._silent for unit in place.units)
+        orphaned = not self.quotas.known(record.job.spec.queue)
+        return (silent or orphaned) and not left_nodes(place, self._away)
+
+    def _can_begin(self, record: JobRecord, place: Placement) -> bool:
+        """Whether the place that the job was promised can still be had."""
+        if cannot_stay(record, place, self._away, self.empty):
+            return False
+        if not place.nodes.isdisjoint(record.avoids(self.snapshot.at)):
+            return False
+        return holding_of(self.snapshot, place) is not None
+
+
+def _on_its_way(record: JobRecord) -> bool:
+    """Whether a job that holds nothing was given a place, and not told otherwise since."""
+    if record.stage is Stage.BACKING_OFF:
+        return True
+    told = record.reason
+    return told is not None and (
+        told.code in RECONFIGURES or told.code is ReasonCode.WAITING_FOR_RELEASE
+    )
+
+
+def holding_of(snapshot: ClusterSnapshot, placement: Placement) -> Holding | None:
+    """What a placement holds, for a ``Capacity``; None if some of it is not offered."""
+    holding: Holding | None = None
+    for name, ids in placement.by_node().items():
+        found = _offered(snapshot, name, ids)
+        if found is None or (holding is not None and holding.kind != found[0]):
+            return None
+        holding = holding or Holding(found[0])
+        holding.add(name, found[1])
+    return holding
+
+
+def _offered(
+    snapshot: ClusterSnapshot, name: NodeId, ids: Collection[AcceleratorId]
+) -> tuple[str, list[Accelerator]] | None:
+    """These accelerators of a node, with their type; None if they are not all offered."""
+    for kind, every in snapshot.usable.get(name, {}).items():
+        own = [each for each in every if each.id in ids]
+        if len(own) == len(ids):
+            return kind, own
+    return None
+
+
+def total_by_kind(snapshot: ClusterSnapshot, without: Iterable[Slot] = ()) -> dict[str, int]:
+    """Accelerators of each type that are offered, and not among some."""
+    gone = set(without)
+    found: dict[str, int] = {}
+    for name, offer in snapshot.usable.items():
+        for kind, every in offer.items():
+            count = sum((name, each.id) not in gone for each in every)
+            found[kind] = found.get(kind, 0) + count
+    return found
+
+
+def kinds_of_nodes(snapshot: ClusterSnapshot) -> dict[NodeId, str]:
+    """The type of each node's accelerators; empty where there are several."""
+    return {
+        name: next(iter(offer)) if len(offer) == 1 else ""
+        for name, offer in snapshot.usable.items()
+    }

@@ -1,0 +1,121 @@
+"""Synergy's allocation against runs of the released code."""
+
+from math import floor
+
+import pytest
+
+from controlplane.baselines.synergy_opt import Profile, best_points
+from controlplane.baselines.synergy_tune import (
+    Find,
+    Server,
+    Tenant,
+    Tuner,
+    capped,
+    consolidated,
+    in_order,
+    proportional,
+)
+
+SMALL = Server("s0", 8, (24, 500, 500))
+LARGE = Server("s0", 8, (96, 1600, 500))
+EITHER = pytest.mark.parametrize("find", [in_order, consolidated])
+
+
+def a_tenant(
+    name: str, accelerators: int, cpus: float, gb: float = 20, speedup: float = 1
+) -> Tenant:
+    """Storage is what the released code lets every job ask for: its share."""
+    return Tenant(name, accelerators, (cpus, gb, 62.5), speedup)
+
+
+def given(tuner: Tuner, server: Server, *tenants: Tenant) -> dict[str, tuple[float, float]]:
+    """CPUs and speed of everybody who gets something."""
+    grants = tuner.run([server], tenants)
+    return {name: (grant.total[0], grant.speed) for name, grant in grants.items()}
+
+
+def iterations(speed: float, round_seconds: float = 300.0) -> int:
+    """In a round, of a job that takes a second for one at its share."""
+    return floor(round_seconds * speed + 1e-9)
+
+
+@EITHER
+def test_a_demand_yields_so_that_nobody_is_left_out(find: Find) -> None:
+    jobs = (a_tenant("j0", 4, 6, 62.5, 1.75), a_tenant("j1", 4, 1))
+    assert given(Tuner(find), SMALL, *jobs) == {"j0": (12, 1), "j1": (4, 1)}
+    greedy = given(Tuner(find, cuts=False), SMALL, *jobs)
+    assert greedy == {"j0": (24, 1.75)}
+    assert (iterations(1), iterations(1.75)) == (300, 525)
+
+
+@EITHER
+def test_demands_that_fit_together_are_met(find: Find) -> None:
+    jobs = (a_tenant("j0", 4, 5, 62.5, 1.53), a_tenant("j1", 4, 1))
+    expected = {"j0": (20, 1.53), "j1": (4, 1)}
+    assert given(Tuner(find), SMALL, *jobs) == expected
+    assert given(Tuner(find, cuts=False), SMALL, *jobs) == expected
+    assert iterations(1.53) == 459
+
+
+@EITHER
+def test_a_neighbour_falls_back_to_its_whole_share_at_once(find: Find) -> None:
+    jobs = (a_tenant("j0", 2, 9, 62.5, 2.4), a_tenant("j1", 2, 1), a_tenant("j2", 4, 3, 62.5))
+    assert given(Tuner(find), SMALL, *jobs) == {"j0": (6, 1), "j1": (2, 1), "j2": (12, 1)}
+    greedy = given(Tuner(find, cuts=False), SMALL, *jobs)
+    assert greedy == {"j0": (18, 2.4), "j1": (2, 1)}
+    assert iterations(2.4) == 720
+
+
+@EITHER
+def test_on_a_large_server_there_is_enough_for_one_demand(find: Find) -> None:
+    hungry = a_tenant("j0", 4, 16, 40, 1.3)
+    modest = given(Tuner(find), LARGE, hungry, a_tenant("j1", 4, 1, 2))
+    assert modest == {"j0": (64, 1.3), "j1": (4, 1)}
+    assert iterations(1.3) == 390
+    twins = (hungry, a_tenant("j1", 4, 16, 40, 1.3))
+    assert given(Tuner(find), LARGE, *twins) == {"j0": (48, 1), "j1": (48, 1)}
+    assert given(Tuner(find, cuts=False), LARGE, *twins) == {"j0": (64, 1.3)}
+
+
+def test_a_demand_above_a_server_is_capped_and_gains_less() -> None:
+    resnet18 = capped(a_tenant("j", 4, 9, 62.5, 2.4), SMALL)
+    assert resnet18.demand[0] * 4 == 24
+    assert resnet18.speedup == pytest.approx(1.70)
+    wide = capped(a_tenant("j", 16, 9, 62.5, 2.4), SMALL)
+    assert (wide.demand, wide.speedup) == (SMALL.share, 1)
+
+
+def test_in_proportion_everybody_has_its_share() -> None:
+    grants = proportional([SMALL], [a_tenant("j0", 4, 6, 62.5, 1.75), a_tenant("j1", 4, 1)])
+    assert [(g.total[0], g.speed) for g in grants.values()] == [(12, 1), (12, 1)]
+
+
+def test_the_program_finds_the_most_speed_in_all() -> None:
+    resnet18 = (
+        (3, 20.83, 1.0),
+        (4, 20.83, 1.27),
+        (5, 20.83, 1.53),
+        (6, 20.83, 1.75),
+        (9, 20.83, 2.4),
+    )
+    flat = tuple((cpus, 20.83, 1.0) for cpus in (1, 2, 3, 4, 5, 6, 9))
+    found = best_points([Profile(4, resnet18), Profile(4, flat)], 24, 500)
+    assert [point[0] for point in found] == [5, 1]
+    assert sum(point[2] for point in found) == pytest.approx(2.53)
+
+
+def test_who_runs_already_stays_and_is_cut_where_it_is() -> None:
+    servers = [SMALL, Server("s1", 8, (24, 500, 500))]
+    runs = Tenant("r", 4, (6, 62.5, 62.5), 1.75, at={"s1": 4})
+    grants = Tuner(consolidated).run(servers, [runs, a_tenant("j", 8, 3, 62.5)])
+    assert grants["r"].total[0] == 24
+    assert grants["j"].parts == {"s0": 8}
+    grants = Tuner(consolidated).run(servers[1:], [runs, a_tenant("j", 4, 3, 62.5)])
+    assert (grants["r"].total[0], grants["r"].speed, grants["j"].total[0]) == (12, 1, 12)
+
+
+def test_a_job_larger_than_a_server_has_its_share_on_each() -> None:
+    servers = [Server(f"s{i}", 8, (24, 500, 500)) for i in range(2)]
+    grants = Tuner().run(servers, [a_tenant("small", 4, 6, 62.5, 1.75), a_tenant("wide", 12, 1)])
+    assert grants["wide"].parts == {"s0": 4, "s1": 8}
+    assert grants["small"].speed == 1
