@@ -12,7 +12,6 @@ A job that is preempted keeps its progress. See ``AntMan.assumptions``.
 from dataclasses import dataclass
 
 from controlplane.baselines.layouts import Layout, as_requested, placed, unmeasured
-from controlplane.baselines.standing import Standing, Standings, holding_of
 from controlplane.domain.ids import QueueName
 from controlplane.domain.job import ServiceClass
 from controlplane.domain.placement import Placement
@@ -21,6 +20,7 @@ from controlplane.domain.record import Intent
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_times import StepTimes
 from controlplane.placing.capacity import Capacity, Holding
+from controlplane.placing.standing import Standing, Standings, holding_of
 
 
 @dataclass(frozen=True, slots=True)

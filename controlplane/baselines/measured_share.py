@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from controlplane.baselines.equal_counts import equal_counts
 from controlplane.baselines.layouts import Layout, as_requested, scaled, unmeasured
 from controlplane.baselines.seating import Seating, Wish, layout_of
-from controlplane.baselines.standing import (
+from controlplane.domain.policy import Decision
+from controlplane.domain.record import Intent, JobRecord
+from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.domain.step_times import StepTimes
+from controlplane.placing.standing import (
     Standing,
     Standings,
     kinds_of_nodes,
     total_by_kind,
 )
-from controlplane.domain.policy import Decision
-from controlplane.domain.record import Intent, JobRecord
-from controlplane.domain.snapshot import ClusterSnapshot
-from controlplane.domain.step_times import StepTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,11 @@ class _Round:
                     wishes.append(Wish(each, fitting, self.policy.moves_others))
         seating.seat(wishes)
         every = [pair for jobs in taking.values() for pair in jobs]
-        self.now.settle(every, seating.found, seating.left)
+        self.now.settle(
+            [(each, layouts[0].accelerators) for each, layouts in every],
+            seating.found,
+            seating.left,
+        )
         return Decision(self.now.targets, self.now.reasons)
 
     def _largest(self, record: JobRecord) -> str:

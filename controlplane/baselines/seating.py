@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.baselines.layouts import Layout, placed, with_room
-from controlplane.baselines.standing import Standing, holding_of
 from controlplane.domain.ids import JobUid, NodeId
 from controlplane.domain.placement import Placement
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.placing.capacity import Capacity, Holding
 from controlplane.placing.order import Quotas
 from controlplane.placing.shares import shares_of
+from controlplane.placing.standing import Standing, holding_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from controlplane.baselines.sia_program import (
     gains,
     restart_factor,
 )
-from controlplane.baselines.standing import Standing, Standings, kinds_of_nodes
 from controlplane.domain.clock import SECOND, Instant
 from controlplane.domain.ids import NodeId
 from controlplane.domain.job import JobSpec
@@ -29,6 +28,7 @@ from controlplane.domain.policy import Decision
 from controlplane.domain.record import Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_times import StepTimes
+from controlplane.placing.standing import Standing, Standings, kinds_of_nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,11 @@ class _Round:
                 smaller = reversed(layouts[:taken])
                 wishes.append(Wish(each, (layouts[taken], *smaller), self.policy.moves_others))
         seating.seat(wishes)
-        self.now.settle(taking, seating.found, seating.left)
+        self.now.settle(
+            [(each, layouts[0].accelerators) for each, layouts in taking],
+            seating.found,
+            seating.left,
+        )
 
     def _layouts(self, record: JobRecord, limits: Limits) -> tuple[Layout, ...]:
         """The job's configurations, ascending; nothing if none is known."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import inf
 
 from controlplane.baselines.layouts import Layout, as_requested, placed, unmeasured, with_room
-from controlplane.baselines.standing import Standing, Standings
 from controlplane.baselines.synergy_tune import (
     Floor,
     Parts,
@@ -25,6 +24,7 @@ from controlplane.domain.step_times import StepTimes
 from controlplane.placing.capacity import Capacity
 from controlplane.placing.layout import placement_under
 from controlplane.placing.shares import nodes_for
+from controlplane.placing.standing import Standing, Standings
 from headrace.api.memory import GIB
 from headrace.api.plan import ExecutionPlan
 

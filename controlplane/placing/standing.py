@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from controlplane.baselines.layouts import Layout
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Accelerator, Contact
@@ -111,23 +110,23 @@ class Standings:
 
     def settle(
         self,
-        asked: Sequence[tuple[Standing, Sequence[Layout]]],
+        asked: Sequence[tuple[Standing, int]],
         found: Mapping[JobUid, Placement],
         left: Capacity,
     ) -> None:
         """These jobs get what was found for them, or wait for the least that they could use.
 
         Args:
-            asked: Jobs, each with what it could use, ascending.
+            asked: Jobs, each with the fewest accelerators that it could use.
             found: Where some of them should run.
             left: What is left then.
         """
         for each, _ in asked:
             if each.uid in found:
                 self.gets(each.record, found[each.uid])
-        for each, layouts in asked:
+        for each, least in asked:
             if each.uid not in found:
-                self.wait(each.record, layouts[0].accelerators, left)
+                self.wait(each.record, least, left)
 
     def wait(self, record: JobRecord, wanted: int, left: Capacity) -> None:
         """The job waits for accelerators."""
