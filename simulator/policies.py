@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from controlplane.baselines.fifo_by_request import fifo_by_request
 from controlplane.domain.policy import Policy
 from controlplane.domain.step_times import StepTimes
+from controlplane.rubick.policy import Rubick
 
 PolicyMaker = Callable[[StepTimes], Policy]
 """Makes a policy that asks these step times: a table that was measured, or a model."""
@@ -15,6 +16,7 @@ PolicyMaker = Callable[[StepTimes], Policy]
 POLICIES: Mapping[str, PolicyMaker] = {
     "fifo": lambda times: fifo_by_request(times, skip=False),
     "fifo-skip": lambda times: fifo_by_request(times, skip=True),
+    "rubick": lambda times: Rubick(times),
 }
 """``fifo``: strict, and ``fifo-skip``: passing over what does not fit; both on exact requests."""
 

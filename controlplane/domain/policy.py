@@ -46,6 +46,26 @@ class PolicySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Optimality:
+    """How good a decision is, by the policy's own objective.
+
+    Attributes:
+        value: What was reached.
+        bound: No decision can reach more; proven.
+        prices: What an accelerator of each type would be worth, in the same measure.
+    """
+
+    value: float
+    bound: float
+    prices: Mapping[str, float]
+
+    @property
+    def gap(self) -> float:
+        """By which share of the bound the value may be too low; 0 if it is the best there is."""
+        return max(0.0, 1.0 - self.value / self.bound) if self.bound > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Where each job should run, and why.
 
@@ -53,10 +73,12 @@ class Decision:
         targets: The wanted placement of every job that should hold accelerators. A running job
             left out should give its accelerators back.
         reasons: A reason for every unfinished job, whether it has a target or waits.
+        optimality: How good it is, where the policy has a measure for that.
     """
 
     targets: Mapping[JobUid, Placement]
     reasons: Mapping[JobUid, Reason]
+    optimality: Optimality | None = None
 
 
 class Policy(Protocol):

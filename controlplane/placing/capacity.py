@@ -454,6 +454,34 @@ class Capacity:
             self._move(holding, [(name, pool.free[name][:count])])
         return holding
 
+    def by_node(self) -> dict[str, dict[NodeId, int]]:
+        """What is left of each node, by type, in order of registration."""
+        return {
+            kind: {name: len(free) for name, free in pool.free.items()}
+            for kind, pool in self._pools.items()
+        }
+
+    def take_rather(
+        self, kind: str, counts: Mapping[NodeId, int], own: Parts, wanted: Container[Slot]
+    ) -> Holding:
+        """Uses up so many accelerators of each of these nodes, which must have them left.
+
+        Args:
+            kind: Their type.
+            counts: How many of each node.
+            own: Those to take first.
+            wanted: Those to take last: others would take them first.
+        """
+        holding, pool = Holding(kind), self._pools[kind]
+        for name, count in counts.items():
+            mine = set(own.get(name, ()))
+            rather = sorted(
+                pool.free[name],
+                key=lambda a: 0 if a.id in mine else 2 if (name, a.id) in wanted else 1,
+            )
+            self._move(holding, [(name, rather[:count])])
+        return holding
+
     def _move(self, holding: Holding, chosen: Chosen) -> None:
         pool = self._pools[holding.kind]
         for name, accelerators in chosen:

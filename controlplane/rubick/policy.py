@@ -1,0 +1,178 @@
+"""Rubick: which accelerators every job gets, and under which plan it runs there.
+
+After Rubick (MLSys 2025), section 5 and algorithm 1: jobs are sensitive to resources in different
+ways, and a job that is promised something is promised the speed of what it asks for, not its form.
+Where and why this leaves the paper: docs/decisions/0011.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from controlplane.domain.ids import AcceleratorId, NodeId, QueueName
+from controlplane.domain.node import Accelerator
+from controlplane.domain.placement import Placement
+from controlplane.domain.policy import Decision, Optimality
+from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.domain.step_times import StepTimes
+from controlplane.placing.capacity import Capacity
+from controlplane.placing.layout import placement_under
+from controlplane.placing.order import RUNNING
+from controlplane.placing.standing import Standing, Standings
+from controlplane.rubick.board import Board
+from controlplane.rubick.bound import Bidder, upper_bound
+from controlplane.rubick.choices import Choice
+from controlplane.rubick.round import Given, Round, Seat
+from controlplane.rubick.seating import Menu, Seats
+from controlplane.rubick.settings import RubickSettings
+
+
+class Rubick:
+    """The policy. It remembers only what step times answered, which does not change."""
+
+    def __init__(self, step_times: StepTimes, settings: RubickSettings | None = None) -> None:
+        """Chooses by these step times.
+
+        Args:
+            step_times: What steps take: a table that was measured, or a model.
+            settings: The knobs; the defaults if None.
+        """
+        self._menu = Menu(step_times)
+        self.settings = settings or RubickSettings()
+
+    def __call__(self, snapshot: ClusterSnapshot) -> Decision:
+        """Where each job should run, and why."""
+        return _Decision(snapshot, self._menu, self.settings).decide()
+
+
+class _Decision:
+    """One decision in the making."""
+
+    def __init__(self, snapshot: ClusterSnapshot, menu: Menu, settings: RubickSettings) -> None:
+        self.snapshot = snapshot
+        self.now = Standings(snapshot)
+        self.settings = settings
+        self.left = Capacity(snapshot, without=self.now.taken)
+        self.seats = Seats(snapshot, self.now.jobs, self.now.empty, menu, settings)
+
+    def decide(self) -> Decision:
+        seats = self.seats.every
+        board = Board(self.left.by_node())
+        dealing = Round(seats, board, self.settings, self._quotas())
+        capacity = {kind: board.whole[kind] for kind in board.kinds}
+        dealing.deal()
+        bound = upper_bound([_bidder(seat) for seat in seats], capacity)
+        self._lay_out(seats)
+        self._say(dealing)
+        return Decision(
+            self.now.targets,
+            self.now.reasons,
+            Optimality(dealing.worth(), bound.value, bound.prices),
+        )
+
+    def _quotas(self) -> Mapping[QueueName, int]:
+        names = self.snapshot.queues
+        left = ((name, self.now.quotas.left(name)) for name in names)
+        return {name: count for name, count in left if count is not None}
+
+    # -- places ---------------------------------------------------------------------------
+
+    def _lay_out(self, seats: Sequence[Seat]) -> None:
+        """Accelerators for what was dealt: first those that are kept, then the others, which take
+        of each node what they have there already before anything else.
+        """
+        others: list[tuple[Standing, Choice, Given]] = []
+        for standing, seat in zip(self.now.jobs, seats, strict=True):
+            given = seat.given
+            if given is None:
+                continue
+            if given.choice is None and standing.place is not None:
+                claimed = self.left.claim(standing.place.by_node())
+                assert claimed is not None, "what is kept is there"
+                self.now.keep(standing.record, standing.place)
+            elif given.choice is not None:
+                others.append((standing, given.choice, given))
+        own = {standing.uid: _held(standing) for standing, _, _ in others}
+        wanted = {
+            (node, each) for held in own.values() for node, ids in held.items() for each in ids
+        }
+        for standing, choice, given in others:
+            parts = self._parts(choice, given, own[standing.uid], wanted)
+            placement = placement_under(standing.record.job.spec, choice.plan, parts)
+            self.now.gets(standing.record, placement)
+            self.now.reasons[standing.uid] = _why(choice)
+
+    def _parts(
+        self,
+        choice: Choice,
+        given: Given,
+        own: Mapping[NodeId, Sequence[AcceleratorId]],
+        wanted: set[tuple[NodeId, AcceleratorId]],
+    ) -> dict[NodeId, list[Accelerator]]:
+        counts = {node: count for (_, node), count in given.parts}
+        # The node that hosts the rendezvous comes first, so that those who stay keep their ranks.
+        order = sorted(
+            counts, key=lambda node: (node not in own, list(own).index(node) if node in own else 0)
+        )
+        chosen = self.left.take_rather(
+            choice.kind, {node: counts[node] for node in order}, own, wanted
+        )
+        return chosen.parts
+
+    # -- reasons --------------------------------------------------------------------------
+
+    def _say(self, dealing: Round) -> None:
+        for standing, seat in zip(self.now.jobs, dealing.seats, strict=True):
+            if seat.given is not None:
+                continue
+            record = standing.record
+            if not len(seat.choices.every):
+                self.now.reasons[record.uid] = Reason(
+                    ReasonCode.NO_MATCHING_ACCELERATOR,
+                    f"nothing is known of {record.job.spec.model_type or 'its model'} on what the "
+                    "cluster has, or nothing keeps what it was promised",
+                )
+                continue
+            displaced = dealing.displaced.get(seat.uid)
+            least = min(each.accelerators for each in seat.choices.every)
+            if displaced is not None:
+                by = self.snapshot.jobs[displaced.by].job.full_name
+                self.now.reasons[record.uid] = Reason(
+                    ReasonCode.PREEMPTED, f"makes room for {by}, which needs it less long", least
+                )
+                continue
+            left = self.now.quotas.left(record.job.spec.queue)
+            if left is not None and left < least:
+                self.now.reasons[record.uid] = self.now.waits.for_quota(record, least, left)
+            else:
+                self.now.wait(record, least, self.left)
+
+
+def _held(standing: Standing) -> dict[NodeId, list[AcceleratorId]]:
+    attempt = standing.record.attempt
+    place: Placement | None = standing.place
+    if place is None and attempt is not None:
+        place = attempt.placement
+    return {} if place is None else place.by_node()
+
+
+def _bidder(seat: Seat) -> Bidder:
+    held = seat.held
+    return Bidder(
+        seat.choices,
+        seat.worths,
+        held.parts[0][0][0] if held is not None else "",
+        held.accelerators if held is not None else 0,
+        seat.stays,
+    )
+
+
+def _why(choice: Choice) -> Reason:
+    lies = "+".join(map(str, choice.shares))
+    where = f" on {lies}" if lies else ""
+    return Reason(
+        ReasonCode.STARTED,
+        f"{choice.plan}{where}: {choice.steps_per_second:.3g} steps a second are predicted",
+    )
+
+
+__all__ = ["RUNNING", "Rubick"]

@@ -1,0 +1,498 @@
+"""Deals accelerators out: who gets which choice on which nodes, and who makes room for whom.
+
+1. Jobs that starve reserve nodes, if need be (no starvation).
+2. Jobs that wait are placed, those first whose worth for each accelerator is largest. What does not
+   fit, or would fit much better elsewhere, may displace others: these are moved, shrunk or put off.
+3. Jobs that run are changed if that saves enough of the time that they still need.
+
+Displacing is a transaction: it stands only if the sum of worths rises (for a job that was promised
+its speed: whatever the others lose, as long as nobody else's promise breaks), and otherwise leaves
+nothing behind.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from controlplane.domain.ids import JobUid, QueueName
+from controlplane.domain.step_times import Shares
+from controlplane.rubick.board import Allowed, Bin, Board, Parts
+from controlplane.rubick.choices import Choice, Choices
+from controlplane.rubick.settings import RubickSettings
+from controlplane.rubick.worth import Worths
+
+_LOOKED_AT = 6
+"""So many choices of a job, the best ones, are worth displacing others for."""
+
+_NODES_LOOKED_AT = 64
+"""So many nodes are compared for each share when others are to be displaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a job has been dealt.
+
+    Attributes:
+        parts: Which accelerators, by node.
+        worth: What that is worth.
+        choice: The choice; None for what it has already.
+    """
+
+    parts: Parts
+    worth: float
+    choice: Choice | None = None
+
+    @property
+    def accelerators(self) -> int:
+        """How many."""
+        return sum(count for _, count in self.parts)
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A job of the round.
+
+    Attributes:
+        number: Its position.
+        uid: The job.
+        queue: Whose quota it counts against.
+        choices: What it can be given.
+        worths: What that is worth.
+        rank: Who comes first: lower ranks are served before higher ones, and displace them.
+        promised: Whether its minimum is promised: it is not put off for others.
+        allowed: Nodes that it may use, by type; a type that is missing is not for it.
+        held: What it has, as something to keep; None if it has nothing.
+        held_seconds_left: How long it needs that still.
+        steps_left: Steps that it still needs.
+        switch_seconds: What it costs it to start or change.
+        stays: Whether it cannot be changed now.
+        starves_since: Since when it starves, in seconds of any clock; None if it does not.
+        one_node: Whether it must be on one node.
+        given: What it has been dealt so far.
+    """
+
+    number: int
+    uid: JobUid
+    queue: QueueName
+    choices: Choices
+    worths: Worths
+    rank: tuple[float, ...] = ()
+    promised: bool = False
+    allowed: Mapping[str, Allowed] = field(default_factory=dict)
+    held: Given | None = None
+    held_seconds_left: float = 0.0
+    steps_left: float = 0.0
+    switch_seconds: float = 0.0
+    stays: bool = False
+    starves_since: float | None = None
+    one_node: bool = False
+    given: Given | None = None
+
+    def ranked(self) -> list[int]:
+        """Its choices, the one of most worth first; those that are worth nothing are left out."""
+        worth = self.worths.of_choices
+        return [int(i) for i in (-worth).argsort(kind="stable") if worth[i] > 0.0]
+
+
+@dataclass(frozen=True, slots=True)
+class Displaced:
+    """A job that had to make room.
+
+    Attributes:
+        uid: The job.
+        by: For whom.
+        gained: By how much the sum of worths rose.
+    """
+
+    uid: JobUid
+    by: JobUid
+    gained: float
+
+
+class Round:
+    """One dealing.
+
+    Attributes:
+        seats: The jobs.
+        displaced: Who made room for whom, by the job that did.
+        reserved: For which job nodes are kept free, and in how many seconds it can begin, by node
+            and type.
+    """
+
+    def __init__(
+        self,
+        seats: Sequence[Seat],
+        board: Board,
+        settings: RubickSettings,
+        quotas: Mapping[QueueName, int],
+    ) -> None:
+        """Everybody who has something has it still.
+
+        Args:
+            seats: The jobs, numbered by position.
+            board: Accelerators, those that seats hold counted as free.
+            settings: The policy's knobs.
+            quotas: What the jobs of a queue may hold together; no entry for no limit.
+        """
+        self.seats = seats
+        self.displaced: dict[JobUid, Displaced] = {}
+        self.reserved: dict[Bin, tuple[JobUid, float]] = {}
+        self._board = board
+        self._settings = settings
+        self._quota = dict(quotas)
+        self._attempts = settings.attempts
+        self._undo: list[tuple[Seat, Given | None]] = []
+        for seat in seats:
+            if seat.held is not None:
+                self._give(seat, seat.held)
+        self._protected = self._starving()
+
+    # -- dealing --------------------------------------------------------------------------
+
+    def deal(self) -> None:
+        """Deals; afterwards each seat's ``given`` says what it gets."""
+        waiting = [seat for seat in self.seats if seat.given is None and not seat.stays]
+        for seat in sorted(waiting, key=self._turn):
+            self._place(seat)
+        running = [s for s in self.seats if s.held is not None and s.given is s.held]
+        for seat in sorted(running, key=lambda s: (s.rank, -s.held_seconds_left, s.number)):
+            if not seat.stays and seat.given is seat.held:
+                self._improve(seat)
+
+    def worth(self) -> float:
+        """The sum of worths."""
+        return sum(seat.given.worth for seat in self.seats if seat.given is not None)
+
+    def _turn(self, seat: Seat) -> tuple[object, ...]:
+        starving = seat.number not in self._protected
+        since = seat.starves_since or 0.0
+        best = seat.ranked()
+        if not best:
+            return (starving, since, seat.rank, 0.0, seat.number)
+        dense = max(seat.worths.of_choices[i] / seat.choices.accelerators[i] for i in best)
+        return (starving, since if not starving else 0.0, seat.rank, -dense, seat.number)
+
+    def _starving(self) -> frozenset[int]:
+        """Those that starve and are protected: the first of them, up to their share."""
+        limit = self._settings.starving_share * sum(self._board.whole.values())
+        starving = [seat for seat in self.seats if seat.starves_since is not None]
+        protected: list[int] = []
+        for seat in sorted(starving, key=lambda s: (s.starves_since or 0.0, s.number)):
+            best = seat.ranked()
+            count = seat.given.accelerators if seat.given is not None else 0
+            if not count and best:
+                count = seat.choices.every[best[0]].accelerators
+            if 0 < count <= limit or not protected:
+                limit -= count
+                protected.append(seat.number)
+        return frozenset(protected)
+
+    # -- giving and taking ----------------------------------------------------------------
+
+    def _give(self, seat: Seat, given: Given | None) -> None:
+        before = seat.given
+        self._undo.append((seat, before))
+        self._swap(seat, given)
+
+    def _swap(self, seat: Seat, given: Given | None) -> None:
+        if seat.given is not None:
+            self._board.give_back(seat.number, seat.given.parts)
+            if seat.queue in self._quota:
+                self._quota[seat.queue] += seat.given.accelerators
+        if given is not None:
+            self._board.take(seat.number, given.parts)
+            if seat.queue in self._quota:
+                self._quota[seat.queue] -= given.accelerators
+        seat.given = given
+
+    def _roll_back(self, mark: int) -> None:
+        """As it was when so many steps had been made. What was taken must be free before it is
+        given back to whom it was taken from, so all changes are taken back before any is restored.
+        """
+        undone = self._undo[mark:]
+        del self._undo[mark:]
+        before: dict[int, tuple[Seat, Given | None]] = {}
+        for seat, given in undone:
+            before.setdefault(seat.number, (seat, given))
+        for seat, _ in before.values():
+            self._swap(seat, None)
+        for seat, given in before.values():
+            self._swap(seat, given)
+
+    def _find(self, seat: Seat, choice: Choice) -> Parts | None:
+        if choice.kind not in seat.allowed:
+            return None
+        quota, held = self._quota.get(seat.queue), seat.given
+        if quota is not None:
+            if choice.accelerators > quota + (held.accelerators if held is not None else 0):
+                return None
+        allowed = seat.allowed[choice.kind]
+        if choice.shares:
+            parts = self._board.find(choice.kind, choice.shares, allowed)
+            return parts if parts is not None else self._backfilled(seat, choice, allowed)
+        group = choice.plan.tensor_parallel
+        return self._board.find_anywhere(
+            choice.kind, choice.accelerators, group, allowed, seat.one_node
+        )
+
+    def _backfilled(self, seat: Seat, choice: Choice, allowed: Allowed) -> Parts | None:
+        """Room on a node that is kept free for another job, if this one is done by then, even by
+        the upper end of what is predicted.
+        """
+        if not self.reserved or len(choice.shares) > 1:
+            return None
+        needs = seat.switch_seconds + seat.steps_left * choice.seconds_upper
+        for where, (_, wait) in self.reserved.items():
+            if (
+                where[0] == choice.kind
+                and needs <= wait
+                and self._board.free[where] >= choice.accelerators
+                and (allowed is None or where[1] in allowed)
+            ):
+                return ((where, choice.accelerators),)
+        return None
+
+    def _best_free(self, seat: Seat, above: float) -> Given | None:
+        """The best choice that fits into what is free, if it is worth more than that."""
+        worth = seat.worths.of_choices
+        for i in seat.ranked():
+            if worth[i] <= above:
+                return None
+            choice = seat.choices.every[i]
+            parts = self._find(seat, choice)
+            if parts is not None:
+                return Given(parts, float(worth[i]), choice)
+        return None
+
+    # -- jobs that wait -------------------------------------------------------------------
+
+    def _place(self, seat: Seat) -> None:
+        given = self._best_free(seat, 0.0)
+        if given is not None:
+            self._give(seat, given)
+        for i in seat.ranked()[:_LOOKED_AT]:
+            have = seat.given.worth if seat.given is not None else 0.0
+            if seat.worths.of_choices[i] <= have + seat.worths.switching / 4:
+                break
+            if self._displace(seat, i):
+                break
+        if seat.given is None and seat.number in self._protected:
+            self._reserve(seat)
+
+    def _displace(self, seat: Seat, index: int) -> bool:
+        """Gives the seat that choice at the cost of others, if that is worth it."""
+        choice = seat.choices.every[index]
+        if not choice.shares or self._attempts <= 0 or choice.kind not in seat.allowed:
+            return False
+        must = seat.number in self._protected or (seat.promised and seat.given is None)
+        for smallest_first in (False, True):
+            self._attempts -= 1
+            found = self._victims(seat, choice, smallest_first)
+            if found is None:
+                return False
+            if self._exchange(seat, index, *found, must):
+                return True
+        return False
+
+    def _exchange(
+        self, seat: Seat, index: int, parts: Parts, victims: Sequence[Seat], must: bool
+    ) -> bool:
+        """The transaction: takes from the victims, gives to the seat, finds the victims another
+        place. Rolled back unless it is worth it.
+        """
+        mark = len(self._undo)
+        before = sum(v.given.worth for v in victims if v.given is not None)
+        before += seat.given.worth if seat.given is not None else 0.0
+        lost = {victim.number: victim.given for victim in victims}
+        for victim in victims:
+            self._give(victim, None)
+        self._give(seat, None)
+        quota = self._quota.get(seat.queue)
+        choice = seat.choices.every[index]
+        if quota is not None and choice.accelerators > quota:
+            self._roll_back(mark)
+            return False
+        self._give(seat, Given(parts, float(seat.worths.of_choices[index]), choice))
+        kept = True
+        for victim in sorted(victims, key=lambda v: (v.rank, -_worth(lost[v.number]), v.number)):
+            again = self._best_free(victim, 0.0)
+            if again is not None:
+                self._give(victim, again)
+            elif victim.promised:
+                kept = False
+                break
+        after = _worth(seat.given) + sum(_worth(victim.given) for victim in victims)
+        pays = sum(victim.worths.switching for victim in victims)
+        if not kept or (after - pays <= before and not must):
+            self._roll_back(mark)
+            return False
+        for victim in victims:
+            self.displaced[victim.uid] = Displaced(victim.uid, seat.uid, after - before)
+        return True
+
+    def _victims(
+        self, seat: Seat, choice: Choice, smallest_first: bool
+    ) -> tuple[Parts, list[Seat]] | None:
+        """Nodes for the choice, and who would have to leave them; None if there are none.
+
+        Args:
+            seat: Who is to get it.
+            choice: The choice.
+            smallest_first: Whether jobs with few accelerators leave first; else those whose being
+                there is worth least.
+        """
+        allowed = seat.allowed[choice.kind]
+        gone: dict[int, Seat] = {}
+        parts: list[tuple[Bin, int]] = []
+        used: set[Bin] = set()
+        for share in choice.shares:
+            best: tuple[tuple[float, int], Bin, list[Seat]] | None = None
+            for where in self._candidates(choice.kind, share, allowed, used):
+                leaving = self._who_leaves(seat, where, share, gone, smallest_first)
+                if leaving is None:
+                    continue
+                loss = sum(
+                    _worth(v.given) if not smallest_first else float(_count(v)) for v in leaving
+                )
+                key = (loss, self._board.free[where])
+                if best is None or key < best[0]:
+                    best = (key, where, leaving)
+                    if not leaving:
+                        break
+            if best is None:
+                return None
+            used.add(best[1])
+            parts.append((best[1], share))
+            gone.update((victim.number, victim) for victim in best[2])
+            if len(gone) > self._settings.displaced_at_most:
+                return None
+        return tuple(parts), list(gone.values())
+
+    def _candidates(self, kind: str, share: int, allowed: Allowed, used: set[Bin]) -> Iterator[Bin]:
+        looked_at = 0
+        emptiest_first = reversed(list(self._board.bins(kind)))
+        for where in emptiest_first:
+            if where in used or (allowed is not None and where[1] not in allowed):
+                continue
+            yield where
+            looked_at += 1
+            if looked_at >= _NODES_LOOKED_AT:
+                return
+
+    def _who_leaves(
+        self,
+        seat: Seat,
+        where: Bin,
+        share: int,
+        gone: Mapping[int, Seat],
+        smallest_first: bool,
+    ) -> list[Seat] | None:
+        """Who must leave the node so that so many are free on it; None if not enough can."""
+        free = self._board.free[where]
+        holders = self._board.held[where]
+        for number, count in holders.items():
+            if number == seat.number or number in gone:
+                free += count
+        if free >= share:
+            return []
+        able = [
+            self.seats[number]
+            for number in holders
+            if number != seat.number and number not in gone and self._may_leave(number, seat)
+        ]
+        able.sort(
+            key=lambda v: (_count(v), v.number) if smallest_first else (_worth(v.given), v.number)
+        )
+        leaving: list[Seat] = []
+        for victim in able:
+            leaving.append(victim)
+            free += holders[victim.number]
+            if free >= share:
+                return leaving
+        return None
+
+    def _may_leave(self, number: int, seat: Seat) -> bool:
+        victim = self.seats[number]
+        if victim.stays or number in self._protected or victim.given is not victim.held:
+            return False
+        return victim.rank >= seat.rank
+
+    # -- jobs that starve -----------------------------------------------------------------
+
+    def _reserve(self, seat: Seat) -> None:
+        """Keeps nodes free for the seat, those where it can begin soonest."""
+        best: tuple[float, float, list[Bin]] | None = None
+        for i in seat.ranked()[:_LOOKED_AT]:
+            choice = seat.choices.every[i]
+            if not choice.shares or choice.kind not in seat.allowed:
+                continue
+            waits = self._waits(choice.kind, choice.shares, seat.allowed[choice.kind])
+            if waits is None:
+                continue
+            loss = waits[0] - float(seat.worths.of_choices[i]) / seat.worths.of_a_second
+            if best is None or loss < best[0]:
+                best = (loss, *waits)
+        if best is not None:
+            self._board.close(best[2])
+            self.reserved.update(dict.fromkeys(best[2], (seat.uid, best[1])))
+
+    def _waits(self, kind: str, shares: Shares, allowed: Allowed) -> tuple[float, list[Bin]] | None:
+        """How long until the largest share is free on as many nodes, and which ones these are."""
+        found: list[tuple[float, int, Bin]] = []
+        for place, where in enumerate(self._board.bins(kind)):
+            if allowed is None or where[1] in allowed:
+                wait = self._free_after(where, shares[0])
+                if wait is not None:
+                    found.append((wait, place, where))
+        found.sort()
+        if len(found) < len(shares):
+            return None
+        chosen = found[: len(shares)]
+        return chosen[-1][0], [where for _, _, where in chosen]
+
+    def _free_after(self, where: Bin, share: int) -> float | None:
+        free = self._board.free[where]
+        ends = sorted(
+            (self.seats[number].held_seconds_left, count)
+            for number, count in self._board.held[where].items()
+        )
+        if free >= share:
+            return 0.0
+        for end, count in ends:
+            free += count
+            if free >= share:
+                return end
+        return None
+
+    # -- jobs that run --------------------------------------------------------------------
+
+    def _improve(self, seat: Seat) -> None:
+        """Another choice for a job that runs, if that saves enough."""
+        held = seat.held
+        assert held is not None, "who runs holds something"
+        if not len(seat.choices.every):
+            return
+        saved = self._settings.least_gain * seat.held_seconds_left
+        least = held.worth + saved * seat.worths.of_a_second
+        mark = len(self._undo)
+        self._give(seat, None)
+        better = self._best_free(seat, least)
+        if better is None:
+            self._roll_back(mark)
+        else:
+            self._give(seat, better)
+
+
+def _worth(given: Given | None) -> float:
+    return 0.0 if given is None else given.worth
+
+
+def _count(seat: Seat) -> int:
+    return 0 if seat.given is None else seat.given.accelerators
+
+
+def by_queue(seats: Iterable[Seat]) -> dict[QueueName, int]:
+    """Accelerators given, by queue."""
+    found: dict[QueueName, int] = {}
+    for seat in seats:
+        found[seat.queue] = found.get(seat.queue, 0) + _count(seat)
+    return found

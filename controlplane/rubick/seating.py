@@ -1,0 +1,316 @@
+"""From the snapshot to the seats of a round: what each job can be given, has, and still needs."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from controlplane.domain.ids import JobUid, NodeId
+from controlplane.domain.job import JobSpec, ServiceClass, Topology
+from controlplane.domain.lifecycle import FINISHED
+from controlplane.domain.offering import memory_need, plans_of, sizes
+from controlplane.domain.placement import Placement
+from controlplane.domain.record import JobRecord
+from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.domain.step_times import Shares, StepTimes, Way
+from controlplane.placing.capacity import Capacity
+from controlplane.placing.shares import shares_of
+from controlplane.placing.standing import Standing
+from controlplane.rubick.board import Parts
+from controlplane.rubick.choices import NOTHING, Choice, Choices, choices_among
+from controlplane.rubick.round import Given, Seat
+from controlplane.rubick.settings import RubickSettings
+from controlplane.rubick.worth import Wanting, Worths, worths
+from headrace.api.plan import ExecutionPlan
+
+_SECOND = 1e9
+_ARRIVALS_SEEN_SECONDS = 3600.0
+_UNKNOWN_SECONDS_LEFT = 3600.0
+"""How long a job is taken to need of which nobody knows (a user's own command)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a guaranteed job must get at least.
+
+    Attributes:
+        steps_per_second: The speed of what it asks for; 0 where nobody can say.
+        accelerators: The fewest with which it is as fast; what counts against the quota.
+    """
+
+    steps_per_second: float
+    accelerators: int
+
+
+class Menu:
+    """What jobs can be given, computed once for those that are alike."""
+
+    def __init__(self, step_times: StepTimes) -> None:
+        """Asks these step times."""
+        self._times = step_times
+        # By identity of what the step times answered, which is kept beside it.
+        self._known: dict[tuple[int, ...], tuple[object, Choices]] = {}
+        self._enough: dict[tuple[int, float], tuple[object, Choices]] = {}
+
+    def ways(self, spec: JobSpec, kinds: Iterable[str]) -> dict[str, Sequence[Way]]:
+        """What is known of the job on each type."""
+        found = ((kind, self._times.ways(spec, kind)) for kind in kinds)
+        return {kind: ways for kind, ways in found if ways}
+
+    def way(self, spec: JobSpec, kind: str, plan: ExecutionPlan, shares: Shares) -> Way | None:
+        """What is known of one way."""
+        return self._times.way(spec, kind, plan, shares)
+
+    def choices(self, spec: JobSpec, capacity: Capacity) -> Choices:
+        """What the job can be given here: ways that are known, or else what it asks for."""
+        kinds = tuple(capacity.allowed_nodes(spec.accelerators))
+        ways = self.ways(spec, kinds)
+        if not ways:
+            return _as_asked(spec, kinds)
+        key = tuple(id(each) for each in ways.values())
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = (ways, choices_among(ways))
+        return _with_room(spec, known[1], capacity)
+
+    def promise(self, spec: JobSpec, choices: Choices, kinds: Iterable[str]) -> Promise:
+        """What a guaranteed job must get: the speed of its request, on the best of the types."""
+        wanted = spec.accelerators.asked_for
+        best = 0.0
+        for ways in self.ways(spec, kinds).values():
+            for way in ways:
+                asked = spec.requested_plan in (None, way.plan) and way.accelerators == wanted
+                best = max(best, way.steps_per_second if asked else 0.0)
+        if not best:
+            return Promise(0.0, wanted)
+        fewest = [curve.fewest(best) for curve in choices.curves.values()]
+        return Promise(best, min((n for n in fewest if n is not None), default=wanted))
+
+    def enough(self, choices: Choices, promise: Promise) -> Choices:
+        """Those that keep the promise; where no speed is known, those as large as asked for."""
+        key = (id(choices), promise.steps_per_second or -float(promise.accelerators))
+        known = self._enough.get(key)
+        if known is None:
+            if promise.steps_per_second:
+                kept = choices.at_least(promise.steps_per_second)
+            else:
+                large = tuple(e for e in choices.every if e.accelerators >= promise.accelerators)
+                kept = Choices(large)
+            known = self._enough[key] = (choices, kept)
+        return known[1]
+
+
+def _as_asked(spec: JobSpec, kinds: Sequence[str]) -> Choices:
+    """A job of which nobody knows what its steps take: what it asks for, wherever there is room."""
+    able = [n for n in sizes(spec) if n >= spec.accelerators.asked_for] or list(sizes(spec))[-1:]
+    if not able:
+        return NOTHING
+    found = []
+    for kind in kinds:
+        for plan in plans_of(spec, able[0])[:1]:
+            found.append(Choice(kind, plan, (), able[0], 1.0, 1.0))
+    return Choices(tuple(found))
+
+
+def _with_room(spec: JobSpec, choices: Choices, capacity: Capacity) -> Choices:
+    """Those whose plans fit the memory of what they would run on, as far as that is estimated."""
+    if not spec.model:
+        return choices
+    request = spec.accelerators
+    kept = []
+    for each in choices.every:
+        need = memory_need(spec, each.plan)
+        if (
+            need is None
+            or capacity.has_room_for(request, need)
+            or each.kind in capacity.allowed_nodes(capacity.with_room_for(request, need))
+        ):
+            kept.append(each)
+    return choices if len(kept) == len(choices.every) else Choices(tuple(kept))
+
+
+class Seats:
+    """The seats of a round, and what was found out on the way.
+
+    Attributes:
+        every: The seats, in the order of the standings.
+        promises: Of guaranteed jobs.
+        competition: Jobs that wait or are expected for each accelerator.
+    """
+
+    def __init__(
+        self,
+        snapshot: ClusterSnapshot,
+        standings: Sequence[Standing],
+        capacity: Capacity,
+        menu: Menu,
+        settings: RubickSettings,
+    ) -> None:
+        """Looks at every job.
+
+        Args:
+            snapshot: The cluster.
+            standings: Jobs that can be given something.
+            capacity: All that is offered; nothing is used up.
+            menu: What jobs can be given.
+            settings: The knobs.
+        """
+        self.promises: dict[JobUid, Promise] = {}
+        self._snapshot = snapshot
+        self._capacity = capacity
+        self._menu = menu
+        self._settings = settings
+        self.competition = self._competition(standings)
+        wanting = [self._wanting(each) for each in standings]
+        found = worths(
+            wanting,
+            patience_seconds=settings.patience_seconds,
+            shortest_first=settings.shortest_first,
+            competition=self.competition,
+        )
+        self.every = [
+            self._seat(number, standing, want, worth)
+            for number, (standing, want, worth) in enumerate(
+                zip(standings, wanting, found, strict=True)
+            )
+        ]
+
+    def _competition(self, standings: Sequence[Standing]) -> float:
+        """``n / A``: those that wait now but for the one that is looked at, and as many as are
+        expected, at the present rate, while a job would switch.
+        """
+        waiting = sum(1 for each in standings if not each.holds_its_place)
+        now = self._snapshot.at
+        recent = sum(
+            1
+            for record in self._snapshot.jobs.values()
+            if now - record.job.submitted_at < _ARRIVALS_SEEN_SECONDS * _SECOND
+        )
+        expected = recent / _ARRIVALS_SEEN_SECONDS * max(30.0, self._settings.switch_seconds)
+        whole = sum(
+            len(every) for offer in self._snapshot.usable.values() for every in offer.values()
+        )
+        return (max(0, waiting - 1) + min(4.0, max(0.25, expected))) / max(1, whole)
+
+    # -- one job --------------------------------------------------------------------------
+
+    def _choices(self, record: JobRecord) -> Choices:
+        choices = self._menu.choices(record.job.spec, self._capacity)
+        if record.job.spec.service_class is not ServiceClass.GUARANTEED:
+            return choices
+        promise = self.promises.get(record.uid)
+        if promise is None:
+            kinds = self._capacity.allowed_nodes(record.job.spec.accelerators)
+            promise = self._menu.promise(record.job.spec, choices, kinds)
+            self.promises[record.uid] = promise
+        return self._menu.enough(choices, promise)
+
+    def _wanting(self, standing: Standing) -> Wanting:
+        record = standing.record
+        choices = self._choices(record)
+        place = standing.place if standing.holds_its_place or standing.moving else None
+        if place is None:
+            return Wanting(choices, self._steps_left(record, 0.0), self._switch_seconds())
+        seconds = self._held_seconds(record, place)
+        return Wanting(
+            choices,
+            self._steps_left(record, seconds),
+            self._switch_seconds(),
+            held_accelerators=place.accelerator_count,
+            held_seconds=seconds,
+            held_wait_seconds=self._still_switching(record),
+        )
+
+    def _switch_seconds(self) -> float:
+        return self._settings.switch_seconds
+
+    def _held_seconds(self, record: JobRecord, place: Placement) -> float:
+        """What a step takes where the job is: as known for that way, else as it tells itself."""
+        spec, shares = record.job.spec, shares_of(place)
+        for kind in self._capacity.allowed_nodes(spec.accelerators):
+            way = self._menu.way(spec, kind, place.plan, shares)
+            if way is not None:
+                return way.seconds
+        return record.progress.step_seconds or 1.0
+
+    def _still_switching(self, record: JobRecord) -> float:
+        """Until it trains, if it was started or changed just now."""
+        attempt = record.attempt
+        if attempt is None:
+            return self._switch_seconds()
+        change = attempt.plan_change
+        if change is not None:
+            since = change.ordered_at
+        elif attempt.running_at is None:
+            since = attempt.started_at
+        else:
+            return 0.0
+        return max(0.0, self._switch_seconds() - (self._snapshot.at - since) / _SECOND)
+
+    def _steps_left(self, record: JobRecord, seconds: float) -> float:
+        """Steps that it still needs, those that it must have done since its last report left out;
+        of a command of the user's own, the seconds that it is taken to need.
+        """
+        steps, attempt = record.job.spec.steps, record.attempt
+        if not steps:
+            return _UNKNOWN_SECONDS_LEFT / (seconds or 1.0)
+        left = float(steps - record.progress.step)
+        if seconds and attempt is not None and attempt.trained and attempt.plan_change is None:
+            since = max(record.progress.at, attempt.running_at or 0)
+            left -= max(0, self._snapshot.at - since) / _SECOND / seconds
+        return max(1.0, left)
+
+    def _seat(self, number: int, standing: Standing, want: Wanting, worth: Worths) -> Seat:
+        record, spec = standing.record, standing.record.job.spec
+        guaranteed = spec.service_class is ServiceClass.GUARANTEED
+        held = None
+        if want.held_accelerators and standing.place is not None:
+            held = Given(self._parts(standing.place), worth.of_keeping)
+        left = want.held_wait_seconds + want.steps_left * want.held_seconds
+        stays = standing.moving or (held is not None and self._is_young(record))
+        return Seat(
+            number,
+            record.uid,
+            spec.queue,
+            want.choices,
+            worth,
+            rank=(-spec.priority, not guaranteed),
+            promised=guaranteed,
+            allowed=self._capacity.allowed_nodes(spec.accelerators),
+            held=held,
+            held_seconds_left=left if held is not None else 0.0,
+            steps_left=want.steps_left,
+            switch_seconds=want.switch_seconds,
+            stays=stays,
+            starves_since=self._starves_since(record),
+            one_node=spec.accelerators.topology is Topology.SAME_NODE,
+        )
+
+    def _parts(self, place: Placement) -> Parts:
+        kinds = self._kinds_of(place)
+        return tuple(((kind, node), count) for (kind, node), count in kinds.items())
+
+    def _kinds_of(self, place: Placement) -> dict[tuple[str, NodeId], int]:
+        found: dict[tuple[str, NodeId], int] = {}
+        for node, ids in place.by_node().items():
+            for kind, every in self._snapshot.usable.get(node, {}).items():
+                own = sum(each.id in ids for each in every)
+                if own:
+                    found[kind, node] = own
+        return found
+
+    def _is_young(self, record: JobRecord) -> bool:
+        attempt = record.attempt
+        if attempt is None or attempt.running_at is None:
+            return True
+        since = max(attempt.running_at, record.reconfigured_at)
+        return self._snapshot.at - since < self._settings.cool_down_seconds * _SECOND
+
+    def _starves_since(self, record: JobRecord) -> float | None:
+        """When the job had stood still for too long in all; None if it has not, or is done."""
+        if record.stage in FINISHED:
+            return None
+        now, attempt = self._snapshot.at, record.attempt
+        held = record.held_ns + (now - attempt.started_at if attempt is not None else 0)
+        idle = (now - record.job.submitted_at - held) / _SECOND
+        if idle < self._settings.starving_seconds:
+            return None
+        return record.job.submitted_at / _SECOND
