@@ -5,10 +5,10 @@ worth most to it after paying. Whatever the prices,
 
     D(mu) = sum_j max(0, max_o w_j(o) - mu_k(o) a(o)) + sum_k mu_k A_k
 
-is at least the worth of every assignment that keeps to the capacities :math:`A_k`, so also of every
-one that keeps to nodes as well. ``D`` is convex; its least value is sought by bisection of the price
-where there is one type, and by subgradients over several. A job that must stay where it is has no
-choice but that.
+is at least the worth of every assignment that keeps to the capacities :math:`A_k`, so also of
+every one that keeps to nodes as well. ``D`` is convex; its least value is sought by bisection of
+the price where there is one type, and by subgradients over several. A job that must stay where it
+is has no choice but that.
 """
 
 from collections.abc import Mapping, Sequence

@@ -16,7 +16,6 @@ from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_times import StepTimes
 from controlplane.placing.capacity import Capacity
 from controlplane.placing.layout import placement_under
-from controlplane.placing.order import RUNNING
 from controlplane.placing.standing import Standing, Standings
 from controlplane.rubick.board import Board
 from controlplane.rubick.bound import Bidder, upper_bound
@@ -110,9 +109,8 @@ class _Decision:
     ) -> dict[NodeId, list[Accelerator]]:
         counts = {node: count for (_, node), count in given.parts}
         # The node that hosts the rendezvous comes first, so that those who stay keep their ranks.
-        order = sorted(
-            counts, key=lambda node: (node not in own, list(own).index(node) if node in own else 0)
-        )
+        order = [node for node in own if node in counts]
+        order += [node for node in counts if node not in own]
         chosen = self.left.take_rather(
             choice.kind, {node: counts[node] for node in order}, own, wanted
         )
@@ -173,6 +171,3 @@ def _why(choice: Choice) -> Reason:
         ReasonCode.STARTED,
         f"{choice.plan}{where}: {choice.steps_per_second:.3g} steps a second are predicted",
     )
-
-
-__all__ = ["RUNNING", "Rubick"]

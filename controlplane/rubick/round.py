@@ -221,10 +221,9 @@ class Round:
     def _find(self, seat: Seat, choice: Choice) -> Parts | None:
         if choice.kind not in seat.allowed:
             return None
-        quota, held = self._quota.get(seat.queue), seat.given
-        if quota is not None:
-            if choice.accelerators > quota + (held.accelerators if held is not None else 0):
-                return None
+        quota = self._quota.get(seat.queue)
+        if quota is not None and choice.accelerators > quota + _count(seat):
+            return None
         allowed = seat.allowed[choice.kind]
         if choice.shares:
             parts = self._board.find(choice.kind, choice.shares, allowed)

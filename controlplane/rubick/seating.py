@@ -103,10 +103,8 @@ def _as_asked(spec: JobSpec, kinds: Sequence[str]) -> Choices:
     able = [n for n in sizes(spec) if n >= spec.accelerators.asked_for] or list(sizes(spec))[-1:]
     if not able:
         return NOTHING
-    found = []
-    for kind in kinds:
-        for plan in plans_of(spec, able[0])[:1]:
-            found.append(Choice(kind, plan, (), able[0], 1.0, 1.0))
+    plan = plans_of(spec, able[0])[0]
+    found = [Choice(kind, plan, (), able[0], 1.0, 1.0) for kind in kinds]
     return Choices(tuple(found))
 
 
@@ -115,15 +113,14 @@ def _with_room(spec: JobSpec, choices: Choices, capacity: Capacity) -> Choices:
     if not spec.model:
         return choices
     request = spec.accelerators
-    kept = []
-    for each in choices.every:
-        need = memory_need(spec, each.plan)
-        if (
-            need is None
-            or capacity.has_room_for(request, need)
-            or each.kind in capacity.allowed_nodes(capacity.with_room_for(request, need))
-        ):
-            kept.append(each)
+
+    def fits(choice: Choice) -> bool:
+        need = memory_need(spec, choice.plan)
+        if need is None or capacity.has_room_for(request, need):
+            return True
+        return choice.kind in capacity.allowed_nodes(capacity.with_room_for(request, need))
+
+    kept = [each for each in choices.every if fits(each)]
     return choices if len(kept) == len(choices.every) else Choices(tuple(kept))
 
 

@@ -1,16 +1,16 @@
 r"""What it is worth to give a job a choice: the objective of a round.
 
-For a job with :math:`R` steps left, a choice of :math:`a` accelerators and :math:`s` seconds a step,
-reached by a switch of :math:`\sigma` seconds (0 for what it has already), with :math:`n` jobs that
-wait or are expected and :math:`A` accelerators in all,
+For a job with :math:`R` steps left, a choice of :math:`a` accelerators and :math:`s` seconds a
+step, reached by a switch of :math:`\sigma` seconds (0 for what it has already), with :math:`n` jobs
+that wait or are expected and :math:`A` accelerators in all,
 
     cost      C(o) = (sigma + R s) (1 + n a / A)
     worth     w(o) = (P + C* - C(o)) / C*^alpha,    C* = min over o of C(o)
 
-A second on ``a`` accelerators keeps those who wait from ``a / A`` of the cluster, so the cost is what
-the choice adds to everybody's completion times. A job that waits has worth 0: it loses the patience
-``P`` and the best that it could have had. ``alpha`` sets how much short jobs come first. The round
-looks for the assignment with the largest sum of worths.
+A second on ``a`` accelerators keeps those who wait from ``a / A`` of the cluster, so the cost is
+what the choice adds to everybody's completion times. A job that waits has worth 0: it loses the
+patience ``P`` and the best that it could have had. ``alpha`` sets how much short jobs come first.
+The round looks for the assignment with the largest sum of worths.
 """
 
 from collections.abc import Sequence
