@@ -4,9 +4,9 @@ A policy says where every job *should* run. The engine compares that with where 
 orders the difference, so a policy needs no memory and cannot break the handover rules.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from controlplane.domain.ids import JobUid
 from controlplane.domain.placement import Placement
@@ -89,5 +89,19 @@ class Policy(Protocol):
 
         Args:
             snapshot: All that was known at one instant.
+        """
+        ...
+
+
+@runtime_checkable
+class CheckedPolicy(Policy, Protocol):
+    """A policy that promises more than every policy must, and can tell whether it keeps that."""
+
+    def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterable[str]:
+        """A sentence for everything that the decision breaks of it.
+
+        Args:
+            snapshot: What was decided about.
+            decision: What was decided.
         """
         ...

@@ -15,7 +15,7 @@ from controlplane.domain.event import CycleDecided
 from controlplane.domain.ids import JobUid, QueueName, Term
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import LaunchUnit, Placement
-from controlplane.domain.policy import Decision, Policy
+from controlplane.domain.policy import CheckedPolicy, Decision, Optimality, Policy
 from controlplane.domain.reason import Reason, ReasonCode, named_holders
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
@@ -38,11 +38,13 @@ class Outcome:
         refused: Why the policy's decision was not carried out; empty when it was.
         said: What the policy said of each job. Most of it repeats what the job was told before, and
             is not logged again; but who holds what a job lacks is here as it is now.
+        optimality: How good the policy's decision is, where it has a measure for that.
     """
 
     decided: CycleDecided
     refused: tuple[str, ...] = ()
     said: Mapping[JobUid, Reason] = field(default_factory=dict)
+    optimality: Optimality | None = None
 
     @property
     def changes_nothing(self) -> bool:
@@ -55,6 +57,7 @@ class _Orders:
     actions: list[Action] = field(default_factory=list)
     reasons: dict[JobUid, Reason] = field(default_factory=dict)
     said: Mapping[JobUid, Reason] = field(default_factory=dict)
+    optimality: Optimality | None = None
 
 
 def run_cycle(
@@ -81,7 +84,8 @@ def run_cycle(
     if refused:
         text = f"policy {name} gave no usable decision: {refused[0]}"
         orders = _tell_waiting(snapshot, Reason(ReasonCode.POLICY_REFUSED, text))
-    return Outcome(_decided(state, snapshot, term, due, orders), refused, orders.said)
+    decided = _decided(state, snapshot, term, due, orders)
+    return Outcome(decided, refused, orders.said, orders.optimality)
 
 
 def hold_back(state: ClusterState, now: Instant, term: Term) -> Outcome:
@@ -122,8 +126,10 @@ def _ask(
     if policy is None:
         return _Orders(), (f"there is no policy {name!r}; there are {', '.join(sorted(policies))}",)
     try:
-        orders = _difference(snapshot, policy(snapshot))
-        return orders, tuple(violations(snapshot, tuple(orders.actions)))
+        decision = policy(snapshot)
+        broken = policy.violations(snapshot, decision) if isinstance(policy, CheckedPolicy) else ()
+        orders = _difference(snapshot, decision)
+        return orders, (*broken, *violations(snapshot, tuple(orders.actions)))
     except Exception as error:
         # A broken policy must not take the control plane down: jobs run on, people are told.
         return _Orders(), (f"{type(error).__name__}: {error}",)
@@ -142,7 +148,7 @@ def _tell_waiting(snapshot: ClusterSnapshot, reason: Reason) -> _Orders:
 
 
 def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
-    orders = _Orders(said=decision.reasons)
+    orders = _Orders(said=decision.reasons, optimality=decision.optimality)
     released = _Released(snapshot)
     newcomers = _Newcomers(snapshot, decision)
     targets, reasons = decision.targets, decision.reasons

@@ -5,7 +5,7 @@ ways, and a job that is promised something is promised the speed of what it asks
 Where and why this leaves the paper: docs/decisions/0011.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from controlplane.domain.ids import AcceleratorId, NodeId, QueueName
 from controlplane.domain.node import Accelerator
@@ -20,6 +20,7 @@ from controlplane.placing.standing import Standing, Standings
 from controlplane.rubick.board import Board
 from controlplane.rubick.bound import Bidder, upper_bound
 from controlplane.rubick.choices import Choice
+from controlplane.rubick.invariants import violations
 from controlplane.rubick.round import Given, Round, Seat
 from controlplane.rubick.seating import Menu, Seats
 from controlplane.rubick.settings import RubickSettings
@@ -35,12 +36,22 @@ class Rubick:
             step_times: What steps take: a table that was measured, or a model.
             settings: The knobs; the defaults if None.
         """
+        self._times = step_times
         self._menu = Menu(step_times)
         self.settings = settings or RubickSettings()
 
     def __call__(self, snapshot: ClusterSnapshot) -> Decision:
         """Where each job should run, and why."""
         return _Decision(snapshot, self._menu, self.settings).decide()
+
+    def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterator[str]:
+        """What the decision breaks of what must hold of every one; see ``rubick.invariants``."""
+        yield from violations(
+            snapshot,
+            decision,
+            self._times,
+            cool_down_seconds=self.settings.cool_down_seconds,
+        )
 
 
 class _Decision:
@@ -56,10 +67,10 @@ class _Decision:
     def decide(self) -> Decision:
         seats = self.seats.every
         board = Board(self.left.by_node())
-        dealing = Round(seats, board, self.settings, self._quotas())
         capacity = {kind: board.whole[kind] for kind in board.kinds}
-        dealing.deal()
         bound = upper_bound([_bidder(seat) for seat in seats], capacity)
+        dealing = Round(seats, board, self.settings, self._quotas(), bound.prices)
+        dealing.deal()
         self._lay_out(seats)
         self._say(dealing)
         return Decision(
@@ -98,6 +109,7 @@ class _Decision:
             parts = self._parts(choice, given, own[standing.uid], wanted)
             placement = placement_under(standing.record.job.spec, choice.plan, parts)
             self.now.gets(standing.record, placement)
+            self.now.quotas.use(standing.record.job.spec.queue, placement.accelerator_count)
             self.now.reasons[standing.uid] = _why(choice)
 
     def _parts(

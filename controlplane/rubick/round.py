@@ -12,6 +12,7 @@ nothing behind.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from controlplane.domain.ids import JobUid, QueueName
 from controlplane.domain.step_times import Shares
@@ -25,6 +26,10 @@ _LOOKED_AT = 6
 
 _NODES_LOOKED_AT = 64
 """So many nodes are compared for each share when others are to be displaced."""
+
+
+FOR_NOTHING: Mapping[str, float] = MappingProxyType({})
+"""The prices where nobody competes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +92,18 @@ class Seat:
     one_node: bool = False
     given: Given | None = None
 
-    def ranked(self) -> list[int]:
-        """Its choices, the one of most worth first; those that are worth nothing are left out."""
+    def ranked(self, prices: Mapping[str, float] = FOR_NOTHING) -> list[int]:
+        """Its choices, the one that is worth most after paying first; those that are worth nothing
+        then are left out.
+
+        Args:
+            prices: Of an accelerator, by type.
+        """
         worth = self.worths.of_choices
+        if prices:
+            worth = worth - self.choices.accelerators * [
+                prices.get(each.kind, 0.0) for each in self.choices.every
+            ]
         return [int(i) for i in (-worth).argsort(kind="stable") if worth[i] > 0.0]
 
 
@@ -124,6 +138,7 @@ class Round:
         board: Board,
         settings: RubickSettings,
         quotas: Mapping[QueueName, int],
+        prices: Mapping[str, float] = FOR_NOTHING,
     ) -> None:
         """Everybody who has something has it still.
 
@@ -132,6 +147,9 @@ class Round:
             board: Accelerators, those that seats hold counted as free.
             settings: The policy's knobs.
             quotas: What the jobs of a queue may hold together; no entry for no limit.
+            prices: At which about as much is wanted as there is, by type (``bound``): jobs choose
+                by what is left after paying, so that the first one does not take what is worth
+                more to the others.
         """
         self.seats = seats
         self.displaced: dict[JobUid, Displaced] = {}
@@ -140,6 +158,7 @@ class Round:
         self._settings = settings
         self._quota = dict(quotas)
         self._attempts = settings.attempts
+        self._prices = prices
         self._undo: list[tuple[Seat, Given | None]] = []
         for seat in seats:
             if seat.held is not None:
@@ -151,8 +170,13 @@ class Round:
     def deal(self) -> None:
         """Deals; afterwards each seat's ``given`` says what it gets."""
         waiting = [seat for seat in self.seats if seat.given is None and not seat.stays]
-        for seat in sorted(waiting, key=self._turn):
+        waiting.sort(key=self._turn)
+        for seat in waiting:
             self._place(seat)
+        # What nobody wanted at that price is there for nothing.
+        self._prices = FOR_NOTHING
+        for seat in waiting:
+            self._enlarge(seat)
         running = [s for s in self.seats if s.held is not None and s.given is s.held]
         for seat in sorted(running, key=lambda s: (s.rank, -s.held_seconds_left, s.number)):
             if not seat.stays and seat.given is seat.held:
@@ -253,9 +277,9 @@ class Round:
     def _best_free(self, seat: Seat, above: float) -> Given | None:
         """The best choice that fits into what is free, if it is worth more than that."""
         worth = seat.worths.of_choices
-        for i in seat.ranked():
+        for i in seat.ranked(self._prices_for(seat)):
             if worth[i] <= above:
-                return None
+                continue
             choice = seat.choices.every[i]
             parts = self._find(seat, choice)
             if parts is not None:
@@ -268,14 +292,19 @@ class Round:
         given = self._best_free(seat, 0.0)
         if given is not None:
             self._give(seat, given)
-        for i in seat.ranked()[:_LOOKED_AT]:
+        for i in seat.ranked(self._prices_for(seat))[:_LOOKED_AT]:
             have = seat.given.worth if seat.given is not None else 0.0
             if seat.worths.of_choices[i] <= have + seat.worths.switching / 4:
-                break
+                continue
             if self._displace(seat, i):
                 break
         if seat.given is None and seat.number in self._protected:
             self._reserve(seat)
+
+    def _prices_for(self, seat: Seat) -> Mapping[str, float]:
+        """Who starves, or was promised something, gets it at any price."""
+        privileged = seat.promised or seat.number in self._protected
+        return FOR_NOTHING if privileged else self._prices
 
     def _displace(self, seat: Seat, index: int) -> bool:
         """Gives the seat that choice at the cost of others, if that is worth it."""
@@ -461,6 +490,17 @@ class Round:
             if free >= share:
                 return end
         return None
+
+    def _enlarge(self, seat: Seat) -> None:
+        """More for a job that starts anyway, or something at last, out of what nobody wanted."""
+        mark = len(self._undo)
+        before = _worth(seat.given)
+        self._give(seat, None)
+        better = self._best_free(seat, before)
+        if better is None:
+            self._roll_back(mark)
+        else:
+            self._give(seat, better)
 
     # -- jobs that run --------------------------------------------------------------------
 

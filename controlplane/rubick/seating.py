@@ -160,6 +160,7 @@ class Seats:
         found = worths(
             wanting,
             patience_seconds=settings.patience_seconds,
+            patience_share=settings.patience_share,
             shortest_first=settings.shortest_first,
             competition=self.competition,
         )

@@ -11,6 +11,8 @@ class RubickSettings:
         patience_seconds: What it is worth that a job runs now and not later, in seconds of its
             completion time: with little patience jobs wait for a good place, with much they take
             what there is.
+        patience_share: The same as a share of the time that the job needs at best; what is larger
+            counts. Long jobs rather run slowly than wait.
         shortest_first: How much short jobs come before long ones: with 1, what a job gains is
             weighed by the time that it still needs; with 0 not at all.
         switch_seconds: What a change of plan or place costs while none was observed.
@@ -26,11 +28,12 @@ class RubickSettings:
     """
 
     patience_seconds: float = 900.0
-    shortest_first: float = 0.7
+    patience_share: float = 0.3
+    shortest_first: float = 1.0
     switch_seconds: float = 78.0
     cool_down_seconds: float = 300.0
     least_gain: float = 0.1
-    starving_seconds: float = 7200.0
+    starving_seconds: float = 21_600.0
     starving_share: float = 0.5
     displaced_at_most: int = 8
     attempts: int = 400
@@ -44,6 +47,7 @@ class RubickSettings:
 
 RANGES: dict[str, tuple[float, float]] = {
     "patience_seconds": (1.0, 1e6),
+    "patience_share": (0.0, 100.0),
     "shortest_first": (0.0, 1.0),
     "switch_seconds": (0.0, 86_400.0),
     "cool_down_seconds": (0.0, 86_400.0),

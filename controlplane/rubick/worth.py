@@ -5,11 +5,12 @@ step, reached by a switch of :math:`\sigma` seconds (0 for what it has already),
 that wait or are expected and :math:`A` accelerators in all,
 
     cost      C(o) = (sigma + R s) (1 + n a / A)
-    worth     w(o) = (P + C* - C(o)) / C*^alpha,    C* = min over o of C(o)
+    worth     w(o) = (max(P, phi C*) + C* - C(o)) / C*^alpha,    C* = min over o of C(o)
 
 A second on ``a`` accelerators keeps those who wait from ``a / A`` of the cluster, so the cost is
 what the choice adds to everybody's completion times. A job that waits has worth 0: it loses the
-patience ``P`` and the best that it could have had. ``alpha`` sets how much short jobs come first.
+patience, which is ``P`` seconds or a share ``phi`` of what it needs at best, and that best.
+``alpha`` sets how much short jobs come first.
 The round looks for the assignment with the largest sum of worths.
 """
 
@@ -67,6 +68,7 @@ def worths(
     jobs: Sequence[Wanting],
     *,
     patience_seconds: float,
+    patience_share: float,
     shortest_first: float,
     competition: float,
 ) -> list[Worths]:
@@ -75,6 +77,7 @@ def worths(
     Args:
         jobs: All of the round. Those with equal choices are computed together.
         patience_seconds: ``P``.
+        patience_share: ``phi``.
         shortest_first: ``alpha``.
         competition: ``n / A``.
     """
@@ -85,14 +88,16 @@ def worths(
     for places in alike.values():
         group = [jobs[place] for place in places]
         for place, worth in zip(
-            places, _together(group, patience_seconds, shortest_first, competition), strict=True
+            places,
+            _together(group, patience_seconds, patience_share, shortest_first, competition),
+            strict=True,
         ):
             found[place] = worth
     return [worth for worth in found if worth is not None]
 
 
 def _together(
-    group: Sequence[Wanting], patience: float, alpha: float, competition: float
+    group: Sequence[Wanting], patience: float, share: float, alpha: float, competition: float
 ) -> list[Worths]:
     choices = group[0].choices
     left = np.array([job.steps_left for job in group])
@@ -109,7 +114,8 @@ def _together(
         costs, least = np.empty((len(group), 0)), keeping.copy()
     least = np.maximum(least, 1e-6)
     scale = weight / least**alpha
-    of_choices = scale[:, None] * (patience + least[:, None] - costs)
+    patience = np.maximum(patience, share * least)
+    of_choices = scale[:, None] * ((patience + least)[:, None] - costs)
     of_keeping = np.where(held > 0, scale * (patience + least - keeping), -np.inf)
     switching = scale * switch
     return [

@@ -1,0 +1,149 @@
+"""What must hold of every decision of Rubick, whoever made it. Shares no code with the policy.
+
+Runs in production, in the simulator and in property tests, beside what must hold of every policy's
+orders (``controlplane.engine.invariants``).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from controlplane.domain.ids import AcceleratorId, NodeId
+from controlplane.domain.job import ServiceClass
+from controlplane.domain.node import Contact
+from controlplane.domain.placement import Placement
+from controlplane.domain.policy import Decision
+from controlplane.domain.record import Intent, JobRecord
+from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.domain.step_times import StepTimes
+
+_ROUNDING = 1e-6
+
+
+def violations(
+    snapshot: ClusterSnapshot,
+    decision: Decision,
+    step_times: StepTimes,
+    *,
+    cool_down_seconds: float,
+) -> Iterator[str]:
+    """A sentence for every rule that the decision breaks.
+
+    Args:
+        snapshot: What was decided about.
+        decision: What was decided.
+        step_times: What it was decided by.
+        cool_down_seconds: For how long a job is left in peace after a change.
+    """
+    yield from _no_accelerator_twice(decision)
+    yield from _within_quotas(snapshot, decision)
+    if decision.optimality is not None:
+        best = decision.optimality
+        if best.value > best.bound + _ROUNDING * max(1.0, abs(best.bound)):
+            yield f"the decision is worth {best.value:g}, more than the proven bound {best.bound:g}"
+    for uid, record in snapshot.jobs.items():
+        if record.withdrawn or record.finished_at is not None:
+            continue
+        target, attempt = decision.targets.get(uid), record.attempt
+        if target is not None and target.plan.ranks != target.accelerator_count:
+            yield f"{uid}: {target.plan} does not occupy {target.accelerator_count} accelerators"
+        if attempt is None or attempt.intent is not Intent.RUN or record.job.spec.suspend:
+            continue
+        if target == attempt.placement or _must_leave(snapshot, record, attempt.placement):
+            continue
+        if _is_young(snapshot, record, cool_down_seconds):
+            yield f"{uid} would be changed although its last change was just now"
+        if record.job.spec.service_class is ServiceClass.GUARANTEED:
+            yield from _keeps_its_promise(snapshot, record, target, step_times)
+
+
+def _no_accelerator_twice(decision: Decision) -> Iterator[str]:
+    held: Counter[tuple[NodeId, AcceleratorId]] = Counter()
+    for placement in decision.targets.values():
+        held.update(placement.slots())
+    for (node, accelerator), count in held.items():
+        if count > 1:
+            yield f"{accelerator} of {node} would be given to {count} jobs"
+
+
+def _within_quotas(snapshot: ClusterSnapshot, decision: Decision) -> Iterator[str]:
+    held: Counter[str] = Counter()
+    for uid, placement in decision.targets.items():
+        held[snapshot.jobs[uid].job.spec.queue] += placement.accelerator_count
+    for name, queue in snapshot.queues.items():
+        quota = queue.quota_accelerators
+        # Those that run already may be more than a quota that was lowered since.
+        running = sum(
+            record.attempt.placement.accelerator_count
+            for record in snapshot.jobs.values()
+            if record.attempt is not None and record.job.spec.queue == name
+        )
+        if quota is not None and held[name] > max(quota, running):
+            yield f"queue {name} would hold {held[name]} accelerators of its {quota}"
+
+
+def _must_leave(snapshot: ClusterSnapshot, record: JobRecord, placement: Placement) -> bool:
+    """Whether the job cannot stay where it is, whoever else there is."""
+    if record.job.generation > 1:
+        return True
+    for name in placement.nodes:
+        node = snapshot.nodes.get(name)
+        if node is None or node.drained or node.contact is Contact.LOST:
+            return True
+        offered = {a.id for every in snapshot.usable.get(name, {}).values() for a in every}
+        if not set(placement.by_node()[name]) <= offered:
+            return True
+    return False
+
+
+def _is_young(snapshot: ClusterSnapshot, record: JobRecord, cool_down_seconds: float) -> bool:
+    attempt = record.attempt
+    if attempt is None or attempt.running_at is None:
+        return attempt is not None
+    return snapshot.at - max(attempt.running_at, record.reconfigured_at) < cool_down_seconds * 1e9
+
+
+def _keeps_its_promise(
+    snapshot: ClusterSnapshot, record: JobRecord, target: Placement | None, step_times: StepTimes
+) -> Iterator[str]:
+    spec, uid = record.job.spec, record.uid
+    if target is None:
+        yield f"{uid} is guaranteed and would lose what it has"
+        return
+    promised = _promised_speed(snapshot, record, step_times)
+    if not promised:
+        return
+    lies = tuple(sorted((len(ids) for ids in target.by_node().values()), reverse=True))
+    kind = _kind_of(snapshot, target)
+    way = step_times.way(spec, kind, target.plan, lies)
+    if way is not None and 1.0 / way.seconds < promised * (1 - _ROUNDING):
+        yield (
+            f"{uid} is guaranteed {promised:.4g} steps a second and would make "
+            f"{1.0 / way.seconds:.4g}"
+        )
+
+
+def _promised_speed(snapshot: ClusterSnapshot, record: JobRecord, step_times: StepTimes) -> float:
+    """The speed of what the job asks for on the best type that it may use."""
+    spec = record.job.spec
+    kinds: Mapping[str, None] = dict.fromkeys(
+        kind
+        for offer in snapshot.usable.values()
+        for kind in offer
+        if spec.accelerators.type in ("", kind)
+    )
+    best = 0.0
+    for kind in kinds:
+        for way in step_times.ways(spec, kind):
+            if sum(way.shares) == spec.accelerators.asked_for and (
+                spec.requested_plan is None or way.plan == spec.requested_plan
+            ):
+                best = max(best, 1.0 / way.seconds)
+    return best
+
+
+def _kind_of(snapshot: ClusterSnapshot, placement: Placement) -> str:
+    node, accelerator = next(placement.slots())
+    for kind, every in snapshot.usable.get(node, {}).items():
+        if any(each.id == accelerator for each in every):
+            return kind
+    return ""

@@ -1,0 +1,207 @@
+"""Rubick in a world of well-behaved agents: who gets what, who makes room, what is promised."""
+
+import pytest
+
+from controlplane.domain.lifecycle import Stage
+from controlplane.domain.placement import Placement
+from controlplane.domain.policy import Decision
+from controlplane.domain.reason import ReasonCode
+from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.placing.shares import shares_of
+from controlplane.rubick.policy import Rubick
+from controlplane.rubick.settings import RubickSettings
+from tests.builders import World, a_cluster, a_job, a_node
+from tests.rubick.worlds import Scaling, a_known_job
+
+HOUR = 3600.0
+
+
+def rubick(times: Scaling | None = None, **changes: float) -> Rubick:
+    chosen = {"switch_seconds": 1.0, "cool_down_seconds": 10.0} | changes
+    return Rubick(times or Scaling(), RubickSettings(**chosen))  # type: ignore[arg-type]
+
+
+def world(policy: Rubick, *nodes: int) -> World:
+    built = a_cluster().under(policy)
+    for i, count in enumerate(nodes or (8,)):
+        built.with_node(a_node(f"n{i}", count, "gpu"))
+    return built
+
+
+def lies(built: World, name: str) -> tuple[int, ...]:
+    return shares_of(built.attempt(name).placement)
+
+
+def test_alone_a_job_gets_the_fastest_way() -> None:
+    built = world(rubick(), 8, 8).submit(a_known_job("a", most=16)).settle()
+    assert lies(built, "a") == (8, 8)
+
+
+def test_a_job_gets_no_more_than_makes_it_faster() -> None:
+    slower = world(rubick(Scaling(exponent=-0.5)), 8).submit(a_known_job("a")).settle()
+    assert lies(slower, "a") == (1,)
+
+
+def test_a_job_leaves_for_those_to_come_what_would_help_it_little() -> None:
+    built = world(rubick(Scaling(exponent=0.1)), 8).submit(a_known_job("a")).settle()
+    assert built.held("a") < 8
+
+
+def test_a_newcomer_gets_room_from_one_that_needs_it_longer() -> None:
+    built = world(rubick()).submit(a_known_job("long", steps=100_000)).settle()
+    assert built.held("long") == 8
+    built.passes(60).submit(a_known_job("short", steps=1000)).settle()
+    assert built.held("short") >= 1
+    built.passes(60).exits("short").passes(60).settle()
+    assert built.held("long") == 8
+
+
+def test_nobody_is_changed_right_after_a_change() -> None:
+    built = world(rubick(cool_down_seconds=300.0)).submit(a_known_job("a", steps=100_000)).settle()
+    built.passes(60).submit(a_known_job("b", steps=1000))
+    outcome = built.cycle()
+    assert outcome.decided.actions == ()
+    assert built.code("b") is ReasonCode.WAITING_FOR_ACCELERATORS
+    built.passes(300).settle()
+    assert built.held("b") >= 1
+
+
+def test_a_job_grows_into_what_is_left_when_another_ends() -> None:
+    built = world(rubick(Scaling(exponent=0.2)))
+    built.submit(a_known_job("a", steps=50_000), a_known_job("b", steps=50_000))
+    built.settle()
+    before = built.held("a")
+    built.passes(60).exits("b").passes(60).settle()
+    assert built.held("a") == 8 > before
+
+
+def test_a_change_that_saves_too_little_is_not_made() -> None:
+    # Ten steps are left: a switch of 100 s for a tenth of that would be a loss.
+    built = world(rubick(switch_seconds=100.0), 1, 8)
+    built.submit(a_job("other").wanting(8)).settle()
+    built.submit(a_known_job("a", steps=100)).settle()
+    assert built.held("a") == 1
+    built.trains("a", step=90).exits("other").passes(60)
+    assert built.cycle().decided.actions == ()
+
+
+def test_who_is_guaranteed_gets_the_speed_of_what_it_asks_for() -> None:
+    built = world(rubick()).submit(
+        *(a_known_job(f"b{i}", steps=100_000) for i in range(8)),
+        a_known_job("g", asked=4, guaranteed=True),
+    )
+    built.settle()
+    assert built.held("g") >= 4
+
+
+def test_who_is_guaranteed_displaces_who_is_not() -> None:
+    built = world(rubick()).submit(a_known_job("a", most=8, steps=10, asked=8)).settle()
+    assert built.held("a") == 8
+    built.passes(60).submit(a_known_job("g", steps=100_000, asked=8, guaranteed=True)).settle()
+    assert built.held("g") == 8
+    assert built.held("a") == 0
+    assert built.job("a").stage is Stage.QUEUED
+
+
+def test_who_is_guaranteed_is_not_put_off_for_a_shorter_one() -> None:
+    built = world(rubick()).submit(a_known_job("g", steps=100_000, asked=8, guaranteed=True))
+    built.settle().passes(60).submit(a_known_job("short", steps=1)).settle()
+    assert built.held("g") == 8
+    assert built.held("short") == 0
+
+
+def test_a_promise_is_kept_with_fewer_where_a_better_plan_needs_fewer() -> None:
+    # Four of one node are as fast as what it asks for: two of each of two nodes are not.
+    times = Scaling(layouts=((2, 2), (4,), (2,)))
+    built = world(rubick(times), 4, 4).submit(a_known_job("g", asked=4, guaranteed=True)).settle()
+    assert lies(built, "g") == (4,)
+
+
+def test_a_job_whose_steps_nobody_knows_gets_what_it_asks_for() -> None:
+    built = world(rubick()).submit(a_job("a").wanting(4), a_job("c").running_a_command().wanting(2))
+    built.settle()
+    assert (built.held("a"), built.held("c")) == (4, 2)
+
+
+def test_a_quota_is_kept() -> None:
+    built = world(rubick()).with_queue("q", 3)
+    built.submit(*(a_known_job(n, steps=10_000).in_queue("q") for n in "abcde")).settle()
+    assert sum(built.held(n) for n in "abcde") <= 3
+    waiting = [n for n in "abcde" if not built.held(n)]
+    assert all(built.why(n).of_quota for n in waiting)
+
+
+def test_a_large_job_is_not_starved_by_small_ones() -> None:
+    times = Scaling(layouts=((1,), (2,), (4,), (8,)))
+    built = world(rubick(times, starving_seconds=600.0, displaced_at_most=0), 8)
+    built.submit(*(a_known_job(f"s{i}", most=2, steps=4000) for i in range(4))).settle()
+    built.submit(a_known_job("large", steps=200_000).wanting(8, 8)).settle().passes(900)
+    for i in range(4):
+        # Others come all the time; what one leaves is kept for the job that starves.
+        assert built.held("large") == 0
+        built.submit(a_known_job(f"t{i}", most=2, steps=4000)).exits(f"s{i}").settle()
+    assert built.held("large") == 8
+
+
+def test_short_jobs_run_on_reserved_nodes_meanwhile() -> None:
+    times = Scaling(layouts=((1,), (4,), (8,)))
+    policy = rubick(times, starving_seconds=600.0, displaced_at_most=0, cool_down_seconds=1e4)
+    built = world(policy, 8).submit(a_known_job("s", most=4, steps=40_000)).settle()
+    built.submit(a_known_job("large", steps=200_000).wanting(8, 8)).settle().passes(700)
+    built.submit(
+        a_known_job("long", most=1, steps=1_000_000), a_known_job("tiny", most=1, steps=5)
+    ).settle()
+    assert built.held("tiny") == 1
+    assert built.held("long") == 0
+
+
+def test_of_two_types_each_job_gets_the_one_where_it_is_worth_more() -> None:
+    built = a_cluster().under(rubick(Scaling(faster=(("fast", 1.2),), layouts=((1,),))))
+    built.with_node(a_node("slow", 1, "slow"), a_node("quick", 1, "fast"))
+    built.submit(a_known_job("long", steps=10_000), a_known_job("short", steps=100)).settle()
+    assert built.held("long") == built.held("short") == 1
+    assert built.attempt("short").placement.nodes == {"quick"}
+
+
+def test_equal_worlds_are_decided_equally() -> None:
+    def play() -> list[Placement]:
+        built = world(rubick(), 8, 4)
+        built.submit(*(a_known_job(f"j{i}", steps=1000 * (i + 1)) for i in range(9))).settle()
+        return [r.attempt.placement for r in built.state.jobs.values() if r.attempt is not None]
+
+    assert play() == play()
+
+
+def test_the_worth_is_told_with_its_bound() -> None:
+    policy = rubick()
+    built = world(policy, 8, 4)
+    built.submit(*(a_known_job(f"j{i}", steps=1000 * (i + 1)) for i in range(9)))
+    outcome = built.cycle()
+    assert outcome.optimality is not None
+    assert 0.0 < outcome.optimality.value <= outcome.optimality.bound
+    assert outcome.optimality.gap < 0.2
+
+
+@pytest.mark.parametrize("name", ["starving_share", "shortest_first"])
+def test_a_setting_out_of_range_is_refused_with_the_range(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: wanted 0 to 1, got 2"):
+        RubickSettings(**{name: 2.0})  # type: ignore[arg-type]
+
+
+def test_a_decision_that_breaks_a_promise_is_not_carried_out() -> None:
+    policy = rubick()
+
+    class Careless:
+        """Drops everybody."""
+
+        def __call__(self, snapshot: ClusterSnapshot) -> Decision:
+            return Decision({}, {})
+
+        def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> list[str]:
+            return list(policy.violations(snapshot, decision))
+
+    built = world(policy).submit(a_known_job("g", asked=4, guaranteed=True)).settle().passes(60)
+    built.under(Careless())
+    outcome = built.cycle(usable=False)
+    assert outcome.refused == ("g is guaranteed and would lose what it has",)
+    assert outcome.decided.actions == ()
