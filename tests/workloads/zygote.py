@@ -1,8 +1,8 @@
 """Starts units for tests: imports torch once, then forks a real process for each.
 
 Reads one JSON line a unit from stdin ({"environment", "output"}), answers with its pid. Forking
-saves each of the many units of this folder the seconds that importing torch takes on a slow
-machine; what runs in them is ``headrace.workloads.launch`` all the same, in processes of their own.
+saves each of the many units of this folder the seconds that importing torch and transformers
+takes; what runs in them is ``headrace.workloads.launch`` all the same, in processes of their own.
 """
 
 import ctypes
@@ -17,8 +17,10 @@ from headrace.workloads import launch
 from headrace.workloads.collector import importing
 
 with importing():  # what the collector leaves alone stays shared by the forked units
-    import headrace.workloads.training.built_in
-    import headrace.workloads.training.run  # noqa: F401 - imported for the forked units
+    for name in ("built_in", "run"):
+        importlib.import_module(f"headrace.workloads.training.{name}")
+    for name in ("bert", "roberta", "t5", "vit"):
+        importlib.import_module(f"transformers.models.{name}.modeling_{name}")
 
 _PR_SET_PDEATHSIG = 1
 
