@@ -32,6 +32,10 @@ _CARD_ACCELERATORS = 2
 gives is fitted, and so is what a further accelerator on a card gives."""
 
 
+_NOTHING = 1e-300
+"""Instead of 0, where a logarithm is taken."""
+
+
 def p_norm(exponent: float, one: Numbers, other: Numbers) -> Numbers:
     """How long two things take that overlap: (x^k + y^k)^(1/k), k from 1 (their sum) upwards.
 
@@ -299,13 +303,15 @@ def _p_norm_derivatives(
     exponent: float, one: Numbers, other: Numbers
 ) -> tuple[Numbers, Numbers, Numbers]:
     """Of a p-norm by its two times and by its exponent."""
-    longer = np.maximum(np.maximum(one, other), 1e-300)
-    x, y = one / longer, other / longer
-    x_power, y_power = x**exponent, y**exponent
-    total = x_power + y_power
-    root = total ** (1 / exponent)
-    by_one = (x / root) ** (exponent - 1)
-    by_other = (y / root) ** (exponent - 1)
-    logs = x_power * np.log(np.maximum(x, 1e-300)) + y_power * np.log(np.maximum(y, 1e-300))
-    by_exponent = longer * root * (logs / total - np.log(total) / exponent) / exponent
-    return by_one, by_other, by_exponent
+    longer = np.maximum(np.maximum(one, other), _NOTHING)
+    log_ratio = np.log(np.maximum(np.minimum(one, other) / longer, _NOTHING))
+    power = np.exp(exponent * log_ratio)
+    log_total = np.log1p(power)
+    root = np.exp(log_total / exponent)
+    by_longer = root / (1 + power)
+    by_shorter = by_longer * np.exp((exponent - 1) * log_ratio)
+    is_longer = one >= other
+    by_one = np.where(is_longer, by_longer, by_shorter)
+    by_other = np.where(is_longer, by_shorter, by_longer)
+    by_exponent = power * log_ratio / (1 + power) - log_total / exponent
+    return by_one, by_other, longer * root * by_exponent / exponent
