@@ -94,7 +94,8 @@ class StepEquations:
         self.compute_once = flops * part / value("flops_per_second")
         self.compute = self.compute_once * (1 + self.recomputed)
         self.blocks = sizes.layers / c.pipeline_parallel
-        self.launch = self.blocks * value("launch_seconds_per_block") * self._more_launches()
+        self.launch_once = self.blocks * sizes.relative_launches * value("launch_seconds_per_block")
+        self.launch = self.launch_once * self._more_launches()
         self.launch_exponent = 1 + value("launch_exponent_less_one")
         self.worked = p_norm(self.launch_exponent, self.compute, self.launch)
         self._activations(sizes.bytes_per_number * samples * s * sizes.hidden)
@@ -244,7 +245,7 @@ class StepEquations:
         by_recomputed = by_recomputed + by_part * (1 - _BACKWARD) / (1 + self.recomputed) ** 2
         put("recomputed_fraction", by_recomputed * self.recomputed)
         put("launch_seconds_per_block", by_launch * self.launch)
-        each = by_launch * self.blocks * value("launch_seconds_per_block")
+        each = by_launch * self.launch_once
         both = np.where(self.more_both > 0, self.more_both, 1.0)
         by_checkpointed = each * self.more_checkpointed / both
         by_sharded = each * self.more_sharded / both
