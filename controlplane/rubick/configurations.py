@@ -77,8 +77,8 @@ class Configurations:
     def __len__(self) -> int:
         return len(self.accelerators)
 
-    def take(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> "Configurations":
-        """Those that a mask or an index chooses."""
+    def take(self, chosen: NDArray[np.bool_] | NDArray[np.intp] | slice) -> "Configurations":
+        """Those that a mask, an index or a slice chooses."""
         return Configurations(*(column[chosen] for column in self._columns()))
 
     def _columns(self) -> Iterator[Numbers]:

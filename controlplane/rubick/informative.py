@@ -11,7 +11,7 @@ def most_informative(
 ) -> tuple[int, ...]:
     """Places of so many candidates, the most informative first.
 
-    One by one, that which lessens most the mean logarithm of the variances of all candidates' times
+    One by one, that which lessens most the mean variance of the logarithms of all candidates' times
     (I-optimal design, greedily). The choice follows from the model's uncertainty alone: no measured
     time enters it, but those that the model was fitted to.
 
@@ -28,9 +28,9 @@ def most_informative(
         variances = np.diag(known)
         # Row by column: the variance of one after the other was measured.
         after = variances - known**2 / (variances + noise)[:, None]
-        gains = np.log(np.maximum(after, 0.0) + noise).mean(axis=1)
-        gains[chosen] = np.inf
-        best = int(np.argmin(gains))
+        left = after.mean(axis=1)
+        left[chosen] = np.inf
+        best = int(np.argmin(left))
         known = known - np.outer(known[best], known[best]) / (variances[best] + noise)
         chosen.append(best)
     return tuple(chosen)

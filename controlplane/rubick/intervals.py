@@ -17,7 +17,7 @@ from scipy.stats import t as student
 
 from controlplane.rubick.configurations import Numbers
 
-_STAND_INS = 6
+_STAND_INS = 10
 _STAND_IN_FREEDOM = 4.0
 
 

@@ -22,7 +22,7 @@ _EFFICIENCY = 0.45
 """Part of the printed peak that transformers reach; 0.3 to 0.6 are usual."""
 
 _EFFICIENCY_SPREAD = 0.5
-_NOISE = 0.06
+_NOISE = 0.08
 
 
 @dataclass(frozen=True, slots=True)

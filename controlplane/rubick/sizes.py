@@ -2,8 +2,14 @@
 
 from dataclasses import dataclass
 
-from headrace.api.models import ModelShape
+from headrace.api.models import Family, ModelShape
 from headrace.api.profile_rows import step_flops
+
+_GPT2_KERNELS = 72.0
+_KERNELS = {Family.LLAMA: 166.0, Family.T5: 186.0}
+"""Operations of a block, forward and backward with autocast, views left out, as torch 2.11 counts
+them in our trainer's models. BERT, RoBERTa and ViT have as many as GPT-2; RMS norms, rotary angles
+and gates are made of many small ones."""
 
 _BYTES = {"bf16": 2.0, "fp32": 4.0}
 
@@ -21,6 +27,7 @@ class ModelSizes:
         flops_per_position_pair: What grows with their square (attention).
         head_fraction: Share of all arithmetic that is the output head's, which a pipeline's last
             stage computes on top of its blocks.
+        relative_launches: Kernels that a block starts, over those of a GPT-2 block.
         bytes_per_number: Of an activation or of a gathered weight.
     """
 
@@ -31,6 +38,7 @@ class ModelSizes:
     flops_per_position: float
     flops_per_position_pair: float
     head_fraction: float = 0.0
+    relative_launches: float = 1.0
     bytes_per_number: float = 4.0
 
     def __post_init__(self) -> None:
@@ -67,6 +75,7 @@ class ModelSizes:
             flops_per_position=one - pair,
             flops_per_position_pair=pair,
             head_fraction=6 * shape.counts.output * positions / total,
+            relative_launches=_KERNELS.get(shape.family, _GPT2_KERNELS) / _GPT2_KERNELS,
             bytes_per_number=_BYTES[precision],
         )
 

@@ -32,6 +32,10 @@ _CARD_ACCELERATORS = 2
 gives is fitted, and so is what a further accelerator on a card gives."""
 
 
+_NOTHING = 1e-300
+"""Instead of 0, where a logarithm is taken."""
+
+
 def p_norm(exponent: float, one: Numbers, other: Numbers) -> Numbers:
     """How long two things take that overlap: (x^k + y^k)^(1/k), k from 1 (their sum) upwards.
 
@@ -90,7 +94,8 @@ class StepEquations:
         self.compute_once = flops * part / value("flops_per_second")
         self.compute = self.compute_once * (1 + self.recomputed)
         self.blocks = sizes.layers / c.pipeline_parallel
-        self.launch = self.blocks * value("launch_seconds_per_block") * self._more_launches()
+        self.launch_once = self.blocks * sizes.relative_launches * value("launch_seconds_per_block")
+        self.launch = self.launch_once * self._more_launches()
         self.launch_exponent = 1 + value("launch_exponent_less_one")
         self.worked = p_norm(self.launch_exponent, self.compute, self.launch)
         self._activations(sizes.bytes_per_number * samples * s * sizes.hidden)
@@ -240,7 +245,7 @@ class StepEquations:
         by_recomputed = by_recomputed + by_part * (1 - _BACKWARD) / (1 + self.recomputed) ** 2
         put("recomputed_fraction", by_recomputed * self.recomputed)
         put("launch_seconds_per_block", by_launch * self.launch)
-        each = by_launch * self.blocks * value("launch_seconds_per_block")
+        each = by_launch * self.launch_once
         both = np.where(self.more_both > 0, self.more_both, 1.0)
         by_checkpointed = each * self.more_checkpointed / both
         by_sharded = each * self.more_sharded / both
@@ -299,13 +304,15 @@ def _p_norm_derivatives(
     exponent: float, one: Numbers, other: Numbers
 ) -> tuple[Numbers, Numbers, Numbers]:
     """Of a p-norm by its two times and by its exponent."""
-    longer = np.maximum(np.maximum(one, other), 1e-300)
-    x, y = one / longer, other / longer
-    x_power, y_power = x**exponent, y**exponent
-    total = x_power + y_power
-    root = total ** (1 / exponent)
-    by_one = (x / root) ** (exponent - 1)
-    by_other = (y / root) ** (exponent - 1)
-    logs = x_power * np.log(np.maximum(x, 1e-300)) + y_power * np.log(np.maximum(y, 1e-300))
-    by_exponent = longer * root * (logs / total - np.log(total) / exponent) / exponent
-    return by_one, by_other, by_exponent
+    longer = np.maximum(np.maximum(one, other), _NOTHING)
+    log_ratio = np.log(np.maximum(np.minimum(one, other) / longer, _NOTHING))
+    power = np.exp(exponent * log_ratio)
+    log_total = np.log1p(power)
+    root = np.exp(log_total / exponent)
+    by_longer = root / (1 + power)
+    by_shorter = by_longer * np.exp((exponent - 1) * log_ratio)
+    is_longer = one >= other
+    by_one = np.where(is_longer, by_longer, by_shorter)
+    by_other = np.where(is_longer, by_shorter, by_longer)
+    by_exponent = power * log_ratio / (1 + power) - log_total / exponent
+    return by_one, by_other, longer * root * by_exponent / exponent

@@ -24,6 +24,9 @@ from controlplane.rubick.parameters import NAMES
 from controlplane.rubick.sizes import ModelSizes
 from controlplane.rubick.step_equations import StepEquations
 
+_BLOCK = 1024
+"""Predictions at once: as many as have room in a core's cache with their derivatives."""
+
 
 class StepTimes(NamedTuple):
     """Predictions, one number for each configuration, in seconds.
@@ -63,6 +66,13 @@ class StepTimeModel:
 
     def predict(self, configurations: Configurations) -> StepTimes:
         """Seconds of a step, with an interval that is meant to hold `coverage` of all steps."""
+        blocks = [
+            self._block(configurations.take(slice(first, first + _BLOCK)))
+            for first in range(0, max(len(configurations), 1), _BLOCK)
+        ]
+        return StepTimes(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+    def _block(self, configurations: Configurations) -> StepTimes:
         logs, jacobian = log_seconds_with_jacobian(self.log_parameters, self.sizes, configurations)
         spread = self.interval_factor * self.deviations(jacobian)
         return StepTimes(np.exp(logs), np.exp(logs - spread), np.exp(logs + spread))
@@ -73,7 +83,8 @@ class StepTimeModel:
 
     def deviations(self, jacobian: Numbers) -> Numbers:
         """Standard deviations of logarithms of times with these derivatives."""
-        of_parameters = np.einsum("nk,nk->n", jacobian @ self.covariance, jacobian)
+        rows = jacobian.T  # as they lie in memory
+        of_parameters = ((self.covariance @ rows) * rows).sum(axis=0)
         found: Numbers = np.sqrt(np.maximum(of_parameters, 0.0) + self.noise**2)
         return found
 

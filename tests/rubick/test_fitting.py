@@ -114,7 +114,7 @@ def test_the_same_rows_give_the_same_fit() -> None:
     assert one.interval_factor == other.interval_factor
 
 
-@settings(max_examples=10)
+@settings(max_examples=4)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(chance: Random) -> None:
     rows = measured(TRUTH, scatter=0.05)
