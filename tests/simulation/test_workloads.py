@@ -44,8 +44,8 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
-def drawing(seed: int = 1, **others: bool) -> Drawing:
-    return Drawing(SMALL_TABLE, seed, 16, **others)
+def drawing(seed: int = 1, *, random_plans: bool = True) -> Drawing:
+    return Drawing(SMALL_TABLE, seed, 16, random_plans)
 
 
 # -- Rubick's files ---------------------------------------------------------------------------
