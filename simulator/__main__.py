@@ -46,8 +46,8 @@ examples/scenarios has a longer one:
 {_indented(EXAMPLE)}
   headrace simulate --scenario week.yaml --hours 168 --policy fifo
 
-A workload is a trace of jobs whose step times were measured, played until all have
-ended. It compares policies and writes who held what, when, and a report:
+A workload is a trace of jobs whose step times were measured, played until all
+have ended: policies are compared, and who held what, when, is written down.
 
 {_indented(comparing.EXAMPLE)}"""
 

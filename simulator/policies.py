@@ -1,24 +1,41 @@
-"""Policies by name, each made for the step times that it may ask.
+"""Policies by name, each made for the step times that it may ask and for what a switch takes.
 
 What compares policies takes them from here, so a policy that is to be compared joins here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
+from controlplane.baselines import baselines
 from controlplane.baselines.fifo_by_request import fifo_by_request
 from controlplane.domain.policy import Policy
 from controlplane.domain.step_times import StepTimes
 from controlplane.rubick.policy import Rubick
+from controlplane.rubick.settings import RubickSettings
 
-PolicyMaker = Callable[[StepTimes], Policy]
-"""Makes a policy that asks these step times: a table that was measured, or a model."""
+PolicyMaker = Callable[[StepTimes, float], Policy]
+"""Makes a policy that asks these step times (a table that was measured, or a model), where a start
+or a change takes so many seconds.
+"""
+
+
+def _baseline(name: str) -> PolicyMaker:
+    return lambda times, switch: baselines(times, switch)[name]
+
 
 POLICIES: Mapping[str, PolicyMaker] = {
-    "fifo": lambda times: fifo_by_request(times, skip=False),
-    "fifo-skip": lambda times: fifo_by_request(times, skip=True),
-    "rubick": lambda times: Rubick(times),
+    "fifo": lambda times, _: fifo_by_request(times, skip=False),
+    "fifo-skip": lambda times, _: fifo_by_request(times, skip=True),
+    "equal-share": _baseline("equal-share-measured"),
+    "sia": _baseline("sia"),
+    "sia-dp3d": _baseline("sia-dp3d"),
+    "sia-bootstrap": _baseline("sia-bootstrap"),
+    "synergy": _baseline("synergy"),
+    "antman": _baseline("antman"),
+    "rubick": lambda times, switch: Rubick(times, RubickSettings(switch_seconds=switch)),
 }
-"""``fifo``: strict, and ``fifo-skip``: passing over what does not fit; both on exact requests."""
+"""``fifo`` is strict and ``fifo-skip`` passes over what does not fit, both on exact requests; what
+the others are is told where they are written.
+"""
 
 
 def policies_among(asked: Sequence[str]) -> list[str]:
@@ -34,13 +51,17 @@ def policies_among(asked: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def policy_named(name: str, times: StepTimes) -> Policy:
+def policy_named(name: str, times: StepTimes, switch_seconds: float) -> Policy:
     """The policy of that name.
 
     Raises:
         ValueError: There is none.
     """
-    maker = POLICIES.get(name)
-    if maker is None:
-        raise ValueError(f"wanted a policy of {', '.join(sorted(POLICIES))}, got {name!r}")
-    return maker(times)
+    (known,) = policies_among([name])
+    return POLICIES[known](times, switch_seconds)
+
+
+def assumptions_of(policy: Policy) -> tuple[str, ...]:
+    """What a policy assumes where its paper is silent, to be printed with every result."""
+    told: tuple[str, ...] = getattr(policy, "assumptions", ())
+    return told

@@ -11,7 +11,7 @@ from time import perf_counter
 
 from controlplane.domain.clock import Instant
 from simulator.measured_table import MeasuredTable, read_table
-from simulator.policies import policy_named
+from simulator.policies import assumptions_of, policy_named
 from simulator.results.files import write_run
 from simulator.results.job_outcomes import job_outcomes
 from simulator.results.summary import Summary, summary_of
@@ -82,7 +82,7 @@ class Played:
 
     Attributes:
         summary: Its numbers.
-        notes: How its workload was made.
+        notes: How its workload was made, and what the policy assumes.
         wall_seconds: How long it took here.
         folder: Where it was written; None if it was not.
     """
@@ -196,10 +196,12 @@ def play(
         if progress is not None:
             progress(ended, total)
 
+    decides = policy_named(policy, table, study.switch_seconds)
+    notes = (*scenario.notes, *assumptions_of(decides))
     began = perf_counter()
     result = simulate_to_the_end(
         scenario,
-        policy_named(policy, table),
+        decides,
         name=policy,
         period_seconds=study.period_seconds,
         progress=told,
@@ -209,8 +211,8 @@ def play(
     summary = summary_of(scenario, result, outcomes, policy)
     own = None if folder is None else folder / f"{policy}-seed{seed}"
     if own is not None:
-        write_run(own, summary, outcomes, result.rows, scenario.notes)
-    return Played(summary, scenario.notes, took, own)
+        write_run(own, summary, outcomes, result.rows, notes)
+    return Played(summary, notes, took, own)
 
 
 # -- side by side -----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import log
 
 from controlplane.domain.chance import draw, draw_between
-from controlplane.domain.clock import Instant, after, seconds
+from controlplane.domain.clock import SECOND, Instant, after, seconds
 from controlplane.domain.event import (
     CycleDecided,
     Event,
@@ -41,6 +41,7 @@ from simulator.virtual_clock import VirtualClock
 
 _DAY_SECONDS = 86_400.0
 _STALLED_AFTER = seconds(_DAY_SECONDS)
+_AT_ONCE_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ _Coming = Event | _Tick | _End | _Noted | _OfRun
 
 
 class StalledError(RuntimeError):
-    """Jobs wait, nothing runs, and nothing is to come."""
+    """Time does not pass, or passes for nothing: the policy's doing."""
 
 
 class VirtualCluster:
@@ -133,6 +134,7 @@ class VirtualCluster:
         self.unfinished: set[JobUid] = set()
         self.ended_at: Instant | None = None
         self.quiet_since = clock.now()
+        self._at_once = 0
         self._schedule_all()
 
     # -- event source ---------------------------------------------------------------------
@@ -150,12 +152,22 @@ class VirtualCluster:
                 self._happens(heapq.heappop(self._heap)[2])
             batch = await self._store.take(deadline)
             if batch:
-                self.quiet_since = now
+                self._count(now)
                 return batch
         if not self._heap and deadline > after(self.quiet_since, _STALLED_AFTER):
             self._stalled()
         self._clock.advance(deadline)
         return []
+
+    def _count(self, now: Instant) -> None:
+        """Counts decisions of one instant, of which a policy that contradicts itself has no end."""
+        self._at_once = self._at_once + 1 if now == self.quiet_since else 0
+        self.quiet_since = now
+        if self._until_finished and self._at_once > _AT_ONCE_MAX:
+            raise StalledError(
+                f"{self._at_once} decisions were made at {now / SECOND:g} s, each of them because "
+                "of the one before: the policy contradicts itself"
+            )
 
     def _stalled(self) -> None:
         if self._until_finished:
@@ -200,9 +212,22 @@ class VirtualCluster:
                     self._end_strays(state, node.id)
 
     def _forget(self, uid: JobUid) -> None:
-        self._runs.pop(uid, None)
+        self._lose(uid)
         self._told.pop(uid, None)
         self._asked.pop(uid, None)
+
+    def _lose(self, uid: JobUid) -> None:
+        """The job's run is no more. If it did not end, all its nodes were lost at once."""
+        run = self._runs.pop(uid, None)
+        if run is not None and not run.over:
+            now = self._clock.now()
+            self._steps[uid] = self._saved(run, run.steps_at(now))
+            self._note(run, Happened.FAILED, now, self._steps[uid])
+
+    def _saved(self, run: Run, step: float) -> int:
+        """The step of the last checkpoint."""
+        every = self._scenario.costs.checkpointEverySteps
+        return max(run.saved_step, int(step) // every * every)
 
     def _follow(self, record: JobRecord, attempt: AttemptRecord) -> None:
         self._change_plan(record, attempt)
@@ -226,6 +251,7 @@ class VirtualCluster:
     # -- what is ordered ------------------------------------------------------------------
 
     def _start(self, record: JobRecord, attempt: AttemptRecord) -> None:
+        self._lose(record.uid)
         now, arrival = self._clock.now(), self._arrivals[record.uid]
         first = self._steps.get(record.uid, 0.0)
         step_seconds = self._speeds.step_seconds(arrival, attempt, self._node)
@@ -273,9 +299,7 @@ class VirtualCluster:
             return  # It has ended by itself, or is stopping already.
         step = run.steps_at(now)
         if not run.over:
-            every = self._scenario.costs.checkpointEverySteps
-            saved = max(run.saved_step, int(step) // every * every)
-            self._steps[record.uid] = step if stops else saved
+            self._steps[record.uid] = step if stops else self._saved(run, step)
             self._note(run, Happened.STOPS, now, step)
             self._runs[record.uid] = replace(run, version=self._next_version(), over=True)
         if stops:
@@ -367,10 +391,7 @@ class VirtualCluster:
         if now <= run.begins_at:
             self._note(run, Happened.TRAINS, now, step, 1.0 / run.step_seconds)
         else:
-            every = costs.checkpointEverySteps
-            saved = max(run.saved_step, int(step) // every * every)
-            if saved != run.saved_step:
-                run = self._runs[run.uid] = replace(run, saved_step=saved)
+            run = self._runs[run.uid] = replace(run, saved_step=self._saved(run, step))
         self._push(now, self._progress(run, int(step), run.saved_step))
         later = after(now, max(seconds(costs.progressSeconds), seconds(run.step_seconds)))
         if later < run.ends_at:
@@ -386,9 +407,8 @@ class VirtualCluster:
         self._runs[run.uid] = replace(run, over=True)
         gone = after(now, seconds(self._scenario.costs.checkpointSeconds))
         step = int(run.last_step)
-        every = self._scenario.costs.checkpointEverySteps
         if run.fails:
-            saved = max(run.saved_step, step // every * every)
+            saved = self._saved(run, step)
             why = Reason(ReasonCode.RANK_FAILED, f"rank 0 failed at step {step}")
             outcome, happened = Outcome.FAILED, Happened.FAILED
         else:

@@ -72,7 +72,8 @@ def _header(first: Sequence[RecordedRun], groups: dict[str, list[RecordedRun]]) 
         ("Accelerators", str(sum(run.nodes.values()))),
     ]
     cells = "".join(f"<div><dt>{name}</dt><dd>{text(value)}</dd></div>" for name, value in facts)
-    notes = "".join(f"<li>{text(note)}</li>" for note in run.summary["notes"])
+    told = dict.fromkeys(note for each in first for note in each.summary["notes"])
+    notes = "".join(f"<li>{text(note)}</li>" for note in told)
     return (
         "<header><h1>Headrace comparison</h1>"
         f'<p class="when">Policies on one workload in virtual time</p><dl>{cells}</dl>'

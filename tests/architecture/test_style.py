@@ -74,8 +74,13 @@ MAY_IMPORT = {
     ("simulator/__main__.py", "simulator/scenario.py"): FOR_DECIDING
     | {"argparse", "pathlib", "statistics", "sys"},
     ("simulator/measured_table.py", "simulator/workloads"): FOR_DECIDING
-    | {"csv", "datetime", "itertools", "pathlib"},
-    ("simulator/results",): FOR_DECIDING | {"csv", "itertools", "pathlib", "statistics"},
+    | {"csv", "datetime", "itertools", "pathlib", "statistics"},
+    ("simulator/results", "simulator/report"): FOR_DECIDING
+    | {"csv", "itertools", "pathlib", "statistics"},
+    # These play runs side by side and show how far they are.
+    ("simulator/comparing.py", "simulator/study.py"): FOR_DECIDING
+    | {"argparse", "concurrent", "contextlib", "datetime", "multiprocessing", "os", "pathlib"}
+    | {"rich", "statistics", "sys", "textwrap", "time"},
 }
 READS_TIME = (r"time\..+", r"datetime\..*(now|utcnow|today)")
 # The simulator is repeatable too, but may write reports and draw from a generator with a seed.

@@ -1,6 +1,5 @@
 """A start and a change cost one switch time, by whichever way, with accelerators held meanwhile."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,7 +8,7 @@ from controlplane.domain.clock import SECOND, seconds
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import LaunchUnit, Placement
-from controlplane.domain.policy import Decision
+from controlplane.domain.policy import Decision, Policy
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.switch import SwitchKind
@@ -57,9 +56,7 @@ def on(plan: str, node: str, first: int = 0) -> Placement:
     return Placement(ExecutionPlan.parse(plan), units)
 
 
-def first_then(
-    before: Placement, after: Placement, at: float = CHANGE_AT
-) -> Callable[[ClusterSnapshot], Decision]:
+def first_then(before: Placement, after: Placement, at: float = CHANGE_AT) -> Policy:
     """A policy that wants the job at ``before``, and from a moment on at ``after``."""
 
     def decide(snapshot: ClusterSnapshot) -> Decision:
@@ -81,7 +78,7 @@ CHANGES = {
 }
 
 
-def played(scenario: Scenario, policy: Callable[[ClusterSnapshot], Decision]) -> Result:
+def played(scenario: Scenario, policy: Policy) -> Result:
     # It decides every second, so that a change comes when the test says.
     return simulate_to_the_end(scenario, policy, name="tried", period_seconds=1.0)
 
@@ -124,7 +121,7 @@ def test_what_a_job_leaves_is_free_at_once(change: str) -> None:
     before, after, _ = CHANGES[change]
     scenario = one_job(78.0, str(before.plan))
     result = played(scenario, first_then(before, after))
-    at_change = [row for row in result.rows if row.job and row.at == seconds(CHANGE_AT)]
+    at_change = [row for row in result.rows if row.job and row.at / SECOND == CHANGE_AT]
     assert at_change[-1].accelerators == after.accelerator_count
     assert at_change[-1].steps_per_second == 0
     trains = [row for row in result.rows if row.event is Happened.TRAINS]
@@ -147,7 +144,7 @@ def test_the_first_start_costs_a_switch_too() -> None:
 
 def test_stragglers_and_noise_change_step_times_as_the_seed_says() -> None:
     def taken(seed: int, **faults: float) -> float:
-        scenario = replace(one_job(0.0, **faults), seed=seed)
+        scenario = replace(one_job(0.0, "dp2", **faults), seed=seed)
         stays = first_then(on("dp2", "node-0"), on("dp2", "node-0"))
         return seconds_of(simulate_to_the_end(scenario, stays, name="tried"))
 

@@ -33,7 +33,7 @@ def test_rubicks_trace_takes_what_an_independent_program_says(
     table = read_table(folder / "measured")
     jobs = read_rubick(folder / "workloads" / "workload-base.csv", table)
     scenario = as_recorded(scenario_of(jobs, table, switch_seconds=switch), jobs)
-    result = simulate_to_the_end(scenario, policy_named(policy, table), name=policy)
+    result = simulate_to_the_end(scenario, policy_named(policy, table, switch), name=policy)
     assert result.refused == ()
     times = result.completion_seconds()
     assert len(times) == 406
