@@ -11,7 +11,13 @@ A job that is preempted keeps its progress. See ``AntMan.assumptions``.
 
 from dataclasses import dataclass
 
-from controlplane.baselines.layouts import Layout, as_requested, placed, unmeasured
+from controlplane.baselines.layouts import (
+    Layout,
+    as_requested,
+    placed,
+    under_the_plan_asked_for,
+    unmeasured,
+)
 from controlplane.domain.ids import QueueName
 from controlplane.domain.job import ServiceClass
 from controlplane.domain.placement import Placement
@@ -74,7 +80,7 @@ class _Round:
     def __init__(self, policy: AntMan, snapshot: ClusterSnapshot) -> None:
         self.policy = policy
         self.snapshot = snapshot
-        self.now = Standings(snapshot)
+        self.now = Standings(snapshot, under_the_plan_asked_for)
         self.left = Capacity(snapshot, without=snapshot.holders)
         self.victims: list[_Victim] = []
         self.promised: dict[QueueName, int] = {}

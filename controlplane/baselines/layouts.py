@@ -14,9 +14,11 @@ from controlplane.domain.job import JobSpec
 from controlplane.domain.offering import memory_need, plans_of, sizes
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.record import JobRecord
 from controlplane.domain.step_times import Shares, StepTimes
 from controlplane.placing.capacity import Capacity, Holding, Parts
 from controlplane.placing.layout import placement_on, placement_under, reserved
+from controlplane.placing.order import as_wanted
 from headrace.api.plan import ExecutionPlan
 
 
@@ -100,6 +102,20 @@ def as_requested(step_times: StepTimes, spec: JobSpec, capacity: Capacity) -> tu
     if found or any(step_times.ways(spec, kind) for kind in kinds):
         return tuple(sorted(found, key=_by_size))
     return (Layout(count),)
+
+
+def under_the_plan_asked_for(
+    record: JobRecord, place: Placement, capacity: Capacity
+) -> Placement | None:
+    """The place where a job stays, under the plan that it asks for, with the replicas that it has:
+    its spec may have been changed since it was laid out. See ``placing.standing.Under``.
+    """
+    spec = record.job.spec
+    if record.job.generation == 1 or spec.requested_plan is None:
+        return as_wanted(record, place, capacity)
+    asked = requested(spec)
+    same = asked is not None and family(asked[1]) == family(place.plan)
+    return place if same and (not spec.plans or place.plan in spec.plans) else None
 
 
 def unmeasured(spec: JobSpec) -> Reason:

@@ -9,7 +9,13 @@ a comparison in which steps take what was measured.
 from dataclasses import dataclass
 
 from controlplane.baselines.equal_counts import equal_counts
-from controlplane.baselines.layouts import Layout, as_requested, scaled, unmeasured
+from controlplane.baselines.layouts import (
+    Layout,
+    as_requested,
+    scaled,
+    under_the_plan_asked_for,
+    unmeasured,
+)
 from controlplane.baselines.seating import Seating, Wish, layout_of
 from controlplane.domain.policy import Decision
 from controlplane.domain.record import Intent, JobRecord
@@ -58,7 +64,7 @@ class _Round:
     def __init__(self, policy: MeasuredShare, snapshot: ClusterSnapshot) -> None:
         self.policy = policy
         self.snapshot = snapshot
-        self.now = Standings(snapshot)
+        self.now = Standings(snapshot, under_the_plan_asked_for)
 
     def decide(self) -> Decision:
         taking: dict[str, list[tuple[Standing, tuple[Layout, ...]]]] = {}

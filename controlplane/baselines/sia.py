@@ -6,10 +6,17 @@ with tensor or pipeline parallelism, or that is not elastic, is rigid. See ``sia
 program and ``Sia.assumptions`` for what the papers leave open.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from controlplane.baselines.layouts import Layout, as_requested, requested, scaled, unmeasured
+from controlplane.baselines.layouts import (
+    Layout,
+    as_requested,
+    requested,
+    scaled,
+    under_the_plan_asked_for,
+    unmeasured,
+)
 from controlplane.baselines.seating import Seating, Wish, layout_of
 from controlplane.baselines.sia_limits import Limits
 from controlplane.baselines.sia_program import (
@@ -21,7 +28,7 @@ from controlplane.baselines.sia_program import (
     restart_factor,
 )
 from controlplane.domain.clock import SECOND, Instant
-from controlplane.domain.ids import NodeId
+from controlplane.domain.ids import JobUid, NodeId
 from controlplane.domain.job import JobSpec
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
@@ -105,13 +112,35 @@ class Sia:
         return _Round(self, snapshot).decide()
 
 
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """A job that takes part, with the configurations that it may get, ascending."""
+
+    standing: Standing
+    layouts: tuple[Layout, ...]
+    gains: tuple[float, ...]
+
+    def without(self, refused: Collection[tuple[JobUid, Layout]]) -> "_Asking":
+        """The same without some; what the others gain does not depend on them."""
+        uid = self.standing.uid
+        pairs = zip(self.layouts, self.gains, strict=True)
+        kept = [pair for pair in pairs if (uid, pair[0]) not in refused]
+        return _Asking(self.standing, tuple(p[0] for p in kept), tuple(p[1] for p in kept))
+
+
+_SOLUTIONS = 8
+"""So often the program is solved at most: without what there was no room for the time before. Only
+accelerators and nodes are counted in it, and not how jobs lie.
+"""
+
+
 class _Round:
     """One decision in the making."""
 
     def __init__(self, policy: Sia, snapshot: ClusterSnapshot) -> None:
         self.policy = policy
         self.snapshot = snapshot
-        self.now = Standings(snapshot)
+        self.now = Standings(snapshot, under_the_plan_asked_for)
 
     def decide(self) -> Decision:
         between = self._laid_out_already()
@@ -148,39 +177,61 @@ class _Round:
     def _choose(self, jobs: Sequence[Standing]) -> None:
         """Solves the program for those whose place is not settled, and lays them out."""
         limits = Limits(self.snapshot, self.now.taken, self.now.quotas, self.now.empty)
-        taking: list[tuple[Standing, tuple[Layout, ...]]] = []
+        asking: list[_Asking] = []
         for each in jobs:
             layouts = self._layouts(each.record, limits)
             if layouts:
-                taking.append((each, layouts))
+                asking.append(_Asking(each, layouts, self._gains(layouts, each.record.job.spec)))
                 limits.add_wide(each.uid, layouts)
             elif each.place is not None and each.runs and self._can_keep(each, each.place):
                 self.now.keep(each.record, each.place)
             else:
                 self.now.reasons[each.uid] = unmeasured(each.record.job.spec)
         kinds = kinds_of_nodes(self.snapshot)
-        candidates = [self._candidate(*pair, limits, kinds) for pair in taking]
+        left = asking
+        for solutions_left in reversed(range(_SOLUTIONS)):
+            candidates = [self._candidate(each, limits, kinds) for each in left]
+            seating, refused = self._seated(left, candidates, limits, last=not solutions_left)
+            if not refused:
+                break
+            left = [each.without(refused) for each in left]
+        least = [(each.standing, each.layouts[0].accelerators) for each in asking]
+        self.now.settle(least, seating.found, seating.left)
+
+    def _seated(
+        self,
+        asking: Sequence[_Asking],
+        candidates: Sequence[Candidate],
+        limits: Limits,
+        *,
+        last: bool,
+    ) -> tuple[Seating, set[tuple[JobUid, Layout]]]:
+        """Solves the program and lays the jobs out; and what it chose for which there is no room.
+
+        Args:
+            asking: The jobs, with what they may get.
+            candidates: The same for the program.
+            limits: What there is.
+            last: Whether a job without room for what was chosen gets something smaller.
+        """
         chosen = allocation(
             candidates,
             limits.amounts,
             power=self.policy.power,
             none_costs=self.policy.none_costs,
         )
-        seating = Seating(self.snapshot, self.now.left(), self.now.quotas)
+        seating = Seating(self.snapshot, self.now.left(), self.now.quotas.copy())
         wishes = []
-        for (each, layouts), candidate, taken in zip(taking, candidates, chosen, strict=True):
+        for each, candidate, taken in zip(asking, candidates, chosen, strict=True):
             if taken is None:
                 continue
-            stays = taken == candidate.previous
-            if not (stays and seating.stay(each, layouts[taken])):
-                smaller = reversed(layouts[:taken])
-                wishes.append(Wish(each, (layouts[taken], *smaller), self.policy.moves_others))
+            layout, stays = each.layouts[taken], taken == candidate.previous
+            if not (stays and seating.stay(each.standing, layout)):
+                smaller = each.layouts[:taken][::-1] if last else ()
+                wishes.append(Wish(each.standing, (layout, *smaller), self.policy.moves_others))
         seating.seat(wishes)
-        self.now.settle(
-            [(each, layouts[0].accelerators) for each, layouts in taking],
-            seating.found,
-            seating.left,
-        )
+        lost = (wish for wish in wishes if wish.standing.uid not in seating.found)
+        return seating, {(wish.standing.uid, wish.layouts[0]) for wish in lost}
 
     def _layouts(self, record: JobRecord, limits: Limits) -> tuple[Layout, ...]:
         """The job's configurations, ascending; nothing if none is known."""
@@ -199,8 +250,7 @@ class _Round:
             valid = [
                 each
                 for each in known
-                if each.accelerators in counts(*limits.nodes(each.kind))
-                and (len(each.shares) == 1 or limits.lies_on_whole_nodes(each))
+                if each.accelerators in counts(*limits.nodes(each.kind)) and limits.is_regular(each)
             ]
         layouts = _fastest(valid)
         if self.policy.bootstrap and layouts:
@@ -208,21 +258,16 @@ class _Round:
             layouts = tuple(each for each in layouts if each.accelerators <= most)
         return layouts
 
-    def _candidate(
-        self,
-        each: Standing,
-        layouts: Sequence[Layout],
-        limits: Limits,
-        kinds: Mapping[NodeId, str],
-    ) -> Candidate:
-        record, spec = each.record, each.record.job.spec
+    def _candidate(self, each: _Asking, limits: Limits, kinds: Mapping[NodeId, str]) -> Candidate:
+        standing, record = each.standing, each.standing.record
         age = (self.snapshot.at - record.job.submitted_at) / SECOND
+        uses = (limits.uses(standing.uid, record.job.spec, layout) for layout in each.layouts)
         return Candidate(
             tuple(
-                Configuration(layout.accelerators, gain, limits.uses(each.uid, spec, layout))
-                for layout, gain in zip(layouts, self._gains(layouts, spec), strict=True)
+                Configuration(layout.accelerators, gain, used)
+                for layout, gain, used in zip(each.layouts, each.gains, uses, strict=True)
             ),
-            layout_of(each, layouts, kinds) if each.runs else None,
+            layout_of(standing, each.layouts, kinds) if standing.runs else None,
             restart_factor(age, record.reconfigurations, self.policy.switch_seconds),
         )
 

@@ -62,6 +62,11 @@ class Limits:
         """Whether it takes all of each node."""
         return set(layout.shares) == {self._sizes.get(layout.kind, 0)}
 
+    def is_regular(self, layout: Layout) -> bool:
+        """Whether it lies within a node, or on whole nodes."""
+        within = len(layout.shares) == 1 and layout.accelerators <= self._sizes.get(layout.kind, 0)
+        return within or self.lies_on_whole_nodes(layout)
+
     def add_wide(self, uid: JobUid, layouts: Iterable[Layout]) -> None:
         """A job that lies on parts of several nodes cannot lie on those that others have whole."""
         for each in layouts:

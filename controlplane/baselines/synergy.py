@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from controlplane.baselines.layouts import Layout, as_requested, placed, unmeasured, with_room
+from controlplane.baselines.layouts import (
+    Layout,
+    as_requested,
+    placed,
+    under_the_plan_asked_for,
+    unmeasured,
+    with_room,
+)
 from controlplane.baselines.synergy_tune import (
     Floor,
     Parts,
@@ -80,7 +87,7 @@ class _Round:
     def __init__(self, policy: Synergy, snapshot: ClusterSnapshot) -> None:
         self.policy = policy
         self.snapshot = snapshot
-        self.now = Standings(snapshot)
+        self.now = Standings(snapshot, under_the_plan_asked_for)
         self.left = Capacity(snapshot, without=snapshot.holders)
         self.floor = Floor(_servers(snapshot))
 

@@ -1,6 +1,6 @@
 """Where every job stands when a decision begins."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
@@ -8,7 +8,7 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Accelerator, Contact
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
-from controlplane.domain.record import Intent, JobRecord
+from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
 from controlplane.placing.capacity import Capacity, Holding
 from controlplane.placing.order import (
@@ -58,6 +58,21 @@ class Standing:
         return self.holds_its_place and not self.moving
 
 
+Under = Callable[[JobRecord, Placement, Capacity], Placement | None]
+"""The place where a job stays, under the plan that it should have there: the very same placement if
+it has that one. None if it has to be laid out anew.
+"""
+
+
+def under_its_plan(record: JobRecord, place: Placement, capacity: Capacity) -> Placement | None:
+    """A job keeps its plan as long as its spec names it; if that names none, it accumulates as it
+    should now. See ``Under``.
+    """
+    if not record.job.spec.plans:
+        return as_wanted(record, place, capacity)
+    return place if place.plan in record.job.spec.plans else None
+
+
 class Standings:
     """All jobs that could hold accelerators, with what is decided of them so far.
 
@@ -72,9 +87,16 @@ class Standings:
         taken: What nobody can be given.
     """
 
-    def __init__(self, snapshot: ClusterSnapshot) -> None:
-        """Looks at every job."""
+    def __init__(self, snapshot: ClusterSnapshot, under: Under | None = None) -> None:
+        """Looks at every job.
+
+        Args:
+            snapshot: The cluster.
+            under: Says under which plan a job stays where it is; if None, the one that it has,
+                as long as its spec names it.
+        """
         self.snapshot = snapshot
+        self._under = under or under_its_plan
         self.targets: dict[JobUid, Placement] = {}
         self.reasons: dict[JobUid, Reason] = {}
         self.quotas = Quotas(snapshot)
@@ -138,38 +160,54 @@ class Standings:
         return Capacity(self.snapshot, without=self.taken)
 
     def _standing(self, record: JobRecord) -> Standing | None:
-        attempt = record.attempt
-        if attempt is None:
-            if self.snapshot.at < record.backoff_until:
-                return None  # The failure that it recovers from stays its reason.
-            never = impossible(record, self.empty, self.quotas)
-            if never is not None:
-                self.reasons[record.job.uid] = never
-                return None
-            place = record.next_placement
-            if place is not None and not self._can_begin(record, place):
-                place = None
-            return Standing(record, place, place is not None and _on_its_way(record), leaving=False)
-        if attempt.intent is not Intent.RUN:
-            then = attempt.then
-            if then is not None and cannot_stay(record, then, self._away, self.empty):
-                then = None
-            self.reasons[record.job.uid] = RUNNING
-            return Standing(record, then, then is not None, leaving=True)
+        """Where a job stands; None if nothing is left to be decided of it."""
+        if record.attempt is None:
+            return self._idle(record)
+        if record.attempt.intent is not Intent.RUN:
+            return self._stopping(record, record.attempt)
+        return self._running(record, record.attempt)
+
+    def _idle(self, record: JobRecord) -> Standing | None:
+        if self.snapshot.at < record.backoff_until:
+            return None  # The failure that it recovers from stays its reason.
+        never = impossible(record, self.empty, self.quotas)
+        if never is not None:
+            self.reasons[record.uid] = never
+            return None
+        place = record.next_placement
+        if place is not None and self._can_begin(record, place):
+            place = self._stay(record, place)
+        else:
+            place = None
+        promised = place is not None and _on_its_way(record)
+        return Standing(record, place, moving=promised, leaving=False)
+
+    def _stopping(self, record: JobRecord, attempt: AttemptRecord) -> Standing:
+        self.reasons[record.uid] = RUNNING
+        then = attempt.then
+        if then is not None and cannot_stay(record, then, self._away, self.empty):
+            then = None
+        then = None if then is None else self._stay(record, then)
+        return Standing(record, then, moving=then is not None, leaving=True)
+
+    def _running(self, record: JobRecord, attempt: AttemptRecord) -> Standing | None:
         place = attempt.placement
         if self._unknown(record, place):
             self.keep(record, place)
             return None
+        wanted = self._stay(record, place)
         leaves = cannot_stay(record, place, self._away, self.empty)
+        if leaves is None and wanted is None:
+            leaves = OTHER_PLAN
         if leaves is not None:
-            self.reasons[record.job.uid] = leaves
+            self.reasons[record.uid] = leaves
             return Standing(record, None, moving=False, leaving=False)
-        moving = (
-            record.stage is Stage.STARTING
-            or attempt.plan_change is not None
-            or bool(attempt.leaving)
-        )
-        return Standing(record, as_wanted(record, place, self.empty), moving, leaving=False)
+        starts = record.stage is Stage.STARTING
+        changes = attempt.plan_change is not None or bool(attempt.leaving)
+        return Standing(record, wanted, moving=starts or changes, leaving=False)
+
+    def _stay(self, record: JobRecord, place: Placement) -> Placement | None:
+        return self._under(record, place, self.empty)
 
     def _unknown(self, record: JobRecord, place: Placement) -> bool:
         silent = any(unit.node in self._silent for unit in place.units)

@@ -157,3 +157,30 @@ def test_what_was_assumed_can_be_printed() -> None:
 def test_a_knob_out_of_range_is_refused_before_it_decides(knob: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{knob}: wanted"):
         Sia(A800, **{knob: value})  # type: ignore[arg-type]
+
+
+def test_a_configuration_without_room_is_given_up_and_the_program_solved_again() -> None:
+    # On nodes of one accelerator each, two of one node are no configuration; and where a choice has
+    # no room, what it would have used must not be lost for those who run.
+    world = servers(2, size=1).submit(*vit_bert_t5()[:2]).settle()
+    world.passes(3600).settle()
+    assert (world.held("vit"), world.held("bert")) == (1, 1)
+    assert [world.job(name).attempts_made for name in ("vit", "bert")] == [1, 1]
+
+
+def test_a_wide_job_is_not_chosen_where_whole_nodes_leave_it_no_room() -> None:
+    # 24 accelerators are left beside the first job, but on three nodes, not on six.
+    world = servers(8).submit(a_measured_job("wide", "llama30", "dp4-tp2-pp5.1f1b")).settle()
+    world.submit(a_measured_job("parts", "llama30", "tp4-pp6.1f1b-ga4"))
+    world.submit(*(a_measured_job(f"v{i}", "vit", "dp1") for i in range(3))).settle()
+    assert (world.held("wide"), world.held("parts")) == (40, 0)
+    assert [world.held(f"v{i}") for i in range(3)] == [8, 8, 8]
+
+
+def test_a_job_whose_spec_asks_for_another_plan_goes_over_to_it() -> None:
+    world = servers(1).submit(a_measured_job("t5", "t5", "dp8")).settle()
+    world.update(a_measured_job("t5", "t5", "dp8-z2")).settle()
+    assert str(world.attempt("t5").placement.plan) == "dp8-z2"
+    kept = world.attempt("t5").placement
+    world.update(a_measured_job("t5", "t5", "dp8-z2").with_priority(1)).settle()
+    assert world.attempt("t5").placement is kept
