@@ -23,6 +23,7 @@ class ReasonCode(StrEnum):
 
     # Why a job waits.
     WAITING_FOR_ACCELERATORS = "WaitingForAccelerators"
+    WAITING_FOR_FASTER = "WaitingForFasterAccelerators"
     BEHIND_EARLIER_JOB = "BehindEarlierJob"
     QUOTA_EXCEEDED = "QuotaExceeded"
     QUEUE_MISSING = "QueueMissing"

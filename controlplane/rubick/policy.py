@@ -150,8 +150,11 @@ class _Decision:
                     ReasonCode.PREEMPTED, f"makes room for {by}, which needs it less long", least
                 )
                 continue
+            slow = dealing.could_begin(seat)
             left = self.now.quotas.left(record.job.spec.queue)
-            if left is not None and left < least:
+            if slow is not None:
+                self.now.reasons[record.uid] = _rather_later(slow, seat)
+            elif left is not None and left < least:
                 self.now.reasons[record.uid] = self.now.waits.for_quota(record, least, left)
             else:
                 self.now.wait(record, least, self.left)
@@ -173,6 +176,19 @@ def _bidder(seat: Seat) -> Bidder:
         held.parts[0][0][0] if held is not None else "",
         held.accelerators if held is not None else 0,
         seat.stays,
+    )
+
+
+def _rather_later(slow: Choice, seat: Seat) -> Reason:
+    """Why a job waits although it could run."""
+    fastest = min(seat.choices.every, key=lambda each: each.seconds)
+    return Reason(
+        ReasonCode.WAITING_FOR_FASTER,
+        f"would be done later with {slow.plan} on the {slow.accelerators} that are free "
+        f"({slow.steps_per_second:.3g} steps a second) than if it waits for more "
+        f"({fastest.steps_per_second:.3g} with {fastest.accelerators})",
+        fastest.accelerators,
+        slow.accelerators,
     )
 
 

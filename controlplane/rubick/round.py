@@ -186,6 +186,16 @@ class Round:
         """The sum of worths."""
         return sum(seat.given.worth for seat in self.seats if seat.given is not None)
 
+    def could_begin(self, seat: Seat) -> Choice | None:
+        """The fastest choice for which there would be room, whatever it is worth; None if there is
+        none.
+        """
+        for i in seat.worths.of_choices.argsort(kind="stable")[::-1]:
+            choice = seat.choices.every[int(i)]
+            if self._find(seat, choice) is not None:
+                return choice
+        return None
+
     def _turn(self, seat: Seat) -> tuple[object, ...]:
         starving = seat.number not in self._protected
         since = seat.starves_since or 0.0

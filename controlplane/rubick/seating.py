@@ -48,6 +48,7 @@ class Menu:
         self._times = step_times
         # By identity of what the step times answered, which is kept beside it.
         self._known: dict[tuple[int, ...], tuple[object, Choices]] = {}
+        self._small: dict[tuple[int, int], tuple[object, Choices]] = {}
         self._enough: dict[tuple[int, float], tuple[object, Choices]] = {}
 
     def ways(self, spec: JobSpec, kinds: Iterable[str]) -> dict[str, Sequence[Way]]:
@@ -83,6 +84,16 @@ class Menu:
             return Promise(0.0, wanted)
         fewest = [curve.fewest(best) for curve in choices.curves.values()]
         return Promise(best, min((n for n in fewest if n is not None), default=wanted))
+
+    def at_most(self, choices: Choices, accelerators: int) -> Choices:
+        """Those that take no more than so many."""
+        key = (id(choices), accelerators)
+        known = self._small.get(key)
+        if known is None:
+            kept = tuple(e for e in choices.every if e.accelerators <= accelerators)
+            same = len(kept) == len(choices.every)
+            known = self._small[key] = (choices, choices if same else Choices(kept))
+        return known[1]
 
     def enough(self, choices: Choices, promise: Promise) -> Choices:
         """Those that keep the promise; where no speed is known, those as large as asked for."""
@@ -192,6 +203,9 @@ class Seats:
 
     def _choices(self, record: JobRecord) -> Choices:
         choices = self._menu.choices(record.job.spec, self._capacity)
+        queue = self._snapshot.queues.get(record.job.spec.queue)
+        if queue is not None and queue.quota_accelerators is not None:
+            choices = self._menu.at_most(choices, queue.quota_accelerators)
         if record.job.spec.service_class is not ServiceClass.GUARANTEED:
             return choices
         promise = self.promises.get(record.uid)
