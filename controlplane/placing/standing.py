@@ -24,6 +24,9 @@ from controlplane.placing.order import (
 )
 from controlplane.placing.waiting import Waits
 
+Possible = Callable[[JobRecord, Capacity], bool]
+"""Says whether a job could run in the cluster if nobody else did."""
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -87,16 +90,24 @@ class Standings:
         taken: What nobody can be given.
     """
 
-    def __init__(self, snapshot: ClusterSnapshot, under: Under | None = None) -> None:
+    def __init__(
+        self,
+        snapshot: ClusterSnapshot,
+        under: Under | None = None,
+        possible: Possible | None = None,
+    ) -> None:
         """Looks at every job.
 
         Args:
             snapshot: The cluster.
             under: Says under which plan a job stays where it is; if None, the one that it has,
                 as long as its spec names it.
+            possible: Knows of jobs that could run in a cluster that is empty, so that nobody needs
+                to look for why they could not.
         """
         self.snapshot = snapshot
         self._under = under or under_its_plan
+        self._possible = possible
         self.targets: dict[JobUid, Placement] = {}
         self.reasons: dict[JobUid, Reason] = {}
         self.quotas = Quotas(snapshot)
@@ -170,7 +181,8 @@ class Standings:
     def _idle(self, record: JobRecord) -> Standing | None:
         if self.snapshot.at < record.backoff_until:
             return None  # The failure that it recovers from stays its reason.
-        never = impossible(record, self.empty, self.quotas)
+        known = self._possible is not None and self._possible(record, self.empty)
+        never = None if known else impossible(record, self.empty, self.quotas)
         if never is not None:
             self.reasons[record.uid] = never
             return None

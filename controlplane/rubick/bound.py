@@ -82,7 +82,7 @@ class _Market:
         kind: list[Numbers] = []
         starts: list[int] = []
         rows = 0
-        kinds_of: dict[int, Numbers] = {}
+        kinds_of: dict[Choices, Numbers] = {}
         for bidder in bidders:
             held = number.get(bidder.held_kind)
             if bidder.stays:
@@ -96,7 +96,7 @@ class _Market:
                 own_worth.append(np.array([bidder.worths.of_keeping]))
                 own_amount.append(np.array([float(bidder.held_accelerators)]))
                 own_kind.append(np.array([float(held)]))
-            key = id(bidder.choices)
+            key = bidder.choices
             if key not in kinds_of:
                 kinds_of[key] = np.array([float(number[e.kind]) for e in bidder.choices.every])
             worth += [*own_worth, bidder.worths.of_choices]

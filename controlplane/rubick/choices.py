@@ -3,7 +3,7 @@ sensitivity (Rubick, MLSys 2025, section 5).
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -82,12 +82,14 @@ class Choices:
         kinds = dict.fromkeys(each.kind for each in self.every)
         return {kind: Curve.of(e for e in self.every if e.kind == kind) for kind in kinds}
 
+    def among(self, wanted: Callable[[Choice], bool]) -> "Choices":
+        """Those for which that holds; the very same if all are."""
+        kept = tuple(each for each in self.every if wanted(each))
+        return self if len(kept) == len(self.every) else Choices(kept)
+
     def at_least(self, steps_per_second: float) -> "Choices":
         """Those that are as fast as that, within rounding."""
-        enough = tuple(
-            each for each in self.every if each.steps_per_second >= steps_per_second * (1 - 1e-9)
-        )
-        return self if len(enough) == len(self.every) else Choices(enough)
+        return self.among(lambda each: each.steps_per_second >= steps_per_second * (1 - 1e-9))
 
 
 NOTHING = Choices(())

@@ -12,6 +12,7 @@ from controlplane.domain.node import Accelerator
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Optimality
 from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_times import StepTimes
 from controlplane.placing.capacity import Capacity
@@ -37,11 +38,12 @@ class Rubick:
             settings: The knobs; the defaults if None.
         """
         self._times = step_times
-        self._menu = Menu(step_times)
+        self._menu = Menu()
         self.settings = settings or RubickSettings()
 
     def __call__(self, snapshot: ClusterSnapshot) -> Decision:
         """Where each job should run, and why."""
+        self._menu.begin(self._times, snapshot)
         return _Decision(snapshot, self._menu, self.settings).decide()
 
     def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterator[str]:
@@ -59,7 +61,8 @@ class _Decision:
 
     def __init__(self, snapshot: ClusterSnapshot, menu: Menu, settings: RubickSettings) -> None:
         self.snapshot = snapshot
-        self.now = Standings(snapshot)
+        self.menu = menu
+        self.now = Standings(snapshot, possible=self._possible)
         self.settings = settings
         self.left = Capacity(snapshot, without=self.now.taken)
         self.seats = Seats(snapshot, self.now.jobs, self.now.empty, menu, settings)
@@ -77,6 +80,16 @@ class _Decision:
             self.now.targets,
             self.now.reasons,
             Optimality(dealing.worth(), bound.value, bound.prices),
+        )
+
+    def _possible(self, record: JobRecord, empty: Capacity) -> bool:
+        queue = self.snapshot.queues.get(record.job.spec.queue)
+        if queue is None:
+            return False
+        offer = self.menu.offer(record, queue.quota_accelerators, empty)
+        return any(
+            each.accelerators <= empty.most_if_empty(record.job.spec.accelerators)
+            for each in offer.choices.every[:1]
         )
 
     def _quotas(self) -> Mapping[QueueName, int]:

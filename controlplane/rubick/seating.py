@@ -1,6 +1,6 @@
 """From the snapshot to the seats of a round: what each job can be given, has, and still needs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.domain.ids import JobUid, NodeId
@@ -23,6 +23,7 @@ from headrace.api.plan import ExecutionPlan
 
 _SECOND = 1e9
 _ARRIVALS_SEEN_SECONDS = 3600.0
+_ALIKE_KEPT = 4096
 _UNKNOWN_SECONDS_LEFT = 3600.0
 """How long a job is taken to need of which nobody knows (a user's own command)."""
 
@@ -40,73 +41,117 @@ class Promise:
     accelerators: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Offer:
+    """What a job is offered.
+
+    Attributes:
+        choices: What it can be given; for a guaranteed job, what keeps its promise.
+        promise: Of a guaranteed job; None for another.
+    """
+
+    choices: Choices
+    promise: Promise | None = None
+
+
 class Menu:
-    """What jobs can be given, computed once for those that are alike."""
+    """What jobs can be given, computed once for those that are alike, and looked up by job."""
 
-    def __init__(self, step_times: StepTimes) -> None:
-        """Asks these step times."""
-        self._times = step_times
-        # By identity of what the step times answered, which is kept beside it.
-        self._known: dict[tuple[int, ...], tuple[object, Choices]] = {}
-        self._small: dict[tuple[int, int], tuple[object, Choices]] = {}
-        self._enough: dict[tuple[int, float], tuple[object, Choices]] = {}
+    def __init__(self) -> None:
+        """Knows nothing yet."""
+        self._times: StepTimes | None = None
+        self._memory: object = None
+        self._of_job: dict[JobUid, tuple[JobSpec, tuple[str, ...], int | None, Offer]] = {}
+        self._alike: dict[tuple[object, ...], Offer] = {}
 
-    def ways(self, spec: JobSpec, kinds: Iterable[str]) -> dict[str, Sequence[Way]]:
-        """What is known of the job on each type."""
-        found = ((kind, self._times.ways(spec, kind)) for kind in kinds)
-        return {kind: ways for kind, ways in found if ways}
+    def begin(self, step_times: StepTimes, snapshot: ClusterSnapshot) -> None:
+        """Forgets what holds no more: other step times, other accelerators, jobs that are gone."""
+        if step_times is not self._times or snapshot.memory is not self._memory:
+            self._of_job.clear()
+            self._alike.clear()
+        elif len(self._of_job) > 2 * len(snapshot.jobs) + 100:
+            jobs = snapshot.jobs
+            self._of_job = {uid: known for uid, known in self._of_job.items() if uid in jobs}
+        if len(self._alike) > _ALIKE_KEPT:
+            self._alike.clear()
+        self._times, self._memory = step_times, snapshot.memory
 
     def way(self, spec: JobSpec, kind: str, plan: ExecutionPlan, shares: Shares) -> Way | None:
         """What is known of one way."""
+        assert self._times is not None, "begin comes first"
         return self._times.way(spec, kind, plan, shares)
 
-    def choices(self, spec: JobSpec, capacity: Capacity) -> Choices:
-        """What the job can be given here: ways that are known, or else what it asks for."""
+    def offer(self, record: JobRecord, quota: int | None, capacity: Capacity) -> Offer:
+        """What the job is offered.
+
+        Args:
+            record: The job.
+            quota: What its queue may hold; None for no limit.
+            capacity: The cluster's accelerators.
+        """
+        spec = record.job.spec
         kinds = tuple(capacity.allowed_nodes(spec.accelerators))
-        ways = self.ways(spec, kinds)
+        known = self._of_job.get(record.uid)
+        if known is not None and known[0] is spec and known[1] == kinds and known[2] == quota:
+            return known[3]
+        key = _question(spec, kinds, quota)
+        offer = self._alike.get(key)
+        if offer is None:
+            offer = self._alike[key] = self._made(spec, kinds, quota, capacity)
+        self._of_job[record.uid] = (spec, kinds, quota, offer)
+        return offer
+
+    def _made(
+        self, spec: JobSpec, kinds: Sequence[str], quota: int | None, capacity: Capacity
+    ) -> Offer:
+        assert self._times is not None, "begin comes first"
+        found = ((kind, self._times.ways(spec, kind)) for kind in kinds)
+        ways = {kind: each for kind, each in found if each}
         if not ways:
-            return _as_asked(spec, kinds)
-        key = tuple(id(each) for each in ways.values())
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = (ways, choices_among(ways))
-        return _with_room(spec, known[1], capacity)
+            choices = _as_asked(spec, kinds)
+        else:
+            choices = _with_room(spec, choices_among(ways), capacity)
+        if quota is not None:
+            choices = choices.among(lambda each: each.accelerators <= quota)
+        if spec.service_class is not ServiceClass.GUARANTEED:
+            return Offer(choices)
+        promise = _promise(spec, ways, choices)
+        if promise.steps_per_second:
+            return Offer(choices.at_least(promise.steps_per_second), promise)
+        large = choices.among(lambda each: each.accelerators >= promise.accelerators)
+        return Offer(large, promise)
 
-    def promise(self, spec: JobSpec, choices: Choices, kinds: Iterable[str]) -> Promise:
-        """What a guaranteed job must get: the speed of its request, on the best of the types."""
-        wanted = spec.accelerators.asked_for
-        best = 0.0
-        for ways in self.ways(spec, kinds).values():
-            for way in ways:
-                asked = spec.requested_plan in (None, way.plan) and way.accelerators == wanted
-                best = max(best, way.steps_per_second if asked else 0.0)
-        if not best:
-            return Promise(0.0, wanted)
-        fewest = [curve.fewest(best) for curve in choices.curves.values()]
-        return Promise(best, min((n for n in fewest if n is not None), default=wanted))
 
-    def at_most(self, choices: Choices, accelerators: int) -> Choices:
-        """Those that take no more than so many."""
-        key = (id(choices), accelerators)
-        known = self._small.get(key)
-        if known is None:
-            kept = tuple(e for e in choices.every if e.accelerators <= accelerators)
-            same = len(kept) == len(choices.every)
-            known = self._small[key] = (choices, choices if same else Choices(kept))
-        return known[1]
+def _question(spec: JobSpec, kinds: tuple[str, ...], quota: int | None) -> tuple[object, ...]:
+    """All that an offer depends on."""
+    request = spec.accelerators
+    return (
+        spec.model_type,
+        spec.plans,
+        spec.requested_plan,
+        spec.model,
+        spec.global_batch_size,
+        spec.micro_batch_size_max,
+        spec.elastic,
+        spec.service_class,
+        request,
+        kinds,
+        quota,
+    )
 
-    def enough(self, choices: Choices, promise: Promise) -> Choices:
-        """Those that keep the promise; where no speed is known, those as large as asked for."""
-        key = (id(choices), promise.steps_per_second or -float(promise.accelerators))
-        known = self._enough.get(key)
-        if known is None:
-            if promise.steps_per_second:
-                kept = choices.at_least(promise.steps_per_second)
-            else:
-                large = tuple(e for e in choices.every if e.accelerators >= promise.accelerators)
-                kept = Choices(large)
-            known = self._enough[key] = (choices, kept)
-        return known[1]
+
+def _promise(spec: JobSpec, ways: Mapping[str, Sequence[Way]], choices: Choices) -> Promise:
+    """What a guaranteed job must get: the speed of its request, on the best of the types."""
+    wanted = spec.accelerators.asked_for
+    best = 0.0
+    for each in ways.values():
+        for way in each:
+            asked = spec.requested_plan in (None, way.plan) and way.accelerators == wanted
+            best = max(best, way.steps_per_second if asked else 0.0)
+    if not best:
+        return Promise(0.0, wanted)
+    fewest = [curve.fewest(best) for curve in choices.curves.values()]
+    return Promise(best, min((n for n in fewest if n is not None), default=wanted))
 
 
 def _as_asked(spec: JobSpec, kinds: Sequence[str]) -> Choices:
@@ -131,8 +176,7 @@ def _with_room(spec: JobSpec, choices: Choices, capacity: Capacity) -> Choices:
             return True
         return choice.kind in capacity.allowed_nodes(capacity.with_room_for(request, need))
 
-    kept = [each for each in choices.every if fits(each)]
-    return choices if len(kept) == len(choices.every) else Choices(tuple(kept))
+    return choices.among(fits)
 
 
 class Seats:
@@ -202,18 +246,12 @@ class Seats:
     # -- one job --------------------------------------------------------------------------
 
     def _choices(self, record: JobRecord) -> Choices:
-        choices = self._menu.choices(record.job.spec, self._capacity)
         queue = self._snapshot.queues.get(record.job.spec.queue)
-        if queue is not None and queue.quota_accelerators is not None:
-            choices = self._menu.at_most(choices, queue.quota_accelerators)
-        if record.job.spec.service_class is not ServiceClass.GUARANTEED:
-            return choices
-        promise = self.promises.get(record.uid)
-        if promise is None:
-            kinds = self._capacity.allowed_nodes(record.job.spec.accelerators)
-            promise = self._menu.promise(record.job.spec, choices, kinds)
-            self.promises[record.uid] = promise
-        return self._menu.enough(choices, promise)
+        quota = queue.quota_accelerators if queue is not None else None
+        offer = self._menu.offer(record, quota, self._capacity)
+        if offer.promise is not None:
+            self.promises[record.uid] = offer.promise
+        return offer.choices
 
     def _wanting(self, standing: Standing) -> Wanting:
         record = standing.record

@@ -82,9 +82,9 @@ def worths(
         competition: ``n / A``.
     """
     found: list[Worths | None] = [None] * len(jobs)
-    alike: dict[int, list[int]] = {}
+    alike: dict[Choices, list[int]] = {}
     for place, job in enumerate(jobs):
-        alike.setdefault(id(job.choices), []).append(place)
+        alike.setdefault(job.choices, []).append(place)
     for places in alike.values():
         group = [jobs[place] for place in places]
         for place, worth in zip(

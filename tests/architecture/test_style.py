@@ -55,9 +55,10 @@ FOR_DECIDING = {
     "types",
     "typing",
 }
+WITH_ARRAYS = ("controlplane/rubick", "controlplane/baselines")
 MAY_IMPORT = {
-    tuple(room for room in PURE if room != "controlplane/rubick"): FOR_DECIDING,
-    ("controlplane/rubick",): FOR_DECIDING | {"numpy", "scipy"},
+    tuple(room for room in PURE if room not in WITH_ARRAYS): FOR_DECIDING,
+    WITH_ARRAYS: FOR_DECIDING | {"highspy", "numpy", "scipy"},
     ("controlplane/wire",): FOR_DECIDING | {"google", "re"},
     ("headrace/workloads/control.py",): FOR_DECIDING
     | {"os", "pathlib", "signal", "sys", "threading", "time"},
