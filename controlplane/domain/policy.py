@@ -4,7 +4,7 @@ A policy says where every job *should* run. The engine compares that with where 
 orders the difference, so a policy needs no memory and cannot break the handover rules.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -103,5 +103,20 @@ class CheckedPolicy(Policy, Protocol):
         Args:
             snapshot: What was decided about.
             decision: What was decided.
+        """
+        ...
+
+
+@runtime_checkable
+class ExplainingPolicy(Policy, Protocol):
+    """A policy that can say more of a job than the reason that it decided by."""
+
+    def explanation(self, snapshot: ClusterSnapshot, uid: JobUid) -> Sequence[str]:
+        """Why the job gets what it gets, or nothing: sentences with numbers, for people. Asked
+        beside the loop, so it shares nothing with what decides.
+
+        Args:
+            snapshot: The cluster.
+            uid: The job.
         """
         ...

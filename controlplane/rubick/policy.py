@@ -7,7 +7,7 @@ Where and why this leaves the paper: docs/decisions/0011.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from controlplane.domain.ids import AcceleratorId, NodeId, QueueName
+from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
 from controlplane.domain.node import Accelerator
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Optimality
@@ -21,6 +21,7 @@ from controlplane.placing.standing import Standing, Standings
 from controlplane.rubick.board import Board
 from controlplane.rubick.bound import Bidder, upper_bound
 from controlplane.rubick.choices import Choice
+from controlplane.rubick.explaining import seat_of, sentences
 from controlplane.rubick.invariants import violations
 from controlplane.rubick.round import Given, Round, Seat
 from controlplane.rubick.seating import Menu, Seats
@@ -46,6 +47,22 @@ class Rubick:
         self._menu.begin(self._times, snapshot)
         return _Decision(snapshot, self._menu, self.settings).decide()
 
+    def explanation(self, snapshot: ClusterSnapshot, uid: JobUid) -> tuple[str, ...]:
+        """Why the job gets what it gets, or nothing, a sentence each; none for a job of which
+        there is nothing to decide.
+        """
+        menu = Menu()
+        menu.begin(self._times, snapshot)
+        made = _Decision(snapshot, menu, self.settings)
+        optimality = made.decide().optimality
+        seat = seat_of(made.seats.every, uid)
+        if seat is None or made.dealt is None or optimality is None:
+            return ()
+        names = {each: record.job.full_name for each, record in snapshot.jobs.items()}
+        promise = made.seats.promises.get(uid)
+        record = snapshot.jobs[uid]
+        return tuple(sentences(seat, record, made.dealt, promise, optimality, names))
+
     def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterator[str]:
         """What the decision breaks of what must hold of every one; see ``rubick.invariants``."""
         yield from violations(
@@ -64,6 +81,7 @@ class _Decision:
         self.menu = menu
         self.now = Standings(snapshot, possible=self._possible)
         self.settings = settings
+        self.dealt: Round | None = None
         self.left = Capacity(snapshot, without=self.now.taken)
         self.seats = Seats(snapshot, self.now.jobs, self.now.empty, menu, settings)
 
@@ -74,6 +92,7 @@ class _Decision:
         bound = upper_bound([_bidder(seat) for seat in seats], capacity)
         dealing = Round(seats, board, self.settings, self._quotas(), bound.prices)
         dealing.deal()
+        self.dealt = dealing
         self._lay_out(seats)
         self._say(dealing)
         return Decision(

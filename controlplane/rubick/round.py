@@ -17,7 +17,7 @@ from types import MappingProxyType
 from controlplane.domain.ids import JobUid, QueueName
 from controlplane.domain.step_times import Shares
 from controlplane.rubick.board import Allowed, Bin, Board, Parts
-from controlplane.rubick.choices import Choice, Choices
+from controlplane.rubick.choices import Choice, Choices, Numbers
 from controlplane.rubick.settings import RubickSettings
 from controlplane.rubick.worth import Worths
 
@@ -92,6 +92,17 @@ class Seat:
     one_node: bool = False
     given: Given | None = None
 
+    def after_paying(self, prices: Mapping[str, float]) -> Numbers:
+        """What each choice is worth once its accelerators are paid for.
+
+        Args:
+            prices: Of an accelerator, by type.
+        """
+        if not prices:
+            return self.worths.of_choices
+        paid = [prices.get(each.kind, 0.0) for each in self.choices.every]
+        return self.worths.of_choices - self.choices.accelerators * paid
+
     def ranked(self, prices: Mapping[str, float] = FOR_NOTHING) -> list[int]:
         """Its choices, the one that is worth most after paying first; those that are worth nothing
         then are left out.
@@ -99,11 +110,7 @@ class Seat:
         Args:
             prices: Of an accelerator, by type.
         """
-        worth = self.worths.of_choices
-        if prices:
-            worth = worth - self.choices.accelerators * [
-                prices.get(each.kind, 0.0) for each in self.choices.every
-            ]
+        worth = self.after_paying(prices)
         return [int(i) for i in (-worth).argsort(kind="stable") if worth[i] > 0.0]
 
 
@@ -173,13 +180,18 @@ class Round:
         waiting.sort(key=self._turn)
         for seat in waiting:
             self._place(seat)
+        running = [s for s in self.seats if s.held is not None and not s.stays]
+        running.sort(key=lambda s: (s.rank, -s.held_seconds_left, s.number))
+        self._improve_all(running)
         # What nobody wanted at that price is there for nothing.
         self._prices = FOR_NOTHING
         for seat in waiting:
             self._enlarge(seat)
-        running = [s for s in self.seats if s.held is not None and s.given is s.held]
-        for seat in sorted(running, key=lambda s: (s.rank, -s.held_seconds_left, s.number)):
-            if not seat.stays and seat.given is seat.held:
+        self._improve_all(running)
+
+    def _improve_all(self, running: Sequence[Seat]) -> None:
+        for seat in running:
+            if seat.given is seat.held:
                 self._improve(seat)
 
     def worth(self) -> float:
@@ -285,15 +297,18 @@ class Round:
         return None
 
     def _best_free(self, seat: Seat, above: float) -> Given | None:
-        """The best choice that fits into what is free, if it is worth more than that."""
-        worth = seat.worths.of_choices
-        for i in seat.ranked(self._prices_for(seat)):
-            if worth[i] <= above:
-                continue
+        """The choice of most worth after paying that fits into what is free, if that is more than
+        so much.
+        """
+        prices = self._prices_for(seat)
+        net = seat.after_paying(prices)
+        for i in seat.ranked(prices):
+            if net[i] <= above:
+                return None
             choice = seat.choices.every[i]
             parts = self._find(seat, choice)
             if parts is not None:
-                return Given(parts, float(worth[i]), choice)
+                return Given(parts, float(seat.worths.of_choices[i]), choice)
         return None
 
     # -- jobs that wait -------------------------------------------------------------------
@@ -522,6 +537,7 @@ class Round:
             return
         saved = self._settings.least_gain * seat.held_seconds_left
         least = held.worth + saved * seat.worths.of_a_second
+        least -= held.accelerators * self._prices_for(seat).get(held.parts[0][0][0], 0.0)
         mark = len(self._undo)
         self._give(seat, None)
         better = self._best_free(seat, least)

@@ -83,6 +83,7 @@ def sentences(job: jobs_pb2.Job, told: admin_pb2.ExplainResponse) -> list[str]:
     ]
     if told.more_that_do_not_fit:
         lines.append(f"  and {told.more_that_do_not_fit} more do not fit")
+    lines += [f"  {sentence}" for sentence in told.because]
     if told.position:
         lines.append(f"  place {told.position} among the waiting jobs of queue {job.queue}")
     if told.HasField("retry_at"):

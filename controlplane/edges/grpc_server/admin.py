@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from controlplane.domain.event import (
     NodeDrained,
@@ -15,6 +15,7 @@ from controlplane.domain.ids import JobUid, NodeId, QueueName
 from controlplane.domain.lifecycle import FINISHED, HOLDING, Stage
 from controlplane.domain.node import Contact
 from controlplane.domain.offering import Misfit, memory_for, misfits
+from controlplane.domain.policy import ExplainingPolicy, Policy
 from controlplane.domain.queue import DEFAULT_QUEUE
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import Slot
@@ -57,7 +58,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         door: Door,
         history: History,
         reign: Reign,
-        policies: Collection[str],
+        policies: Mapping[str, Policy],
         version: str,
         dashboard_url: str = "",
     ) -> None:
@@ -66,7 +67,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self._door = door
         self._history = history
         self._reign = reign
-        self._policies = tuple(sorted(policies))
+        self._policies = policies
         self._version = version
         self._dashboard_url = dashboard_url
 
@@ -219,14 +220,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.GetPolicyResponse:
         """The settings, and which policies there are."""
         return admin_pb2.GetPolicyResponse(
-            settings=settings_to_wire(self._state.settings), policies=self._policies
+            settings=settings_to_wire(self._state.settings), policies=sorted(self._policies)
         )
 
     async def SetPolicy(  # noqa: N802
         self, request: admin_pb2.SetPolicyRequest, context: Context
     ) -> admin_pb2.SetPolicyResponse:
         """Changes some settings."""
-        settings = changed_settings(self._state.settings, request.settings, self._policies)
+        settings = changed_settings(self._state.settings, request.settings, sorted(self._policies))
         if settings != self._state.settings:
             await self._door.append_and_fold(PolicyChanged(settings, self._door.now()))
         return admin_pb2.SetPolicyResponse(settings=settings_to_wire(settings))
@@ -268,7 +269,16 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
                 for each in unfit[:_MISFITS_TOLD]
             ],
             more_that_do_not_fit=max(0, len(unfit) - _MISFITS_TOLD),
+            because=await self._because(record),
         )
+
+    async def _because(self, record: JobRecord) -> Sequence[str]:
+        policy = self._policies.get(self._state.settings.policy)
+        if record.stage in FINISHED or not isinstance(policy, ExplainingPolicy):
+            return ()
+        snapshot = self._state.snapshot(self._door.now())
+        # Beside the event loop: it decides about the whole cluster once more.
+        return await asyncio.to_thread(policy.explanation, snapshot, record.uid)
 
     def _unfit(self, record: JobRecord) -> list[Misfit]:
         if record.stage in FINISHED:

@@ -234,7 +234,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, uid: _Optional[str] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("stage", "reason", "holders", "decisions", "position", "retry_at", "does_not_fit", "more_that_do_not_fit")
+    __slots__ = ("stage", "reason", "holders", "decisions", "position", "retry_at", "does_not_fit", "more_that_do_not_fit", "because")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     HOLDERS_FIELD_NUMBER: _ClassVar[int]
@@ -243,6 +243,7 @@ class ExplainResponse(_message.Message):
     RETRY_AT_FIELD_NUMBER: _ClassVar[int]
     DOES_NOT_FIT_FIELD_NUMBER: _ClassVar[int]
     MORE_THAT_DO_NOT_FIT_FIELD_NUMBER: _ClassVar[int]
+    BECAUSE_FIELD_NUMBER: _ClassVar[int]
     stage: str
     reason: _common_pb2.Reason
     holders: _containers.RepeatedCompositeFieldContainer[Holder]
@@ -251,7 +252,8 @@ class ExplainResponse(_message.Message):
     retry_at: _timestamp_pb2.Timestamp
     does_not_fit: _containers.RepeatedCompositeFieldContainer[PlanThatDoesNotFit]
     more_that_do_not_fit: int
-    def __init__(self, stage: _Optional[str] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., holders: _Optional[_Iterable[_Union[Holder, _Mapping]]] = ..., decisions: _Optional[_Iterable[_Union[ExplainedDecision, _Mapping]]] = ..., position: _Optional[int] = ..., retry_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., does_not_fit: _Optional[_Iterable[_Union[PlanThatDoesNotFit, _Mapping]]] = ..., more_that_do_not_fit: _Optional[int] = ...) -> None: ...
+    because: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, stage: _Optional[str] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., holders: _Optional[_Iterable[_Union[Holder, _Mapping]]] = ..., decisions: _Optional[_Iterable[_Union[ExplainedDecision, _Mapping]]] = ..., position: _Optional[int] = ..., retry_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., does_not_fit: _Optional[_Iterable[_Union[PlanThatDoesNotFit, _Mapping]]] = ..., more_that_do_not_fit: _Optional[int] = ..., because: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PlanThatDoesNotFit(_message.Message):
     __slots__ = ("plan", "type", "missing_bytes", "message")
