@@ -9,8 +9,6 @@ model is what it would compare if the batch were free.
 from dataclasses import dataclass
 from math import ceil
 
-import numpy as np
-
 _SAMPLES = 50
 """So many batch sizes are tried."""
 
@@ -119,7 +117,8 @@ def best_goodput(
     if smallest > batch_max:
         return 0.0
     best = 0.0
-    for batch in np.geomspace(smallest, batch_max, _SAMPLES):
+    for i in range(_SAMPLES):
+        batch = smallest * (batch_max / smallest) ** (i / (_SAMPLES - 1))
         accumulation = ceil(batch / (replicas * most)) - 1
         if replicas == 1 and batch > noise.initial_batch:
             accumulation = max(accumulation, 1)

@@ -76,7 +76,7 @@ def everybody_has_a_reason_and_a_sound_place(world: World, policy: str) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 @settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

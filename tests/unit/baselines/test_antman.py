@@ -77,6 +77,16 @@ def test_who_was_preempted_is_first_in_its_line() -> None:
     assert (world.held("be"), world.held("later"), world.held("small")) == (4, 4, 0)
 
 
+def test_who_ran_before_comes_before_earlier_jobs_that_never_did() -> None:
+    world = a_server().submit(promised("first", 4)).settle()
+    world.submit(best_effort("waits", 8), best_effort("ran", 4)).settle()
+    world.submit(promised("second", 4)).settle()
+    assert [world.held(name) for name in ("first", "second", "waits", "ran")] == [4, 4, 0, 0]
+    world.exits("first")
+    world.exits("second").settle()
+    assert (world.held("waits"), world.held("ran")) == (0, 4)
+
+
 def test_a_best_effort_job_that_has_the_quota_of_its_queue_makes_way() -> None:
     world = a_server(quota=4).submit(a_job("be").wanting(4).in_queue("tenant")).settle()
     assert world.held("be") == 4

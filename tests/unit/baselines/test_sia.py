@@ -93,10 +93,10 @@ def test_a_job_that_is_still_starting_keeps_what_it_was_given() -> None:
 def test_a_young_job_is_not_restarted_for_little() -> None:
     world = servers(1, Sia(A800, switch_seconds=260, round_seconds=0)).submit(*vit_bert_t5())
     world.settle().passes(300)
-    world.exits("t5").passes(1)
-    kept = world.attempt("bert").placement
-    world.settle()
-    assert world.attempt("bert").placement is kept
+    world.exits("t5").settle()
+    assert (world.held("vit"), world.held("bert")) == (2, 4)
+    world.passes(36_000).settle()
+    assert (world.held("vit"), world.held("bert")) == (4, 4)
 
 
 def test_smaller_jobs_are_moved_together_for_a_larger_one() -> None:
@@ -159,9 +159,14 @@ def test_a_knob_out_of_range_is_refused_before_it_decides(knob: str, value: floa
         Sia(A800, **{knob: value})  # type: ignore[arg-type]
 
 
-def test_a_configuration_without_room_is_given_up_and_the_program_solved_again() -> None:
-    # On nodes of one accelerator each, two of one node are no configuration; and where a choice has
-    # no room, what it would have used must not be lost for those who run.
+def test_what_there_is_no_room_for_is_given_up_and_the_program_solved_again() -> None:
+    # Six are left, three on each node: four would be cheapest, but only two lie together.
+    world = servers(2).submit(a_job("a").wanting(5), a_job("b").wanting(5)).settle()
+    world.submit(a_measured_job("vit", "vit", "dp1")).settle()
+    assert world.held("vit") == 2
+
+
+def test_two_of_one_node_are_no_configuration_where_nodes_have_one() -> None:
     world = servers(2, size=1).submit(*vit_bert_t5()[:2]).settle()
     world.passes(3600).settle()
     assert (world.held("vit"), world.held("bert")) == (1, 1)

@@ -44,6 +44,15 @@ def test_a_demand_beyond_the_share_falls_back_so_that_nobody_is_left_out() -> No
     assert (world.held("a"), world.held("b")) == (4, 4)
 
 
+def test_a_job_goes_where_there_are_cpus_for_it() -> None:
+    for cpus, together in ((24, False), (12, True)):
+        world = servers(2, Synergy(A800, cpus_each=cpus))
+        world.submit(
+            a_measured_job("a", "bert", "dp4"), a_measured_job("b", "bert", "dp4")
+        ).settle()
+        assert (world.nodes_of("a") == world.nodes_of("b")) is together
+
+
 def test_ranks_are_pinned_to_the_cores_of_their_accelerators() -> None:
     world = servers(1).submit(a_measured_job("a", "bert", "dp2")).settle()
     assert [len(unit.cpu_cores) for unit in world.attempt("a").placement.units] == [12, 12]
