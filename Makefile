@@ -60,7 +60,8 @@ plans: setup ## every feasible plan of 1, 2 and 4 ranks, WALKS=20 random walks, 
 	  $(RUN) pytest -rs --timeout=0 tests/workloads/test_plan_matrix.py tests/workloads/test_resizing.py
 
 lives: setup ## LIVES=2000 random lives of a cluster, others each time
-	HEADRACE_LIVES=$(LIVES) $(RUN) pytest -q tests/property/test_cluster_life.py
+	HEADRACE_LIVES=$(LIVES) $(RUN) pytest -q \
+	  tests/property/test_cluster_life.py tests/property/test_baselines_come_to_rest.py
 
 demo: setup ## a cluster, two jobs, two reconfigurations and a report, in 4 minutes
 	$(RUN) headrace demo

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.local_cluster import STEPS, LocalCluster, scripted
+from tests.cluster.local_cluster import ALONE, STEPS, LocalCluster, scripted
 
 
 @pytest.fixture(scope="package")
@@ -32,7 +32,7 @@ def cluster(shared_cluster: LocalCluster) -> Iterator[LocalCluster]:
 @pytest.fixture(scope="package")
 def undisturbed(shared_cluster: LocalCluster) -> dict[int, float]:
     """Loss by step of a job that nothing happened to."""
-    uid = shared_cluster.submit(scripted("undisturbed", shared_cluster.store))
+    uid = shared_cluster.submit(scripted("undisturbed", shared_cluster.store, accelerators=ALONE))
     job = shared_cluster.finishes(uid)
     losses = shared_cluster.losses(uid)
     assert job.status.stage == "Succeeded", job.status.reason.message

@@ -112,48 +112,30 @@ def _observed(cluster: LocalCluster, uid: str) -> list[admin_pb2.Observation]:
     ]
 
 
-def test_ranks_come_and_go_while_it_trains(cluster: LocalCluster, store: Path) -> None:
-    """Another job takes two of its four accelerators, and leaves them again: one attempt."""
+def test_ranks_come_and_go_while_it_trains_and_a_newcomer_that_dies_costs_nothing(
+    cluster: LocalCluster, store: Path
+) -> None:
+    """Another job has two of its four accelerators, then not, then again: one attempt."""
+    before = _guest(cluster, store, "before")
     described = scripted("resized", store, accelerators={"minimum": 1, "maximum": 4})
     described["spec"]["training"]["steps"] = 10_000  # not done before it has changed
     uid = cluster.submit(described)
     cluster.trains(uid, 5)
-    first = {rank.pid for rank in cluster.ranks(uid)}
-    assert (cluster.job(uid).status.plan, len(first)) == ("dp4", 4)
-    other = cluster.submit(occupant("guest", store))
-    until("it shrank", lambda: cluster.ended(uid) or len(cluster.job(uid).status.switches) == 1)
-    assert {rank.pid for rank in cluster.ranks(uid)} < first
-    until("the guest runs", lambda: cluster.job(other).status.stage == "Running")
-    cluster.client.withdraw(other)
-    until("it grew", lambda: cluster.ended(uid) or len(cluster.job(uid).status.switches) == 2)
-    status = cluster.job(uid).status
-    shrank, grew = status.switches
-    cluster.trains(uid, grew.step + 10)
-    assert [(one.kind, one.before, one.after) for one in status.switches] == [
-        ("Memory", "dp4", "dp2"),
-        ("Memory", "dp2", "dp4"),
-    ]
-    assert (shrank.accelerators_before, grew.accelerators_before) == (4, 2)
-    assert (status.attempt, status.failures) == (1, 0)
+    first = _pids(cluster, uid)
+    assert (cluster.job(uid).status.plan, len(first)) == ("dp2", 2)
+    cluster.client.withdraw(before)
+    until("it grew", lambda: cluster.ended(uid) or len(cluster.job(uid).status.switches) == 1)
+    assert _pids(cluster, uid) > first
     assert sorted(unit.first_rank for unit in cluster.job(uid).status.units) == [0, 1, 2, 3]
-    losses = cluster.losses(uid)
-    assert sorted(losses) == list(range(1, len(losses) + 1)), "a step is missing"
-    told = run(cluster.home, "describe", "job", "resized")
-    assert "dp4 -> dp2" in told
-
-
-def test_a_newcomer_that_dies_before_it_joins_costs_the_others_nothing(
-    cluster: LocalCluster, store: Path
-) -> None:
-    guest = cluster.submit(occupant("before", store))
-    until("the guest runs", lambda: cluster.job(guest).status.stage == "Running")
-    described = scripted("growing", store, accelerators={"minimum": 1, "maximum": 4})
-    described["spec"]["training"]["steps"] = 10_000  # not done before it has grown in vain
-    uid = cluster.submit(described)
-    cluster.trains(uid, 5)
-    first = {rank.pid for rank in cluster.ranks(uid)}
-    cluster.client.withdraw(guest)
-    until("others come", lambda: {rank.pid for rank in cluster.ranks(uid)} - first)
+    again = _guest(cluster, store, "again")
+    until("it shrank", lambda: cluster.ended(uid) or len(cluster.job(uid).status.switches) == 2)
+    assert _pids(cluster, uid) == first
+    grew, shrank = cluster.job(uid).status.switches
+    cluster.trains(uid, shrank.step + 10)
+    changes = [(one.kind, one.before, one.after, one.accelerators_before) for one in (grew, shrank)]
+    assert changes == [("Memory", "dp2", "dp4", 2), ("Memory", "dp4", "dp2", 4)]
+    cluster.client.withdraw(again)
+    until("others come", lambda: _pids(cluster, uid) - first)
     for rank in cluster.ranks(uid):
         if rank.pid not in first:
             rank.kill()
@@ -164,11 +146,24 @@ def test_a_newcomer_that_dies_before_it_joins_costs_the_others_nothing(
     status = cluster.job(uid).status
     cluster.trains(uid, status.progress.step + 10)
     assert (status.attempt, status.plan, status.plan_asked_for) == (1, "dp2", "")
-    assert (status.failures, list(status.switches)) == (0, [])
-    until("only those are there", lambda: {rank.pid for rank in cluster.ranks(uid)} == first)
-    assert "SIGKILL" in run(cluster.home, "explain", "growing")
+    assert (status.failures, len(status.switches)) == (0, 2)
+    until("only those are there", lambda: _pids(cluster, uid) == first)
+    assert "SIGKILL" in run(cluster.home, "explain", "resized")
     losses = cluster.losses(uid)
     assert sorted(losses) == list(range(1, len(losses) + 1)), "a step is missing"
+    assert "dp4 -> dp2" in run(cluster.home, "describe", "job", "resized")
+
+
+def _guest(cluster: LocalCluster, store: Path, name: str) -> str:
+    """A job that holds two accelerators, once it does."""
+    uid = cluster.submit(occupant(name, store))
+    until("the guest runs", lambda: cluster.job(uid).status.stage == "Running")
+    return uid
+
+
+def _pids(cluster: LocalCluster, uid: str) -> set[int]:
+    """The processes that train."""
+    return {rank.pid for rank in cluster.ranks(uid)}
 
 
 def test_memory_that_runs_out_costs_a_plan_and_no_retry(cluster: LocalCluster, store: Path) -> None:

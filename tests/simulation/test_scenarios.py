@@ -92,7 +92,7 @@ def test_python_hash_seeds_make_no_difference(tmp_path: Path) -> None:
     found = []
     for seed in ("1", "2"):
         done = subprocess.run(
-            [*command, "--hours", "4", "--output", "json"],
+            [*command, "--hours", "2", "--output", "json"],
             env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(root)},
             cwd=tmp_path,
             capture_output=True,

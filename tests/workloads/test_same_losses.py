@@ -10,7 +10,7 @@ from headrace.workloads.training.switching import Breakdown
 from headrace.workloads.training.trainer import Change
 from tests.workloads.attempts import Agent, Fork, a_manifest, until
 
-COMPARED_STEPS = 50
+COMPARED_STEPS = 30
 TOLERANCE = 1e-4
 ENDLESS = 100_000  # the steps of jobs that are stopped, so that no run is done too early
 
