@@ -9,6 +9,7 @@ from controlplane.baselines import baselines
 from controlplane.baselines.fifo_by_request import fifo_by_request
 from controlplane.domain.policy import Policy
 from controlplane.domain.step_times import StepTimes
+from controlplane.rubick.freedom import Freedom
 from controlplane.rubick.policy import Rubick
 from controlplane.rubick.settings import RubickSettings
 
@@ -22,6 +23,10 @@ def _baseline(name: str) -> PolicyMaker:
     return lambda times, switch: baselines(times, switch)[name]
 
 
+def _rubick(freedom: Freedom) -> PolicyMaker:
+    return lambda times, switch: Rubick(times, RubickSettings(switch_seconds=switch), freedom)
+
+
 POLICIES: Mapping[str, PolicyMaker] = {
     "fifo": lambda times, _: fifo_by_request(times, skip=False),
     "fifo-skip": lambda times, _: fifo_by_request(times, skip=True),
@@ -31,7 +36,10 @@ POLICIES: Mapping[str, PolicyMaker] = {
     "sia-bootstrap": _baseline("sia-bootstrap"),
     "synergy": _baseline("synergy"),
     "antman": _baseline("antman"),
-    "rubick": lambda times, switch: Rubick(times, RubickSettings(switch_seconds=switch)),
+    "rubick": _rubick(Freedom.EVERYTHING),
+    "rubick-e": _rubick(Freedom.PLANS),
+    "rubick-r": _rubick(Freedom.ACCELERATORS),
+    "rubick-n": _rubick(Freedom.NOTHING),
 }
 """``fifo`` is strict and ``fifo-skip`` passes over what does not fit, both on exact requests; what
 the others are is told where they are written.

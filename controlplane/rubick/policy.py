@@ -22,6 +22,7 @@ from controlplane.rubick.board import Board
 from controlplane.rubick.bound import Bidder, upper_bound
 from controlplane.rubick.choices import Choice
 from controlplane.rubick.explaining import seat_of, sentences
+from controlplane.rubick.freedom import Freedom
 from controlplane.rubick.invariants import violations
 from controlplane.rubick.round import Given, Round, Seat
 from controlplane.rubick.seating import Menu, Seats
@@ -31,15 +32,22 @@ from controlplane.rubick.settings import RubickSettings
 class Rubick:
     """The policy. It remembers only what step times answered, which does not change."""
 
-    def __init__(self, step_times: StepTimes, settings: RubickSettings | None = None) -> None:
+    def __init__(
+        self,
+        step_times: StepTimes,
+        settings: RubickSettings | None = None,
+        freedom: Freedom = Freedom.EVERYTHING,
+    ) -> None:
         """Chooses by these step times.
 
         Args:
             step_times: What steps take: a table that was measured, or a model.
             settings: The knobs; the defaults if None.
+            freedom: What may differ from what jobs ask for.
         """
         self._times = step_times
-        self._menu = Menu()
+        self._freedom = freedom
+        self._menu = Menu(freedom)
         self.settings = settings or RubickSettings()
 
     def __call__(self, snapshot: ClusterSnapshot) -> Decision:
@@ -51,7 +59,7 @@ class Rubick:
         """Why the job gets what it gets, or nothing, a sentence each; none for a job of which
         there is nothing to decide.
         """
-        menu = Menu()
+        menu = Menu(self._freedom)
         menu.begin(self._times, snapshot)
         made = _Decision(snapshot, menu, self.settings)
         optimality = made.decide().optimality

@@ -16,6 +16,7 @@ from controlplane.placing.shares import shares_of
 from controlplane.placing.standing import Standing
 from controlplane.rubick.board import Parts
 from controlplane.rubick.choices import NOTHING, Choice, Choices, choices_among
+from controlplane.rubick.freedom import Freedom
 from controlplane.rubick.round import Given, Seat
 from controlplane.rubick.settings import RubickSettings
 from controlplane.rubick.worth import Wanting, Worths, worths
@@ -57,8 +58,13 @@ class Offer:
 class Menu:
     """What jobs can be given, computed once for those that are alike, and looked up by job."""
 
-    def __init__(self) -> None:
-        """Knows nothing yet."""
+    def __init__(self, freedom: Freedom = Freedom.EVERYTHING) -> None:
+        """Knows nothing yet.
+
+        Args:
+            freedom: What may differ from what jobs ask for.
+        """
+        self._freedom = freedom
         self._times: StepTimes | None = None
         self._memory: object = None
         self._of_job: dict[JobUid, tuple[JobSpec, tuple[str, ...], int | None, Offer]] = {}
@@ -110,7 +116,11 @@ class Menu:
         if not ways:
             choices = _as_asked(spec, kinds)
         else:
-            choices = _with_room(spec, choices_among(ways), capacity)
+            free = {
+                kind: [way for way in each if self._freedom.allows(spec, way)]
+                for kind, each in ways.items()
+            }
+            choices = _with_room(spec, choices_among(free), capacity)
         if quota is not None:
             choices = choices.among(lambda each: each.accelerators <= quota)
         if spec.service_class is not ServiceClass.GUARANTEED:
