@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,11 @@ pytestmark = pytest.mark.skipif(not DATA, reason="HEADRACE_DATA names no folder 
 @pytest.fixture(scope="module")
 def table() -> MeasuredTable:
     return read_table(Path(DATA) / "rubick" / "measured")
+
+
+def about(wanted: Any) -> Any:
+    """As the page of oracles has it, to three digits."""
+    return pytest.approx(wanted, rel=1e-3)
 
 
 def fastest(
@@ -38,19 +44,19 @@ def fastest(
         known = found.get(way.accelerators)
         if freedom.allows(spec, way) and (known is None or way.seconds < known.seconds):
             found[way.accelerators] = way
-    return {n: round(way.seconds, 4) for n, way in sorted(found.items())}
+    return {n: way.seconds for n, way in sorted(found.items())}
 
 
 def test_a_small_model(table: MeasuredTable) -> None:
-    assert fastest(table, "t5", "ga", 4, Freedom.NOTHING) == {4: 0.4084}
-    assert fastest(table, "t5", "ga", 4, Freedom.PLANS) == {4: 0.3351}
-    assert fastest(table, "t5", "ga", 4, Freedom.ACCELERATORS)[8] == 0.3201
+    assert fastest(table, "t5", "ga", 4, Freedom.NOTHING) == about({4: 0.4084})
+    assert fastest(table, "t5", "ga", 4, Freedom.PLANS) == about({4: 0.3351})
+    assert fastest(table, "t5", "ga", 4, Freedom.ACCELERATORS)[8] == about(0.3201)
 
 
 def test_of_a_plan_in_three_dimensions_only_the_replicas_change(table: MeasuredTable) -> None:
     free = Freedom.ACCELERATORS
-    assert fastest(table, "llama7", "182", 16, free) == {16: 1.1308, 32: 0.9451, 64: 0.8590}
+    assert fastest(table, "llama7", "182", 16, free) == about({16: 1.131, 32: 0.945, 64: 0.859})
     found = fastest(table, "llama7", "244", 32, free)
-    assert (found[16], found[64]) == (1.3461, 0.6729)
+    assert (found[16], found[64]) == about((1.346, 0.673))
     assert list(fastest(table, "llama30", "524", 40, free)) == [40]
-    assert fastest(table, "llama30", "641", 24, free) == {24: 5.2965, 48: 2.7423}
+    assert fastest(table, "llama30", "641", 24, free) == about({24: 5.297, 48: 2.742})
