@@ -325,7 +325,7 @@ class Seats:
         if want.held_accelerators and standing.place is not None:
             held = Given(self._parts(standing.place), worth.of_keeping)
         left = want.held_wait_seconds + want.steps_left * want.held_seconds
-        stays = standing.moving or (held is not None and self._is_young(record))
+        stays = standing.moving or (held is not None and self._is_left_in_peace(record))
         return Seat(
             number,
             record.uid,
@@ -357,8 +357,11 @@ class Seats:
                     found[kind, node] = own
         return found
 
-    def _is_young(self, record: JobRecord) -> bool:
-        attempt = record.attempt
+    def _is_left_in_peace(self, record: JobRecord) -> bool:
+        """Whether the job was started or changed just now, or as often as jobs may be."""
+        attempt, most = record.attempt, self._settings.changes_at_most
+        if most and record.reconfigurations >= most:
+            return True
         if attempt is None or attempt.running_at is None:
             return True
         since = max(attempt.running_at, record.reconfigured_at)

@@ -17,6 +17,8 @@ class RubickSettings:
             weighed by the time that it still needs; with 0 not at all.
         switch_seconds: What a change of plan or place costs while none was observed.
         cool_down_seconds: So long after a start or change a job is left in peace.
+        changes_at_most: So many times at most a job is changed, as the artifact has it; 0 for no
+            limit.
         least_gain: A running job is changed for its own good only if that saves this share of the
             time that it still needs.
         starving_seconds: A job that stood still for so long in all is served before others, the
@@ -32,6 +34,7 @@ class RubickSettings:
     shortest_first: float = 1.0
     switch_seconds: float = 78.0
     cool_down_seconds: float = 300.0
+    changes_at_most: int = 0
     least_gain: float = 0.1
     starving_seconds: float = 21_600.0
     starving_share: float = 0.5
@@ -51,6 +54,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "shortest_first": (0.0, 1.0),
     "switch_seconds": (0.0, 86_400.0),
     "cool_down_seconds": (0.0, 86_400.0),
+    "changes_at_most": (0, 1_000_000),
     "least_gain": (0.0, 10.0),
     "starving_seconds": (0.0, 1e9),
     "starving_share": (0.0, 1.0),
