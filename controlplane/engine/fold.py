@@ -68,11 +68,7 @@ from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine import observations, resizing, saves, switch_prices, switches
 from controlplane.engine.attempt_end import conclude, with_exit, with_last_step
 from controlplane.engine.hearsay import is_hearsay
-
-UIDS_REMEMBERED = 10_000
-"""How many uids of forgotten or unknown jobs are kept in mind. A stray of a uid that fell out is
-one of an unknown job again: it is kept and reported, which is safe.
-"""
+from controlplane.engine.remembered_uids import remember_attempt, unwant
 
 _REPORTERS_KEPT = 16
 
@@ -279,21 +275,13 @@ def _node_registered(draft: Draft, event: NodeRegistered) -> None:
 
 
 def _remember_attempt(draft: Draft, uid: JobUid, attempt: Attempt) -> None:
-    """Notes the highest attempt of a uid without a job; the oldest notes make room."""
     draft.remembers()
-    known = draft.attempts_seen.pop(uid, attempt)
-    draft.attempts_seen[uid] = max(attempt, known)
-    while len(draft.attempts_seen) > UIDS_REMEMBERED:
-        del draft.attempts_seen[next(iter(draft.attempts_seen))]
+    remember_attempt(draft.attempts_seen, uid, attempt)
 
 
 def _unwant(draft: Draft, uid: JobUid) -> None:
-    """Strays of this uid shall end. The oldest orders make room for new ones."""
     draft.remembers()
-    draft.unwanted.pop(uid, None)
-    draft.unwanted[uid] = None
-    while len(draft.unwanted) > UIDS_REMEMBERED:
-        del draft.unwanted[next(iter(draft.unwanted))]
+    unwant(draft.unwanted, uid)
 
 
 def _adopted(draft: Draft, node: NodeId, unit: RunningUnit, at: Instant) -> bool:
