@@ -21,7 +21,7 @@ from simulator.study import WORKLOADS, Played, Study, play_all
 from simulator.virtual_cluster import StalledError
 from simulator.workloads.philly import BUSIEST, Window
 from simulator.workloads.synthetic import Synthetic
-from simulator.workloads.trace_jobs import SWITCH_SECONDS, Cluster
+from simulator.workloads.trace_jobs import REPORT_SECONDS, SWITCH_SECONDS, Cluster
 
 EXAMPLE = """\
 headrace simulate --workload base --data ~/data --policy fifo,fifo-skip \\
@@ -66,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--jobs-per-hour", type=float, default=30.0, help="of synthetic")
     group.add_argument("--best-plans", action="store_true", help="drawn jobs ask for the fastest")
     group.add_argument("--period-seconds", type=float, default=60.0, help="between two decisions")
+    group.add_argument(
+        "--report-seconds",
+        type=float,
+        default=REPORT_SECONDS,
+        help=f"how often a job tells how far it is (default {REPORT_SECONDS:g})",
+    )
     group.add_argument("--noise", type=float, default=0.0, help="of step times; 0.05 for 5 %%")
     group.add_argument("--stragglers", type=float, default=0.0, help="share of runs at half speed")
     group.add_argument("--failures-per-day", type=float, default=0.0, help="of each run")
@@ -124,6 +130,7 @@ def _study(options: argparse.Namespace, switch_seconds: float) -> Study:
         recorded=options.recorded,
         faults=faults,
         period_seconds=options.period_seconds,
+        report_seconds=options.report_seconds,
         window=Window(_date(options.start), options.hours or 12.0, options.jobs),
         synthetic=Synthetic(options.jobs or 400, options.jobs_per_hour),
         random_plans=not options.best_plans,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from controlplane.domain.clock import Instant
+from controlplane.domain.conditions import Conditions
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
 from controlplane.domain.memory import Memory
 from controlplane.domain.node import Accelerator
@@ -46,6 +47,7 @@ class ClusterSnapshot:
         memory: What the accelerators of each type that is offered tell of it.
         observations: What plans take, as jobs told in passing, by what it is about.
         switch_prices: What changes of plan or place cost so far, by their sort.
+        conditions: What is wrong with nodes.
     """
 
     at: Instant
@@ -57,3 +59,4 @@ class ClusterSnapshot:
     memory: Mapping[str, TypeMemory]
     observations: Mapping[str, Observation]
     switch_prices: Mapping[str, SwitchPrice]
+    conditions: Conditions

@@ -162,8 +162,11 @@ def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
             if why is not record.reason and not why.repeats(record.reason):
                 orders.reasons[uid] = why
             continue
-        if record.attempt is not None:
-            _steer(orders, record, record.attempt, target, why, newcomers, released)
+        attempt = record.attempt
+        if attempt is not None:
+            if target is attempt.placement and why is record.reason:
+                continue  # Most jobs that run: they go on, and nothing is new for them.
+            _steer(orders, record, attempt, target, why, newcomers, released)
         elif record.stage is Stage.SUSPENDED:
             orders.reasons[uid] = SUSPENDED
         elif record.stage is Stage.BACKING_OFF and snapshot.at < record.backoff_until:
@@ -319,7 +322,8 @@ class _Released:
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self._snapshot = snapshot
         self._in_queues: Counter[QueueName] | None = None
-        self._strays = {s.uid: n.id for n in snapshot.nodes.values() for s in n.strays}
+        nodes = (snapshot.nodes[name] for name in snapshot.conditions.strays)
+        self._strays = {s.uid: n.id for n in nodes for s in n.strays}
 
     def awaits(self, record: JobRecord, target: Placement) -> Reason | None:
         """Why the target must wait for others to let go; None if it can start."""

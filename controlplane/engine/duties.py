@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from controlplane.domain.action import Action, EndAttempt, FailJob, ForgetJob, StopAttempt
 from controlplane.domain.clock import FOREVER, SECOND, Instant, after, seconds
-from controlplane.domain.ids import AcceleratorId, NodeId
+from controlplane.domain.conditions import Unhealthy
 from controlplane.domain.job import Owner
 from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.policy import PolicySettings
@@ -22,19 +22,16 @@ were kept would else decide about all of them at once.
 
 _NEVER = FOREVER
 
-Unhealthy = dict[NodeId, dict[AcceleratorId, str]]
-"""Quarantined accelerators by node, with why."""
-
 SUSPENDED = Reason(ReasonCode.SUSPENDED, "spec.suspend is set")
 _WITHDRAWN = Reason(ReasonCode.WITHDRAWN, "its removal was asked for")
 
 
 def duties(state: ClusterState, now: Instant) -> Iterator[Action]:
     """What has to be ordered now: withdrawals, time limits, suspensions, unhealthy hardware."""
-    unhealthy = _unhealthy(state)
+    unhealthy = state.conditions.unhealthy
     kept: list[JobRecord] = []
     for record in state.jobs.values():
-        if _only_waits(record):
+        if _only_waits(record) or (not unhealthy and _runs_undisturbed(record)):
             continue
         action = _duty(record, now, state.settings, unhealthy)
         if action is not None:
@@ -69,13 +66,21 @@ def _only_waits(record: JobRecord) -> bool:
     return not spec.deadline_seconds and not spec.max_run_seconds
 
 
-def _unhealthy(state: ClusterState) -> Unhealthy:
-    found: Unhealthy = {}
-    for node in state.nodes.values():
-        for accelerator in node.node.accelerators:
-            if accelerator.unhealthy:
-                found.setdefault(node.id, {})[accelerator.id] = accelerator.unhealthy
-    return found
+def _runs_undisturbed(record: JobRecord) -> bool:
+    """Whether it trains, and nothing that time alone brings can apply to it."""
+    attempt = record.attempt
+    if attempt is None or attempt.intent is not Intent.RUN or not attempt.trained:
+        return False
+    if record.withdrawn or attempt.exits or attempt.plan_change is not None:
+        return False
+    job = record.job
+    spec = job.spec
+    return (
+        attempt.generation == job.generation
+        and not spec.suspend
+        and not spec.deadline_seconds
+        and not spec.max_run_seconds
+    )
 
 
 def _duty(
@@ -239,7 +244,7 @@ def next_due(state: ClusterState, now: Instant) -> Instant:
     due = _NEVER
     settings = state.settings
     for record in state.jobs.values():
-        if not record.backoff_until and _only_waits(record):
+        if (not record.backoff_until and _only_waits(record)) or _runs_undisturbed(record):
             continue
         for moment in _moments(record, settings):
             if now < moment < due:

@@ -68,11 +68,7 @@ from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine import observations, resizing, saves, switch_prices, switches
 from controlplane.engine.attempt_end import conclude, with_exit, with_last_step
 from controlplane.engine.hearsay import is_hearsay
-
-UIDS_REMEMBERED = 10_000
-"""How many uids of forgotten or unknown jobs are kept in mind. A stray of a uid that fell out is
-one of an unknown job again: it is kept and reported, which is safe.
-"""
+from controlplane.engine.remembered_uids import remember_attempt, unwant
 
 _REPORTERS_KEPT = 16
 
@@ -92,6 +88,7 @@ class Draft:
     attempt_floor: Attempt = Attempt(0)
     observations: dict[str, Observation] = field(default_factory=dict)
     switch_prices: dict[str, SwitchPrice] = field(default_factory=dict)
+    _own_uids: bool = False
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
@@ -108,6 +105,14 @@ class Draft:
                         held = self._placed.setdefault(unit.node, [])
                         held.append((record.uid, attempt.number, unit.index))
         return self._placed.get(node, ())
+
+    def remembers(self) -> None:
+        """Uids are about to be remembered, or not any more. Thousands are, and few events change
+        which, so they are the state's own until then.
+        """
+        if not self._own_uids:
+            self.attempts_seen, self.unwanted = dict(self.attempts_seen), dict(self.unwanted)
+            self._own_uids = True
 
     def starts(self) -> None:
         """Units are about to begin, so what was placed has to be looked through again."""
@@ -164,6 +169,8 @@ def _submitted(draft: Draft, event: JobSubmitted | JobUpdated) -> None:
         if job.generation > known.job.generation:
             _replaced(draft, known, job, event.at)
         return
+    if job.uid in draft.unwanted or job.uid in draft.attempts_seen:
+        draft.remembers()
     draft.unwanted.pop(job.uid, None)
     # Its owner wants it again: what was still to be removed is a living job's by now.
     draft.purges.pop(job.uid, None)
@@ -268,19 +275,13 @@ def _node_registered(draft: Draft, event: NodeRegistered) -> None:
 
 
 def _remember_attempt(draft: Draft, uid: JobUid, attempt: Attempt) -> None:
-    """Notes the highest attempt of a uid without a job; the oldest notes make room."""
-    known = draft.attempts_seen.pop(uid, attempt)
-    draft.attempts_seen[uid] = max(attempt, known)
-    while len(draft.attempts_seen) > UIDS_REMEMBERED:
-        del draft.attempts_seen[next(iter(draft.attempts_seen))]
+    draft.remembers()
+    remember_attempt(draft.attempts_seen, uid, attempt)
 
 
 def _unwant(draft: Draft, uid: JobUid) -> None:
-    """Strays of this uid shall end. The oldest orders make room for new ones."""
-    draft.unwanted.pop(uid, None)
-    draft.unwanted[uid] = None
-    while len(draft.unwanted) > UIDS_REMEMBERED:
-        del draft.unwanted[next(iter(draft.unwanted))]
+    draft.remembers()
+    unwant(draft.unwanted, uid)
 
 
 def _adopted(draft: Draft, node: NodeId, unit: RunningUnit, at: Instant) -> bool:

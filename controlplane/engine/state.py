@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import is_
 from types import MappingProxyType
 
 from controlplane.domain.changing import changed
 from controlplane.domain.clock import Instant
+from controlplane.domain.conditions import Conditions, conditions_of
 from controlplane.domain.event import Event
 from controlplane.domain.holding import (
     held_after,
@@ -101,8 +103,8 @@ class ClusterState:
             queues=dict(self.queues),
             settings=self.settings,
             term=self.term,
-            attempts_seen=dict(self.attempts_seen),
-            unwanted=dict(self.unwanted),
+            attempts_seen=self.attempts_seen,
+            unwanted=self.unwanted,
             purges={
                 uid: (purge.node, purge.attempt, purge.manifest_json)
                 for uid, purge in self.purges.items()
@@ -117,7 +119,8 @@ class ClusterState:
             last = max(last, numbered.sequence)
         then = ClusterState(
             jobs=draft.jobs,
-            nodes=draft.nodes,
+            # The same nodes are the same mapping, so that what follows from them is found once.
+            nodes=self.nodes if _same(self.nodes, draft.nodes) else draft.nodes,
             queues=draft.queues,
             settings=draft.settings,
             last_sequence=last,
@@ -135,6 +138,8 @@ class ClusterState:
             then.__dict__["_usable"] = usable_after(self._usable, self.nodes, then.nodes)
             if "_memory" in self.__dict__ and then._usable is self._usable:
                 then.__dict__["_memory"] = self._memory
+        if "conditions" in self.__dict__ and then.nodes is self.nodes:
+            then.__dict__["conditions"] = self.conditions
         return then
 
     @cached_property
@@ -155,7 +160,13 @@ class ClusterState:
     @cached_property
     def holders(self) -> Mapping[Slot, JobUid]:
         """Who holds each accelerator that is not free: attempts not released, and strays."""
-        return MappingProxyType(with_strays(self._held, self.nodes))
+        strays = self.conditions.strays
+        return MappingProxyType(with_strays(self._held, {n: self.nodes[n] for n in strays}))
+
+    @cached_property
+    def conditions(self) -> Conditions:
+        """What is wrong with nodes; like ``_usable``, it follows from them."""
+        return conditions_of(self.nodes)
 
     def snapshot(self, at: Instant) -> ClusterSnapshot:
         """What a policy may see."""
@@ -169,6 +180,7 @@ class ClusterState:
             memory=MappingProxyType(self._memory),
             observations=MappingProxyType(self.observations),
             switch_prices=MappingProxyType(self.switch_prices),
+            conditions=self.conditions,
         )
 
     def after_restart(self) -> "ClusterState":
@@ -196,7 +208,11 @@ class ClusterState:
     @property
     def silent_nodes(self) -> tuple[NodeId, ...]:
         """Nodes that have not spoken since the control plane started."""
-        return tuple(n.id for n in self.nodes.values() if n.contact is Contact.SILENT)
+        return self.conditions.silent
+
+
+def _same(before: Mapping[NodeId, NodeRecord], after: Mapping[NodeId, NodeRecord]) -> bool:
+    return len(before) == len(after) and all(map(is_, before.values(), after.values()))
 
 
 def in_replay_order(

@@ -7,7 +7,6 @@ from controlplane.domain.changing import changed
 from controlplane.domain.ids import NodeId, QueueName
 from controlplane.domain.job import JobSpec, ServiceClass
 from controlplane.domain.lifecycle import FINISHED, Stage
-from controlplane.domain.node import Contact
 from controlplane.domain.offering import offered, sizes
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import Reason, ReasonCode
@@ -45,7 +44,7 @@ def candidates(
         group = ranks.get(rank)
         if group is None:
             group = ranks[rank] = []
-        group.append(offered(record))
+        group.append(offered(record) if record.out_of_memory else record)
     return [record for rank in sorted(ranks) for record in ranks[rank]]
 
 
@@ -55,9 +54,7 @@ def nodes_to_leave(snapshot: ClusterSnapshot) -> frozenset[NodeId]:
     A node that was not heard of since the control plane started is not among them: nothing is
     known against it.
     """
-    return frozenset(
-        node.id for node in snapshot.nodes.values() if node.drained or node.contact is Contact.LOST
-    )
+    return snapshot.conditions.away
 
 
 def left_nodes(placement: Placement, away: frozenset[NodeId]) -> list[NodeId]:

@@ -16,7 +16,7 @@ from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent, Outcome, UnitExit
 from controlplane.engine import duties
 from controlplane.engine.duties import next_due
-from controlplane.engine.fold import UIDS_REMEMBERED
+from controlplane.engine.remembered_uids import UIDS_REMEMBERED
 from tests.builders import (
     JobBuilder,
     World,
