@@ -1,7 +1,7 @@
 """Where every job stands when a decision begins."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.lifecycle import Stage
@@ -233,6 +233,35 @@ class Standings:
         if not place.nodes.isdisjoint(record.avoids(self.snapshot.at)):
             return False
         return holding_of(self.snapshot, place) is not None
+
+
+def undisputed(
+    jobs: Sequence[Standing], taken: Collection[Slot], quotas: Quotas
+) -> list[Standing]:
+    """The same jobs, where each place is one job's, and within its queue's quota: who holds a place
+    has it before who was only promised it.
+
+    Args:
+        jobs: In order; of two that were promised the same the first one keeps it.
+        taken: What nobody can be given.
+        quotas: What queues may hold; not counted down.
+    """
+    used, left = set(taken), quotas.copy()
+    for each in jobs:
+        if each.place is not None and each.holds_its_place:
+            used.update(each.place.slots())
+            left.use(each.record.job.spec.queue, each.place.accelerator_count)
+    found = []
+    for each in jobs:
+        if each.place is not None and not each.holds_its_place:
+            slots, queue = set(each.place.slots()), each.record.job.spec.queue
+            if used.isdisjoint(slots) and left.allows(queue, len(slots)):
+                used |= slots
+                left.use(queue, len(slots))
+            else:
+                each = replace(each, place=None, moving=False)
+        found.append(each)
+    return found
 
 
 def _on_its_way(record: JobRecord) -> bool:

@@ -17,7 +17,7 @@ from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_times import StepTimes
 from controlplane.placing.capacity import Capacity
 from controlplane.placing.layout import placement_under
-from controlplane.placing.standing import Standing, Standings
+from controlplane.placing.standing import Standing, Standings, undisputed
 from controlplane.rubick.board import Board
 from controlplane.rubick.bound import Bidder, upper_bound
 from controlplane.rubick.choices import Choice
@@ -91,7 +91,8 @@ class _Decision:
         self.settings = settings
         self.dealt: Round | None = None
         self.left = Capacity(snapshot, without=self.now.taken)
-        self.seats = Seats(snapshot, self.now.jobs, self.now.empty, menu, settings)
+        self.jobs = undisputed(self.now.jobs, self.now.taken, self.now.quotas)
+        self.seats = Seats(snapshot, self.jobs, self.now.empty, menu, settings)
 
     def decide(self) -> Decision:
         seats = self.seats.every
@@ -131,7 +132,7 @@ class _Decision:
         of each node what they have there already before anything else.
         """
         others: list[tuple[Standing, Choice, Given]] = []
-        for standing, seat in zip(self.now.jobs, seats, strict=True):
+        for standing, seat in zip(self.jobs, seats, strict=True):
             given = seat.given
             if given is None:
                 continue
@@ -171,7 +172,7 @@ class _Decision:
     # -- reasons --------------------------------------------------------------------------
 
     def _say(self, dealing: Round) -> None:
-        for standing, seat in zip(self.now.jobs, dealing.seats, strict=True):
+        for standing, seat in zip(self.jobs, dealing.seats, strict=True):
             if seat.given is not None:
                 continue
             record = standing.record
