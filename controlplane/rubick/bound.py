@@ -22,6 +22,9 @@ from controlplane.rubick.worth import Worths
 _BISECTIONS = 40
 _SUBGRADIENT_STEPS = 120
 
+_ROUNDING = 1e-12
+"""So much of the sums may be lost where numbers are rounded: the bound holds all the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bidder:
@@ -140,7 +143,7 @@ class _Market:
                 low = middle
             else:
                 high = middle
-        return Bound(best, {self.kinds[0]: price})
+        return Bound(_safe(best), {self.kinds[0]: price})
 
     def by_subgradients(self) -> Bound:
         prices = np.zeros(len(self.kinds))
@@ -156,4 +159,8 @@ class _Market:
                 break
             prices = np.maximum(0.0, prices + step * excess / norm)
             step *= 0.95
-        return Bound(float(best), dict(zip(self.kinds, best_prices.tolist(), strict=True)))
+        return Bound(_safe(float(best)), dict(zip(self.kinds, best_prices.tolist(), strict=True)))
+
+
+def _safe(value: float) -> float:
+    return value + _ROUNDING * abs(value)

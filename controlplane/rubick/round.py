@@ -356,6 +356,7 @@ class Round:
         before = sum(v.given.worth for v in victims if v.given is not None)
         before += seat.given.worth if seat.given is not None else 0.0
         lost = {victim.number: victim.given for victim in victims}
+        held = [each.given for each in (seat, *victims)]
         for victim in victims:
             self._give(victim, None)
         self._give(seat, None)
@@ -374,6 +375,7 @@ class Round:
                 kept = False
                 break
         after = _worth(seat.given) + sum(_worth(victim.given) for victim in victims)
+        after -= self._cost_of_more([seat, *victims], held)
         pays = sum(victim.worths.switching for victim in victims)
         if not kept or (after - pays <= before and not must):
             self._roll_back(mark)
@@ -381,6 +383,20 @@ class Round:
         for victim in victims:
             self.displaced[victim.uid] = Displaced(victim.uid, seat.uid, after - before)
         return True
+
+    def _cost_of_more(self, seats: Sequence[Seat], before: Sequence[Given | None]) -> float:
+        """What these would pay for what they have now and had not before, those not yet served
+        being the poorer for it.
+        """
+        paid = self._price_of
+        return sum(
+            paid(seat.given) - paid(given) for seat, given in zip(seats, before, strict=True)
+        )
+
+    def _price_of(self, given: Given | None) -> float:
+        if given is None or not given.parts:
+            return 0.0
+        return given.accelerators * self._prices.get(given.parts[0][0][0], 0.0)
 
     def _victims(
         self, seat: Seat, choice: Choice, smallest_first: bool
