@@ -288,8 +288,8 @@ class Round:
                 kept = False
                 break
         after = _worth(seat.given) + sum(_worth(victim.given) for victim in victims)
-        after -= _PAID_SHARE * self._cost_of_more([seat, *victims], held)
         pays = sum(victim.worths.switching for victim in victims)
+        pays += self._cost_of_more([seat, *victims], held)
         if not kept or (after - pays <= before and not must):
             self._roll_back(mark)
             return False
@@ -298,18 +298,20 @@ class Round:
         return True
 
     def _cost_of_more(self, seats: Sequence[Seat], before: Sequence[Given | None]) -> float:
-        """What these would pay for what they have now and had not before, those not yet served
-        being the poorer for it.
+        """What these pay for what they have now and had not before, those not yet served being the
+        poorer for it. Who goes over to another type pays the whole difference.
         """
-        paid = self._price_of
-        return sum(
-            paid(seat.given) - paid(given) for seat, given in zip(seats, before, strict=True)
-        )
+        cost = 0.0
+        for seat, had in zip(seats, before, strict=True):
+            more = self._price_of(seat.given) - self._price_of(had)
+            other_type = (
+                had is not None and seat.given is not None and _kind(had) != _kind(seat.given)
+            )
+            cost += more if other_type else _PAID_SHARE * more
+        return cost
 
     def _price_of(self, given: Given | None) -> float:
-        if given is None or not given.parts:
-            return 0.0
-        return given.accelerators * self._prices.get(given.parts[0][0][0], 0.0)
+        return 0.0 if given is None else given.accelerators * self._prices.get(_kind(given), 0.0)
 
     def _victims(
         self, seat: Seat, choice: Choice, smallest_first: bool
@@ -490,6 +492,10 @@ def _best_first(worth: Numbers, above: float = 0.0) -> list[int]:
 
 def _worth(given: Given | None) -> float:
     return 0.0 if given is None else given.worth
+
+
+def _kind(given: Given | None) -> str:
+    return given.parts[0][0][0] if given is not None and given.parts else ""
 
 
 def _count(seat: Seat) -> int:
