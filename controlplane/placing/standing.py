@@ -235,9 +235,7 @@ class Standings:
         return holding_of(self.snapshot, place) is not None
 
 
-def undisputed(
-    jobs: Sequence[Standing], taken: Collection[Slot], quotas: Quotas
-) -> list[Standing]:
+def undisputed(jobs: Sequence[Standing], taken: Collection[Slot], quotas: Quotas) -> list[Standing]:
     """The same jobs, where each place is one job's, and within its queue's quota: who holds a place
     has it before who was only promised it.
 

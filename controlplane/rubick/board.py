@@ -1,6 +1,6 @@
 """How many accelerators are left where, while a round deals them out. Every step can be undone."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from controlplane.domain.ids import NodeId
 from controlplane.domain.step_times import Shares
@@ -56,8 +56,14 @@ class Board:
             for node in bucket:
                 yield kind, node
 
+    def emptiest_first(self, kind: str) -> Iterator[Bin]:
+        """The same the other way round."""
+        for bucket in reversed(self._by_count[kind]):
+            for node in reversed(bucket):
+                yield kind, node
+
     def left(self, kind: str) -> int:
-        """Accelerators of a type that are left, closed nodes included."""
+        """Accelerators of a type that are left on nodes that are not closed."""
         return sum(i * len(bucket) for i, bucket in enumerate(self._by_count[kind]))
 
     def take(self, holder: int, parts: Parts) -> None:

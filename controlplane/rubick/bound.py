@@ -6,8 +6,8 @@ worth most to it after paying. Whatever the prices,
     D(mu) = sum_j max(0, max_o w_j(o) - mu_k(o) a(o)) + sum_k mu_k A_k
 
 is at least the worth of every assignment that keeps to the capacities :math:`A_k`, so also of
-every one that keeps to nodes as well. ``D`` is convex; its least value is sought by bisection of
-the price where there is one type, and by subgradients over several. A job that must stay where it
+every one that keeps to nodes as well. ``D`` is convex; its least value is found by tangents where
+there is one type, and sought by subgradients over several. A job that must stay where it
 is has no choice but that.
 """
 
@@ -19,8 +19,11 @@ import numpy as np
 from controlplane.rubick.choices import Choices, Numbers
 from controlplane.rubick.worth import Worths
 
-_BISECTIONS = 40
+_TANGENTS = 60
 _SUBGRADIENT_STEPS = 120
+
+_ROUNDING = 1e-12
+"""So much of the sums may be lost where numbers are rounded: the bound holds all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,89 +69,95 @@ def upper_bound(bidders: Sequence[Bidder], capacity: Mapping[str, int]) -> Bound
         return Bound(0.0, {})
     market = _Market(bidders, capacity)
     if len(market.kinds) == 1:
-        return market.by_bisection()
+        return market.by_tangents()
     return market.by_subgradients()
 
 
 class _Market:
-    """All bids in one table: a row for each choice of each job, jobs one after the other."""
+    """All bids in one table: a row for each job, waiting (which is worth nothing and takes nothing)
+    and what it has first; filled up with bids that nobody takes.
+    """
 
     def __init__(self, bidders: Sequence[Bidder], capacity: Mapping[str, int]) -> None:
         self.kinds = tuple(capacity)
         number = {kind: i for i, kind in enumerate(self.kinds)}
-        self.capacity = np.array([float(capacity[kind]) for kind in self.kinds])
         self.constant = 0.0
-        fixed = np.zeros(len(self.kinds))
-        worth: list[Numbers] = []
-        amount: list[Numbers] = []
-        kind: list[Numbers] = []
-        starts: list[int] = []
-        rows = 0
-        kinds_of: dict[Choices, Numbers] = {}
+        left = np.array([float(capacity[kind]) for kind in self.kinds])
+        free: list[Bidder] = []
         for bidder in bidders:
-            held = number.get(bidder.held_kind)
-            if bidder.stays:
-                if held is not None and np.isfinite(bidder.worths.of_keeping):
-                    self.constant += bidder.worths.of_keeping
-                    fixed[held] += bidder.held_accelerators
+            if not bidder.stays:
+                free.append(bidder)
+            elif bidder.held_kind in number and bidder.worths.of_keeping > -np.inf:
+                self.constant += bidder.worths.of_keeping
+                left[number[bidder.held_kind]] -= bidder.held_accelerators
+        self.capacity = np.maximum(0.0, left)
+        alike: dict[Choices, list[int]] = {}
+        for row, bidder in enumerate(free):
+            alike.setdefault(bidder.choices, []).append(row)
+        width = 2 + max((len(choices.every) for choices in alike), default=0)
+        self.worth = np.full((len(free), width), -np.inf)
+        self.worth[:, 0] = 0.0
+        self.amount = np.zeros((len(free), width))
+        self.kind = np.zeros((len(free), width), dtype=np.intp)
+        for choices, rows in alike.items():
+            end = 2 + len(choices.every)
+            if end == 2:
                 continue
-            # Waiting is a bid as well: it is worth nothing and takes nothing.
-            own_worth, own_amount, own_kind = [np.zeros(1)], [np.zeros(1)], [np.zeros(1)]
-            if held is not None and np.isfinite(bidder.worths.of_keeping):
-                own_worth.append(np.array([bidder.worths.of_keeping]))
-                own_amount.append(np.array([float(bidder.held_accelerators)]))
-                own_kind.append(np.array([float(held)]))
-            key = bidder.choices
-            if key not in kinds_of:
-                kinds_of[key] = np.array([float(number[e.kind]) for e in bidder.choices.every])
-            worth += [*own_worth, bidder.worths.of_choices]
-            amount += [*own_amount, bidder.choices.accelerators]
-            kind += [*own_kind, kinds_of[key]]
-            starts.append(rows)
-            rows += sum(map(len, own_worth)) + len(bidder.choices.every)
-        self.capacity = np.maximum(0.0, self.capacity - fixed)
-        self.worth = np.concatenate(worth) if worth else np.empty(0)
-        self.amount = np.concatenate(amount) if amount else np.empty(0)
-        self.kind = np.concatenate(kind).astype(np.intp) if kind else np.empty(0, dtype=np.intp)
-        self.starts = np.array(starts, dtype=np.intp)
+            self.worth[rows, 2:end] = np.array([free[row].worths.of_choices for row in rows])
+            self.amount[rows, 2:end] = choices.accelerators
+            self.kind[rows, 2:end] = [number[each.kind] for each in choices.every]
+        for row, bidder in enumerate(free):
+            if bidder.held_kind in number:
+                self.worth[row, 1] = bidder.worths.of_keeping
+                self.amount[row, 1] = bidder.held_accelerators
+                self.kind[row, 1] = number[bidder.held_kind]
+        self._rows = np.arange(len(free))
 
     def value_and_demand(self, prices: Numbers) -> tuple[float, Numbers]:
         """The dual's value, and how much of each type is asked for at these prices."""
         value = self.constant + float(prices @ self.capacity)
-        demand = np.zeros(len(self.kinds))
-        if not len(self.starts):
-            return value, demand
-        net = self.worth - prices[self.kind] * self.amount
-        best = np.maximum.reduceat(net, self.starts)
-        value += float(best.sum())
-        counts = np.diff(np.append(self.starts, len(net)))
-        is_best = net >= np.repeat(best, counts)
+        paid = self.amount * (prices[0] if len(prices) == 1 else prices[self.kind])
+        net = self.worth - paid
         # Of equally good bids the first one: mostly the one that takes nothing or stays.
-        rows = np.flatnonzero(is_best)
-        owner = np.searchsorted(self.starts, rows, side="right")
-        chosen = rows[np.unique(owner, return_index=True)[1]]
-        np.add.at(demand, self.kind[chosen], self.amount[chosen])
+        best = net.argmax(axis=1)
+        value += float(net[self._rows, best].sum())
+        demand = np.zeros(len(self.kinds))
+        np.add.at(demand, self.kind[self._rows, best], self.amount[self._rows, best])
         return value, demand
 
-    def by_bisection(self) -> Bound:
+    def by_tangents(self) -> Bound:
+        """Where the tangents to the left and to the right of the least value meet, is the next
+        price. The dual is made of straight pieces, so soon the value lies on both.
+        """
         low, high = 0.0, float(max(0.0, self.worth.max(initial=0.0)))
-        best, price = self.value_and_demand(np.array([0.0]))[0], 0.0
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
+        low_value, demand = self.value_and_demand(np.array([low]))
+        best, price = low_value, low
+        low_slope = float(self.capacity[0] - demand[0])
+        high_value, demand = self.value_and_demand(np.array([high]))
+        high_slope = float(self.capacity[0] - demand[0])
+        for _ in range(_TANGENTS if low_slope < 0.0 < high_slope else 0):
+            middle = (low_value - low_slope * low - high_value + high_slope * high) / (
+                high_slope - low_slope
+            )
+            if not low < middle < high:
+                break
             value, demand = self.value_and_demand(np.array([middle]))
+            slope = float(self.capacity[0] - demand[0])
             if value < best:
                 best, price = value, middle
-            if demand[0] > self.capacity[0]:
-                low = middle
+            if value <= low_value + low_slope * (middle - low) + _ROUNDING * abs(value):
+                break
+            if slope < 0.0:
+                low, low_value, low_slope = middle, value, slope
             else:
-                high = middle
-        return Bound(best, {self.kinds[0]: price})
+                high, high_value, high_slope = middle, value, slope
+        return Bound(_safe(best), {self.kinds[0]: price})
 
     def by_subgradients(self) -> Bound:
         prices = np.zeros(len(self.kinds))
         best, best_prices = np.inf, prices
         step = float(self.worth.max(initial=0.0)) / 4
-        for _ in range(_SUBGRADIENT_STEPS if len(self.starts) else 1):
+        for _ in range(_SUBGRADIENT_STEPS if len(self.worth) else 1):
             value, demand = self.value_and_demand(prices)
             if value < best:
                 best, best_prices = value, prices
@@ -158,4 +167,8 @@ class _Market:
                 break
             prices = np.maximum(0.0, prices + step * excess / norm)
             step *= 0.95
-        return Bound(float(best), dict(zip(self.kinds, best_prices.tolist(), strict=True)))
+        return Bound(_safe(float(best)), dict(zip(self.kinds, best_prices.tolist(), strict=True)))
+
+
+def _safe(value: float) -> float:
+    return value + _ROUNDING * abs(value)

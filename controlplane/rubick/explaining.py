@@ -9,7 +9,8 @@ from controlplane.domain.ids import JobUid
 from controlplane.domain.policy import Optimality
 from controlplane.domain.record import JobRecord
 from controlplane.rubick.choices import Choice
-from controlplane.rubick.round import Round, Seat
+from controlplane.rubick.round import Round
+from controlplane.rubick.seat import Seat
 from controlplane.rubick.seating import Promise
 
 _OTHERS_NAMED = 2

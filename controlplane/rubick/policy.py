@@ -24,7 +24,8 @@ from controlplane.rubick.choices import Choice
 from controlplane.rubick.explaining import seat_of, sentences
 from controlplane.rubick.freedom import Freedom
 from controlplane.rubick.invariants import violations
-from controlplane.rubick.round import Given, Round, Seat
+from controlplane.rubick.round import Round
+from controlplane.rubick.seat import Given, Seat
 from controlplane.rubick.seating import Menu, Seats
 from controlplane.rubick.settings import RubickSettings
 

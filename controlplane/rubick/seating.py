@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from controlplane.domain.ids import JobUid, NodeId
+from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.job import JobSpec, ServiceClass, Topology
 from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.offering import memory_need, plans_of, sizes
@@ -17,7 +17,7 @@ from controlplane.placing.standing import Standing
 from controlplane.rubick.board import Parts
 from controlplane.rubick.choices import NOTHING, Choice, Choices, choices_among
 from controlplane.rubick.freedom import Freedom
-from controlplane.rubick.round import Given, Seat
+from controlplane.rubick.seat import Given, Seat
 from controlplane.rubick.settings import RubickSettings
 from controlplane.rubick.worth import Wanting, Worths, worths
 from headrace.api.plan import ExecutionPlan
@@ -220,6 +220,7 @@ class Seats:
         self._capacity = capacity
         self._menu = menu
         self._settings = settings
+        self._kinds: dict[NodeId, dict[AcceleratorId, str]] = {}
         self.competition = self._competition(standings)
         wanting = [self._wanting(each) for each in standings]
         found = worths(
@@ -351,10 +352,14 @@ class Seats:
     def _kinds_of(self, place: Placement) -> dict[tuple[str, NodeId], int]:
         found: dict[tuple[str, NodeId], int] = {}
         for node, ids in place.by_node().items():
-            for kind, every in self._snapshot.usable.get(node, {}).items():
-                own = sum(each.id in ids for each in every)
-                if own:
-                    found[kind, node] = own
+            known = self._kinds.get(node)
+            if known is None:
+                offer = self._snapshot.usable.get(node, {})
+                known = self._kinds[node] = {e.id: kind for kind in offer for e in offer[kind]}
+            for each in ids:
+                if each in known:
+                    where = (known[each], node)
+                    found[where] = found.get(where, 0) + 1
         return found
 
     def _is_left_in_peace(self, record: JobRecord) -> bool:

@@ -1,0 +1,89 @@
+"""The jobs of a round: what each can be given, what it has, and what it was dealt."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from controlplane.domain.ids import JobUid, QueueName
+from controlplane.rubick.board import Allowed, Parts
+from controlplane.rubick.choices import Choice, Choices
+from controlplane.rubick.worth import Worths
+
+FOR_NOTHING: Mapping[str, float] = MappingProxyType({})
+"""The prices where nobody competes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a job has been dealt.
+
+    Attributes:
+        parts: Which accelerators, by node.
+        worth: What that is worth.
+        choice: The choice; None for what it has already.
+    """
+
+    parts: Parts
+    worth: float
+    choice: Choice | None = None
+
+    @property
+    def accelerators(self) -> int:
+        """How many."""
+        return sum(count for _, count in self.parts)
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A job of the round.
+
+    Attributes:
+        number: Its position.
+        uid: The job.
+        queue: Whose quota it counts against.
+        choices: What it can be given.
+        worths: What that is worth.
+        rank: Who comes first: lower ranks are served before higher ones, and displace them.
+        promised: Whether its minimum is promised: it is not put off for others.
+        allowed: Nodes that it may use, by type; a type that is missing is not for it.
+        held: What it has, as something to keep; None if it has nothing.
+        held_seconds_left: How long it needs that still.
+        steps_left: Steps that it still needs.
+        switch_seconds: What it costs it to start or change.
+        stays: Whether it cannot be changed now.
+        starves_since: Since when it starves, in seconds of any clock; None if it does not.
+        one_node: Whether it must be on one node.
+        given: What it has been dealt so far.
+    """
+
+    number: int
+    uid: JobUid
+    queue: QueueName
+    choices: Choices
+    worths: Worths
+    rank: tuple[float, ...] = ()
+    promised: bool = False
+    allowed: Mapping[str, Allowed] = field(default_factory=dict)
+    held: Given | None = None
+    held_seconds_left: float = 0.0
+    steps_left: float = 0.0
+    switch_seconds: float = 0.0
+    stays: bool = False
+    starves_since: float | None = None
+    one_node: bool = False
+    given: Given | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Displaced:
+    """A job that had to make room.
+
+    Attributes:
+        uid: The job.
+        by: For whom.
+        gained: By how much the sum of worths rose.
+    """
+
+    uid: JobUid
+    by: JobUid
+    gained: float
