@@ -88,7 +88,7 @@ class _Decision:
     def __init__(self, snapshot: ClusterSnapshot, menu: Menu, settings: RubickSettings) -> None:
         self.snapshot = snapshot
         self.menu = menu
-        self.now = Standings(snapshot, possible=self._possible)
+        self.now = Standings(snapshot, possible=self._possible, chooses_plans=True)
         self.settings = settings
         self.dealt: Round | None = None
         self.left = Capacity(snapshot, without=self.now.taken)
