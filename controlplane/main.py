@@ -12,7 +12,7 @@ import json
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib import metadata
@@ -26,6 +26,7 @@ from controlplane.config import RestoreSettings, ServeSettings, host_name, read_
 from controlplane.domain.clock import Instant, after, seconds
 from controlplane.domain.event import CycleDecided
 from controlplane.domain.ids import JobUid, SequenceNumber, Term
+from controlplane.domain.policy import Policy
 from controlplane.edges.grpc_server.admin import AdminService
 from controlplane.edges.grpc_server.assignments import AssignmentBook
 from controlplane.edges.grpc_server.contacts import Contacts
@@ -59,6 +60,9 @@ from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.loop import CycleReport, Loop
 from controlplane.engine.ports import DecisionLog, TermLostError
 from controlplane.engine.state import ClusterState
+from controlplane.rubick.fitted import FittedTimes
+from controlplane.rubick.policy import Rubick
+from controlplane.rubick.settings import LIVE
 from headrace.api.addresses import is_loopback
 
 _TRY_AGAIN_SECONDS = 1.0
@@ -128,6 +132,13 @@ def _loaded(store: Store) -> tuple[ClusterState, int]:
     return state.fold(events[len(before) :]).after_restart(), len(events)
 
 
+def live_policies() -> Mapping[str, Policy]:
+    """Every policy of a live cluster, by the name in its settings. Rubick chooses by models that
+    are fitted to what jobs tell.
+    """
+    return {**BASELINES, "rubick": Rubick(FittedTimes(), LIVE)}
+
+
 class ControlPlane:
     """One process that decides, or waits until it may."""
 
@@ -136,6 +147,7 @@ class ControlPlane:
         self._clock = clock or WallClock()
         self._version = metadata.version("headrace-server")
         self._telemetry = Telemetry(self._version, self._clock.monotonic)
+        self._policies = live_policies()
         self._store: Store | None = None
         self._reign: _Reign | None = None
         self._waiting_for = "the control plane starts"
@@ -266,7 +278,7 @@ class ControlPlane:
                 door=self._door,
                 history=self._history,
                 reign=self,
-                policies=BASELINES,
+                policies=self._policies,
                 version=self._version,
                 dashboard_url=self._settings.dashboard_url,
             ),
@@ -394,7 +406,7 @@ class ControlPlane:
             ),
             log=reign.log,
             actions=self._assignments,
-            policies=BASELINES,
+            policies=self._policies,
             term=reign.term,
             hold_until=after(self._clock.now(), grace) if reign.recovering else Instant(0),
             expects_strangers=reign.restored,
