@@ -12,7 +12,7 @@ import json
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib import metadata
@@ -21,12 +21,10 @@ from typing import Any
 
 import structlog
 
-from controlplane.baselines import BASELINES
 from controlplane.config import RestoreSettings, ServeSettings, host_name, read_settings
 from controlplane.domain.clock import Instant, after, seconds
 from controlplane.domain.event import CycleDecided
 from controlplane.domain.ids import JobUid, SequenceNumber, Term
-from controlplane.domain.policy import Policy
 from controlplane.edges.grpc_server.admin import AdminService
 from controlplane.edges.grpc_server.assignments import AssignmentBook
 from controlplane.edges.grpc_server.contacts import Contacts
@@ -46,6 +44,7 @@ from controlplane.edges.grpc_server.server import (
     start_server,
 )
 from controlplane.edges.grpc_server.submission import Submission
+from controlplane.edges.learning import Learner
 from controlplane.edges.paced_events import PacedEvents
 from controlplane.edges.store.backup import restore
 from controlplane.edges.store.decisions import StoredDecisions
@@ -60,9 +59,7 @@ from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.loop import CycleReport, Loop
 from controlplane.engine.ports import DecisionLog, TermLostError
 from controlplane.engine.state import ClusterState
-from controlplane.rubick.fitted import FittedTimes
-from controlplane.rubick.policy import Rubick
-from controlplane.rubick.settings import LIVE
+from controlplane.live import learn, lessons, live_policies
 from headrace.api.addresses import is_loopback
 
 _TRY_AGAIN_SECONDS = 1.0
@@ -132,13 +129,6 @@ def _loaded(store: Store) -> tuple[ClusterState, int]:
     return state.fold(events[len(before) :]).after_restart(), len(events)
 
 
-def live_policies() -> Mapping[str, Policy]:
-    """Every policy of a live cluster, by the name in its settings. Rubick chooses by models that
-    are fitted to what jobs tell.
-    """
-    return {**BASELINES, "rubick": Rubick(FittedTimes(), LIVE)}
-
-
 class ControlPlane:
     """One process that decides, or waits until it may."""
 
@@ -163,6 +153,7 @@ class ControlPlane:
         self._feed = StateFeed(ClusterState.empty(), self._clock.monotonic)
         self._directory = JobDirectory(self._feed)
         self._door = Door(self._clock, self._feed)
+        self._learner = Learner(self._feed, self._door, lessons, learn)
         self._contacts = Contacts(self._feed, self._door, self._clock.monotonic)
         self._assignments = AssignmentBook()
         self._logs = LogBroker()
@@ -417,6 +408,7 @@ class ControlPlane:
             self._keep_lease(reign),
             self._keep_checkpoints(reign),
             self._contacts.watch(),
+            self._learner.run(),
             self._rise.wait(),
             self._stop.wait(),
         ]
@@ -453,6 +445,7 @@ class ControlPlane:
             log.info("deciding again", term=reign.term, silent=report.state.silent_nodes)
         reign.recovering = recovering
         self._telemetry.cycle_ended(report)
+        self._learner.look(report.events)
         folded = report.events[-1].sequence if report.events else None
         if not len(reign.tail):
             # Whatever has a lower number than the last decision came out of the tail already.

@@ -3,12 +3,11 @@ an edge's business.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 
 from controlplane.domain.clock import Instant
+from controlplane.domain.lesson import Learnt, Lesson
 from controlplane.domain.model_type import type_named, type_text
 from controlplane.domain.observation import Observation
 from controlplane.domain.step_time_fit import StepTimeFit, fit_key
@@ -23,47 +22,6 @@ MORE_ROWS = 1.3
 
 ROWS_FITTED = 500
 """The newest ones; more cost time and teach little."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """A type of model on a type of accelerator of which there is something to learn.
-
-    Attributes:
-        model_type: See ``model_type.type_text``.
-        accelerator_type: As nodes call it.
-        told: What was measured, those told last coming last.
-        before: The fit that there is; None if this is the first.
-        donor: A fit of another model there, from which the first one begins.
-    """
-
-    model_type: str
-    accelerator_type: str
-    told: tuple[Observation, ...]
-    before: StepTimeFit | None
-    donor: StepTimeFit | None
-
-    @property
-    def key(self) -> str:
-        """Under which the fit is found."""
-        return fit_key(self.model_type, self.accelerator_type)
-
-
-@dataclass(frozen=True, slots=True)
-class Learnt:
-    """What became of a lesson.
-
-    Attributes:
-        fit: The fit; None if it predicts the newest rows worse than what there was.
-        error_before: Mean error of the newest rows, as a share, by what there was.
-        error: The same by the fit.
-        outliers: Rows that it does not explain, in words, worst first.
-    """
-
-    fit: StepTimeFit | None
-    error_before: float
-    error: float
-    outliers: tuple[str, ...]
 
 
 def lessons(
@@ -103,12 +61,8 @@ def _surprises(told: Sequence[Observation], before: StepTimeFit) -> bool:
     return bool(((seconds < times.lower) | (seconds > times.upper)).any())
 
 
-def learn(lesson: Lesson, at: Instant) -> Learnt:
+def learn(lesson: Lesson) -> Learnt:
     """Fits the rows of a lesson.
-
-    Args:
-        lesson: What there is to learn.
-        at: When its rows were looked at.
 
     Raises:
         ValueError: A row is no measurement of a step, or the type is not one of this release.
@@ -123,8 +77,8 @@ def learn(lesson: Lesson, at: Instant) -> Learnt:
     since = lesson.before.at if lesson.before is not None else Instant(-1)
     newest = _measurements(each for each in lesson.told if each.at > since) or rows
     error_before, error = _error(before or prior, newest), _error(found.model, newest)
-    threads = float(median(row.cpu_threads for row in rows))
-    kept = as_stored(found.model, lesson.model_type, lesson.accelerator_type, threads, at)
+    threads = float(np.median([row.cpu_threads for row in rows]))
+    kept = as_stored(found.model, lesson.model_type, lesson.accelerator_type, threads, lesson.at)
     outliers = (f"{each.row}: {each.ratio:.2f} times what is predicted" for each in found.outliers)
     return Learnt(kept if error <= error_before else None, error_before, error, tuple(outliers))
 
