@@ -26,7 +26,7 @@ def _baseline(name: str) -> PolicyMaker:
 
 def _rubick(freedom: Freedom = Freedom.EVERYTHING, **knobs: Any) -> PolicyMaker:
     return lambda times, switch: Rubick(
-        times, RubickSettings(switch_seconds=switch, **knobs), freedom
+        lambda _: times, RubickSettings(switch_seconds=switch, **knobs), freedom
     )
 
 

@@ -26,6 +26,7 @@ from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason
 from controlplane.domain.record import Progress, RunningUnit, UnitExit
+from controlplane.domain.step_time_fit import StepTimeFit
 from headrace.api.profile_rows import PlanRow
 
 
@@ -302,6 +303,19 @@ class PolicyChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFitted:
+    """What steps take was fitted to what was measured of them, beside the loop.
+
+    Attributes:
+        fit: The fit; it takes the place of the one before.
+    """
+
+    fit: StepTimeFit
+    at: Instant = Instant(0)
+    kind: Literal["ModelFitted"] = "ModelFitted"
+
+
+@dataclass(frozen=True, slots=True)
 class CycleDecided:
     """The loop decided. Folding it is how actions, once logged, become part of the state.
 
@@ -341,6 +355,7 @@ Event = Annotated[
     | QueueChanged
     | QueueRemoved
     | PolicyChanged
+    | ModelFitted
     | CycleDecided,
     Discriminator("kind"),
 ]

@@ -34,7 +34,7 @@ class PolicySettings:
             0 for no limit but the number.
     """
 
-    policy: str = "equal-share"
+    policy: str = "rubick"
     period_seconds: float = 5.0
     node_grace_seconds: float = 15.0
     recovery_grace_seconds: float = 20.0

@@ -11,6 +11,7 @@ from controlplane.domain.node import Accelerator
 from controlplane.domain.observation import Observation
 from controlplane.domain.queue import Queue
 from controlplane.domain.record import JobRecord, NodeRecord
+from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.switch_price import SwitchPrice
 
 Slot = tuple[NodeId, AcceleratorId]
@@ -48,6 +49,7 @@ class ClusterSnapshot:
         observations: What plans take, as jobs told in passing, by what it is about.
         switch_prices: What changes of plan or place cost so far, by their sort.
         conditions: What is wrong with nodes.
+        fits: What is known of steps, by type of model and of accelerator; see ``fit_key``.
     """
 
     at: Instant
@@ -60,3 +62,4 @@ class ClusterSnapshot:
     observations: Mapping[str, Observation]
     switch_prices: Mapping[str, SwitchPrice]
     conditions: Conditions
+    fits: Mapping[str, StepTimeFit]

@@ -32,6 +32,7 @@ from controlplane.domain.event import (
     JobSubmitted,
     JobUpdated,
     JobWithdrawn,
+    ModelFitted,
     NodeDrained,
     NodeLost,
     NodeRegistered,
@@ -64,6 +65,7 @@ from controlplane.domain.record import (
     RunningUnit,
     UnitExit,
 )
+from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine import observations, resizing, saves, switch_prices, switches
 from controlplane.engine.attempt_end import conclude, with_exit, with_last_step
@@ -88,14 +90,13 @@ class Draft:
     attempt_floor: Attempt = Attempt(0)
     observations: dict[str, Observation] = field(default_factory=dict)
     switch_prices: dict[str, SwitchPrice] = field(default_factory=dict)
+    fits: dict[str, StepTimeFit] = field(default_factory=dict)
     _own_uids: bool = False
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
-        """Units that were placed on a node; some may have ended since.
-
-        All nodes are looked through at once: when many are lost together, one after the other
-        would take longer than anyone waits.
+        """Units that were placed on a node; some may have ended since. All nodes are looked through
+        at once: when many are lost, one after the other would take longer than anyone waits.
         """
         if self._placed is None:
             self._placed = {}
@@ -594,5 +595,6 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     QueueChanged: _queue_changed,
     QueueRemoved: _queue_removed,
     PolicyChanged: _policy_changed,
+    ModelFitted: lambda draft, event: observations.fitted(draft.fits, event.fit),
     CycleDecided: _cycle_decided,
 }

@@ -269,15 +269,17 @@ class Capacity:
 
     def misfits(self, spec: JobSpec) -> list[Misfit]:
         """The job's plans that do not fit the memory of a type."""
-        request = spec.accelerators
+        return misfits(spec, self.memory_for(spec.accelerators))
+
+    def memory_for(self, request: AcceleratorRequest) -> Mapping[str, frozenset[Memory | None]]:
+        """What accelerators tell of their memory on the nodes that the request may use, by type."""
         key = signature(request)
         there = self._memory.get(key)
         if there is None:
             there = self._memory[key] = self._memory_for(request)
-        return misfits(spec, there)
+        return there
 
     def _memory_for(self, request: AcceleratorRequest) -> dict[str, frozenset[Memory | None]]:
-        """What accelerators tell on the nodes that the request may use."""
         usable, every = self._snapshot.usable, self._snapshot.memory
         return {
             kind: every[kind].every

@@ -26,7 +26,9 @@ _OUT = FINISHED | {Stage.SUSPENDED}
 
 
 def candidates(
-    snapshot: ClusterSnapshot, standing: Callable[[JobRecord], int] | None = None
+    snapshot: ClusterSnapshot,
+    standing: Callable[[JobRecord], int] | None = None,
+    offers: Callable[[JobRecord], JobRecord] = offered,
 ) -> list[JobRecord]:
     """Jobs that could hold accelerators: higher priority first, guaranteed before best effort,
     then by their ``standing`` if that is given, then in order of submission. Their specs name no
@@ -44,7 +46,7 @@ def candidates(
         group = ranks.get(rank)
         if group is None:
             group = ranks[rank] = []
-        group.append(offered(record) if record.out_of_memory else record)
+        group.append(offers(record))
     return [record for rank in sorted(ranks) for record in ranks[rank]]
 
 

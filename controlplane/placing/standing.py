@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Accelerator, Contact
+from controlplane.domain.offering import accelerators_offered, offered, offered_to_choose
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
@@ -95,6 +97,8 @@ class Standings:
         snapshot: ClusterSnapshot,
         under: Under | None = None,
         possible: Possible | None = None,
+        *,
+        chooses_plans: bool = False,
     ) -> None:
         """Looks at every job.
 
@@ -104,6 +108,7 @@ class Standings:
                 as long as its spec names it.
             possible: Knows of jobs that could run in a cluster that is empty, so that nobody needs
                 to look for why they could not.
+            chooses_plans: Whether plans are chosen for jobs that may run under any.
         """
         self.snapshot = snapshot
         self._under = under or under_its_plan
@@ -121,7 +126,10 @@ class Standings:
         self.waits = Waits(snapshot, self.empty)
         self._away = nodes_to_leave(snapshot)
         self._silent = {n.id for n in snapshot.nodes.values() if n.contact is Contact.SILENT}
-        every = (self._standing(record) for record in candidates(snapshot))
+        offers: Callable[[JobRecord], JobRecord] = offered
+        if chooses_plans:
+            offers = partial(offered_to_choose, most=accelerators_offered(snapshot))
+        every = (self._standing(record) for record in candidates(snapshot, offers=offers))
         self.jobs = [standing for standing in every if standing is not None]
 
     def keep(self, record: JobRecord, placement: Placement) -> None:

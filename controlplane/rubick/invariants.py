@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from controlplane.domain.ids import AcceleratorId, NodeId
 from controlplane.domain.job import ServiceClass
 from controlplane.domain.node import Contact
+from controlplane.domain.offering import accelerators_offered, offered_to_choose
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
 from controlplane.domain.record import Intent, JobRecord
@@ -124,7 +125,7 @@ def _keeps_its_promise(
 
 def _promised_speed(snapshot: ClusterSnapshot, record: JobRecord, step_times: StepTimes) -> float:
     """The speed of what the job asks for on the best type that it may use."""
-    spec = record.job.spec
+    spec = offered_to_choose(record, accelerators_offered(snapshot)).job.spec
     kinds: Mapping[str, None] = dict.fromkeys(
         kind
         for offer in snapshot.usable.values()

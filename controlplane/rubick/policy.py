@@ -14,7 +14,7 @@ from controlplane.domain.policy import Decision, Optimality
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
-from controlplane.domain.step_times import StepTimes
+from controlplane.domain.step_times import StepTimesAt
 from controlplane.placing.capacity import Capacity
 from controlplane.placing.layout import placement_under
 from controlplane.placing.standing import Standing, Standings, undisputed
@@ -35,14 +35,15 @@ class Rubick:
 
     def __init__(
         self,
-        step_times: StepTimes,
+        step_times: StepTimesAt,
         settings: RubickSettings | None = None,
         freedom: Freedom = Freedom.EVERYTHING,
     ) -> None:
         """Chooses by these step times.
 
         Args:
-            step_times: What steps take: a table that was measured, or a model.
+            step_times: What steps take as far as is known at an instant: a table that was measured
+                and is always the same, or models that are fitted meanwhile.
             settings: The knobs; the defaults if None.
             freedom: What may differ from what jobs ask for.
         """
@@ -53,7 +54,7 @@ class Rubick:
 
     def __call__(self, snapshot: ClusterSnapshot) -> Decision:
         """Where each job should run, and why."""
-        self._menu.begin(self._times, snapshot)
+        self._menu.begin(self._times(snapshot), snapshot)
         return _Decision(snapshot, self._menu, self.settings).decide()
 
     def explanation(self, snapshot: ClusterSnapshot, uid: JobUid) -> tuple[str, ...]:
@@ -61,7 +62,7 @@ class Rubick:
         there is nothing to decide.
         """
         menu = Menu(self._freedom)
-        menu.begin(self._times, snapshot)
+        menu.begin(self._times(snapshot), snapshot)
         made = _Decision(snapshot, menu, self.settings)
         optimality = made.decide().optimality
         seat = seat_of(made.seats.every, uid)
@@ -77,7 +78,7 @@ class Rubick:
         yield from violations(
             snapshot,
             decision,
-            self._times,
+            self._times(snapshot),
             cool_down_seconds=self.settings.cool_down_seconds,
         )
 
@@ -88,7 +89,7 @@ class _Decision:
     def __init__(self, snapshot: ClusterSnapshot, menu: Menu, settings: RubickSettings) -> None:
         self.snapshot = snapshot
         self.menu = menu
-        self.now = Standings(snapshot, possible=self._possible)
+        self.now = Standings(snapshot, possible=self._possible, chooses_plans=True)
         self.settings = settings
         self.dealt: Round | None = None
         self.left = Capacity(snapshot, without=self.now.taken)

@@ -72,7 +72,7 @@ class Menu:
 
     def begin(self, step_times: StepTimes, snapshot: ClusterSnapshot) -> None:
         """Forgets what holds no more: other step times, other accelerators, jobs that are gone."""
-        if step_times is not self._times or snapshot.memory is not self._memory:
+        if step_times is not self._times or snapshot.memory != self._memory:
             self._of_job.clear()
             self._alike.clear()
         elif len(self._of_job) > 2 * len(snapshot.jobs) + 100:
@@ -120,7 +120,7 @@ class Menu:
                 kind: [way for way in each if self._freedom.allows(spec, way)]
                 for kind, each in ways.items()
             }
-            choices = _with_room(spec, choices_among(free), capacity)
+            choices = choices_among(_with_room(spec, free, capacity))
         if quota is not None:
             choices = choices.among(lambda each: each.accelerators <= quota)
         if spec.service_class is not ServiceClass.GUARANTEED:
@@ -174,19 +174,21 @@ def _as_asked(spec: JobSpec, kinds: Sequence[str]) -> Choices:
     return Choices(tuple(found))
 
 
-def _with_room(spec: JobSpec, choices: Choices, capacity: Capacity) -> Choices:
-    """Those whose plans fit the memory of what they would run on, as far as that is estimated."""
+def _with_room(
+    spec: JobSpec, ways: Mapping[str, Sequence[Way]], capacity: Capacity
+) -> Mapping[str, Sequence[Way]]:
+    """Those whose plans fit the memory of whatever they may run on, as far as that is estimated.
+    One without room would hide those that have it, if it is faster.
+    """
     if not spec.model:
-        return choices
-    request = spec.accelerators
+        return ways
+    there = capacity.memory_for(spec.accelerators)
 
-    def fits(choice: Choice) -> bool:
-        need = memory_need(spec, choice.plan)
-        if need is None or capacity.has_room_for(request, need):
-            return True
-        return choice.kind in capacity.allowed_nodes(capacity.with_room_for(request, need))
+    def fits(kind: str, plan: ExecutionPlan) -> bool:
+        need = memory_need(spec, plan)
+        return need is None or all(need.fits(each) for each in there.get(kind, ()))
 
-    return choices.among(fits)
+    return {kind: [way for way in every if fits(kind, way.plan)] for kind, every in ways.items()}
 
 
 class Seats:

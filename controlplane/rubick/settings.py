@@ -61,3 +61,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "displaced_at_most": (0, 1000),
     "attempts": (0, 1_000_000),
 }
+
+LIVE = RubickSettings(switch_seconds=30.0, cool_down_seconds=30.0)
+"""Those of a live cluster, whose jobs mostly change in memory and stand still for seconds."""

@@ -24,6 +24,7 @@ from controlplane.domain.event import (
     JobSubmitted,
     JobUpdated,
     JobWithdrawn,
+    ModelFitted,
     NodeDrained,
     NodeLost,
     NodeRegistered,
@@ -229,6 +230,8 @@ def _about_cluster(event: Event) -> _Telling:
             return _Telling(f"queue {event.name} was removed")
         case PolicyChanged():
             return _Telling(f"policy {event.settings.policy} decides, with new settings")
+        case ModelFitted(fit):
+            return _Telling(f"steps of {fit.key} are fitted to {fit.rows} measurements")
     return _Telling(event.kind)
 
 

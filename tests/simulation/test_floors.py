@@ -53,7 +53,7 @@ def test_a_shorter_job_interrupts_a_longer_one() -> None:
 def test_no_run_is_below_the_floor(jobs: list[tuple[float, int]], exponent: float) -> None:
     played = scenario(*jobs, exponent=exponent)
     played = replace(played, costs=Costs.of_a_switch(5.0))
-    policy = Rubick(played.step_times, RubickSettings(switch_seconds=5.0))
+    policy = Rubick(lambda _: played.step_times, RubickSettings(switch_seconds=5.0))
     result = simulate_to_the_end(played, policy, name="rubick")
     found = floors_of(played, 5.0)
     taken = result.completion_seconds()
