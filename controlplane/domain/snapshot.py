@@ -1,7 +1,7 @@
 """All that was known at one instant: what a policy may see."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane.domain.clock import Instant
 from controlplane.domain.conditions import Conditions
@@ -48,6 +48,7 @@ class ClusterSnapshot:
         observations: What plans take, as jobs told in passing, by what it is about.
         switch_prices: What changes of plan or place cost so far, by their sort.
         conditions: What is wrong with nodes.
+        knobs: What people set of the policies' knobs, by whole name.
     """
 
     at: Instant
@@ -60,3 +61,4 @@ class ClusterSnapshot:
     observations: Mapping[str, Observation]
     switch_prices: Mapping[str, SwitchPrice]
     conditions: Conditions
+    knobs: Mapping[str, float] = field(default_factory=dict)

@@ -64,6 +64,7 @@ from controlplane.domain.record import (
     RunningUnit,
     UnitExit,
 )
+from controlplane.domain.settings_version import SettingsVersion, with_version
 from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine import observations, resizing, saves, switch_prices, switches
 from controlplane.engine.attempt_end import conclude, with_exit, with_last_step
@@ -89,6 +90,7 @@ class Draft:
     observations: dict[str, Observation] = field(default_factory=dict)
     switch_prices: dict[str, SwitchPrice] = field(default_factory=dict)
     _own_uids: bool = False
+    settings_versions: tuple[SettingsVersion, ...] = ()
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
@@ -495,6 +497,7 @@ def _queue_removed(draft: Draft, event: QueueRemoved) -> None:
 
 
 def _policy_changed(draft: Draft, event: PolicyChanged) -> None:
+    draft.settings_versions = with_version(draft.settings_versions, draft.settings, event)
     draft.settings = event.settings
 
 

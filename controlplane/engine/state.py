@@ -25,6 +25,7 @@ from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.record import JobRecord, NodeRecord
+from controlplane.domain.settings_version import SettingsVersion
 from controlplane.domain.snapshot import ClusterSnapshot, Offer, Slot, TypeMemory
 from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine.fold import Draft, fold_event
@@ -72,6 +73,8 @@ class ClusterState:
             longest ago come first.
         switch_prices: What changes of plan or place cost so far, by their sort; those of which the
             last switch was longest ago come first.
+        settings_versions: Which settings there were, oldest first, the present ones last; empty
+            while they were never set.
         attempt_floor: What a restored store knows of attempts: none up to this number is new.
     """
 
@@ -87,6 +90,7 @@ class ClusterState:
     attempt_floor: Attempt = Attempt(0)
     observations: dict[str, Observation] = field(default_factory=dict)
     switch_prices: dict[str, SwitchPrice] = field(default_factory=dict)
+    settings_versions: tuple[SettingsVersion, ...] = ()
 
     @classmethod
     def empty(cls) -> "ClusterState":
@@ -112,6 +116,7 @@ class ClusterState:
             attempt_floor=self.attempt_floor,
             observations=dict(self.observations),
             switch_prices=dict(self.switch_prices),
+            settings_versions=self.settings_versions,
         )
         last = self.last_sequence
         for numbered in batch:
@@ -131,6 +136,7 @@ class ClusterState:
             attempt_floor=self.attempt_floor,
             observations=draft.observations,
             switch_prices=draft.switch_prices,
+            settings_versions=draft.settings_versions,
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)
@@ -181,6 +187,7 @@ class ClusterState:
             observations=MappingProxyType(self.observations),
             switch_prices=MappingProxyType(self.switch_prices),
             conditions=self.conditions,
+            knobs=dict(self.settings.knobs),
         )
 
     def after_restart(self) -> "ClusterState":
