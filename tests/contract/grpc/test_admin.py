@@ -228,8 +228,14 @@ def test_settings_are_tried_without_being_set(tmp_path: Path) -> None:
                 await agent.started(launch)
                 await agent.progressed(launch, 5, 2.0)
             await api.until_step(created.uid, 5)
-            await api.until_stage((await api.submit("b")).uid, "Queued")
-            shared = await attempt(admin_pb2.TryPolicyRequest(settings={"policy": '"equal-share"'}))
+            await api.submit("b")
+
+            async def differs() -> admin_pb2.TryPolicyResponse | None:
+                sharing = admin_pb2.TryPolicyRequest(settings={"policy": '"equal-share"'})
+                answer: admin_pb2.TryPolicyResponse = await attempt(sharing)
+                return answer if answer.differences else None
+
+            shared = await eventually(differs)
             back = await attempt(admin_pb2.TryPolicyRequest(version=1))
             same = await attempt(admin_pb2.TryPolicyRequest(settings={"period_seconds": "2"}))
             wrong = await refusal(
