@@ -295,10 +295,18 @@ class QueueRemoved:
 
 @dataclass(frozen=True, slots=True)
 class PolicyChanged:
-    """Someone chose another policy or other settings."""
+    """Someone chose another policy or other settings.
+
+    Attributes:
+        settings: All of them, as they are now.
+        who: Identity of who did; empty in events of before this was noted.
+        rolls_back_to: The version whose settings these are; 0 if they were not chosen as such.
+    """
 
     settings: PolicySettings
     at: Instant = Instant(0)
+    who: str = ""
+    rolls_back_to: int = 0
     kind: Literal["PolicyChanged"] = "PolicyChanged"
 
 

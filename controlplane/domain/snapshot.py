@@ -1,7 +1,7 @@
 """All that was known at one instant: what a policy may see."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane.domain.clock import Instant
 from controlplane.domain.conditions import Conditions
@@ -50,6 +50,7 @@ class ClusterSnapshot:
         switch_prices: What changes of plan or place cost so far, by their sort.
         conditions: What is wrong with nodes.
         fits: What is known of steps, by type of model and of accelerator; see ``fit_key``.
+        knobs: What people set of the policies' knobs, by whole name.
     """
 
     at: Instant
@@ -63,3 +64,4 @@ class ClusterSnapshot:
     switch_prices: Mapping[str, SwitchPrice]
     conditions: Conditions
     fits: Mapping[str, StepTimeFit]
+    knobs: Mapping[str, float] = field(default_factory=dict)

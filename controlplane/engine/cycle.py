@@ -39,12 +39,16 @@ class Outcome:
         said: What the policy said of each job. Most of it repeats what the job was told before, and
             is not logged again; but who holds what a job lacks is here as it is now.
         optimality: How good the policy's decision is, where it has a measure for that.
+        targets: Where the policy said that jobs should run; empty when it was refused.
+        due: The first of the actions, which the rules order, whoever decides.
     """
 
     decided: CycleDecided
     refused: tuple[str, ...] = ()
     said: Mapping[JobUid, Reason] = field(default_factory=dict)
     optimality: Optimality | None = None
+    targets: Mapping[JobUid, Placement] = field(default_factory=dict)
+    due: tuple[Action, ...] = ()
 
     @property
     def changes_nothing(self) -> bool:
@@ -58,6 +62,7 @@ class _Orders:
     reasons: dict[JobUid, Reason] = field(default_factory=dict)
     said: Mapping[JobUid, Reason] = field(default_factory=dict)
     optimality: Optimality | None = None
+    targets: Mapping[JobUid, Placement] = field(default_factory=dict)
 
 
 def run_cycle(
@@ -85,7 +90,7 @@ def run_cycle(
         text = f"policy {name} gave no usable decision: {refused[0]}"
         orders = _tell_waiting(snapshot, Reason(ReasonCode.POLICY_REFUSED, text))
     decided = _decided(state, snapshot, term, due, orders)
-    return Outcome(decided, refused, orders.said, orders.optimality)
+    return Outcome(decided, refused, orders.said, orders.optimality, orders.targets, due)
 
 
 def hold_back(state: ClusterState, now: Instant, term: Term) -> Outcome:
@@ -148,7 +153,9 @@ def _tell_waiting(snapshot: ClusterSnapshot, reason: Reason) -> _Orders:
 
 
 def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
-    orders = _Orders(said=decision.reasons, optimality=decision.optimality)
+    orders = _Orders(
+        said=decision.reasons, optimality=decision.optimality, targets=decision.targets
+    )
     released = _Released(snapshot)
     newcomers = _Newcomers(snapshot, decision)
     targets, reasons = decision.targets, decision.reasons

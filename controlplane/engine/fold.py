@@ -65,6 +65,7 @@ from controlplane.domain.record import (
     RunningUnit,
     UnitExit,
 )
+from controlplane.domain.settings_version import SettingsVersion, with_version
 from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine import observations, resizing, saves, switch_prices, switches
@@ -92,6 +93,7 @@ class Draft:
     switch_prices: dict[str, SwitchPrice] = field(default_factory=dict)
     fits: dict[str, StepTimeFit] = field(default_factory=dict)
     _own_uids: bool = False
+    settings_versions: tuple[SettingsVersion, ...] = ()
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
@@ -496,6 +498,7 @@ def _queue_removed(draft: Draft, event: QueueRemoved) -> None:
 
 
 def _policy_changed(draft: Draft, event: PolicyChanged) -> None:
+    draft.settings_versions = with_version(draft.settings_versions, draft.settings, event)
     draft.settings = event.settings
 
 

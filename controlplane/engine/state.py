@@ -25,6 +25,7 @@ from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.record import JobRecord, NodeRecord
+from controlplane.domain.settings_version import SettingsVersion
 from controlplane.domain.snapshot import ClusterSnapshot, Offer, Slot, TypeMemory
 from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.switch_price import SwitchPrice
@@ -75,6 +76,8 @@ class ClusterState:
             last switch was longest ago come first.
         fits: What is known of steps, by type of model and of accelerator; those fitted longest ago
             come first.
+        settings_versions: Which settings there were, oldest first, the present ones last; empty
+            while they were never set.
         attempt_floor: What a restored store knows of attempts: none up to this number is new.
     """
 
@@ -91,6 +94,7 @@ class ClusterState:
     observations: dict[str, Observation] = field(default_factory=dict)
     switch_prices: dict[str, SwitchPrice] = field(default_factory=dict)
     fits: dict[str, StepTimeFit] = field(default_factory=dict)
+    settings_versions: tuple[SettingsVersion, ...] = ()
 
     @classmethod
     def empty(cls) -> "ClusterState":
@@ -117,6 +121,7 @@ class ClusterState:
             observations=dict(self.observations),
             switch_prices=dict(self.switch_prices),
             fits=dict(self.fits),
+            settings_versions=self.settings_versions,
         )
         last = self.last_sequence
         for numbered in batch:
@@ -137,6 +142,7 @@ class ClusterState:
             observations=draft.observations,
             switch_prices=draft.switch_prices,
             fits=draft.fits,
+            settings_versions=draft.settings_versions,
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)
@@ -188,6 +194,7 @@ class ClusterState:
             switch_prices=MappingProxyType(self.switch_prices),
             conditions=self.conditions,
             fits=MappingProxyType(self.fits),
+            knobs=dict(self.settings.knobs),
         )
 
     def after_restart(self) -> "ClusterState":

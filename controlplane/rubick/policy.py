@@ -8,6 +8,7 @@ Where and why this leaves the paper: docs/decisions/0011.
 from collections.abc import Iterator, Mapping, Sequence
 
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
+from controlplane.domain.knob import Knob
 from controlplane.domain.node import Accelerator
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Optimality
@@ -44,7 +45,7 @@ class Rubick:
         Args:
             step_times: What steps take as far as is known at an instant: a table that was measured
                 and is always the same, or models that are fitted meanwhile.
-            settings: The knobs; the defaults if None.
+            settings: The knobs where people set none; the defaults if None.
             freedom: What may differ from what jobs ask for.
         """
         self._times = step_times
@@ -52,10 +53,19 @@ class Rubick:
         self._menu = Menu(freedom)
         self.settings = settings or RubickSettings()
 
+    @property
+    def knobs(self) -> Sequence[Knob]:
+        """What people may turn."""
+        return self.settings.knobs
+
+    def apart(self) -> "Rubick":
+        """One that decides the same and remembers for itself."""
+        return Rubick(self._times, self.settings, self._freedom)
+
     def __call__(self, snapshot: ClusterSnapshot) -> Decision:
         """Where each job should run, and why."""
         self._menu.begin(self._times(snapshot), snapshot)
-        return _Decision(snapshot, self._menu, self.settings).decide()
+        return _Decision(snapshot, self._menu, self.settings.turned(snapshot.knobs)).decide()
 
     def explanation(self, snapshot: ClusterSnapshot, uid: JobUid) -> tuple[str, ...]:
         """Why the job gets what it gets, or nothing, a sentence each; none for a job of which
@@ -63,7 +73,7 @@ class Rubick:
         """
         menu = Menu(self._freedom)
         menu.begin(self._times(snapshot), snapshot)
-        made = _Decision(snapshot, menu, self.settings)
+        made = _Decision(snapshot, menu, self.settings.turned(snapshot.knobs))
         optimality = made.decide().optimality
         seat = seat_of(made.seats.every, uid)
         if seat is None or made.dealt is None or optimality is None:
@@ -79,7 +89,7 @@ class Rubick:
             snapshot,
             decision,
             self._times(snapshot),
-            cool_down_seconds=self.settings.cool_down_seconds,
+            cool_down_seconds=self.settings.turned(snapshot.knobs).cool_down_seconds,
         )
 
 

@@ -228,8 +228,10 @@ def _about_cluster(event: Event) -> _Telling:
             return _Telling(f"queue {queue.name} has {limit}")
         case QueueRemoved():
             return _Telling(f"queue {event.name} was removed")
-        case PolicyChanged():
-            return _Telling(f"policy {event.settings.policy} decides, with new settings")
+        case PolicyChanged(settings, who=who, rolls_back_to=version):
+            which = f"the settings of version {version}" if version else "new settings"
+            by = f", by {who}" if who else ""
+            return _Telling(f"policy {settings.policy} decides, with {which}{by}")
         case ModelFitted(fit):
             return _Telling(f"steps of {fit.key} are fitted to {fit.rows} measurements")
     return _Telling(event.kind)

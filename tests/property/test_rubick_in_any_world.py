@@ -62,7 +62,7 @@ def checked(world: World, policy: Rubick) -> None:
 def test_whatever_happens_promises_are_kept_and_it_comes_to_rest(
     freedom: Freedom, nodes: list[tuple[int, str]], story: list[tuple[str, JobBuilder, int]]
 ) -> None:
-    policy = Rubick(A800, KNOBS, freedom)
+    policy = Rubick(lambda _: A800, KNOBS, freedom)
     world = a_cluster().under(policy).with_queue("narrow", quota=6)
     for i, (count, kind) in enumerate(nodes):
         world.with_node(a_node(f"n{i}", count, kind, cores_each=2))

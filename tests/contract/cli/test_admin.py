@@ -47,6 +47,81 @@ def test_policy_settings_are_words_or_json(headrace: Headrace, plane: FakeContro
     assert headrace("policy", "set", "fifo").exit_code == ExitCode.USAGE
 
 
+def test_what_a_setting_means_is_told_with_its_range(headrace: Headrace) -> None:
+    told = headrace("policy", "get", "period_seconds").stdout
+    assert "Longest time between two decisions. Default 5.0, allowed 0.05 to 3600." in told
+    assert "0.05 to 3600" in headrace("policy", "get", "-o", "wide").stdout
+    whole = json.loads(headrace("policy", "get", "-o", "json").stdout)
+    assert (whole["version"], whole["descriptions"][0]["highest"]) == (7, 3600)
+
+
+def a_change(name: str, before: str, after: str) -> admin_pb2.SettingChange:
+    return admin_pb2.SettingChange(name=name, before=before, after=after)
+
+
+def test_the_history_of_the_settings_fits_a_terminal(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    at = Timestamp(seconds=int(time.time()) - 7000)
+    some = [a_change("policy", '"fifo"', '"rubick"'), a_change("period_seconds", "5.0", "2.0")]
+    who = "spiffe://example.org/a-person-with-a-long-name/of-a-large-department"
+    plane.policy_versions = [
+        admin_pb2.PolicyVersion(version=1),
+        admin_pb2.PolicyVersion(version=2, at=at, who=who, changes=some),
+        admin_pb2.PolicyVersion(version=3, at=at, who="ann", changes=some, rolls_back_to=1),
+    ]
+    table = headrace("policy", "history").stdout
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["VERSION", "WHEN", "WHO", "CHANGED"]
+    assert [line.split()[0] for line in lines if line[:7].strip()] == ["VERSION", "3", "2", "1"]
+    assert "as version 1: policy fifo" in table
+    assert lines[-1].split() == ["1", "-", "-", "-"]
+    newest, *_ = json.loads(headrace("policy", "history", "-o", "json").stdout)["items"]
+    assert (newest["version"], newest["who"], newest["rollsBackTo"]) == (3, "ann", 1)
+    assert newest["changes"][1] == {"name": "period_seconds", "before": 5.0, "after": 2.0}
+
+
+def test_a_dry_run_tells_the_difference_and_sets_nothing(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    before = dict(plane.settings)
+    plane.tried = admin_pb2.TryPolicyResponse(
+        changes=[a_change("policy", '"equal-share"', '"fifo"')],
+        differences=[
+            admin_pb2.PolicyDifference(
+                namespace="default",
+                name="train",
+                kind="PutOff",
+                before="4 on node-a, node-b as dp4",
+                after="nothing (waits behind other, which came first and wants 8 accelerators)",
+            )
+        ],
+    )
+    told = headrace("policy", "set", "policy=fifo", "--dry-run")
+    lines = told.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "policy: equal-share -> fifo (dry run)"
+    assert lines[2].startswith("train  be put off  4 on node-a, node-b")
+    assert plane.settings == before
+    assert [name for name, _ in plane.asked] == ["TryPolicy"]
+    headrace("policy", "rollback", "3", "--dry-run")
+    assert plane.asked[-1][1].version == 3
+    plane.tried = admin_pb2.TryPolicyResponse(changes=plane.tried.changes)
+    same = headrace("policy", "set", "policy=fifo", "--dry-run")
+    assert same.stderr == "the next decision would be the same\n"
+    plane.tried = admin_pb2.TryPolicyResponse(refused="policy fifo gave no usable decision: no")
+    refused = headrace("policy", "set", "policy=fifo", "--dry-run")
+    assert (refused.exit_code, "no usable decision" in refused.stderr) == (ExitCode.REFUSED, True)
+
+
+def test_a_roll_back_tells_what_it_changed(headrace: Headrace, plane: FakeControlPlane) -> None:
+    plane.tried = admin_pb2.TryPolicyResponse(changes=[a_change("period_seconds", "2", "5")])
+    told = headrace("policy", "rollback", "2")
+    assert (told.exit_code, told.stdout) == (ExitCode.OK, "period_seconds: 2 -> 5\n")
+    assert headrace("policy", "rollback", "0").exit_code == ExitCode.USAGE
+
+
 def test_drain_and_uncordon_name_a_node(headrace: Headrace, plane: FakeControlPlane) -> None:
     plane.nodes = [a_node("node-a")]
     assert headrace("drain", "node-a").exit_code == ExitCode.OK
