@@ -25,6 +25,8 @@ class RubickSettings:
         displaced_at_most: So many jobs at most are displaced for one.
         attempts: So many times at most the round tries to displace others: its budget, counted in
             work and not in time, so that the round stays a pure function.
+        search_nodes: So many nodes of a search tree at most are looked at to improve what was dealt
+            (``rubick.search``); 0 for no search.
     """
 
     patience_seconds: float = 900.0
@@ -37,6 +39,7 @@ class RubickSettings:
     starving_share: float = 0.5
     displaced_at_most: int = 8
     attempts: int = 400
+    search_nodes: int = 0
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -56,4 +59,5 @@ RANGES: dict[str, tuple[float, float]] = {
     "starving_share": (0.0, 1.0),
     "displaced_at_most": (0, 1000),
     "attempts": (0, 1_000_000),
+    "search_nodes": (0, 1_000_000),
 }
