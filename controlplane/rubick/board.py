@@ -66,6 +66,10 @@ class Board:
         """Accelerators of a type that are left on nodes that are not closed."""
         return sum(i * len(bucket) for i, bucket in enumerate(self._by_count[kind]))
 
+    def has(self, parts: Parts) -> bool:
+        """Whether these are left."""
+        return all(self.free[where] >= count for where, count in parts)
+
     def take(self, holder: int, parts: Parts) -> None:
         """The holder gets these, which are left."""
         for where, count in parts:

@@ -20,13 +20,14 @@ from controlplane.placing.capacity import Capacity
 from controlplane.placing.layout import placement_under
 from controlplane.placing.standing import Standing, Standings, undisputed
 from controlplane.rubick.board import Board
-from controlplane.rubick.bound import Bidder, upper_bound
+from controlplane.rubick.bound import upper_bound
 from controlplane.rubick.choices import Choice
 from controlplane.rubick.explaining import seat_of, sentences
 from controlplane.rubick.freedom import Freedom
 from controlplane.rubick.invariants import violations
 from controlplane.rubick.round import Round
-from controlplane.rubick.seat import Given, Seat
+from controlplane.rubick.search import improved
+from controlplane.rubick.seat import Given, Seat, bidder_of
 from controlplane.rubick.seating import Menu, Seats
 from controlplane.rubick.settings import RubickSettings
 
@@ -110,16 +111,19 @@ class _Decision:
         seats = self.seats.every
         board = Board(self.left.by_node())
         capacity = {kind: board.whole[kind] for kind in board.kinds}
-        bound = upper_bound([_bidder(seat) for seat in seats], capacity)
+        bound = upper_bound([bidder_of(seat) for seat in seats], capacity)
         dealing = Round(seats, board, self.settings, self._quotas(), bound.prices)
         dealing.deal()
+        most = bound.value
+        if self.settings.search_nodes:
+            most = min(most, improved(dealing, self.settings.search_nodes) or most)
         self.dealt = dealing
         self._lay_out(seats)
         self._say(dealing)
         return Decision(
             self.now.targets,
             self.now.reasons,
-            Optimality(dealing.worth(), bound.value, bound.prices),
+            Optimality(dealing.worth(), most, bound.prices),
         )
 
     def _possible(self, record: JobRecord, empty: Capacity) -> bool:
@@ -219,17 +223,6 @@ def _held(standing: Standing) -> dict[NodeId, list[AcceleratorId]]:
     if place is None and attempt is not None:
         place = attempt.placement
     return {} if place is None else place.by_node()
-
-
-def _bidder(seat: Seat) -> Bidder:
-    held = seat.held
-    return Bidder(
-        seat.choices,
-        seat.worths,
-        held.parts[0][0][0] if held is not None else "",
-        held.accelerators if held is not None else 0,
-        seat.stays,
-    )
 
 
 def _rather_later(slow: Choice, seat: Seat) -> Reason:

@@ -35,6 +35,13 @@ with this 0.3 %); with all of it, places stay small that are kept for long where
 """
 
 
+KEEPS = -1
+"""Stands for what a job has."""
+
+Answer = tuple[int | None, ...]
+"""Of each job the position of its choice, ``KEEPS``, or None for nothing."""
+
+
 class Round:
     """One dealing.
 
@@ -104,6 +111,69 @@ class Round:
     def worth(self) -> float:
         """The sum of worths."""
         return sum(seat.given.worth for seat in self.seats if seat.given is not None)
+
+    # -- other choices --------------------------------------------------------------------
+
+    def open_to_search(self) -> list[Seat]:
+        """Those whose choices may be made anew: of the lowest priority, neither promised anything
+        nor starving, and not to be left in peace. None while nodes are kept free for somebody.
+        """
+        last = max((seat.rank for seat in self.seats), default=())
+        return [
+            seat
+            for seat in self.seats
+            if not (self.reserved or seat.stays or seat.promised)
+            and seat.number not in self._protected
+            and seat.rank == last
+        ]
+
+    def room_for(self, seats: Sequence[Seat]) -> dict[str, list[int]]:
+        """Accelerators of each node that others than these do not have, by type."""
+        free = dict(self._board.free)
+        for seat in seats:
+            for where, count in seat.given.parts if seat.given is not None else ():
+                free[where] += count
+        found: dict[str, list[int]] = {kind: [] for kind in self._board.kinds}
+        for (kind, _), count in free.items():
+            found[kind].append(count)
+        return found
+
+    def adopt(self, seats: Sequence[Seat], answer: Answer) -> bool:
+        """Gives these jobs other choices, those that need whole nodes first. What does not fit gets
+        what does. It stands only if it is worth more than what was dealt, and more by what it costs
+        those to switch that were to go on as they are.
+        """
+        mark, before = len(self._undo), self.worth()
+        for seat, i in zip(seats, answer, strict=True):
+            if i != KEEPS and seat.held is not None and seat.given is seat.held:
+                before += seat.worths.switching
+        self._deal_anew(seats, answer)
+        if self.worth() <= before:
+            self._roll_back(mark)
+            return False
+        return True
+
+    def _deal_anew(self, seats: Sequence[Seat], answer: Answer) -> None:
+        for seat in seats:
+            self._give(seat, None)
+        chosen: list[tuple[Seat, Choice, float]] = []
+        for seat, i in zip(seats, answer, strict=True):
+            if i == KEEPS:
+                # Who may not be searched for may have got what it has.
+                if seat.held is not None and self._board.has(seat.held.parts):
+                    self._give(seat, seat.held)
+            elif i is not None:
+                worth = float(seat.worths.of_choices[i])
+                chosen.append((seat, seat.choices.every[i], worth))
+        chosen.sort(key=lambda each: (*(-n for n in each[1].shares[:1]), -each[1].accelerators))
+        for seat, choice, worth in chosen:
+            parts = self._find(seat, choice)
+            if parts is not None:
+                self._give(seat, Given(parts, worth, choice))
+        for seat in seats:
+            given = self._best_free(seat, 0.0) if seat.given is None else None
+            if given is not None:
+                self._give(seat, given)
 
     def could_begin(self, seat: Seat) -> Choice | None:
         """The fastest choice for which there would be room, whatever it is worth; None if there is

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from controlplane.domain.ids import JobUid, QueueName
 from controlplane.rubick.board import Allowed, Parts
+from controlplane.rubick.bound import Bidder
 from controlplane.rubick.choices import Choice, Choices
 from controlplane.rubick.worth import Worths
 
@@ -87,3 +88,15 @@ class Displaced:
     uid: JobUid
     by: JobUid
     gained: float
+
+
+def bidder_of(seat: Seat) -> Bidder:
+    """The job as the bound sees it."""
+    held = seat.held
+    return Bidder(
+        seat.choices,
+        seat.worths,
+        held.parts[0][0][0] if held is not None else "",
+        held.accelerators if held is not None else 0,
+        seat.stays,
+    )

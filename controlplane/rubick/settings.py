@@ -86,6 +86,13 @@ class RubickSettings:
         "So many times at most a round tries to displace others: its budget, counted in work and "
         "not in time, so that the round stays a pure function.",
     )
+    search_nodes: int = _knob(
+        0,
+        0,
+        1_000_000,
+        "So many nodes of a search tree at most are looked at to improve what was dealt; 0 for no "
+        "search.",
+    )
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -44,7 +44,7 @@ def exactly(bidders: list[Bidder], capacity: dict[str, int]) -> float:
     program += value
     for kind, count in capacity.items():
         program += used[kind] <= count
-    program.solve(pulp.HiGHS(msg=False))
+    program.solve(pulp.HiGHS(msg=False, threads=1))
     return float(pulp.value(program.objective) or 0.0)
 
 

@@ -264,7 +264,7 @@ def by_pulp(jobs: list[Candidate], limits: dict[str, int]) -> float:
             )
             <= limit
         )
-    program.solve(pulp.HiGHS(msg=False))
+    program.solve(pulp.HiGHS(msg=False, threads=1))
     assert pulp.LpStatus[program.status] == "Optimal"
     return round(float(pulp.value(program.objective)), 2)
 
