@@ -299,8 +299,8 @@ class Telemetry:
         outcome = report.outcome
         assert outcome is not None
         best = outcome.optimality or Optimality(0.0, 0.0, {})
-        for part, told in self._round.items():
-            told.set(getattr(best, part))
+        for part, shown in self._round.items():
+            shown.set(getattr(best, part))
         if outcome.refused:
             self._refused.labels(report.state.settings.policy).inc()
             if outcome.refused != self._refused_why:
