@@ -247,9 +247,10 @@ class World:
         """``n1`` to ``n<count>``, all alike."""
         return self.with_node(*(a_node(f"n{i + 1}", accelerators) for i in range(count)))
 
-    def with_queue(self, name: str, quota: int | None = None) -> "World":
+    def with_queue(self, name: str, quota: int | None = None, borrowing: int | None = 0) -> "World":
         """A queue is made or changed."""
-        return self.tell(QueueChanged(Queue(QueueName(name), quota)))
+        queue = Queue(QueueName(name), quota, borrowing_accelerators=borrowing)
+        return self.tell(QueueChanged(queue))
 
     def with_settings(self, **changes: float) -> "World":
         """Other settings of the policy."""

@@ -308,7 +308,7 @@ class _Newcomers:
     def _within_quota(self, name: QueueName) -> dict[JobUid, None]:
         """Jobs that are to start in the queue, if they have to share a quota."""
         queue = self._snapshot.queues.get(name)
-        if queue is None or queue.quota_accelerators is None:
+        if queue is None or queue.limit_accelerators is None:
             return {}
         jobs = self._snapshot.jobs
         coming = dict.fromkeys((self._coming or {}).values())
@@ -364,7 +364,7 @@ class _Released:
 
     def _quota(self, name: QueueName) -> int | None:
         queue = self._snapshot.queues.get(name)
-        return queue.quota_accelerators if queue is not None else None
+        return queue.limit_accelerators if queue is not None else None
 
     def _holders_in(self, name: QueueName) -> Counter[JobUid]:
         """The queue's jobs that hold something, and how much."""

@@ -69,7 +69,7 @@ from controlplane.domain.settings_version import SettingsVersion, with_version
 from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine import observations, resizing, saves, switch_prices, switches
-from controlplane.engine.attempt_end import conclude, with_exit, with_last_step
+from controlplane.engine.attempt_end import conclude, type_of, with_exit, with_last_step
 from controlplane.engine.hearsay import is_hearsay
 from controlplane.engine.remembered_uids import remember_attempt, unwant
 
@@ -475,18 +475,10 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
         record = changed(record, attempt=attempt)
     assert record.attempt is not None
     if record.attempt.is_over:
-        ended = conclude(record, record.attempt, exit_.at, _type_of(draft, attempt))
+        ended = conclude(record, record.attempt, exit_.at, type_of(draft.nodes, attempt))
         check(record.stage, ended.stage, f"{uid}: attempt {number} ended")
         record = ended
     draft.jobs[uid] = _dated(found[0], record, exit_.at)
-
-
-def _type_of(draft: Draft, attempt: AttemptRecord) -> str:
-    """The type of an attempt's accelerators, which are all alike; empty if their node is gone."""
-    unit = attempt.placement.units[0]
-    node = draft.nodes.get(unit.node)
-    own = (a.type for a in (node.node.accelerators if node else ()) if a.id in unit.accelerators)
-    return next(own, "")
 
 
 def _queue_changed(draft: Draft, event: QueueChanged) -> None:

@@ -288,7 +288,7 @@ def _quotas(
         if uid in snapshot.jobs and units
     }
     limited = {
-        name: snapshot.queues[name].quota_accelerators
+        name: snapshot.queues[name].limit_accelerators
         for name in touched
         if name in snapshot.queues
     }

@@ -174,12 +174,14 @@ def _does_not_fit(spec: JobSpec, capacity: Capacity) -> Reason | None:
 
 
 class Quotas:
-    """Accelerators that each queue may still hold; counts down as they are given out."""
+    """Accelerators that each queue may still hold, those that it may borrow among them; counts down
+    as they are given out.
+    """
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
-        """Starts with every queue's whole quota."""
+        """Starts with all that every queue may hold."""
         self._whole: dict[QueueName, int | None] = {
-            name: queue.quota_accelerators for name, queue in snapshot.queues.items()
+            name: queue.limit_accelerators for name, queue in snapshot.queues.items()
         }
         self._left = dict(self._whole)
 
@@ -194,7 +196,7 @@ class Quotas:
         return queue in self._whole
 
     def whole(self, queue: QueueName) -> int | None:
-        """The queue's whole quota; None for no limit."""
+        """All that the queue may hold; None for no limit."""
         return self._whole.get(queue)
 
     def allows(self, queue: QueueName, count: int) -> bool:

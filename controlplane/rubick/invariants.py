@@ -71,7 +71,7 @@ def _within_quotas(snapshot: ClusterSnapshot, decision: Decision) -> Iterator[st
     for uid, placement in decision.targets.items():
         held[snapshot.jobs[uid].job.spec.queue] += placement.accelerator_count
     for name, queue in snapshot.queues.items():
-        quota = queue.quota_accelerators
+        quota = queue.limit_accelerators
         # Those that run already may be more than a quota that was lowered since.
         running = sum(
             record.attempt.placement.accelerator_count

@@ -130,7 +130,7 @@ class _Decision:
         queue = self.snapshot.queues.get(record.job.spec.queue)
         if queue is None:
             return False
-        offer = self.menu.offer(record, queue.quota_accelerators, empty)
+        offer = self.menu.offer(record, queue.limit_accelerators, empty)
         return any(
             each.accelerators <= empty.most_if_empty(record.job.spec.accelerators)
             for each in offer.choices.every[:1]

@@ -260,7 +260,7 @@ class Seats:
 
     def _choices(self, record: JobRecord) -> Choices:
         queue = self._snapshot.queues.get(record.job.spec.queue)
-        quota = queue.quota_accelerators if queue is not None else None
+        quota = queue.limit_accelerators if queue is not None else None
         offer = self._menu.offer(record, quota, self._capacity)
         if offer.promise is not None:
             self.promises[record.uid] = offer.promise

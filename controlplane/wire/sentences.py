@@ -225,6 +225,9 @@ def _about_cluster(event: Event) -> _Telling:
         case QueueChanged(queue):
             quota = queue.quota_accelerators
             limit = "no quota" if quota is None else f"a quota of {quota}"
+            more = queue.borrowing_accelerators
+            if quota is not None and more != 0:
+                limit += f" and borrows {'without limit' if more is None else f'up to {more}'}"
             return _Telling(f"queue {queue.name} has {limit}")
         case QueueRemoved():
             return _Telling(f"queue {event.name} was removed")

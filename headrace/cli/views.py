@@ -47,10 +47,11 @@ WIDE_NODE_COLUMNS = (
     Column("LABELS", gives_way=3),
     Column("TAINTS", gives_way=4),
 )
-QUEUE_COLUMNS = (
+QUEUE_COLUMNS: tuple[Column, ...] = (
     Column("NAME", gives_way=1),
     Column("HELD", right=True),
     Column("QUOTA", right=True),
+    Column("BORROWS", right=True),
     Column("RUNNING", right=True),
     Column("WAITING", right=True),
     Column("SUBMITTERS", gives_way=2),
@@ -236,10 +237,18 @@ def queue_row(queue: common_pb2.Queue) -> list[str]:
         queue.name,
         str(queue.held_accelerators),
         str(queue.quota_accelerators) if queue.HasField("quota_accelerators") else "none",
+        _borrowing(queue),
         str(queue.jobs_running),
         str(queue.jobs_waiting),
         ",".join(queue.submitters) or "everyone",
     ]
+
+
+def _borrowing(queue: common_pb2.Queue) -> str:
+    """What the queue may hold beyond its quota, if it has one."""
+    if not queue.HasField("quota_accelerators"):
+        return ""
+    return "any" if queue.borrowing_accelerators < 0 else str(queue.borrowing_accelerators)
 
 
 def event_row(event: jobs_pb2.LoggedEvent, now: float) -> list[str]:

@@ -27,6 +27,7 @@ from controlplane.edges.grpc_server.gatekeeper import Context
 from controlplane.edges.grpc_server.history import History
 from controlplane.edges.grpc_server.policy_desk import PolicyDesk
 from controlplane.edges.grpc_server.ports import Reign
+from controlplane.edges.grpc_server.queue_warnings import queue_warnings
 from controlplane.engine.state import ClusterState
 from controlplane.wire.sentences import action_sentence
 from controlplane.wire.translate import (
@@ -88,14 +89,17 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             last_sequence=self._state.last_sequence,
             state=self._reign.condition,
             policy=self._state.settings.policy,
-            accelerators_total=sum(
-                len(node.node.accelerators)
-                for node in self._state.nodes.values()
-                if node.contact is not Contact.LOST
-            ),
+            accelerators_total=self._accelerators_total(),
             accelerators_held=len(self._holders()),
             dashboard_url=self._dashboard_url,
             now=timestamp(self._door.now()),
+        )
+
+    def _accelerators_total(self) -> int:
+        return sum(
+            len(node.node.accelerators)
+            for node in self._state.nodes.values()
+            if node.contact is not Contact.LOST
         )
 
     async def ListNodes(  # noqa: N802
@@ -172,7 +176,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         queue = queue_from_wire(request.queue)
         if self._state.queues.get(queue.name) != queue:
             await self._door.append_and_fold(QueueChanged(queue, self._door.now()))
-        return admin_pb2.PutQueueResponse(queue=self._queue_told(queue.name) or request.queue)
+        total = self._accelerators_total()
+        return admin_pb2.PutQueueResponse(
+            queue=self._queue_told(queue.name) or request.queue,
+            warnings=queue_warnings(queue, self._state.queues | {queue.name: queue}, total),
+        )
 
     async def DeleteQueue(  # noqa: N802
         self, request: admin_pb2.DeleteQueueRequest, context: Context
