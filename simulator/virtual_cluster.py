@@ -241,6 +241,8 @@ class VirtualCluster:
         happened to: what is wanted of the others is what they do.
         """
         self._state = state
+        if self.ended_at is not None:
+            return
         touched, self._touched = self._touched, {}
         touched.update(dict.fromkeys(action.uid for action in decided.actions))
         for uid in touched:
@@ -316,8 +318,8 @@ class VirtualCluster:
             fails=fails,
         )
         self._runs[record.uid] = run
-        if arrival.endless:
-            self.unfinished.discard(run.uid)  # There is no end to be waited for.
+        if arrival.endless and not _is_limited(record):
+            self.unfinished.discard(record.uid)  # There is no end to be waited for.
         self._note(run, Happened.STARTED, now)
         self._come_up(run, attempt.placement.units, run.begins_at)
         bound = RendezvousBound(
@@ -579,6 +581,12 @@ class VirtualCluster:
 
     def _node(self, node: NodeId) -> Node | None:
         return self._nodes.get(node)
+
+
+def _is_limited(record: JobRecord) -> bool:
+    """Whether it is ended at some time, whatever it does."""
+    spec = record.job.spec
+    return bool(spec.deadline_seconds or spec.max_run_seconds)
 
 
 def _is_message(what: _Coming) -> bool:
