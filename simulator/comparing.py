@@ -4,8 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from textwrap import wrap
 
 from simulator.physics import UnknownPlacementError
 from simulator.policies import POLICIES, policies_among
+from simulator.progress_bar import progress_bar
 from simulator.report.page import write_report
 from simulator.results.summary import LONG_SECONDS, Summary
 from simulator.scenario import Faults
@@ -154,7 +154,7 @@ def _shown(
     processes: int,
 ) -> list[Played]:
     try:
-        with _progress_bar(f"{study.workload}, {study.switch_seconds:g} s a switch") as progress:
+        with progress_bar(f"{study.workload}, {study.switch_seconds:g} s a switch") as progress:
             return list(
                 play_all(
                     study, policies, seeds, folder=folder, processes=processes, progress=progress
@@ -162,29 +162,6 @@ def _shown(
             )
     except (UnknownPlacementError, StalledError) as error:
         raise ValueError(str(error)) from error
-
-
-@contextmanager
-def _progress_bar(what: str) -> Iterator[Callable[[float], None] | None]:
-    """Shows a share on a terminal; nothing anywhere else."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
-    ) as bar:
-        task = bar.add_task(what, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
 
 
 def _told(switch_seconds: float, played: Played) -> dict[str, object]:
