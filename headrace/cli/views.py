@@ -32,7 +32,7 @@ WIDE_JOB_COLUMNS = (
     Column("UID"),
     Column("REASON", gives_way=4),
 )
-NODE_COLUMNS = (
+NODE_COLUMNS: tuple[Column, ...] = (
     Column("NAME", gives_way=1),
     Column("STATE", colours=STAGE_COLOURS),
     Column("HELD", right=True),
@@ -40,7 +40,7 @@ NODE_COLUMNS = (
     Column("UNHEALTHY", right=True),
     Column("STRAYS", right=True),
 )
-WIDE_NODE_COLUMNS = (
+WIDE_NODE_COLUMNS: tuple[Column, ...] = (
     *NODE_COLUMNS,
     Column("ADDRESS"),
     Column("AGENT"),
