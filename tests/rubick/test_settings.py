@@ -27,6 +27,7 @@ def test_every_knob_tells_its_range_and_what_it_means() -> None:
         "rubick.attempts",
         "rubick.changes_at_most",
         "rubick.displaced_at_most",
+        "rubick.search_nodes",
     }
 
 
