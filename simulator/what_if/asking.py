@@ -19,7 +19,7 @@ from simulator.what_if.switch_costs import costs_of
 def answered(
     question: Question, state: ClusterState, progress: Callable[[float], None] | None = None
 ) -> dict[str, object]:
-    """The answer as a document; see ``docs/operations/what-if.md``.
+    """The answer as a document; see `docs/operations/what-if.md`.
 
     Args:
         question: What is asked.
