@@ -271,6 +271,34 @@ def test_a_pace_holds_for_the_accelerators_that_it_was_told_on() -> None:
     assert wider.seconds == pytest.approx(way.seconds / 2**0.9)
 
 
+def test_predictions_are_corrected_by_what_jobs_of_the_same_model_tell() -> None:
+    real = job_from_manifest(parse_manifest(manifest()), uid=JobUid("mine"))
+    cluster = a_cluster("fifo").with_node(a_node("n1", 4, KIND)).submit(JobBuilder(real))
+    cluster.settle().trains("mine", 500, step_seconds=7.0)
+    text = MANIFEST.replace("mine", "other")
+    answer = asked(cluster.state, manifests=(manifest(text),), step_seconds={})
+    assert of(answer, "mine", "before")["end_seconds"] == pytest.approx(500 * 7.0, abs=0.01)
+    (other,) = answer["submitted"]
+    held = other["held"][-1]
+    assert held["accelerators"] == cluster.held("mine")
+    took = other["end_seconds"] - other["start_seconds"]
+    assert took == pytest.approx(1000 * 7.0, abs=0.01)
+
+
+def test_a_job_is_taken_to_be_as_fast_as_those_of_the_same_program_and_batch() -> None:
+    def of_script(name: str, batch: int) -> JobBuilder:
+        text = json.dumps({"spec": {"script": {"file": "/home/me/train.py"}}})
+        made = job(name, 2, 100).with_batch(batch).job
+        return JobBuilder(replace(made, spec=replace(made.spec, manifest_json=text)))
+
+    cluster = a_cluster("fifo").with_node(a_node("n1", 2, KIND))
+    cluster.submit(of_script("first", 8)).settle().trains("first", 50, step_seconds=3.0)
+    cluster.submit(of_script("alike", 8), of_script("larger", 16)).settle()
+    answer = asked(cluster.state, step_seconds={})
+    assert of(answer, "alike", "before")["end_seconds"] == pytest.approx(150 + 300, abs=0.01)
+    assert of(answer, "larger", "before")["outcome"] == "Endless"
+
+
 def test_starts_take_what_this_cluster_saw_unless_it_is_said() -> None:
     state = with_one_that_waits().state
     price = SwitchPrice("m", 4, 4, SwitchKind.RESTART, 3, 90.0, (20.0, 40.0, 30.0), Instant(0))
