@@ -224,11 +224,13 @@ class VirtualCluster:
     def _go_on_from(self, record: JobRecord, attempt: AttemptRecord) -> None:
         """A run that began before virtual time did."""
         self._start(record, attempt, since=attempt.started_at)
+        self._told[record.uid] = (attempt.number, Intent.RUN)
         if not attempt.trained:
             return
         # What it has done since its last checkpoint is done, and lost only if it fails.
         run, now = self._runs[record.uid], self._clock.now()
-        done = min(float(record.progress.step), run.last_step)
+        since = (now - record.progress.at) / SECOND if attempt.change is None else 0.0
+        done = min(record.progress.step + since / run.step_seconds, run.last_step)
         self._runs[record.uid] = run = replace(
             run, version=self._next_version(), begins_at=now, first_step=done
         )

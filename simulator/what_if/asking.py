@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from controlplane.baselines import BASELINES
 from controlplane.domain.clock import SECOND, Instant
+from controlplane.domain.step_time_fit import fit_key
 from controlplane.engine.state import ClusterState
+from controlplane.live import live_policies
+from controlplane.rubick.fitted import FittedTimes
 from simulator.snapshots import latest
 from simulator.what_if.difference import answer
 from simulator.what_if.forecast import Cluster, Forecast, forecast
-from simulator.what_if.known_steps import KnownSteps
+from simulator.what_if.known_steps import Fitted, KnownSteps
 from simulator.what_if.question import Changes, Question, changes_of
 from simulator.what_if.switch_costs import costs_of
 
@@ -17,7 +19,7 @@ from simulator.what_if.switch_costs import costs_of
 def answered(
     question: Question, state: ClusterState, progress: Callable[[float], None] | None = None
 ) -> dict[str, object]:
-    """The answer as a document; see ``docs/operations/what-if.md``.
+    """The answer as a document; see `docs/operations/what-if.md`.
 
     Args:
         question: What is asked.
@@ -27,7 +29,7 @@ def answered(
     Raises:
         ValueError: The question cannot be asked of this cluster, with every reason.
     """
-    policies = BASELINES
+    policies = live_policies()
     at = latest(state)
     changes = changes_of(question, state, policies)
     unchanged = Changes((), (), (), (), state.settings.policy, ())
@@ -36,7 +38,7 @@ def answered(
             f"the snapshot's policy is {unchanged.policy}, which is none of these here"
         )
     costs, about_costs = costs_of(state, question.switch_seconds)
-    steps = KnownSteps(state, at, told=_told_by_name(question, state, changes))
+    steps = KnownSteps(state, at, _fitted(state, at), told=_told_by_name(question, state, changes))
     known = steps.all_there() | {job.uid: steps.of(job) for job in changes.jobs}
     cluster = Cluster(state, at, costs, policies, known)
     plays = [unchanged, changes] if changes.told else [unchanged]
@@ -55,6 +57,14 @@ def answered(
         at=datetime.fromtimestamp(at // SECOND, UTC).isoformat(),
         changes=changes.told,
         assumed=[*steps.sentences(), *about_costs, "nothing fails, and no other job is submitted"],
+    )
+
+
+def _fitted(state: ClusterState, at: Instant) -> Fitted:
+    """What the live cluster itself chooses by, if its policy does."""
+    return Fitted(
+        FittedTimes()(state.snapshot(at)),
+        lambda model_type, kind: fit_key(model_type, kind) in state.fits,
     )
 
 

@@ -4,10 +4,11 @@ What plays the cluster must say how fast every job is wherever the policy puts i
 has seen it run. The best that is known of each job is used, and what that was is told.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import prod
+from math import exp, log
+from statistics import fmean
 
 from controlplane.domain.clock import Instant
 from controlplane.domain.ids import JobUid
@@ -33,9 +34,9 @@ class Source(StrEnum):
     """How the step times of a job are known; the value is a clause about several jobs."""
 
     TOLD = "as --step-seconds says"
-    FITTED_AND_SEEN = "by the model that was fitted, times what each differs from it now"
-    FITTED = "by the model that was fitted"
-    PREDICTED = "from the model's size and the accelerators' type alone, which may be far off"
+    FITTED_AND_SEEN = "as predicted, times by how much jobs of that model differ from it now"
+    FITTED = "as predicted by what was fitted to jobs of the same model"
+    PREDICTED = "as predicted by sizes alone, for nothing was measured: they may be far off"
     SEEN = "as each told last"
     ALIKE = "as jobs of the same model and batch told"
     COMMAND = "a command of its own"
@@ -106,7 +107,8 @@ class KnownSteps:
     fitted: Fitted | None = None
     told: Mapping[str, float] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
-    _alike: dict[tuple[str, int], float] | None = None
+    _alike: Mapping[tuple[str, int], float] | None = None
+    _ratios: Mapping[str, float] | None = None
 
     def all_there(self) -> dict[JobUid, Arrival]:
         """Of every job of the snapshot that has not ended."""
@@ -140,7 +142,8 @@ class KnownSteps:
         if self.fitted is not None and way is not None:
             one = way.seconds * way.accelerators**SCALING_EXPONENT
             times = OneJobsTimes(self.fitted.times, one)
-            ratio = None if record is None else self._ratio(record)
+            own_ratio = None if record is None else self._ratio(record)
+            ratio = own_ratio or self._ratios_of_types().get(spec.model_type)
             if ratio is not None:
                 return Source.FITTED_AND_SEEN, times, ratio
             measured = self.fitted.is_measured(spec.model_type, kind)
@@ -180,6 +183,17 @@ class KnownSteps:
         way = self.fitted.times.way(record.job.spec, kind, place.plan, shares_of(place))
         return None if way is None else record.progress.step_seconds / way.seconds
 
+    def _ratios_of_types(self) -> Mapping[str, float]:
+        """The same of each type of model: the geometric mean of its jobs that train."""
+        if self._ratios is None:
+            found: dict[str, list[float]] = {}
+            for record in self.state.jobs.values():
+                ratio = self._ratio(record)
+                if ratio is not None:
+                    found.setdefault(record.job.spec.model_type, []).append(ratio)
+            self._ratios = {name: _geometric_mean(every) for name, every in found.items()}
+        return self._ratios
+
     # -- what jobs told -------------------------------------------------------------------
 
     def _seen_on_one(self, record: JobRecord) -> float | None:
@@ -214,12 +228,7 @@ class KnownSteps:
                 if seen is not None:
                     running.setdefault(_model_and_batch(record.job.spec), []).append(seen)
             every = found | running
-            every.pop(("", 0), None)
-            self._alike = {
-                key: prod(each ** (1 / len(values)) for each in values)
-                for key, values in every.items()
-                if key[0]
-            }
+            self._alike = {key: _geometric_mean(each) for key, each in every.items() if key[0]}
         return self._alike
 
     # -- what it is worth -----------------------------------------------------------------
@@ -240,6 +249,10 @@ class KnownSteps:
                 whose = "commands" if source is Source.COMMAND else f"{source}"
                 helps = "; --step-seconds NAME=SECONDS tells it" * (source is Source.NOTHING)
                 yield f"no end is known of {_listed(names)} ({whose}){helps}"
+
+
+def _geometric_mean(values: Sequence[float]) -> float:
+    return exp(fmean(map(log, values)))
 
 
 def _model_and_batch(spec: JobSpec) -> tuple[str, int]:

@@ -6,6 +6,7 @@ import stat
 import time
 from pathlib import Path
 
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.api.generated import admin_pb2
@@ -226,6 +227,17 @@ def test_snapshot_and_backup_are_files_of_their_owner(headrace: Headrace, tmp_pa
     assert headrace("backup", str(file)).exit_code == ExitCode.OK
     assert file.read_bytes() == b"first half, second half"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_what_if_plays_a_snapshot_of_the_live_cluster_and_keeps_none(
+    headrace: Headrace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = headrace("what-if", "--add-nodes", "1x8:cpu", "-o", "json")
+    assert result.exit_code == ExitCode.OK, result.output
+    told = json.loads(result.stdout)
+    assert (told["jobs"], told["changes"]) == ([], ["8 accelerators (cpu) join on what-if-1"])
+    assert not list(tmp_path.glob("headrace-what-if-*"))
 
 
 def test_a_backup_that_is_there_is_replaced_only_by_force(
