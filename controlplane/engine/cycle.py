@@ -256,6 +256,8 @@ def _why_changed(
         if why is not None and why.code in (ReasonCode.MOVED_OFF_NODE, ReasonCode.SPEC_CHANGED):
             return why
         detail = f": {why.message}" if why is not None and why.message else ""
+        if why is not None and why.code is ReasonCode.PREEMPTED:
+            makes_room = ""  # The policy says itself for whom, and why.
         text = f"gives back {held} accelerators{makes_room or detail}"
         return Reason(ReasonCode.PREEMPTED, text)
     wanted = then.accelerator_count

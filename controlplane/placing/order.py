@@ -184,11 +184,15 @@ class Quotas:
             name: queue.limit_accelerators for name, queue in snapshot.queues.items()
         }
         self._left = dict(self._whole)
+        self._own: dict[QueueName, int | None] = {
+            name: queue.quota_accelerators for name, queue in snapshot.queues.items()
+        }
 
     def copy(self) -> "Quotas":
         """The same counts, to go on with separately."""
         twin = copy(self)
         twin._left = dict(self._left)
+        twin._own = dict(self._own)
         return twin
 
     def known(self, queue: QueueName) -> bool:
@@ -206,11 +210,16 @@ class Quotas:
 
     def use(self, queue: QueueName, count: int) -> None:
         """Counts ``count`` accelerators (negative gives them back)."""
-        left = self._left.get(queue)
-        if left is not None:
-            self._left[queue] = left - count
+        for counts in (self._left, self._own):
+            left = counts.get(queue)
+            if left is not None:
+                counts[queue] = left - count
 
     def left(self, queue: QueueName) -> int | None:
         """Accelerators that the queue may still hold; None for no limit."""
         left = self._left.get(queue)
         return None if left is None else max(0, left)
+
+    def own_left(self, queue: QueueName) -> int | None:
+        """What is left of the queue's own quota, below 0 if it borrows; None if it has none."""
+        return self._own.get(queue)

@@ -160,7 +160,12 @@ def _promised(promise: Promise, given: Choice | None) -> str:
 
 def _who_made_room(seat: Seat, dealing: Round, names: Mapping[JobUid, str]) -> Iterator[str]:
     for each in dealing.displaced.values():
-        if each.by == seat.uid:
+        if each.reclaimed and seat.uid in (each.by, each.uid):
+            yield (
+                f"{names[each.uid]} gives back to {names[each.by]} what its queue borrowed: "
+                f"{names[each.by]} is within its own queue's quota."
+            )
+        elif each.by == seat.uid:
             yield f"{names[each.uid]} makes room for it, because that ends both sooner in sum."
         elif each.uid == seat.uid:
             yield f"It makes room for {names[each.by]}, because that ends both sooner in sum."

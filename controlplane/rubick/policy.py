@@ -112,7 +112,7 @@ class _Decision:
         board = Board(self.left.by_node())
         capacity = {kind: board.whole[kind] for kind in board.kinds}
         bound = upper_bound([bidder_of(seat) for seat in seats], capacity)
-        dealing = Round(seats, board, self.settings, self._quotas(), bound.prices)
+        dealing = Round(seats, board, self.settings, self._quotas(), bound.prices, self._own())
         dealing.deal()
         most = bound.value
         if self.settings.search_nodes:
@@ -139,6 +139,14 @@ class _Decision:
     def _quotas(self) -> Mapping[QueueName, int]:
         names = self.snapshot.queues
         left = ((name, self.now.quotas.left(name)) for name in names)
+        return {name: count for name, count in left if count is not None}
+
+    def _own(self) -> Mapping[QueueName, int]:
+        """What is left of the queues' quotas; empty if no queue may borrow."""
+        queues = self.snapshot.queues
+        if all(queue.borrowing_accelerators == 0 for queue in queues.values()):
+            return {}
+        left = ((name, self.now.quotas.own_left(name)) for name in queues)
         return {name: count for name, count in left if count is not None}
 
     # -- places ---------------------------------------------------------------------------
@@ -202,10 +210,14 @@ class _Decision:
             displaced = dealing.displaced.get(seat.uid)
             least = min(each.accelerators for each in seat.choices.every)
             if displaced is not None:
-                by = self.snapshot.jobs[displaced.by].job.full_name
-                self.now.reasons[record.uid] = Reason(
-                    ReasonCode.PREEMPTED, f"makes room for {by}, which needs it less long", least
-                )
+                by = self.snapshot.jobs[displaced.by].job
+                why = f"makes room for {by.full_name}, which needs it less long"
+                if displaced.reclaimed:
+                    why = (
+                        f"gives back to {by.full_name} what queue {record.job.spec.queue} borrowed "
+                        f"and queue {by.spec.queue} needs now, within its quota"
+                    )
+                self.now.reasons[record.uid] = Reason(ReasonCode.PREEMPTED, why, least)
                 continue
             slow = dealing.could_begin(seat)
             left = self.now.quotas.left(record.job.spec.queue)

@@ -3,6 +3,7 @@
 1. Jobs that starve reserve nodes, if need be (no starvation).
 2. Jobs that wait are placed, those first whose worth for each accelerator is largest. What does not
    fit, or would fit much better elsewhere, may displace others: these are moved, shrunk or put off.
+   Who is within its queue's quota takes back what others borrow of it.
 3. Jobs that run are changed if that saves enough of the time that they still need.
 
 Displacing is a transaction: it stands only if the sum of worths rises (for a job that was promised
@@ -10,13 +11,15 @@ its speed: whatever the others lose, as long as nobody else's promise breaks), a
 nothing behind.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from controlplane.domain.ids import JobUid, QueueName
 from controlplane.domain.step_times import Shares
 from controlplane.rubick.board import Allowed, Bin, Board, Parts
+from controlplane.rubick.borrowing import Borrowing
 from controlplane.rubick.choices import Choice, Choices, Numbers
 from controlplane.rubick.seat import FOR_NOTHING, Displaced, Given, Seat
 from controlplane.rubick.settings import RubickSettings
@@ -26,6 +29,8 @@ _LOOKED_AT = 6
 
 _NODES_LOOKED_AT = 64
 """So many nodes are compared for each share when others are to be displaced."""
+
+_NOTHING: Mapping[QueueName, int] = MappingProxyType({})
 
 _PAID_SHARE = 0.5
 """So much of the market's price is paid for what an exchange takes besides. With nothing, who is
@@ -59,6 +64,7 @@ class Round:
         settings: RubickSettings,
         quotas: Mapping[QueueName, int],
         prices: Mapping[str, float] = FOR_NOTHING,
+        own: Mapping[QueueName, int] = _NOTHING,
     ) -> None:
         """Everybody who has something has it still.
 
@@ -70,6 +76,8 @@ class Round:
             prices: At which about as much is wanted as there is, by type (``bound``): jobs choose
                 by what is left after paying, so that the first one does not take what is worth
                 more to the others.
+            own: What the jobs of each queue with a quota may hold of that alone; empty if no queue
+                may borrow.
         """
         self.seats = seats
         self.displaced: dict[JobUid, Displaced] = {}
@@ -77,6 +85,7 @@ class Round:
         self._board = board
         self._settings = settings
         self._quota = dict(quotas)
+        self._borrowing = Borrowing(seats, own)
         self._attempts = settings.attempts
         self._prices = prices
         self._paid: dict[Choices, Numbers] = {}
@@ -92,6 +101,7 @@ class Round:
         """Deals; afterwards each seat's ``given`` says what it gets."""
         waiting = [seat for seat in self.seats if seat.given is None and not seat.stays]
         waiting.sort(key=self._turn)
+        waiting = self._borrowing.owners_first(waiting)
         for seat in waiting:
             self._place(seat)
         running = [s for s in self.seats if s.held is not None and not s.stays]
@@ -116,8 +126,11 @@ class Round:
 
     def open_to_search(self) -> list[Seat]:
         """Those whose choices may be made anew: of the lowest priority, neither promised anything
-        nor starving, and not to be left in peace. None while nodes are kept free for somebody.
+        nor starving, and not to be left in peace. None while nodes are kept free for somebody,
+        or some have a right to what others borrow.
         """
+        if self._borrowing.is_possible:
+            return []
         last = max((seat.rank for seat in self.seats), default=())
         return [
             seat
@@ -224,10 +237,12 @@ class Round:
             self._board.give_back(seat.number, seat.given.parts)
             if seat.queue in self._quota:
                 self._quota[seat.queue] += seat.given.accelerators
+            self._borrowing.use(seat.queue, -seat.given.accelerators)
         if given is not None:
             self._board.take(seat.number, given.parts)
             if seat.queue in self._quota:
                 self._quota[seat.queue] -= given.accelerators
+            self._borrowing.use(seat.queue, given.accelerators)
         seat.given = given
 
     def _roll_back(self, mark: int) -> None:
@@ -305,6 +320,8 @@ class Round:
         given = self._best_free(seat, 0.0)
         if given is not None:
             self._give(seat, given)
+        else:
+            self._reclaim(seat)
         for i in _best_first(self._net(seat))[:_LOOKED_AT]:
             have = seat.given.worth if seat.given is not None else 0.0
             if seat.worths.of_choices[i] <= have + seat.worths.switching / 4:
@@ -314,23 +331,49 @@ class Round:
         if seat.given is None and seat.number in self._protected:
             self._reserve(seat)
 
-    def _displace(self, seat: Seat, index: int) -> bool:
-        """Gives the seat that choice at the cost of others, if that is worth it."""
+    def _reclaim(self, seat: Seat) -> None:
+        """Gives the seat something within its queue's quota, at any price, and if need be at the
+        cost of those that borrow.
+        """
+        own = self._borrowing.own(seat)
+        able = (seat.choices.accelerators <= own) & (seat.worths.of_choices > 0.0)
+        if not own or not able.any():
+            return
+        net = np.where(able, self._net(seat), -np.inf)
+        for i in (-net).argsort(kind="stable")[: min(_LOOKED_AT, int(able.sum()))].tolist():
+            choice = seat.choices.every[i]
+            parts = self._find(seat, choice)
+            if parts is not None:
+                self._give(seat, Given(parts, float(seat.worths.of_choices[i]), choice))
+                return
+            if self._displace(seat, i, reclaims=True):
+                return
+
+    def _displace(self, seat: Seat, index: int, *, reclaims: bool = False) -> bool:
+        """Gives the seat that choice at the cost of others, if that is worth it; at the cost of
+        those that borrow, if it takes back what is its queue's.
+        """
         choice = seat.choices.every[index]
         if not choice.shares or self._attempts <= 0 or choice.kind not in seat.allowed:
             return False
-        must = seat.number in self._protected or (seat.promised and seat.given is None)
+        must = seat.number in self._protected or (seat.promised and seat.given is None) or reclaims
         for smallest_first in (False, True):
             self._attempts -= 1
-            found = self._victims(seat, choice, smallest_first)
+            found = self._victims(seat, choice, smallest_first, reclaims)
             if found is None:
                 return False
-            if self._exchange(seat, index, *found, must):
+            if self._exchange(seat, index, *found, must, reclaims):
                 return True
         return False
 
     def _exchange(
-        self, seat: Seat, index: int, parts: Parts, victims: Sequence[Seat], must: bool
+        self,
+        seat: Seat,
+        index: int,
+        parts: Parts,
+        victims: Sequence[Seat],
+        must: bool,
+        reclaims: bool,
     ) -> bool:
         """The transaction: takes from the victims, gives to the seat, finds the victims another
         place. Rolled back unless it is worth it.
@@ -354,7 +397,7 @@ class Round:
             again = self._best_free(victim, 0.0)
             if again is not None:
                 self._give(victim, again)
-            elif victim.promised:
+            elif victim.promised and not reclaims:
                 kept = False
                 break
         after = _worth(seat.given) + sum(_worth(victim.given) for victim in victims)
@@ -364,7 +407,7 @@ class Round:
             self._roll_back(mark)
             return False
         for victim in victims:
-            self.displaced[victim.uid] = Displaced(victim.uid, seat.uid, after - before)
+            self.displaced[victim.uid] = Displaced(victim.uid, seat.uid, after - before, reclaims)
         return True
 
     def _cost_of_more(self, seats: Sequence[Seat], before: Sequence[Given | None]) -> float:
@@ -384,7 +427,7 @@ class Round:
         return 0.0 if given is None else given.accelerators * self._prices.get(_kind(given), 0.0)
 
     def _victims(
-        self, seat: Seat, choice: Choice, smallest_first: bool
+        self, seat: Seat, choice: Choice, smallest_first: bool, reclaims: bool
     ) -> tuple[Parts, list[Seat]] | None:
         """Nodes for the choice, and who would have to leave them; None if there are none.
 
@@ -393,7 +436,16 @@ class Round:
             choice: The choice.
             smallest_first: Whether jobs with few accelerators leave first; else those whose being
                 there is worth least.
+            reclaims: Whether those leave that borrow, and no others.
         """
+
+        def may_leave(victim: Seat) -> bool:
+            if reclaims:
+                return victim.queue != seat.queue and self._borrowing.borrows(victim)
+            if self._borrowing.protects(victim, seat, choice.accelerators):
+                return False
+            return victim.rank >= seat.rank
+
         allowed = seat.allowed[choice.kind]
         gone: dict[int, Seat] = {}
         parts: list[tuple[Bin, int]] = []
@@ -401,7 +453,7 @@ class Round:
         for share in choice.shares:
             best: tuple[tuple[float, int], Bin, list[Seat]] | None = None
             for where in self._candidates(choice.kind, share, allowed, used):
-                leaving = self._who_leaves(seat, where, share, gone, smallest_first)
+                leaving = self._who_leaves(seat, where, share, gone, smallest_first, may_leave)
                 if leaving is None:
                     continue
                 loss = sum(
@@ -438,6 +490,7 @@ class Round:
         share: int,
         gone: Mapping[int, Seat],
         smallest_first: bool,
+        may_leave: Callable[[Seat], bool],
     ) -> list[Seat] | None:
         """Who must leave the node so that so many are free on it; None if not enough can."""
         free = self._board.free[where]
@@ -450,7 +503,10 @@ class Round:
         able = [
             self.seats[number]
             for number in holders
-            if number != seat.number and number not in gone and self._may_leave(number, seat)
+            if number != seat.number
+            and number not in gone
+            and self._can_leave(self.seats[number])
+            and may_leave(self.seats[number])
         ]
         able.sort(
             key=lambda v: (_count(v), v.number) if smallest_first else (_worth(v.given), v.number)
@@ -463,11 +519,10 @@ class Round:
                 return leaving
         return None
 
-    def _may_leave(self, number: int, seat: Seat) -> bool:
-        victim = self.seats[number]
-        if victim.stays or number in self._protected or victim.given is not victim.held:
+    def _can_leave(self, victim: Seat) -> bool:
+        if victim.stays or victim.number in self._protected:
             return False
-        return victim.rank >= seat.rank
+        return victim.given is victim.held
 
     # -- jobs that starve -----------------------------------------------------------------
 

@@ -83,11 +83,13 @@ class Displaced:
         uid: The job.
         by: For whom.
         gained: By how much the sum of worths rose.
+        reclaimed: Whether it held what its queue borrowed, and the other one's queue owns.
     """
 
     uid: JobUid
     by: JobUid
     gained: float
+    reclaimed: bool = False
 
 
 def bidder_of(seat: Seat) -> Bidder:

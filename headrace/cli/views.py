@@ -47,7 +47,7 @@ WIDE_NODE_COLUMNS: tuple[Column, ...] = (
     Column("LABELS", gives_way=3),
     Column("TAINTS", gives_way=4),
 )
-QUEUE_COLUMNS: tuple[Column, ...] = (
+QUEUE_COLUMNS = (
     Column("NAME", gives_way=1),
     Column("HELD", right=True),
     Column("QUOTA", right=True),

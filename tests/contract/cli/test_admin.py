@@ -31,6 +31,16 @@ def test_a_queue_is_created_then_changed_where_something_is_given(
     assert not queue.HasField("quota_accelerators")
     assert not queue.submitters
     assert "research" in headrace("queue", "list").stdout
+    headrace("queue", "set", "research", "--quota", "4", "--borrow", "2")
+    headrace("queue", "set", "research", "--submitter", "ann")
+    queue = plane.queues["research"]
+    assert (queue.quota_accelerators, queue.borrowing_accelerators) == (4, 2)
+    assert headrace("queue", "list").stdout.splitlines()[2].split()[1:4] == ["0", "4", "2"]
+    plane.queue_warnings = ["the quota is larger than the cluster"]
+    warned = headrace("queue", "set", "research", "--borrow", "-1")
+    assert plane.queues["research"].borrowing_accelerators == -1
+    assert warned.stdout == "queue/research changed\n"
+    assert warned.stderr == "headrace: the quota is larger than the cluster\n"
     assert headrace("queue", "delete", "research").exit_code == ExitCode.OK
     assert headrace("queue", "delete", "research").exit_code == ExitCode.NOT_FOUND
 

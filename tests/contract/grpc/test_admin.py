@@ -121,7 +121,9 @@ def test_queues_are_made_changed_listed_and_removed(tmp_path: Path) -> None:
             left = (await api.admin.ListQueues(admin_pb2.ListQueuesRequest())).queues
             default = await refusal(delete(admin_pb2.DeleteQueueRequest(name="default")))
             unknown = await refusal(delete(admin_pb2.DeleteQueueRequest(name="nothing")))
-            bad = common_pb2.Queue(name="No Queue", quota_accelerators=-1)
+            bad = common_pb2.Queue(
+                name="No Queue", quota_accelerators=-1, borrowing_accelerators=-2
+            )
             wrong = await refusal(put(admin_pb2.PutQueueRequest(queue=bad)))
         assert made.queue.quota_accelerators == 4
         assert not changed.queue.HasField("quota_accelerators")
@@ -130,7 +132,11 @@ def test_queues_are_made_changed_listed_and_removed(tmp_path: Path) -> None:
         assert [q.name for q in left] == ["default"]
         assert default.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert unknown.code() is grpc.StatusCode.NOT_FOUND
-        assert set(violations(wrong)) == {"queue.name", "queue.quota_accelerators"}
+        assert set(violations(wrong)) == {
+            "queue.name",
+            "queue.quota_accelerators",
+            "queue.borrowing_accelerators",
+        }
 
     run(test())
 

@@ -65,7 +65,7 @@ def test_the_nearest_right_name_is_told_with_whose_knob_it_is() -> None:
 
 def test_settings_of_another_time_are_taken_up_as_far_as_they_exist() -> None:
     now = BOOK.changed(PolicySettings(), {"tunable.attempts": "7", "period_seconds": "2"})
-    then = PolicySettings(knobs=(("gone.knob", 3.0), ("tunable.patience_seconds", 60.0)))
+    then = PolicySettings("tunable", knobs=(("gone.knob", 3.0), ("tunable.patience_seconds", 60.0)))
     expected = dataclasses.replace(then, knobs=(("tunable.patience_seconds", 60.0),))
     assert BOOK.as_were(now, then) == expected
     with pytest.raises(InvalidMessageError, match="wanted a policy of equal-share, tunable"):

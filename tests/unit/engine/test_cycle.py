@@ -17,6 +17,7 @@ from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.engine.cycle import run_cycle
+from controlplane.engine.invariants import violations
 from headrace.api.plan import ExecutionPlan
 from tests.builders import World, a_cluster, a_job, a_node, started
 
@@ -193,6 +194,26 @@ def test_a_quota_is_kept_even_while_its_holders_are_only_about_to_leave(policy: 
         assert world.held("a") + world.held("b") <= 4
     world.settle()
     assert world.held("a") + world.held("b") == 4
+
+
+@EITHER_POLICY
+def test_what_a_queue_may_borrow_is_a_hard_limit_for_policies_that_do_not_take_back(
+    policy: str,
+) -> None:
+    for borrowing, most in ((2, 6), (None, 8)):
+        world = a_cluster(policy).with_nodes(1, 8).with_queue("q", 4, borrowing)
+        world.submit(*(a_job(f"j{i}").in_queue("q") for i in range(9))).settle()
+        assert sum(world.held(f"j{i}") for i in range(9)) == most
+
+
+def test_an_order_beyond_what_a_queue_may_borrow_is_refused() -> None:
+    world = a_cluster().with_nodes(1, 8).with_queue("q", 4, 3)
+    world.submit(a_job("a").in_queue("q").wanting(7))
+    ordered = run_cycle(world.state, world.now, world.policies, world.term).decided.actions
+    assert list(violations(world.state.snapshot(world.now), ordered)) == []
+    world.with_queue("q", 4, 2)
+    broken = list(violations(world.state.snapshot(world.now), ordered))
+    assert broken == ["queue q would hold 7 accelerators of its 6"]
 
 
 def test_who_waits_for_a_quota_to_be_let_go_is_told_who_holds_it() -> None:

@@ -283,8 +283,17 @@ EVENTS: list[tuple[Event, str]] = [
         "failed on node-a: boom",
     ),
     (QueueChanged(Queue(QueueName("q"), 3)), "a quota of 3"),
+    (
+        QueueChanged(Queue(QueueName("q"), 3, borrowing_accelerators=2)),
+        "a quota of 3 and borrows up to 2",
+    ),
+    (QueueChanged(Queue(QueueName("q"), 3, (), None)), "a quota of 3 and borrows without limit"),
     (QueueRemoved(QueueName("q")), "queue q was removed"),
-    (PolicyChanged(PolicySettings()), "equal-share decides"),
+    (PolicyChanged(PolicySettings(policy="fifo")), "policy fifo decides, with new settings"),
+    (
+        PolicyChanged(PolicySettings(), who="ann", rolls_back_to=3),
+        "with the settings of version 3, by ann",
+    ),
     (
         ModelFitted(
             StepTimeFit(
