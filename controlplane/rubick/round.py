@@ -260,12 +260,20 @@ class Round:
             self._swap(seat, given)
 
     def _find(self, seat: Seat, choice: Choice) -> Parts | None:
-        if choice.kind not in seat.allowed:
+        allowed = seat.nodes_for(choice)
+        if choice.kind not in allowed:
             return None
         quota = self._quota.get(seat.queue)
         if quota is not None and choice.accelerators > quota + _count(seat):
             return None
-        allowed = seat.allowed[choice.kind]
+        if seat.rather is not None:
+            rather = _both(seat.rather[choice.kind], allowed[choice.kind])
+            parts = self._find_among(seat, choice, rather)
+            if parts is not None:
+                return parts
+        return self._find_among(seat, choice, allowed[choice.kind])
+
+    def _find_among(self, seat: Seat, choice: Choice, allowed: Allowed) -> Parts | None:
         if choice.shares:
             parts = self._board.find(choice.kind, choice.shares, allowed)
             return parts if parts is not None else self._backfilled(seat, choice, allowed)
@@ -354,7 +362,7 @@ class Round:
         those that borrow, if it takes back what is its queue's.
         """
         choice = seat.choices.every[index]
-        if not choice.shares or self._attempts <= 0 or choice.kind not in seat.allowed:
+        if not choice.shares or self._attempts <= 0 or choice.kind not in seat.nodes_for(choice):
             return False
         must = seat.number in self._protected or (seat.promised and seat.given is None) or reclaims
         for smallest_first in (False, True):
@@ -446,7 +454,7 @@ class Round:
                 return False
             return victim.rank >= seat.rank
 
-        allowed = seat.allowed[choice.kind]
+        allowed = seat.nodes_for(choice)[choice.kind]
         gone: dict[int, Seat] = {}
         parts: list[tuple[Bin, int]] = []
         used: set[Bin] = set()
@@ -531,9 +539,9 @@ class Round:
         best: tuple[float, float, list[Bin]] | None = None
         for i in _best_first(seat.worths.of_choices)[:_LOOKED_AT]:
             choice = seat.choices.every[i]
-            if not choice.shares or choice.kind not in seat.allowed:
+            if not choice.shares or choice.kind not in seat.nodes_for(choice):
                 continue
-            waits = self._waits(choice.kind, choice.shares, seat.allowed[choice.kind])
+            waits = self._waits(choice.kind, choice.shares, seat.nodes_for(choice)[choice.kind])
             if waits is None:
                 continue
             loss = waits[0] - float(seat.worths.of_choices[i]) / seat.worths.of_a_second
@@ -613,6 +621,13 @@ def _best_first(worth: Numbers, above: float = 0.0) -> list[int]:
         good = good[(-worth[good]).argsort(kind="stable")]
     found: list[int] = good.tolist()
     return found
+
+
+def _both(one: Allowed, other: Allowed) -> Allowed:
+    """Nodes that are in both."""
+    if one is None or other is None:
+        return other if one is None else one
+    return dict.fromkeys(node for node in one if node in other)
 
 
 def _worth(given: Given | None) -> float:

@@ -19,9 +19,9 @@ from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.engine.cycle import run_cycle
 from controlplane.engine.invariants import violations
 from headrace.api.plan import ExecutionPlan
-from tests.builders import World, a_cluster, a_job, a_node, started
+from tests.builders import POLICIES, World, a_cluster, a_job, a_node, started
 
-EITHER_POLICY = pytest.mark.parametrize("policy", sorted(BASELINES))
+EITHER_POLICY = pytest.mark.parametrize("policy", sorted(POLICIES))
 
 
 @EITHER_POLICY
