@@ -13,6 +13,7 @@ from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
 from controlplane.placing.capacity import Capacity, Holding
+from controlplane.placing.layout import has_room
 from controlplane.placing.order import (
     OTHER_PLAN,
     RUNNING,
@@ -239,6 +240,8 @@ class Standings:
         if cannot_stay(record, place, self._away, self.empty):
             return False
         if not place.nodes.isdisjoint(record.avoids(self.snapshot.at)):
+            return False
+        if not has_room(record.job.spec, place.plan, place.slots(), self.empty):
             return False
         return holding_of(self.snapshot, place) is not None
 

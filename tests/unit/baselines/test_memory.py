@@ -2,12 +2,15 @@
 
 import pytest
 
+from controlplane.baselines import BASELINES
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.offering import memory_for, misfits
 from controlplane.domain.reason import ReasonCode
 from tests.builders import POLICIES, JobBuilder, World, a_cluster, a_job, a_node, a_unit
 
 EVERY_POLICY = pytest.mark.parametrize("policy", sorted(POLICIES))
+OF_OUR_OWN = pytest.mark.parametrize("policy", sorted(BASELINES))
+"""Those that give jobs as much as there is, and keep to an order."""
 
 H100, A100 = "nvidia-h100-80gb-hbm3", "nvidia-a100-sxm4-40gb"
 
@@ -62,7 +65,7 @@ def test_it_starts_when_a_node_with_more_memory_comes(policy: str) -> None:
     assert world.nodes_of("gpt2") == {"large"}
 
 
-@EVERY_POLICY
+@OF_OUR_OWN
 def test_of_several_types_one_with_room_is_taken_and_the_other_is_left_to_others(
     policy: str,
 ) -> None:
@@ -146,7 +149,7 @@ def test_what_runs_is_not_stopped_by_an_estimate(policy: str) -> None:
     assert world.code("llama") is ReasonCode.DOES_NOT_FIT
 
 
-@EVERY_POLICY
+@OF_OUR_OWN
 def test_a_new_list_of_plans_is_asked_for_room_where_the_job_runs(policy: str) -> None:
     world = a_cluster(policy).with_node(a_node("n", 1, H100, gib=79.6, host_gib_each=512))
     world.submit(llama().under("dp1-z2-offload")).settle()

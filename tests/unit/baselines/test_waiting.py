@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from controlplane.baselines import BASELINES
 from controlplane.domain.ids import AcceleratorId, JobUid
 from controlplane.domain.node import Accelerator
 from controlplane.domain.reason import Reason, ReasonCode
-from tests.builders import POLICIES, World, a_cluster, a_job, a_node
+from tests.builders import World, a_cluster, a_job, a_node
 
-EITHER_POLICY = pytest.mark.parametrize("policy", sorted(POLICIES))
+EITHER_POLICY = pytest.mark.parametrize("policy", sorted(BASELINES))
 
 
 def crowded(policy: str, waiting: int) -> World:

@@ -22,6 +22,8 @@ from headrace.api.plan import ExecutionPlan
 from tests.builders import POLICIES, World, a_cluster, a_job, a_node, started
 
 EITHER_POLICY = pytest.mark.parametrize("policy", sorted(POLICIES))
+OF_OUR_OWN = pytest.mark.parametrize("policy", sorted(BASELINES))
+"""Those that give jobs as much as there is, and keep to an order."""
 
 
 @EITHER_POLICY
@@ -73,7 +75,7 @@ def test_gangs_start_whole_or_not_at_all(policy: str) -> None:
     assert started(world.cycle().decided.actions) == {"job": 3}
 
 
-@EITHER_POLICY
+@OF_OUR_OWN
 def test_types_are_never_mixed(policy: str) -> None:
     world = a_cluster(policy).with_node(a_node("n1", 2, "old"), a_node("n2", 3, "new"))
     world.submit(a_job().wanting(1, 5)).settle()
@@ -92,7 +94,7 @@ def test_a_command_gets_one_unit_a_node(policy: str) -> None:
     assert world.stage("job") is Stage.RUNNING
 
 
-@EITHER_POLICY
+@OF_OUR_OWN
 def test_sizes_divide_the_batch_and_micro_batches_stay_small(policy: str) -> None:
     world = a_cluster(policy).with_nodes(1, 5).submit(a_job().wanting(1, 5).with_batch(24, 4))
     world.settle()
@@ -184,7 +186,7 @@ def test_a_job_that_starts_again_after_a_failure_says_after_which() -> None:
     assert world.why("job").message == message
 
 
-@EITHER_POLICY
+@OF_OUR_OWN
 def test_a_quota_is_kept_even_while_its_holders_are_only_about_to_leave(policy: str) -> None:
     world = a_cluster(policy).with_nodes(1, 8).with_queue("q", quota=4)
     world.submit(a_job("a").in_queue("q").wanting(1, 4)).settle()
@@ -336,7 +338,7 @@ def test_duties_are_done_under_a_broken_policy_too() -> None:
 def test_an_unknown_policy_is_named_with_those_that_there_are() -> None:
     world = a_cluster("round-robin").with_nodes(1, 1).submit(a_job())
     world.cycle(usable=False)
-    assert world.why("job").message.endswith("'round-robin'; there are equal-share, fifo")
+    assert world.why("job").message.endswith("'round-robin'; there are equal-share, fifo, rubick")
 
 
 def test_a_cycle_is_a_function_of_its_arguments() -> None:
