@@ -241,7 +241,9 @@ def test_a_command_has_no_end_and_whoever_waits_for_it_has_no_start() -> None:
 def test_a_command_that_may_run_so_long_ends_then() -> None:
     cluster = a_cluster("fifo").with_node(a_node("n1", 4, KIND))
     limited = a_job("serve").wanting(4).running_a_command().within(run=200_000)
-    cluster.submit(limited).settle().submit(job("waits", 4, 100)).settle()
+    cluster.submit(limited).settle()
+    assert of(asked(cluster.state), "serve", "before")["end_seconds"] == pytest.approx(200_000)
+    cluster.submit(job("waits", 4, 100)).settle()
     answer = asked(cluster.state)
     assert of(answer, "serve", "before")["outcome"] == "Failed"
     assert of(answer, "waits", "before")["start_seconds"] == pytest.approx(200_000, abs=30)
