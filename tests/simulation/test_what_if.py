@@ -289,7 +289,7 @@ def test_predictions_are_corrected_by_what_jobs_of_the_same_model_tell() -> None
 
 def test_a_job_is_taken_to_be_as_fast_as_those_of_the_same_program_and_batch() -> None:
     def of_script(name: str, batch: int) -> JobBuilder:
-        text = json.dumps({"spec": {"script": {"file": "/home/me/train.py"}}})
+        text = json.dumps({"spec": {"script": {"file": "/jobs/train.py"}}})
         made = job(name, 2, 100).with_batch(batch).job
         return JobBuilder(replace(made, spec=replace(made.spec, manifest_json=text)))
 
