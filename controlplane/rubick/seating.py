@@ -114,7 +114,7 @@ class Menu:
         found = ((kind, self._times.ways(spec, kind)) for kind in kinds)
         ways = {kind: each for kind, each in found if each}
         if not ways:
-            choices = _as_asked(spec, kinds)
+            choices = _as_asked(spec, kinds, capacity)
         else:
             free = {
                 kind: [way for way in each if self._freedom.allows(spec, way)]
@@ -164,31 +164,37 @@ def _promise(spec: JobSpec, ways: Mapping[str, Sequence[Way]], choices: Choices)
     return Promise(best, min((n for n in fewest if n is not None), default=wanted))
 
 
-def _as_asked(spec: JobSpec, kinds: Sequence[str]) -> Choices:
+def _as_asked(spec: JobSpec, kinds: Sequence[str], capacity: Capacity) -> Choices:
     """A job of which nobody knows what its steps take: what it asks for, wherever there is room."""
     able = [n for n in sizes(spec) if n >= spec.accelerators.asked_for] or list(sizes(spec))[-1:]
     if not able:
         return NOTHING
-    plan = plans_of(spec, able[0])[0]
-    found = [Choice(kind, plan, (), able[0], 1.0, 1.0) for kind in kinds]
+    found = []
+    for kind in kinds:
+        fitting = (p for p in plans_of(spec, able[0]) if _has_room(spec, kind, p, capacity))
+        plan = next(fitting, None)
+        if plan is not None:
+            found.append(Choice(kind, plan, (), able[0], 1.0, 1.0))
     return Choices(tuple(found))
 
 
 def _with_room(
     spec: JobSpec, ways: Mapping[str, Sequence[Way]], capacity: Capacity
 ) -> Mapping[str, Sequence[Way]]:
-    """Those whose plans fit the memory of whatever they may run on, as far as that is estimated.
-    One without room would hide those that have it, if it is faster.
-    """
+    """Those whose plans have room. One without would hide those that have it, if it is faster."""
     if not spec.model:
         return ways
-    there = capacity.memory_for(spec.accelerators)
+    return {
+        kind: [way for way in every if _has_room(spec, kind, way.plan, capacity)]
+        for kind, every in ways.items()
+    }
 
-    def fits(kind: str, plan: ExecutionPlan) -> bool:
-        need = memory_need(spec, plan)
-        return need is None or all(need.fits(each) for each in there.get(kind, ()))
 
-    return {kind: [way for way in every if fits(kind, way.plan)] for kind, every in ways.items()}
+def _has_room(spec: JobSpec, kind: str, plan: ExecutionPlan, capacity: Capacity) -> bool:
+    """Whether it fits the memory of whatever it may run on, as far as that is estimated."""
+    need = memory_need(spec, plan)
+    there = capacity.memory_for(spec.accelerators) if need is not None else {}
+    return need is None or all(need.fits(each) for each in there.get(kind, ()))
 
 
 class Seats:
