@@ -135,10 +135,28 @@ def test_one_way_is_predicted_like_all() -> None:
     assert times.way(SPEC, "cpu", ExecutionPlan.parse("tp2"), (1, 1)) is None
 
 
-def test_of_a_job_that_shares_nothing_nothing_is_known() -> None:
+def test_of_a_job_that_shares_nothing_it_is_guessed_that_more_accelerators_help() -> None:
     times = FittedTimes()(snapshot(cluster()))
-    assert times.ways(replace(SPEC, model_type="", any_plan=False), "cpu") == ()
-    assert times.ways(SPEC, "gpu") == ()
+    script = replace(SPEC, model_type="", any_plan=False)
+    ways = times.ways(script, "cpu")
+    assert {(str(way.plan), way.shares) for way in ways} == {
+        ("dp1", (1,)),
+        ("dp2", (2,)),
+        ("dp2", (1, 1)),
+        ("dp4", (2, 2)),
+    }
+    assert all(way.seconds_upper == float("inf") for way in ways)
+    assert [times.way(script, "cpu", way.plan, way.shares) for way in ways] == list(ways)
+    assert times.ways(SPEC, "gpu") == times.ways(script, "gpu") == ()
+
+
+def test_two_scripts_share_a_cluster() -> None:
+    script = replace(SPEC, model_type="", any_plan=False, plans=(), steps=5000)
+    world = cluster(2, 2).submit(job("a", script)).settle()
+    assert world.held("a") == 4
+    world.trains("a").passes(1000).submit(job("b", replace(script, steps=100))).settle()
+    assert world.held("b") >= 1
+    assert world.held("a") >= 1
 
 
 def test_slots_of_a_processor_have_nowhere_to_offload_to() -> None:
