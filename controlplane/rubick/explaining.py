@@ -181,11 +181,12 @@ def _price(choice: Choice, optimality: Optimality) -> float:
 
 
 def _speed(choice: Choice) -> str:
-    return f"{choice.steps_per_second:.3g} steps a second"
+    told = f"{choice.steps_per_second:.3g} steps a second"
+    return f"{told} by a guess" if choice.is_guess else told
 
 
 def _at_least(choice: Choice) -> str:
-    if choice.seconds_upper <= choice.seconds:
+    if choice.seconds_upper <= choice.seconds or choice.is_guess:
         return ""
     return f" (at least {1 / choice.seconds_upper:.3g}, as sure as the model is)"
 

@@ -5,12 +5,13 @@ hardware say: ``StepTimes`` of a live cluster.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 
 from controlplane.domain.any_plan import plans_to_choose
 from controlplane.domain.job import JobSpec, Topology
 from controlplane.domain.memory import Memory, estimated
 from controlplane.domain.model_type import type_named
-from controlplane.domain.offering import accelerators_offered
+from controlplane.domain.offering import accelerators_offered, plans_of, sizes
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_time_fit import StepTimeFit, fit_key
 from controlplane.domain.step_times import Shares, Way
@@ -20,6 +21,11 @@ from controlplane.rubick.step_time import StepTimeModel
 from headrace.api.plan import ExecutionPlan
 
 _NODE_SIZES_LOOKED_AT = 3
+_GUESSED_EXPONENT = 0.8
+"""How steps of which nothing is known are taken to become faster with more accelerators: of a
+script, a command, or a model whose sizes only the nodes know. From 1 s on one; the upper end of
+what is predicted is infinite, which says that it is a guess."""
+
 _WITHOUT_OWN_MEMORY = "cpu"
 """Slots of a processor: what would be moved to the host is there already."""
 
@@ -69,68 +75,76 @@ class _Question:
     offloads: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """All of a snapshot that step times depend on.
+
+    Attributes:
+        fits: By type of model and of accelerator.
+        nodes: By type of accelerator.
+        memory: What accelerators tell of it, by type.
+        most: Accelerators of all types.
+    """
+
+    fits: Mapping[str, StepTimeFit]
+    nodes: Mapping[str, NodeSizes]
+    memory: Mapping[str, frozenset[Memory | None]]
+    most: int
+
+
 class FittedTimes:
     """Gives the step times of a moment, and remembers what it predicted before."""
 
     def __init__(self) -> None:
         """Nothing was asked yet."""
-        self._fits: Mapping[str, StepTimeFit] = {}
-        self._nodes: Mapping[str, NodeSizes] = {}
-        self._memory: Mapping[str, frozenset[Memory | None]] = {}
-        self._most = 0
-        self._now: FittedStepTimes | None = None
+        # Replaced as a whole: what-if questions are answered beside the loop.
+        self._last: tuple[_Seen, FittedStepTimes] | None = None
         self.known = lru_cache(maxsize=1024)(_known)
         self.ways = lru_cache(maxsize=1024)(_ways)
 
     def __call__(self, snapshot: ClusterSnapshot) -> "FittedStepTimes":
         """The same object as long as neither fits nor nodes change."""
-        nodes = node_sizes(snapshot)
-        memory = {kind: told.every for kind, told in snapshot.memory.items()}
-        most = accelerators_offered(snapshot)
-        same = (self._nodes, self._memory, self._most) == (nodes, memory, most)
-        if self._now is None or not same or self._fits != snapshot.fits:
-            self._fits, self._nodes, self._memory = dict(snapshot.fits), nodes, memory
-            self._most = most
-            self._now = FittedStepTimes(self._fits, nodes, memory, most, self)
-        return self._now
+        seen = _Seen(
+            dict(snapshot.fits),
+            node_sizes(snapshot),
+            {kind: told.every for kind, told in snapshot.memory.items()},
+            accelerators_offered(snapshot),
+        )
+        last = self._last
+        if last is not None and last[0] == seen:
+            return last[1]
+        times = FittedStepTimes(seen, self)
+        self._last = (seen, times)
+        return times
 
 
 class FittedStepTimes:
     """Step times of one moment."""
 
-    def __init__(
-        self,
-        fits: Mapping[str, StepTimeFit],
-        nodes: Mapping[str, NodeSizes],
-        memory: Mapping[str, frozenset[Memory | None]],
-        most: int,
-        remembers: FittedTimes,
-    ) -> None:
-        """Predicts by these fits.
+    def __init__(self, seen: _Seen, remembers: FittedTimes) -> None:
+        """Predicts by fits.
 
         Args:
-            fits: By type of model and of accelerator.
-            nodes: By type of accelerator.
-            memory: What accelerators tell of it, by type.
-            most: Accelerators of all types.
+            seen: What the cluster is like.
             remembers: What was predicted before.
         """
-        self._fits = fits
-        self._nodes = nodes
-        self._memory = memory
-        self._most = most
+        self._fits = seen.fits
+        self._nodes = seen.nodes
+        self._memory = seen.memory
+        self._most = seen.most
         self._remembers = remembers
         self._predictors: dict[tuple[str, str], _Known | None] = {}
         self._way = lru_cache(maxsize=4096)(self._predicted_way)
 
     def ways(self, spec: JobSpec, kind: str) -> tuple[Way, ...]:
         """What fits into nodes as they are, whoever is on them now; see ``StepTimes``."""
-        known = self._predictor(spec.model_type, kind)
-        if known is None or kind not in self._nodes:
+        if kind not in self._nodes:
             return ()
+        known = self._predictor(spec.model_type, kind)
         request = spec.accelerators
+        plans = spec.plans or plans_to_choose(spec, self._most)
         question = _Question(
-            spec.plans or plans_to_choose(spec, self._most),
+            plans or tuple(plan for size in sizes(spec) for plan in plans_of(spec, size)),
             request.minimum,
             request.maximum,
             request.topology,
@@ -150,7 +164,7 @@ class FittedStepTimes:
         self, model_type: str, samples: int, kind: str, plan: ExecutionPlan, shares: Shares
     ) -> Way | None:
         known = self._predictor(model_type, kind)
-        if known is None or plan.ranks != sum(shares) or not _lies_right(plan, shares):
+        if plan.ranks != sum(shares) or not _lies_right(plan, shares):
             return None
         return _predicted(known, [(plan, shares)], samples)[0]
 
@@ -215,7 +229,7 @@ def _known(
     return _Known(model, threads.cpu_threads if threads is not None else 1.0)
 
 
-def _ways(known: _Known, asked: _Question) -> tuple[Way, ...]:
+def _ways(known: _Known | None, asked: _Question) -> tuple[Way, ...]:
     lie: dict[int, tuple[Shares, ...]] = {}
     pairs: list[tuple[ExecutionPlan, Shares]] = []
     for plan in asked.plans:
@@ -240,7 +254,11 @@ def _lies_right(plan: ExecutionPlan, shares: Shares) -> bool:
     return all(share % plan.tensor_parallel == 0 for share in shares)
 
 
-def _predicted(known: _Known, pairs: list[tuple[ExecutionPlan, Shares]], samples: int) -> list[Way]:
+def _predicted(
+    known: _Known | None, pairs: list[tuple[ExecutionPlan, Shares]], samples: int
+) -> list[Way]:
+    if known is None:
+        return [Way(plan, shares, plan.ranks**-_GUESSED_EXPONENT, inf) for plan, shares in pairs]
     if not pairs:
         return []
     configurations = Configurations.of(

@@ -10,8 +10,10 @@ from controlplane.domain.codec import dump, load
 from controlplane.domain.event import ModelFitted
 from controlplane.domain.ids import Attempt, JobUid
 from controlplane.domain.job import AcceleratorRequest, JobSpec, ServiceClass, Topology
+from controlplane.domain.memory import model_text
 from controlplane.domain.model_type import type_named
 from controlplane.domain.observation import Observation
+from controlplane.domain.reason import ReasonCode
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.rubick.configurations import Configurations, Shares
@@ -133,10 +135,28 @@ def test_one_way_is_predicted_like_all() -> None:
     assert times.way(SPEC, "cpu", ExecutionPlan.parse("tp2"), (1, 1)) is None
 
 
-def test_of_a_job_that_shares_nothing_nothing_is_known() -> None:
+def test_of_a_job_that_shares_nothing_it_is_guessed_that_more_accelerators_help() -> None:
     times = FittedTimes()(snapshot(cluster()))
-    assert times.ways(replace(SPEC, model_type="", any_plan=False), "cpu") == ()
-    assert times.ways(SPEC, "gpu") == ()
+    script = replace(SPEC, model_type="", any_plan=False)
+    ways = times.ways(script, "cpu")
+    assert {(str(way.plan), way.shares) for way in ways} == {
+        ("dp1", (1,)),
+        ("dp2", (2,)),
+        ("dp2", (1, 1)),
+        ("dp4", (2, 2)),
+    }
+    assert all(way.seconds_upper == float("inf") for way in ways)
+    assert [times.way(script, "cpu", way.plan, way.shares) for way in ways] == list(ways)
+    assert times.ways(SPEC, "gpu") == times.ways(script, "gpu") == ()
+
+
+def test_two_scripts_share_a_cluster() -> None:
+    script = replace(SPEC, model_type="", any_plan=False, plans=(), steps=5000)
+    world = cluster(2, 2).submit(job("a", script)).settle()
+    assert world.held("a") == 4
+    world.trains("a").passes(1000).submit(job("b", replace(script, steps=100))).settle()
+    assert world.held("b") >= 1
+    assert world.held("a") >= 1
 
 
 def test_slots_of_a_processor_have_nowhere_to_offload_to() -> None:
@@ -199,6 +219,23 @@ def test_rubick_runs_a_job_under_a_plan_that_nobody_named() -> None:
     fastest = min((way for way in ways if way.accelerators == 8), key=lambda way: way.seconds)
     assert placement.plan == fastest.plan != ExecutionPlan(8)
     assert placement.accelerator_count == 8
+
+
+def test_a_job_for_which_no_plan_has_room_is_told_so_and_holds_up_nobody() -> None:
+    world = a_cluster().under(Rubick(FittedTimes()))
+    small = replace(a_node("n", 1, "nvidia-h200").accelerators[0], memory_bytes=2**30)
+    world.with_node(replace(a_node("n", 1, "nvidia-h200"), accelerators=(small,)))
+    type_ = "llama-2-7b fp32 batch 16x4096"
+    large = replace(SPEC, model=model_text("llama", "2-7b", {}, 0, "fp32"), model_type=type_)
+    one = AcceleratorRequest(1, 1)
+    world.submit(
+        job("large", replace(large, accelerators=one, plans=(ExecutionPlan(1),), any_plan=False)),
+        job("small", replace(SPEC, accelerators=one)),
+    ).settle()
+    told = world.job("large").reason
+    assert told is not None
+    assert told.code is ReasonCode.DOES_NOT_FIT
+    assert world.held("small") == 1
 
 
 def test_a_guaranteed_job_gets_the_speed_of_what_it_asks_for() -> None:
