@@ -449,7 +449,7 @@ class Round:
 
         def may_leave(victim: Seat) -> bool:
             if reclaims:
-                return victim.queue != seat.queue and self._borrowing.borrows(victim)
+                return self._borrowing.borrows(victim)
             if self._borrowing.protects(victim, seat, choice.accelerators):
                 return False
             return victim.rank >= seat.rank

@@ -3,14 +3,20 @@
 from collections import Counter
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.domain.action import StopAttempt
+from controlplane.domain.ids import JobUid, NodeId, QueueName
 from controlplane.domain.policy import Decision
 from controlplane.domain.reason import ReasonCode
+from controlplane.rubick.borrowing import Borrowing
+from controlplane.rubick.choices import NOTHING
 from controlplane.rubick.policy import Rubick
+from controlplane.rubick.seat import Given, Seat
 from controlplane.rubick.settings import RubickSettings
+from controlplane.rubick.worth import Wanting, worths
 from tests.builders import JobBuilder, World, a_cluster, a_node
 from tests.rubick.worlds import Scaling, a_known_job
 
@@ -25,10 +31,10 @@ def world(*nodes: int, **changes: float) -> World:
     return built
 
 
-def rigid(name: str, queue: str, count: int = 4, *, guaranteed: bool = False) -> JobBuilder:
-    """A long job that runs on so many and no others."""
-    job = a_known_job(name, most=count, steps=100_000, asked=count, guaranteed=guaranteed)
-    return job.wanting(count).in_queue(queue)
+def rigid(name: str, queue: str, *, steps: int = 100_000, guaranteed: bool = False) -> JobBuilder:
+    """A long job that runs on four and no others."""
+    job = a_known_job(name, most=4, steps=steps, asked=4, guaranteed=guaranteed)
+    return job.wanting(4).in_queue(queue)
 
 
 def two_queues(borrowing: int | None = 4) -> World:
@@ -73,7 +79,8 @@ def test_a_guaranteed_job_beyond_the_quota_is_promised_nothing() -> None:
 
 def test_a_guaranteed_job_has_the_quota_before_the_others_of_its_queue() -> None:
     built = two_queues()
-    built.submit(rigid("best-effort", "a"), rigid("promised", "a", guaranteed=True)).settle()
+    best_effort = rigid("best-effort", "a").with_priority(5)
+    built.submit(best_effort, rigid("promised", "a", guaranteed=True)).settle()
     built.passes(60).submit(rigid("owner", "b")).settle()
     assert (built.held("best-effort"), built.held("promised"), built.held("owner")) == (0, 4, 4)
 
@@ -85,15 +92,17 @@ def test_what_borrows_is_shrunk_where_that_is_enough() -> None:
     assert (built.held("elastic"), built.held("owner")) == (4, 4)
 
 
-def test_nobody_borrows_what_its_owner_uses() -> None:
-    built = two_queues().submit(rigid("own", "a"), rigid("owner", "b")).settle().passes(60)
+@pytest.mark.parametrize("steps", [10_000, 1_000_000])
+def test_nobody_borrows_what_its_owner_uses(steps: int) -> None:
     # By worth it would go before either of them: it is done in no time.
     short = a_known_job("short", most=4, steps=1, asked=4).wanting(4).in_queue("b")
-    built.submit(short).settle()
-    assert (built.held("own"), built.held("owner"), built.held("short")) == (4, 0, 4)
-    built = two_queues().submit(rigid("own", "a"), rigid("owner", "b", guaranteed=True)).settle()
-    built.passes(60).submit(short).settle()
-    assert (built.held("own"), built.held("owner"), built.held("short")) == (4, 4, 0)
+    for promised, held in ((False, (4, 0, 4)), (True, (4, 4, 0))):
+        own, owner = rigid("own", "a", steps=steps), rigid("owner", "b", guaranteed=promised)
+        built = two_queues().submit(own, owner).settle().passes(60).submit(short)
+        stopped = [action.uid for action in built.cycle().decided.actions]
+        assert stopped == ([] if promised else ["owner"])
+        built.settle()
+        assert (built.held("own"), built.held("owner"), built.held("short")) == held
 
 
 def test_who_borrows_is_left_in_peace_while_it_is_young() -> None:
@@ -144,6 +153,29 @@ def test_a_promise_within_the_quota_is_checked() -> None:
     snapshot = built.state.snapshot(built.now)
     (told,) = policy.violations(snapshot, Decision({}, {}))
     assert "guaranteed and would lose what it has" in told
+
+
+def a_holder(number: int, queue: str, count: int) -> Seat:
+    """A job that holds so many."""
+    held = Given(((("gpu", NodeId("n")), count),), 1.0)
+    want = Wanting(NOTHING, 1.0, 1.0)
+    (worth,) = worths(
+        [want], patience_seconds=1.0, patience_share=0.0, shortest_first=0.0, competition=0.0
+    )
+    return Seat(number, JobUid(f"j{number}"), QueueName(queue), NOTHING, worth, held=held)
+
+
+def test_who_came_last_borrows_until_what_others_leave_is_enough() -> None:
+    first, second, third = (a_holder(i, "a", count) for i, count in enumerate((4, 4, 2)))
+    borrowing = Borrowing([first, second, third], {QueueName("a"): 6})
+    borrowing.use(QueueName("a"), 10)
+    assert [borrowing.borrows(seat) for seat in (first, second, third)] == [False, True, True]
+    borrowing.use(second.queue, -4)
+    assert not borrowing.borrows(third)
+    assert borrowing.own(a_holder(3, "a", 1)) == 0
+    borrowing.use(third.queue, -2)
+    assert borrowing.own(a_holder(3, "a", 1)) == 2
+    assert borrowing.own(a_holder(4, "without-quota", 1)) == 0
 
 
 class Wish(NamedTuple):
