@@ -11,16 +11,16 @@ its speed: whatever the others lose, as long as nobody else's promise breaks), a
 nothing behind.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
 from controlplane.domain.ids import JobUid, QueueName
-from controlplane.domain.step_times import Shares
 from controlplane.rubick.board import Allowed, Bin, Board, Parts
 from controlplane.rubick.borrowing import Borrowing
 from controlplane.rubick.choices import Choice, Choices, Numbers
+from controlplane.rubick.reserving import soonest
 from controlplane.rubick.seat import FOR_NOTHING, Displaced, Given, Seat
 from controlplane.rubick.settings import RubickSettings
 
@@ -541,7 +541,8 @@ class Round:
             choice = seat.choices.every[i]
             if not choice.shares or choice.kind not in seat.nodes_for(choice):
                 continue
-            waits = self._waits(choice.kind, choice.shares, seat.nodes_for(choice)[choice.kind])
+            nodes = seat.nodes_for(choice)[choice.kind]
+            waits = soonest(self._board, self.seats, choice.kind, choice.shares, nodes)
             if waits is None:
                 continue
             loss = waits[0] - float(seat.worths.of_choices[i]) / seat.worths.of_a_second
@@ -550,34 +551,6 @@ class Round:
         if best is not None:
             self._board.close(best[2])
             self.reserved.update(dict.fromkeys(best[2], (seat.uid, best[1])))
-
-    def _waits(self, kind: str, shares: Shares, allowed: Allowed) -> tuple[float, list[Bin]] | None:
-        """How long until the largest share is free on as many nodes, and which ones these are."""
-        found: list[tuple[float, int, Bin]] = []
-        for place, where in enumerate(self._board.bins(kind)):
-            if allowed is None or where[1] in allowed:
-                wait = self._free_after(where, shares[0])
-                if wait is not None:
-                    found.append((wait, place, where))
-        found.sort()
-        if len(found) < len(shares):
-            return None
-        chosen = found[: len(shares)]
-        return chosen[-1][0], [where for _, _, where in chosen]
-
-    def _free_after(self, where: Bin, share: int) -> float | None:
-        free = self._board.free[where]
-        ends = sorted(
-            (self.seats[number].held_seconds_left, count)
-            for number, count in self._board.held[where].items()
-        )
-        if free >= share:
-            return 0.0
-        for end, count in ends:
-            free += count
-            if free >= share:
-                return end
-        return None
 
     def _enlarge(self, seat: Seat) -> None:
         """More for a job that starts anyway, or something at last, out of what nobody wanted."""
@@ -640,11 +613,3 @@ def _kind(given: Given | None) -> str:
 
 def _count(seat: Seat) -> int:
     return 0 if seat.given is None else seat.given.accelerators
-
-
-def by_queue(seats: Iterable[Seat]) -> dict[QueueName, int]:
-    """Accelerators given, by queue."""
-    found: dict[QueueName, int] = {}
-    for seat in seats:
-        found[seat.queue] = found.get(seat.queue, 0) + _count(seat)
-    return found
