@@ -21,7 +21,15 @@ from controlplane.rubick.board import Allowed, Bin, Board, Parts
 from controlplane.rubick.borrowing import Borrowing
 from controlplane.rubick.choices import Choice, Choices, Numbers
 from controlplane.rubick.reserving import soonest
-from controlplane.rubick.seat import FOR_NOTHING, Displaced, Given, Seat
+from controlplane.rubick.seat import (
+    FOR_NOTHING,
+    Displaced,
+    Given,
+    Seat,
+    count_of,
+    kind_of,
+    worth_of,
+)
 from controlplane.rubick.settings import RubickSettings
 
 _LOOKED_AT = 6
@@ -264,7 +272,7 @@ class Round:
         if choice.kind not in allowed:
             return None
         quota = self._quota.get(seat.queue)
-        if quota is not None and choice.accelerators > quota + _count(seat):
+        if quota is not None and choice.accelerators > quota + count_of(seat):
             return None
         if seat.rather is not None:
             rather = _both(seat.rather[choice.kind], allowed[choice.kind])
@@ -401,14 +409,14 @@ class Round:
             return False
         self._give(seat, Given(parts, float(seat.worths.of_choices[index]), choice))
         kept = True
-        for victim in sorted(victims, key=lambda v: (v.rank, -_worth(lost[v.number]), v.number)):
+        for victim in sorted(victims, key=lambda v: (v.rank, -worth_of(lost[v.number]), v.number)):
             again = self._best_free(victim, 0.0)
             if again is not None:
                 self._give(victim, again)
             elif victim.promised and not reclaims:
                 kept = False
                 break
-        after = _worth(seat.given) + sum(_worth(victim.given) for victim in victims)
+        after = worth_of(seat.given) + sum(worth_of(victim.given) for victim in victims)
         pays = sum(victim.worths.switching for victim in victims)
         pays += self._cost_of_more([seat, *victims], held)
         if not kept or (after - pays <= before and not must):
@@ -426,13 +434,13 @@ class Round:
         for seat, had in zip(seats, before, strict=True):
             more = self._price_of(seat.given) - self._price_of(had)
             other_type = (
-                had is not None and seat.given is not None and _kind(had) != _kind(seat.given)
+                had is not None and seat.given is not None and kind_of(had) != kind_of(seat.given)
             )
             cost += more if other_type else _PAID_SHARE * more
         return cost
 
     def _price_of(self, given: Given | None) -> float:
-        return 0.0 if given is None else given.accelerators * self._prices.get(_kind(given), 0.0)
+        return 0.0 if given is None else given.accelerators * self._prices.get(kind_of(given), 0.0)
 
     def _victims(
         self, seat: Seat, choice: Choice, smallest_first: bool, reclaims: bool
@@ -465,7 +473,7 @@ class Round:
                 if leaving is None:
                     continue
                 loss = sum(
-                    _worth(v.given) if not smallest_first else float(_count(v)) for v in leaving
+                    worth_of(v.given) if not smallest_first else float(count_of(v)) for v in leaving
                 )
                 key = (loss, self._board.free[where])
                 if best is None or key < best[0]:
@@ -517,7 +525,9 @@ class Round:
             and may_leave(self.seats[number])
         ]
         able.sort(
-            key=lambda v: (_count(v), v.number) if smallest_first else (_worth(v.given), v.number)
+            key=lambda v: (
+                (count_of(v), v.number) if smallest_first else (worth_of(v.given), v.number)
+            )
         )
         leaving: list[Seat] = []
         for victim in able:
@@ -555,7 +565,7 @@ class Round:
     def _enlarge(self, seat: Seat) -> None:
         """More for a job that starts anyway, or something at last, out of what nobody wanted."""
         mark = len(self._undo)
-        before = _worth(seat.given)
+        before = worth_of(seat.given)
         self._give(seat, None)
         better = self._best_free(seat, before)
         if better is None:
@@ -601,15 +611,3 @@ def _both(one: Allowed, other: Allowed) -> Allowed:
     if one is None or other is None:
         return other if one is None else one
     return dict.fromkeys(node for node in one if node in other)
-
-
-def _worth(given: Given | None) -> float:
-    return 0.0 if given is None else given.worth
-
-
-def _kind(given: Given | None) -> str:
-    return given.parts[0][0][0] if given is not None and given.parts else ""
-
-
-def _count(seat: Seat) -> int:
-    return 0 if seat.given is None else seat.given.accelerators

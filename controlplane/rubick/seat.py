@@ -112,3 +112,18 @@ def bidder_of(seat: Seat) -> Bidder:
         held.accelerators if held is not None else 0,
         seat.stays,
     )
+
+
+def worth_of(given: Given | None) -> float:
+    """What it is worth; nothing is worth 0."""
+    return 0.0 if given is None else given.worth
+
+
+def kind_of(given: Given | None) -> str:
+    """Type of its accelerators; empty for nothing."""
+    return given.parts[0][0][0] if given is not None and given.parts else ""
+
+
+def count_of(seat: Seat) -> int:
+    """Accelerators that the seat has been dealt."""
+    return 0 if seat.given is None else seat.given.accelerators
