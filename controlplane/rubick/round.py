@@ -20,7 +20,6 @@ from controlplane.domain.ids import JobUid, QueueName
 from controlplane.rubick.board import Allowed, Bin, Board, Parts
 from controlplane.rubick.borrowing import Borrowing
 from controlplane.rubick.choices import Choice, Choices, Numbers
-from controlplane.rubick.reserving import soonest
 from controlplane.rubick.seat import (
     FOR_NOTHING,
     Displaced,
@@ -31,6 +30,7 @@ from controlplane.rubick.seat import (
     worth_of,
 )
 from controlplane.rubick.settings import RubickSettings
+from controlplane.rubick.starving import protected, soonest
 
 _LOOKED_AT = 6
 """So many choices of a job, the best ones, are worth displacing others for."""
@@ -101,7 +101,7 @@ class Round:
         for seat in seats:
             if seat.held is not None:
                 self._give(seat, seat.held)
-        self._protected = self._starving()
+        self._protected = protected(seats, settings.starving_share * sum(board.whole.values()))
 
     # -- dealing --------------------------------------------------------------------------
 
@@ -217,21 +217,6 @@ class Round:
         if not dense:
             return (starving, since, seat.rank, 0.0, seat.number)
         return (starving, since if not starving else 0.0, seat.rank, -dense, seat.number)
-
-    def _starving(self) -> frozenset[int]:
-        """Those that starve and are protected: the first of them, up to their share."""
-        limit = self._settings.starving_share * sum(self._board.whole.values())
-        starving = [seat for seat in self.seats if seat.starves_since is not None]
-        protected: list[int] = []
-        for seat in sorted(starving, key=lambda s: (s.starves_since or 0.0, s.number)):
-            best = _best_first(seat.worths.of_choices)
-            count = seat.given.accelerators if seat.given is not None else 0
-            if not count and best:
-                count = seat.choices.every[best[0]].accelerators
-            if 0 < count <= limit or not protected:
-                limit -= count
-                protected.append(seat.number)
-        return frozenset(protected)
 
     # -- giving and taking ----------------------------------------------------------------
 

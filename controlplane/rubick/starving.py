@@ -1,10 +1,29 @@
-"""Where a job that starves can begin soonest, if nobody else begins there meanwhile."""
+"""Jobs that stood still for too long: who comes first, and where one can begin soonest."""
 
 from collections.abc import Sequence
 
 from controlplane.domain.step_times import Shares
 from controlplane.rubick.board import Allowed, Bin, Board
-from controlplane.rubick.seat import Seat
+from controlplane.rubick.seat import Seat, count_of
+
+
+def protected(seats: Sequence[Seat], limit: float) -> frozenset[int]:
+    """The numbers of those that starve and come before others: whoever began to first, as long as
+    they hold no more than so much together. The first one always does.
+
+    Args:
+        seats: All jobs.
+        limit: Accelerators.
+    """
+    found: list[int] = []
+    starving = [seat for seat in seats if seat.starves_since is not None and seat.choices.every]
+    for seat in sorted(starving, key=lambda s: (s.starves_since or 0.0, s.number)):
+        best = int(seat.worths.of_choices.argmax())
+        count = count_of(seat) or seat.choices.every[best].accelerators
+        if count <= limit or not found:
+            limit -= count
+            found.append(seat.number)
+    return frozenset(found)
 
 
 def soonest(
