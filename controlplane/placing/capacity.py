@@ -20,6 +20,9 @@ Signature = tuple[object, ...]
 Parts = Mapping[NodeId, Sequence[AcceleratorId]]
 """Accelerators by node."""
 
+Shape = tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
+"""Of each type how many nodes there are of each size: ((type, ((size, nodes), ...)), ...)."""
+
 Allowed = Collection[NodeId] | None
 """Nodes that a request may use; None for every node of the pool."""
 
@@ -185,6 +188,7 @@ class Capacity:
         self._pools: dict[str, Pool] = {}
         self._allowed: dict[Signature, dict[str, Allowed]] = {}
         self._memory: dict[Signature, Mapping[str, frozenset[Memory | None]]] = {}
+        self._shapes: dict[Signature, Shape] = {}
         self._most_if_empty: dict[tuple[Signature, Topology, int], int] = {}
         gone = Counter(map(itemgetter(0), without))
         for name, offer in snapshot.usable.items():
@@ -463,6 +467,21 @@ class Capacity:
             assert count <= len(pool.free[name]), f"{name} has {count} left"
             self._move(holding, [(name, pool.free[name][:count])])
         return holding
+
+    def shape(self, request: AcceleratorRequest) -> Shape:
+        """How large the nodes are that the request may use, held accelerators included."""
+        key = signature(request)
+        known = self._shapes.get(key)
+        if known is None:
+            known = self._shapes[key] = tuple(
+                (kind, tuple(sorted(self._sizes(kind, allowed).items())))
+                for kind, allowed in self.allowed_nodes(request).items()
+            )
+        return known
+
+    def _sizes(self, kind: str, allowed: Allowed) -> Counter[int]:
+        whole = self._pools[kind].whole
+        return Counter(whole.values() if allowed is None else (whole[name] for name in allowed))
 
     def by_node(self) -> dict[str, dict[NodeId, int]]:
         """What is left of each node, by type, in order of registration."""

@@ -10,7 +10,7 @@ from controlplane.domain.policy import Optimality
 from controlplane.domain.record import JobRecord
 from controlplane.rubick.choices import Choice
 from controlplane.rubick.round import Round
-from controlplane.rubick.seat import Seat
+from controlplane.rubick.seat import Displaced, Seat, kind_of
 from controlplane.rubick.seating import Promise
 
 _OTHERS_NAMED = 2
@@ -38,6 +38,11 @@ def sentences(
     if given is not None:
         yield from _why_this_plan(seat, given)
         yield from _why_not_more(seat, given, optimality)
+    elif seat.given is not None:
+        yield (
+            f"It keeps the {seat.given.accelerators} accelerators that it has; how they lie is not "
+            "among what would be chosen now."
+        )
     elif len(seat.choices.every):
         yield from _why_nothing(seat, dealing, optimality)
     if promise is not None:
@@ -45,10 +50,11 @@ def sentences(
     yield from _who_made_room(seat, dealing, names)
     if seat.starves_since is not None:
         yield "It stood still for longer than jobs may, so it comes before others until it runs."
-    yield (
-        f"The whole round is worth {_percent(1 - optimality.gap)} of the most that it could be "
-        "worth, by a proven bound."
-    )
+    if optimality.value > 0:
+        yield (
+            f"The whole round is worth {_percent(1 - optimality.gap)} of the most that it could "
+            "be worth, by a proven bound."
+        )
 
 
 def _given(seat: Seat, record: JobRecord) -> Choice | None:
@@ -60,8 +66,9 @@ def _given(seat: Seat, record: JobRecord) -> Choice | None:
     attempt = record.attempt
     plan = attempt.placement.plan if attempt is not None else None
     shares = tuple(sorted((count for _, count in seat.given.parts), reverse=True))
+    kind = kind_of(seat.given)
     for each in seat.choices.every:
-        if each.shares == shares and each.plan == plan:
+        if each.shares == shares and each.plan == plan and each.kind == kind:
             return each
     return None
 
@@ -121,10 +128,11 @@ def _why_not_more(seat: Seat, given: Choice, optimality: Optimality) -> Iterator
 def _why_nothing(seat: Seat, dealing: Round, optimality: Optimality) -> Iterator[str]:
     fastest = min(seat.choices.every, key=lambda each: each.seconds)
     least = min(seat.choices.every, key=lambda each: each.accelerators)
-    yield (
-        f"It could run on {least.accelerators} ({_speed(least)}) to {fastest.accelerators} "
-        f"accelerators ({_speed(fastest)})."
-    )
+    if least.accelerators < fastest.accelerators:
+        yield (
+            f"It could run on {least.accelerators} ({_speed(least)}) to {fastest.accelerators} "
+            f"accelerators ({_speed(fastest)})."
+        )
     slow = dealing.could_begin(seat)
     if slow is not None:
         yield (
@@ -166,9 +174,15 @@ def _who_made_room(seat: Seat, dealing: Round, names: Mapping[JobUid, str]) -> I
                 f"{names[each.by]} is within its own queue's quota."
             )
         elif each.by == seat.uid:
-            yield f"{names[each.uid]} makes room for it, because that ends both sooner in sum."
+            yield f"{names[each.uid]} makes room for it, {_what_for(each)}."
         elif each.uid == seat.uid:
-            yield f"It makes room for {names[each.by]}, because that ends both sooner in sum."
+            yield f"It makes room for {names[each.by]}, {_what_for(each)}."
+
+
+def _what_for(displaced: Displaced) -> str:
+    if displaced.gained > 0:
+        return "because that ends both sooner in sum"
+    return "which has a right to run: by a promise, its priority, or because it starved"
 
 
 def _worth(seat: Seat, choice: Choice) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from controlplane.domain.ids import AcceleratorId, NodeId, QueueName
 from controlplane.domain.job import ServiceClass
 from controlplane.domain.node import Contact
-from controlplane.domain.offering import accelerators_offered, offered_to_choose
+from controlplane.domain.offering import accelerators_offered, admits, offered_to_choose
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
 from controlplane.domain.record import Intent, JobRecord
@@ -42,19 +42,38 @@ def violations(
         if best.value > best.bound + _ROUNDING * max(1.0, abs(best.bound)):
             yield f"the decision is worth {best.value:g}, more than the proven bound {best.bound:g}"
     for uid, record in snapshot.jobs.items():
-        if record.withdrawn or record.finished_at is not None:
-            continue
-        target, attempt = decision.targets.get(uid), record.attempt
-        if target is not None and target.plan.ranks != target.accelerator_count:
-            yield f"{uid}: {target.plan} does not occupy {target.accelerator_count} accelerators"
-        if attempt is None or attempt.intent is not Intent.RUN or record.job.spec.suspend:
-            continue
-        if target == attempt.placement or _must_leave(snapshot, record, attempt.placement):
-            continue
-        if _is_young(snapshot, record, cool_down_seconds):
-            yield f"{uid} would be changed although its last change was just now"
-        if record.job.spec.service_class is ServiceClass.GUARANTEED:
-            yield from _keeps_its_promise(snapshot, record, target, step_times)
+        if not record.withdrawn and record.finished_at is None:
+            target = decision.targets.get(uid)
+            if target is not None and target.plan.ranks != target.accelerator_count:
+                yield f"{uid}: {target.plan} does not occupy {target.accelerator_count} accelerators"
+            yield from _sound_for(snapshot, record, target, step_times, cool_down_seconds)
+
+
+def _sound_for(
+    snapshot: ClusterSnapshot,
+    record: JobRecord,
+    target: Placement | None,
+    step_times: StepTimes,
+    cool_down_seconds: float,
+) -> Iterator[str]:
+    """What must hold of one job."""
+    attempt = record.attempt
+    guaranteed = record.job.spec.service_class is ServiceClass.GUARANTEED
+    if attempt is None:
+        if guaranteed and target is not None and target != record.next_placement:
+            yield from _is_fast_enough(snapshot, record, target, step_times)
+        return
+    stops = attempt.intent is not Intent.RUN or record.job.spec.suspend
+    if stops or target == attempt.placement:
+        return
+    if guaranteed and target is not None:
+        yield from _is_fast_enough(snapshot, record, target, step_times)
+    if _must_leave(snapshot, record, attempt.placement):
+        return
+    if _is_young(snapshot, record, cool_down_seconds):
+        yield f"{record.uid} would be changed although its last change was just now"
+    if guaranteed and target is None:
+        yield from _does_not_lose_all(snapshot, record)
 
 
 def _no_accelerator_twice(decision: Decision) -> Iterator[str]:
@@ -111,25 +130,25 @@ def _is_young(snapshot: ClusterSnapshot, record: JobRecord, cool_down_seconds: f
     return snapshot.at - max(attempt.running_at, record.reconfigured_at) < cool_down_seconds * 1e9
 
 
-def _keeps_its_promise(
-    snapshot: ClusterSnapshot, record: JobRecord, target: Placement | None, step_times: StepTimes
+def _does_not_lose_all(snapshot: ClusterSnapshot, record: JobRecord) -> Iterator[str]:
+    # Beyond its quota a queue promises nothing: that is borrowed.
+    quota, running = _quota_and_running(snapshot, record.job.spec.queue)
+    if quota is None or running <= quota:
+        yield f"{record.uid} is guaranteed and would lose what it has"
+
+
+def _is_fast_enough(
+    snapshot: ClusterSnapshot, record: JobRecord, target: Placement, step_times: StepTimes
 ) -> Iterator[str]:
-    spec, uid = record.job.spec, record.uid
-    if target is None:
-        # Beyond its quota a queue promises nothing: that is borrowed.
-        quota, running = _quota_and_running(snapshot, spec.queue)
-        if quota is None or running <= quota:
-            yield f"{uid} is guaranteed and would lose what it has"
-        return
     promised = _promised_speed(snapshot, record, step_times)
     if not promised:
         return
     lies = tuple(sorted((len(ids) for ids in target.by_node().values()), reverse=True))
     kind = _kind_of(snapshot, target)
-    way = step_times.way(spec, kind, target.plan, lies)
+    way = step_times.way(record.job.spec, kind, target.plan, lies)
     if way is not None and 1.0 / way.seconds < promised * (1 - _ROUNDING):
         yield (
-            f"{uid} is guaranteed {promised:.4g} steps a second and would make "
+            f"{record.uid} is guaranteed {promised:.4g} steps a second and would make "
             f"{1.0 / way.seconds:.4g}"
         )
 
@@ -139,9 +158,9 @@ def _promised_speed(snapshot: ClusterSnapshot, record: JobRecord, step_times: St
     spec = offered_to_choose(record, accelerators_offered(snapshot)).job.spec
     kinds: Mapping[str, None] = dict.fromkeys(
         kind
-        for offer in snapshot.usable.values()
+        for name, offer in snapshot.usable.items()
         for kind in offer
-        if spec.accelerators.type in ("", kind)
+        if spec.accelerators.type in ("", kind) and admits(spec.accelerators, snapshot.nodes[name])
     )
     best = 0.0
     for kind in kinds:

@@ -245,8 +245,6 @@ def _rather_later(slow: Choice, seat: Seat) -> Reason:
         f"would be done later with {slow.plan} on the {slow.accelerators} that are free "
         f"({slow.steps_per_second:.3g} steps a second) than if it waits for more "
         f"({fastest.steps_per_second:.3g} with {fastest.accelerators})",
-        fastest.accelerators,
-        slow.accelerators,
     )
 
 

@@ -101,6 +101,7 @@ class Round:
         for seat in seats:
             if seat.held is not None:
                 self._give(seat, seat.held)
+        self._last_rank = max((seat.rank[0] for seat in seats if seat.rank), default=0.0)
         self._protected = protected(seats, settings.starving_share * sum(board.whole.values()))
 
     # -- dealing --------------------------------------------------------------------------
@@ -296,13 +297,20 @@ class Round:
         """What each choice is worth after paying. Who starves, or was promised something, gets it
         at any price.
         """
-        if not self._prices or seat.promised or seat.number in self._protected:
+        if not self._prices or self._is_privileged(seat):
             return seat.worths.of_choices
         paid = self._paid.get(seat.choices)
         if paid is None:
             price = [self._prices.get(each.kind, 0.0) for each in seat.choices.every]
             paid = self._paid[seat.choices] = seat.choices.accelerators * price
         return seat.worths.of_choices - paid
+
+    def _is_privileged(self, seat: Seat) -> bool:
+        """Whether what it gets is not weighed against what others would do with it: it starves, was
+        promised something, or has a higher priority than some.
+        """
+        outranks = bool(seat.rank) and seat.rank[0] < self._last_rank
+        return seat.promised or outranks or seat.number in self._protected
 
     def _best_free(self, seat: Seat, above: float) -> Given | None:
         """The choice of most worth after paying that fits into what is free, if that is more than
@@ -318,13 +326,15 @@ class Round:
     # -- jobs that wait -------------------------------------------------------------------
 
     def _place(self, seat: Seat) -> None:
-        given = self._best_free(seat, 0.0)
+        # Who has a right to run runs, and if that is slower than to wait for better.
+        least = -np.inf if self._is_privileged(seat) else 0.0
+        given = self._best_free(seat, least)
         if given is not None:
             self._give(seat, given)
         else:
             self._reclaim(seat)
-        for i in _best_first(self._net(seat))[:_LOOKED_AT]:
-            have = seat.given.worth if seat.given is not None else 0.0
+        for i in _best_first(self._net(seat), least)[:_LOOKED_AT]:
+            have = seat.given.worth if seat.given is not None else least
             if seat.worths.of_choices[i] <= have + seat.worths.switching / 4:
                 continue
             if self._displace(seat, i):
@@ -357,7 +367,8 @@ class Round:
         choice = seat.choices.every[index]
         if not choice.shares or self._attempts <= 0 or choice.kind not in seat.nodes_for(choice):
             return False
-        must = seat.number in self._protected or (seat.promised and seat.given is None) or reclaims
+        starts = seat.given is None
+        must = reclaims or (starts and (seat.promised or seat.number in self._protected))
         for smallest_first in (False, True):
             self._attempts -= 1
             found = self._victims(seat, choice, smallest_first, reclaims)
@@ -395,7 +406,7 @@ class Round:
         self._give(seat, Given(parts, float(seat.worths.of_choices[index]), choice))
         kept = True
         for victim in sorted(victims, key=lambda v: (v.rank, -worth_of(lost[v.number]), v.number)):
-            again = self._best_free(victim, 0.0)
+            again = self._best_free(victim, -np.inf if victim.promised else 0.0)
             if again is not None:
                 self._give(victim, again)
             elif victim.promised and not reclaims:
@@ -404,6 +415,8 @@ class Round:
         after = worth_of(seat.given) + sum(worth_of(victim.given) for victim in victims)
         pays = sum(victim.worths.switching for victim in victims)
         pays += self._cost_of_more([seat, *victims], held)
+        outranked = bool(victims) and all(v.rank[:1] > seat.rank[:1] for v in victims)
+        must = must or (outranked and held[0] is None)
         if not kept or (after - pays <= before and not must):
             self._roll_back(mark)
             return False
@@ -532,8 +545,11 @@ class Round:
     def _reserve(self, seat: Seat) -> None:
         """Keeps nodes free for the seat, those where it can begin soonest."""
         best: tuple[float, float, list[Bin]] | None = None
-        for i in _best_first(seat.worths.of_choices)[:_LOOKED_AT]:
+        quota = self._quota.get(seat.queue)
+        for i in _best_first(seat.worths.of_choices, -np.inf)[:_LOOKED_AT]:
             choice = seat.choices.every[i]
+            if quota is not None and choice.accelerators > quota:
+                continue  # It is its quota that it waits for, and no node.
             if not choice.shares or choice.kind not in seat.nodes_for(choice):
                 continue
             nodes = seat.nodes_for(choice)[choice.kind]
@@ -575,7 +591,7 @@ class Round:
             return
         mark = len(self._undo)
         self._give(seat, None)
-        better = self._best_free(seat, least)
+        better = self._best_free(seat, max(0.0, least))
         if better is None:
             self._roll_back(mark)
         else:
@@ -583,8 +599,8 @@ class Round:
 
 
 def _best_first(worth: Numbers, above: float = 0.0) -> list[int]:
-    """Positions of what is worth more than that, and than nothing, the most first."""
-    good = np.flatnonzero(worth > max(0.0, above))
+    """Positions of what is worth more than that, the most first."""
+    good = np.flatnonzero(worth > above)
     if len(good) > 1:
         good = good[(-worth[good]).argsort(kind="stable")]
     found: list[int] = good.tolist()

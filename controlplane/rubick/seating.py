@@ -1,7 +1,8 @@
 """From the snapshot to the seats of a round: what each job can be given, has, and still needs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.job import JobSpec, ServiceClass, Topology
@@ -11,7 +12,7 @@ from controlplane.domain.placement import Placement
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_times import Shares, StepTimes, Way
-from controlplane.placing.capacity import Capacity
+from controlplane.placing.capacity import Capacity, Shape
 from controlplane.placing.shares import shares_of
 from controlplane.placing.standing import Standing
 from controlplane.rubick.board import Allowed, Parts
@@ -40,6 +41,10 @@ class Promise:
 
     steps_per_second: float
     accelerators: int
+
+    def kept_by(self, way: Way) -> bool:
+        """Whether it is as fast, within rounding."""
+        return way.steps_per_second >= self.steps_per_second * (1 - 1e-9)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +75,7 @@ class Menu:
         self._freedom = freedom
         self._times: StepTimes | None = None
         self._memory: object = None
-        self._of_job: dict[JobUid, tuple[JobSpec, tuple[str, ...], int | None, Offer]] = {}
+        self._of_job: dict[JobUid, tuple[JobSpec, Shape, int | None, Offer]] = {}
         self._alike: dict[tuple[object, ...], Offer] = {}
 
     def begin(self, step_times: StepTimes, snapshot: ClusterSnapshot) -> None:
@@ -99,45 +104,65 @@ class Menu:
             capacity: The cluster's accelerators.
         """
         spec = record.job.spec
-        kinds = tuple(capacity.allowed_nodes(spec.accelerators))
+        shape = capacity.shape(spec.accelerators)
         known = self._of_job.get(record.uid)
-        if known is not None and known[0] is spec and known[1] == kinds and known[2] == quota:
+        if known is not None and known[0] is spec and known[1] == shape and known[2] == quota:
             return known[3]
-        key = _question(spec, kinds, quota)
+        key = _question(spec, shape, quota)
         offer = self._alike.get(key)
         if offer is None:
-            offer = self._alike[key] = self._made(spec, kinds, quota, capacity)
-        self._of_job[record.uid] = (spec, kinds, quota, offer)
+            offer = self._alike[key] = self._made(spec, shape, quota, capacity)
+        self._of_job[record.uid] = (spec, shape, quota, offer)
         return offer
 
-    def _made(
-        self, spec: JobSpec, kinds: Sequence[str], quota: int | None, capacity: Capacity
-    ) -> Offer:
+    def _made(self, spec: JobSpec, shape: Shape, quota: int | None, capacity: Capacity) -> Offer:
         assert self._times is not None, "begin comes first"
+        kinds = tuple(kind for kind, _ in shape)
         found = ((kind, self._times.ways(spec, kind)) for kind in kinds)
         ways = {kind: each for kind, each in found if each}
+        promise = None
+        if spec.service_class is ServiceClass.GUARANTEED:
+            promise = _promise(spec, ways)
         if not ways:
             choices = _as_asked(spec, kinds, capacity)
         else:
+            # What is too slow for the promise, or has no room even if nobody else were there, must
+            # not hide what has, nor be waited for.
             free = {
-                kind: [way for way in each if self._freedom.allows(spec, way)]
+                kind: [
+                    way
+                    for way in each
+                    if self._freedom.allows(spec, way)
+                    and (promise is None or promise.kept_by(way))
+                    and (quota is None or way.accelerators <= quota)
+                    and _exists(shape, kind, way.shares)
+                ]
                 for kind, each in ways.items()
             }
             choices = choices_among(_with_room(spec, free, capacity))
         if quota is not None:
             choices = choices.among(lambda each: each.accelerators <= quota)
+        if promise is not None and promise.steps_per_second:
+            fewest = min((each.accelerators for each in choices.every), default=0)
+            promise = replace(promise, accelerators=fewest or promise.accelerators)
+        elif promise is not None:
+            least = promise.accelerators
+            choices = choices.among(lambda each: each.accelerators >= least)
         plans = {each.plan for each in choices.every} if spec.model else set()
         tight = frozenset(plan for plan in plans if not _fits_all(spec, plan, capacity))
-        if spec.service_class is not ServiceClass.GUARANTEED:
-            return Offer(choices, tight=tight)
-        promise = _promise(spec, ways, choices)
-        if promise.steps_per_second:
-            return Offer(choices.at_least(promise.steps_per_second), promise, tight)
-        large = choices.among(lambda each: each.accelerators >= promise.accelerators)
-        return Offer(large, promise, tight)
+        return Offer(choices, promise, tight)
 
 
-def _question(spec: JobSpec, kinds: tuple[str, ...], quota: int | None) -> tuple[object, ...]:
+def _exists(shape: Shape, kind: str, shares: Shares) -> bool:
+    """Whether there are as many nodes as large, whoever has them now."""
+    sizes_of_nodes = dict(shape)[kind]
+    return all(
+        sum(nodes for size, nodes in sizes_of_nodes if size >= share) > place
+        for place, share in enumerate(shares)
+    )
+
+
+def _question(spec: JobSpec, shape: Shape, quota: int | None) -> tuple[object, ...]:
     """All that an offer depends on."""
     request = spec.accelerators
     return (
@@ -150,12 +175,12 @@ def _question(spec: JobSpec, kinds: tuple[str, ...], quota: int | None) -> tuple
         spec.elastic,
         spec.service_class,
         request,
-        kinds,
+        shape,
         quota,
     )
 
 
-def _promise(spec: JobSpec, ways: Mapping[str, Sequence[Way]], choices: Choices) -> Promise:
+def _promise(spec: JobSpec, ways: Mapping[str, Sequence[Way]]) -> Promise:
     """What a guaranteed job must get: the speed of its request, on the best of the types."""
     wanted = spec.accelerators.asked_for
     best = 0.0
@@ -163,10 +188,7 @@ def _promise(spec: JobSpec, ways: Mapping[str, Sequence[Way]], choices: Choices)
         for way in each:
             asked = spec.requested_plan in (None, way.plan) and way.accelerators == wanted
             best = max(best, way.steps_per_second if asked else 0.0)
-    if not best:
-        return Promise(0.0, wanted)
-    fewest = [curve.fewest(best) for curve in choices.curves.values()]
-    return Promise(best, min((n for n in fewest if n is not None), default=wanted))
+    return Promise(best, wanted)
 
 
 def _as_asked(spec: JobSpec, kinds: Sequence[str], capacity: Capacity) -> Choices:
@@ -248,6 +270,7 @@ class Seats:
         """
         self.promises: dict[JobUid, Promise] = {}
         self._tight: list[frozenset[ExecutionPlan]] = []
+        self._prices: dict[str, float] = {}
         self._snapshot = snapshot
         self._capacity = capacity
         self._menu = menu
@@ -302,19 +325,27 @@ class Seats:
         choices = self._choices(record)
         place = standing.place if standing.holds_its_place or standing.moving else None
         if place is None:
-            return Wanting(choices, self._steps_left(record, 0.0), self._switch_seconds())
+            switch = self._settings.switch_seconds
+            return Wanting(choices, self._steps_left(record, 0.0), switch)
         seconds = self._held_seconds(record, place)
         return Wanting(
             choices,
             self._steps_left(record, seconds),
-            self._switch_seconds(),
+            self._switch_seconds(record),
             held_accelerators=place.accelerator_count,
             held_seconds=seconds,
             held_wait_seconds=self._still_switching(record),
         )
 
-    def _switch_seconds(self) -> float:
-        return self._settings.switch_seconds
+    def _switch_seconds(self, record: JobRecord) -> float:
+        """What a change costs the job: the median of what those of its model cost so far."""
+        model = record.job.spec.model_type.partition(" ")[0]
+        known = self._prices.get(model)
+        if known is None:
+            every = self._snapshot.switch_prices.values()
+            last = [price for each in every if model and each.model == model for price in each.last]
+            known = self._prices[model] = median(last) if last else self._settings.switch_seconds
+        return known
 
     def _held_seconds(self, record: JobRecord, place: Placement) -> float:
         """What a step takes where the job is: as known for that way, else as it tells itself."""
@@ -329,7 +360,7 @@ class Seats:
         """Until it trains, if it was started or changed just now."""
         attempt = record.attempt
         if attempt is None:
-            return self._switch_seconds()
+            return self._settings.switch_seconds
         change = attempt.plan_change
         if change is not None:
             since = change.ordered_at
@@ -337,7 +368,7 @@ class Seats:
             since = attempt.started_at
         else:
             return 0.0
-        return max(0.0, self._switch_seconds() - (self._snapshot.at - since) / _SECOND)
+        return max(0.0, self._switch_seconds(record) - (self._snapshot.at - since) / _SECOND)
 
     def _steps_left(self, record: JobRecord, seconds: float) -> float:
         """Steps that it still needs, those that it must have done since its last report left out;
@@ -426,8 +457,16 @@ class Seats:
         if record.stage in FINISHED:
             return None
         now, attempt = self._snapshot.at, record.attempt
-        held = record.held_ns + (now - attempt.started_at if attempt is not None else 0)
-        idle = (now - record.job.submitted_at - held) / _SECOND
+        since: int = record.job.submitted_at
+        if record.suspended_at:
+            # How long it held something since it was resumed is not known, so only the present
+            # wait counts.
+            since = max(record.suspended_at, record.idle_since)
+            held = now - since if attempt is not None else 0
+        else:
+            held = record.held_ns + (now - attempt.started_at if attempt is not None else 0)
+        since = max(since, record.backoff_until)
+        idle = (now - since - held) / _SECOND
         if idle < self._settings.starving_seconds:
             return None
-        return record.job.submitted_at / _SECOND
+        return since / _SECOND

@@ -34,7 +34,7 @@ def test_who_runs_is_told_why_so_and_why_not_more() -> None:
 
 
 def test_who_waits_is_told_what_it_could_run_on_and_what_that_is_worth_to_others() -> None:
-    built, policy = world(1)
+    built, policy = world(8)
     built.submit(a_known_job("short", steps=100)).settle()
     built.submit(a_known_job("long", steps=100_000)).settle()
     said = told(built, policy, "long")

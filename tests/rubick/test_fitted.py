@@ -150,7 +150,7 @@ def test_of_a_job_that_shares_nothing_it_is_guessed_that_more_accelerators_help(
     assert times.ways(SPEC, "gpu") == times.ways(script, "gpu") == ()
 
 
-def test_two_scripts_share_a_cluster() -> None:
+def test_a_script_gets_all_there_is_and_makes_room_for_a_shorter_one() -> None:
     script = replace(SPEC, model_type="", any_plan=False, plans=(), steps=5000)
     world = cluster(2, 2).submit(job("a", script)).settle()
     assert world.held("a") == 4
