@@ -194,6 +194,10 @@ def _played(
     kinds = ", ".join(sorted({slot.type for slot in slots}))
     tell(f"the cluster has {len(slots)} accelerators ({kinds}) on {len(client.nodes())} nodes")
 
+    # Its checks say how many accelerators each job holds, so those are shared out evenly here; by
+    # itself a cluster gives them to whom they serve most.
+    client.set_policy({"policy": "equal-share"})
+
     def submit(name: str) -> str:
         return _submitted(client, session, examples / f"{name}.yaml", scale)
 

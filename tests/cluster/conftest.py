@@ -15,7 +15,7 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCl
     cluster = LocalCluster.up(tmp_path_factory.mktemp("home"), seed)
     print(f"luck of this cluster: seed {seed}")
     try:
-        cluster.client.set_policy({"node_grace_seconds": 6.0})
+        cluster.client.set_policy({"node_grace_seconds": 6.0, "policy": "equal-share"})
         yield cluster
     finally:
         cluster.down()
