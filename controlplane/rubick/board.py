@@ -169,3 +169,10 @@ class Board:
                     if not count:
                         return tuple(found)
         return None
+
+
+def both(one: Allowed, other: Allowed) -> Allowed:
+    """Nodes that are in both."""
+    if one is None or other is None:
+        return other if one is None else one
+    return dict.fromkeys(node for node in one if node in other)

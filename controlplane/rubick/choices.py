@@ -197,3 +197,12 @@ def _hull(sizes: Sequence[int], speeds: Sequence[float]) -> tuple[int, ...]:
             kept.pop()
         kept.append(i)
     return tuple(i - 1 for i in kept if i)
+
+
+def best_first(worth: Numbers, above: float = 0.0) -> list[int]:
+    """Positions of what is worth more than that, the most first."""
+    good = np.flatnonzero(worth > above)
+    if len(good) > 1:
+        good = good[(-worth[good]).argsort(kind="stable")]
+    found: list[int] = good.tolist()
+    return found

@@ -5,7 +5,8 @@ orders (``controlplane.engine.invariants``).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from operator import ge
 
 from controlplane.domain.ids import AcceleratorId, NodeId, QueueName
 from controlplane.domain.job import ServiceClass
@@ -45,7 +46,8 @@ def violations(
         if not record.withdrawn and record.finished_at is None:
             target = decision.targets.get(uid)
             if target is not None and target.plan.ranks != target.accelerator_count:
-                yield f"{uid}: {target.plan} does not occupy {target.accelerator_count} accelerators"
+                count = target.accelerator_count
+                yield f"{uid}: {target.plan} does not occupy {count} accelerators"
             yield from _sound_for(snapshot, record, target, step_times, cool_down_seconds)
 
 
@@ -164,12 +166,23 @@ def _promised_speed(snapshot: ClusterSnapshot, record: JobRecord, step_times: St
     )
     best = 0.0
     for kind in kinds:
+        sizes = [
+            len(offer[kind])
+            for name, offer in snapshot.usable.items()
+            if kind in offer and admits(spec.accelerators, snapshot.nodes[name])
+        ]
         for way in step_times.ways(spec, kind):
-            if sum(way.shares) == spec.accelerators.asked_for and (
-                spec.requested_plan is None or way.plan == spec.requested_plan
-            ):
+            asked = sum(way.shares) == spec.accelerators.asked_for
+            if asked and spec.requested_plan in (None, way.plan) and _lies(way.shares, sizes):
                 best = max(best, 1.0 / way.seconds)
     return best
+
+
+def _lies(shares: Sequence[int], sizes: Sequence[int]) -> bool:
+    """Whether nodes of these sizes have so many accelerators, each node one share."""
+    largest = sorted(sizes, reverse=True)[: len(shares)]
+    wanted = sorted(shares, reverse=True)
+    return len(largest) == len(wanted) and all(map(ge, largest, wanted))
 
 
 def _kind_of(snapshot: ClusterSnapshot, placement: Placement) -> str:

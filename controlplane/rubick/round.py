@@ -17,9 +17,9 @@ from types import MappingProxyType
 import numpy as np
 
 from controlplane.domain.ids import JobUid, QueueName
-from controlplane.rubick.board import Allowed, Bin, Board, Parts
+from controlplane.rubick.board import Allowed, Bin, Board, Parts, both
 from controlplane.rubick.borrowing import Borrowing
-from controlplane.rubick.choices import Choice, Choices, Numbers
+from controlplane.rubick.choices import Choice, Choices, Numbers, best_first
 from controlplane.rubick.seat import (
     FOR_NOTHING,
     Displaced,
@@ -261,7 +261,7 @@ class Round:
         if quota is not None and choice.accelerators > quota + count_of(seat):
             return None
         if seat.rather is not None:
-            rather = _both(seat.rather[choice.kind], allowed[choice.kind])
+            rather = both(seat.rather[choice.kind], allowed[choice.kind])
             parts = self._find_among(seat, choice, rather)
             if parts is not None:
                 return parts
@@ -316,7 +316,7 @@ class Round:
         """The choice of most worth after paying that fits into what is free, if that is more than
         so much.
         """
-        for i in _best_first(self._net(seat), above):
+        for i in best_first(self._net(seat), above):
             choice = seat.choices.every[i]
             parts = self._find(seat, choice)
             if parts is not None:
@@ -333,7 +333,7 @@ class Round:
             self._give(seat, given)
         else:
             self._reclaim(seat)
-        for i in _best_first(self._net(seat), least)[:_LOOKED_AT]:
+        for i in best_first(self._net(seat), least)[:_LOOKED_AT]:
             have = seat.given.worth if seat.given is not None else least
             if seat.worths.of_choices[i] <= have + seat.worths.switching / 4:
                 continue
@@ -546,7 +546,7 @@ class Round:
         """Keeps nodes free for the seat, those where it can begin soonest."""
         best: tuple[float, float, list[Bin]] | None = None
         quota = self._quota.get(seat.queue)
-        for i in _best_first(seat.worths.of_choices, -np.inf)[:_LOOKED_AT]:
+        for i in best_first(seat.worths.of_choices, -np.inf)[:_LOOKED_AT]:
             choice = seat.choices.every[i]
             if quota is not None and choice.accelerators > quota:
                 continue  # It is its quota that it waits for, and no node.
@@ -596,19 +596,3 @@ class Round:
             self._roll_back(mark)
         else:
             self._give(seat, better)
-
-
-def _best_first(worth: Numbers, above: float = 0.0) -> list[int]:
-    """Positions of what is worth more than that, the most first."""
-    good = np.flatnonzero(worth > above)
-    if len(good) > 1:
-        good = good[(-worth[good]).argsort(kind="stable")]
-    found: list[int] = good.tolist()
-    return found
-
-
-def _both(one: Allowed, other: Allowed) -> Allowed:
-    """Nodes that are in both."""
-    if one is None or other is None:
-        return other if one is None else one
-    return dict.fromkeys(node for node in one if node in other)

@@ -119,15 +119,19 @@ class Menu:
         assert self._times is not None, "begin comes first"
         kinds = tuple(kind for kind, _ in shape)
         found = ((kind, self._times.ways(spec, kind)) for kind in kinds)
-        ways = {kind: each for kind, each in found if each}
+        # What has no room even if nobody else were there is neither promised nor waited for.
+        ways = {
+            kind: [way for way in each if _exists(shape, kind, way.shares)]
+            for kind, each in found
+            if each
+        }
         promise = None
         if spec.service_class is ServiceClass.GUARANTEED:
             promise = _promise(spec, ways)
         if not ways:
-            choices = _as_asked(spec, kinds, capacity)
+            choices = _as_asked(spec, shape, capacity)
         else:
-            # What is too slow for the promise, or has no room even if nobody else were there, must
-            # not hide what has, nor be waited for.
+            # What is too slow for the promise must not hide what is not.
             free = {
                 kind: [
                     way
@@ -135,7 +139,6 @@ class Menu:
                     if self._freedom.allows(spec, way)
                     and (promise is None or promise.kept_by(way))
                     and (quota is None or way.accelerators <= quota)
-                    and _exists(shape, kind, way.shares)
                 ]
                 for kind, each in ways.items()
             }
@@ -160,6 +163,15 @@ def _exists(shape: Shape, kind: str, shares: Shares) -> bool:
         sum(nodes for size, nodes in sizes_of_nodes if size >= share) > place
         for place, share in enumerate(shares)
     )
+
+
+def _exists_anywhere(shape: Shape, kind: str, plan: ExecutionPlan, topology: Topology) -> bool:
+    """Whether there are as many accelerators as the plan takes, in groups that lie together."""
+    group = plan.tensor_parallel
+    whole = [(size - size % group, nodes) for size, nodes in dict(shape)[kind]]
+    if topology is Topology.SAME_NODE:
+        return any(size >= plan.ranks for size, _ in whole)
+    return sum(size * nodes for size, nodes in whole) >= plan.ranks
 
 
 def _question(spec: JobSpec, shape: Shape, quota: int | None) -> tuple[object, ...]:
@@ -191,7 +203,7 @@ def _promise(spec: JobSpec, ways: Mapping[str, Sequence[Way]]) -> Promise:
     return Promise(best, wanted)
 
 
-def _as_asked(spec: JobSpec, kinds: Sequence[str], capacity: Capacity) -> Choices:
+def _as_asked(spec: JobSpec, shape: Shape, capacity: Capacity) -> Choices:
     """A job of which nobody knows what its steps take: the fewest accelerators that are as many as
     it asks for, under the best of its plans, wherever there is room.
     """
@@ -200,8 +212,9 @@ def _as_asked(spec: JobSpec, kinds: Sequence[str], capacity: Capacity) -> Choice
         Choice(kind, plan, (), count, 1.0, 1.0)
         for count in able
         for plan in plans_of(spec, count)
-        for kind in kinds
-        if kind in _rooms(spec, plan, capacity)
+        for kind, _ in shape
+        if _exists_anywhere(shape, kind, plan, spec.accelerators.topology)
+        and kind in _rooms(spec, plan, capacity)
     ]
     fewest = min((each.accelerators for each in found), default=0)
     return Choices(tuple(each for each in found if each.accelerators == fewest))
