@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+
+import numpy as np
 
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.job import JobSpec, ServiceClass, Topology
@@ -357,7 +358,9 @@ class Seats:
         if known is None:
             every = self._snapshot.switch_prices.values()
             last = [price for each in every if model and each.model == model for price in each.last]
-            known = self._prices[model] = median(last) if last else self._settings.switch_seconds
+            known = self._prices[model] = (
+                float(np.median(last)) if last else self._settings.switch_seconds
+            )
         return known
 
     def _held_seconds(self, record: JobRecord, place: Placement) -> float:
