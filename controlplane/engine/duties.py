@@ -34,7 +34,7 @@ def duties(state: ClusterState, now: Instant) -> Iterator[Action]:
     unhealthy = _unhealthy(state)
     kept: list[JobRecord] = []
     for record in state.jobs.values():
-        if _only_waits(record):
+        if _only_waits(record) or (not unhealthy and _only_trains(record)):
             continue
         action = _duty(record, now, state.settings, unhealthy)
         if action is not None:
@@ -67,6 +67,23 @@ def _only_waits(record: JobRecord) -> bool:
         return False
     spec = record.job.spec
     return not spec.deadline_seconds and not spec.max_run_seconds
+
+
+def _only_trains(record: JobRecord) -> bool:
+    """Whether nothing is due for a job, now or later, as long as its accelerators are healthy: most
+    jobs that hold some, so they are told apart quickly as well.
+    """
+    attempt, spec = record.attempt, record.job.spec
+    return (
+        attempt is not None
+        and attempt.trained
+        and attempt.intent is Intent.RUN
+        and not attempt.exits
+        and attempt.plan_change is None
+        and not record.withdrawn
+        and attempt.generation == record.job.generation
+        and not (spec.suspend or spec.deadline_seconds or spec.max_run_seconds)
+    )
 
 
 def _unhealthy(state: ClusterState) -> Unhealthy:
@@ -239,7 +256,7 @@ def next_due(state: ClusterState, now: Instant) -> Instant:
     due = _NEVER
     settings = state.settings
     for record in state.jobs.values():
-        if not record.backoff_until and _only_waits(record):
+        if (not record.backoff_until and _only_waits(record)) or _only_trains(record):
             continue
         for moment in _moments(record, settings):
             if now < moment < due:
