@@ -5,14 +5,13 @@ from collections.abc import Iterator, Sequence
 
 from controlplane.domain.action import Action, EndAttempt, FailJob, ForgetJob, StopAttempt
 from controlplane.domain.clock import FOREVER, SECOND, Instant, after, seconds
-from controlplane.domain.ids import AcceleratorId, NodeId
 from controlplane.domain.job import Owner
 from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.engine import resizing
-from controlplane.engine.state import ClusterState
+from controlplane.engine.state import ClusterState, Unhealthy
 from controlplane.engine.switches import answer_limit
 
 FORGOTTEN_AT_ONCE = 1_000
@@ -22,16 +21,13 @@ were kept would else decide about all of them at once.
 
 _NEVER = FOREVER
 
-Unhealthy = dict[NodeId, dict[AcceleratorId, str]]
-"""Quarantined accelerators by node, with why."""
-
 SUSPENDED = Reason(ReasonCode.SUSPENDED, "spec.suspend is set")
 _WITHDRAWN = Reason(ReasonCode.WITHDRAWN, "its removal was asked for")
 
 
 def duties(state: ClusterState, now: Instant) -> Iterator[Action]:
     """What has to be ordered now: withdrawals, time limits, suspensions, unhealthy hardware."""
-    unhealthy = _unhealthy(state)
+    unhealthy = state.unhealthy
     kept: list[JobRecord] = []
     for record in state.jobs.values():
         if _only_waits(record) or (not unhealthy and _only_trains(record)):
@@ -84,15 +80,6 @@ def _only_trains(record: JobRecord) -> bool:
         and attempt.generation == record.job.generation
         and not (spec.suspend or spec.deadline_seconds or spec.max_run_seconds)
     )
-
-
-def _unhealthy(state: ClusterState) -> Unhealthy:
-    found: Unhealthy = {}
-    for node in state.nodes.values():
-        for accelerator in node.node.accelerators:
-            if accelerator.unhealthy:
-                found.setdefault(node.id, {})[accelerator.id] = accelerator.unhealthy
-    return found
 
 
 def _duty(

@@ -16,7 +16,15 @@ from controlplane.domain.holding import (
     usable_after,
     with_strays,
 )
-from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, SequenceNumber, Term
+from controlplane.domain.ids import (
+    AcceleratorId,
+    Attempt,
+    JobUid,
+    NodeId,
+    QueueName,
+    SequenceNumber,
+    Term,
+)
 from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.node import Contact
 from controlplane.domain.observation import Observation
@@ -26,6 +34,9 @@ from controlplane.domain.record import JobRecord, NodeRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Offer, Slot, TypeMemory
 from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine.fold import Draft, fold_event
+
+Unhealthy = Mapping[NodeId, Mapping[AcceleratorId, str]]
+"""Quarantined accelerators by node, with why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +146,8 @@ class ClusterState:
             then.__dict__["_usable"] = usable_after(self._usable, self.nodes, then.nodes)
             if "_memory" in self.__dict__ and then._usable is self._usable:
                 then.__dict__["_memory"] = self._memory
+            if "unhealthy" in self.__dict__ and then._usable is self._usable:
+                then.__dict__["unhealthy"] = self.unhealthy
         return then
 
     @cached_property
@@ -151,6 +164,16 @@ class ClusterState:
     def _memory(self) -> Mapping[str, TypeMemory]:
         """What accelerators tell of their memory; it follows from what nodes offer."""
         return memory_by_type(self._usable)
+
+    @cached_property
+    def unhealthy(self) -> Unhealthy:
+        """Quarantined accelerators; it follows from the nodes."""
+        found: dict[NodeId, dict[AcceleratorId, str]] = {}
+        for node in self.nodes.values():
+            for accelerator in node.node.accelerators:
+                if accelerator.unhealthy:
+                    found.setdefault(node.id, {})[accelerator.id] = accelerator.unhealthy
+        return found
 
     @cached_property
     def holders(self) -> Mapping[Slot, JobUid]:
