@@ -6,7 +6,6 @@ brings an even share of the node's cores and memory.
 
 import itertools
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -16,6 +15,7 @@ import psutil
 
 from controlplane.domain.ids import AcceleratorId
 from controlplane.domain.node import Accelerator
+from headrace.api.accelerator_type import type_label
 from headrace.api.visible_gpus import visible_gpus
 
 CPU_TYPE = "cpu"
@@ -173,11 +173,6 @@ def installed_nvml() -> ModuleType | None:
         return None
     module: ModuleType = pynvml
     return module
-
-
-def type_label(name: str) -> str:
-    """A GPU's name as a label value: ``NVIDIA H100 80GB HBM3`` is ``nvidia-h100-80gb-hbm3``."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")[:63]
 
 
 def shares(cores: Sequence[int], count: int) -> list[tuple[int, ...]]:

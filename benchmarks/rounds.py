@@ -101,7 +101,7 @@ def rows(
     name: str, size: str, world: World, times: StepTimes, repeats: int, programs: bool
 ) -> Iterator[Row]:
     """All measurements of one world."""
-    policy = Rubick(times)
+    policy = Rubick(lambda _: times)
     snapshot = world.state.snapshot(world.now)
     yield Row(name, size, "rubick cold", *timed(lambda: policy(snapshot), 1))
     yield from _rubick(name, size, world, policy, "first", repeats)

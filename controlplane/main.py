@@ -21,7 +21,6 @@ from typing import Any
 
 import structlog
 
-from controlplane.baselines import BASELINES
 from controlplane.config import RestoreSettings, ServeSettings, host_name, read_settings
 from controlplane.domain.clock import Instant, after, seconds
 from controlplane.domain.event import CycleDecided
@@ -45,6 +44,7 @@ from controlplane.edges.grpc_server.server import (
     start_server,
 )
 from controlplane.edges.grpc_server.submission import Submission
+from controlplane.edges.learning import Learner
 from controlplane.edges.paced_events import PacedEvents
 from controlplane.edges.store.backup import restore
 from controlplane.edges.store.decisions import StoredDecisions
@@ -59,6 +59,7 @@ from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.loop import CycleReport, Loop
 from controlplane.engine.ports import DecisionLog, TermLostError
 from controlplane.engine.state import ClusterState
+from controlplane.live import learn, lessons, live_policies
 from headrace.api.addresses import is_loopback
 
 _TRY_AGAIN_SECONDS = 1.0
@@ -136,6 +137,7 @@ class ControlPlane:
         self._clock = clock or WallClock()
         self._version = metadata.version("headrace-server")
         self._telemetry = Telemetry(self._version, self._clock.monotonic)
+        self._policies = live_policies()
         self._store: Store | None = None
         self._reign: _Reign | None = None
         self._waiting_for = "the control plane starts"
@@ -151,6 +153,7 @@ class ControlPlane:
         self._feed = StateFeed(ClusterState.empty(), self._clock.monotonic)
         self._directory = JobDirectory(self._feed)
         self._door = Door(self._clock, self._feed)
+        self._learner = Learner(self._feed, self._door, lessons, learn)
         self._contacts = Contacts(self._feed, self._door, self._clock.monotonic)
         self._assignments = AssignmentBook()
         self._logs = LogBroker()
@@ -266,7 +269,7 @@ class ControlPlane:
                 door=self._door,
                 history=self._history,
                 reign=self,
-                policies=BASELINES,
+                policies=self._policies,
                 version=self._version,
                 dashboard_url=self._settings.dashboard_url,
             ),
@@ -394,7 +397,7 @@ class ControlPlane:
             ),
             log=reign.log,
             actions=self._assignments,
-            policies=BASELINES,
+            policies=self._policies,
             term=reign.term,
             hold_until=after(self._clock.now(), grace) if reign.recovering else Instant(0),
             expects_strangers=reign.restored,
@@ -405,6 +408,7 @@ class ControlPlane:
             self._keep_lease(reign),
             self._keep_checkpoints(reign),
             self._contacts.watch(),
+            self._learner.run(),
             self._rise.wait(),
             self._stop.wait(),
         ]
@@ -441,6 +445,7 @@ class ControlPlane:
             log.info("deciding again", term=reign.term, silent=report.state.silent_nodes)
         reign.recovering = recovering
         self._telemetry.cycle_ended(report)
+        self._learner.look(report.events)
         folded = report.events[-1].sequence if report.events else None
         if not len(reign.tail):
             # Whatever has a lower number than the last decision came out of the tail already.

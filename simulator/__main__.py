@@ -7,16 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from controlplane.baselines import BASELINES
 from controlplane.domain.clock import Instant, seconds
-from controlplane.domain.codec import load
 from controlplane.domain.lifecycle import Stage
-from controlplane.engine.state import ClusterState
 from simulator import comparing
 from simulator.run import Result, simulate
 from simulator.scenario import Scenario, read
+from simulator.snapshots import latest, read_snapshot
 
 EXAMPLE = """\
 nodes:
@@ -95,7 +92,7 @@ def main() -> int:
             return comparing.compare(options)
         policies = _policies(options.policy, options.output)
         scenario = _scenario(options.scenario, options.seed)
-        start = _snapshot(options.snapshot)
+        start = None if options.snapshot is None else read_snapshot(options.snapshot)
     except OSError as error:
         sys.stderr.write(f"headrace: {error.filename}: {error.strerror}\n")
         return 1
@@ -109,7 +106,7 @@ def main() -> int:
             policy=policy,
             horizon=seconds((options.hours or 24.0) * 3600),
             start=start,
-            start_at=_latest(start),
+            start_at=Instant(0) if start is None else latest(start),
         )
         rows.append(_row(policy, result))
     sys.stdout.write(
@@ -135,31 +132,6 @@ def _policies(asked: Sequence[str] | None, output: str) -> list[str]:
 
 def _scenario(path: Path | None, seed: int) -> Scenario:
     return Scenario(seed, (), ()) if path is None else read(path, seed)
-
-
-def _snapshot(path: Path | None) -> ClusterState | None:
-    if path is None:
-        return None
-    try:
-        state: ClusterState = load(path.read_bytes(), ClusterState)
-    except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        field = ".".join(map(str, found["loc"]))
-        raise ValueError(
-            f"{path}: {f'{field}: ' if field else ''}{found['msg']}; wanted what `headrace "
-            "snapshot -o FILE` of this version wrote"
-        ) from error
-    return state
-
-
-def _latest(state: ClusterState | None) -> Instant:
-    """The last instant that a snapshot speaks of: virtual time goes on from there."""
-    if state is None:
-        return Instant(0)
-    times = [node.last_change_at for node in state.nodes.values()]
-    for record in state.jobs.values():
-        times += [record.job.submitted_at, record.progress.at, record.finished_at or Instant(0)]
-    return max(times, default=Instant(0))
 
 
 def _row(policy: str, result: Result) -> dict[str, object]:

@@ -4,8 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from textwrap import wrap
 
 from simulator.physics import UnknownPlacementError
 from simulator.policies import POLICIES, policies_among
+from simulator.progress_bar import progress_bar
 from simulator.report.page import write_report
 from simulator.results.summary import LONG_SECONDS, Summary
 from simulator.scenario import Faults
@@ -21,7 +21,7 @@ from simulator.study import WORKLOADS, Played, Study, play_all
 from simulator.virtual_cluster import StalledError
 from simulator.workloads.philly import BUSIEST, Window
 from simulator.workloads.synthetic import Synthetic
-from simulator.workloads.trace_jobs import SWITCH_SECONDS, Cluster
+from simulator.workloads.trace_jobs import REPORT_SECONDS, SWITCH_SECONDS, Cluster
 
 EXAMPLE = """\
 headrace simulate --workload base --data ~/data --policy fifo,fifo-skip \\
@@ -66,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--jobs-per-hour", type=float, default=30.0, help="of synthetic")
     group.add_argument("--best-plans", action="store_true", help="drawn jobs ask for the fastest")
     group.add_argument("--period-seconds", type=float, default=60.0, help="between two decisions")
+    group.add_argument(
+        "--report-seconds",
+        type=float,
+        default=REPORT_SECONDS,
+        help=f"how often a job tells how far it is (default {REPORT_SECONDS:g})",
+    )
     group.add_argument("--noise", type=float, default=0.0, help="of step times; 0.05 for 5 %%")
     group.add_argument("--stragglers", type=float, default=0.0, help="share of runs at half speed")
     group.add_argument("--failures-per-day", type=float, default=0.0, help="of each run")
@@ -124,6 +130,7 @@ def _study(options: argparse.Namespace, switch_seconds: float) -> Study:
         recorded=options.recorded,
         faults=faults,
         period_seconds=options.period_seconds,
+        report_seconds=options.report_seconds,
         window=Window(_date(options.start), options.hours or 12.0, options.jobs),
         synthetic=Synthetic(options.jobs or 400, options.jobs_per_hour),
         random_plans=not options.best_plans,
@@ -147,7 +154,7 @@ def _shown(
     processes: int,
 ) -> list[Played]:
     try:
-        with _progress_bar(f"{study.workload}, {study.switch_seconds:g} s a switch") as progress:
+        with progress_bar(f"{study.workload}, {study.switch_seconds:g} s a switch") as progress:
             return list(
                 play_all(
                     study, policies, seeds, folder=folder, processes=processes, progress=progress
@@ -155,29 +162,6 @@ def _shown(
             )
     except (UnknownPlacementError, StalledError) as error:
         raise ValueError(str(error)) from error
-
-
-@contextmanager
-def _progress_bar(what: str) -> Iterator[Callable[[float], None] | None]:
-    """Shows a share on a terminal; nothing anywhere else."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
-    ) as bar:
-        task = bar.add_task(what, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
 
 
 def _told(switch_seconds: float, played: Played) -> dict[str, object]:

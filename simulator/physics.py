@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isinf
 
-from controlplane.domain.clock import SECOND, Instant, seconds
+from controlplane.domain.clock import FOREVER, SECOND, Instant, seconds
 from controlplane.domain.ids import Attempt, JobUid
 from controlplane.domain.job import JobSpec
 from controlplane.domain.offering import plans_of, sizes
@@ -26,7 +27,7 @@ class Run:
             this need not be a whole number.
         saved_step: Last step that a failure leaves.
         step_seconds: Time of one step on this placement.
-        last_step: Step at which it ends by itself.
+        last_step: Step at which it ends by itself; infinite if it never does.
         fails: Whether it fails there instead of finishing.
         over: Whether it has ended, or was ended.
     """
@@ -53,6 +54,8 @@ class Run:
     @property
     def ends_at(self) -> Instant:
         """When the last step is done."""
+        if isinf(self.last_step):
+            return FOREVER
         left = (self.last_step - self.first_step) * self.step_seconds
         return Instant(self.begins_at + seconds(left))
 

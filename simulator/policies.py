@@ -4,11 +4,13 @@ What compares policies takes them from here, so a policy that is to be compared 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from controlplane.baselines import baselines
 from controlplane.baselines.fifo_by_request import fifo_by_request
 from controlplane.domain.policy import Policy
 from controlplane.domain.step_times import StepTimes
+from controlplane.rubick.freedom import Freedom
 from controlplane.rubick.policy import Rubick
 from controlplane.rubick.settings import RubickSettings
 
@@ -22,6 +24,12 @@ def _baseline(name: str) -> PolicyMaker:
     return lambda times, switch: baselines(times, switch)[name]
 
 
+def _rubick(freedom: Freedom = Freedom.EVERYTHING, **knobs: Any) -> PolicyMaker:
+    return lambda times, switch: Rubick(
+        lambda _: times, RubickSettings(switch_seconds=switch, **knobs), freedom
+    )
+
+
 POLICIES: Mapping[str, PolicyMaker] = {
     "fifo": lambda times, _: fifo_by_request(times, skip=False),
     "fifo-skip": lambda times, _: fifo_by_request(times, skip=True),
@@ -31,7 +39,12 @@ POLICIES: Mapping[str, PolicyMaker] = {
     "sia-bootstrap": _baseline("sia-bootstrap"),
     "synergy": _baseline("synergy"),
     "antman": _baseline("antman"),
-    "rubick": lambda times, switch: Rubick(times, RubickSettings(switch_seconds=switch)),
+    "rubick": _rubick(),
+    "rubick-e": _rubick(Freedom.PLANS),
+    "rubick-r": _rubick(Freedom.ACCELERATORS),
+    "rubick-n": _rubick(Freedom.NOTHING),
+    "rubick-no-gate": _rubick(cool_down_seconds=0.0, least_gain=0.0),
+    "rubick-5-changes": _rubick(cool_down_seconds=0.0, least_gain=0.0, changes_at_most=5),
 }
 """``fifo`` is strict and ``fifo-skip`` passes over what does not fit, both on exact requests; what
 the others are is told where they are written.

@@ -1,14 +1,14 @@
 """Runs a scenario through the one loop and says what came of it."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from controlplane.baselines import BASELINES
 from controlplane.domain.clock import FOREVER, Duration, Instant, after
 from controlplane.domain.codec import dump_event
-from controlplane.domain.event import CycleDecided, NodeLost, NodeRegistered
+from controlplane.domain.event import CycleDecided, Event, NodeLost, NodeRegistered
 from controlplane.domain.ids import JobUid, SequenceNumber, Term
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.policy import Policy, PolicySettings
@@ -18,9 +18,9 @@ from controlplane.engine.ports import DecisionLog
 from controlplane.engine.state import ClusterState, SequencedEvent
 from simulator.memory_store import MemoryStore
 from simulator.results.allocation_log import Row, offered_ns, stretches
-from simulator.scenario import Scenario
+from simulator.scenario import Arrival, Scenario
 from simulator.virtual_clock import VirtualClock
-from simulator.virtual_cluster import VirtualCluster
+from simulator.virtual_cluster import StalledError, VirtualCluster
 
 _FINISHED_KEPT = 16
 """Finished jobs that a run to the end remembers: to carry more of them along only takes time."""
@@ -36,12 +36,14 @@ class Watcher:
     seen: dict[JobUid, JobRecord] = field(default_factory=dict)
     progress: Callable[[int, Instant], None] | None = None
     ended: int = 0
+    state: ClusterState | None = None
 
     def __call__(self, report: CycleReport) -> None:
         """Told by the loop after each cycle. Only jobs to which something happened are looked at,
         since to go through all of them in every cycle takes longer than the cycle.
         """
         self.cycles += 1
+        self.state = report.state
         self.events += len(report.events)
         jobs = report.state.jobs
         for numbered in report.events:
@@ -81,6 +83,7 @@ class Result:
         events: Events that the loop folded.
         rows: The allocation log.
         decisions: All decisions, in order; none if the log was not kept.
+        stalled: Why it ended although jobs were left; empty if none were.
     """
 
     state: ClusterState
@@ -93,6 +96,7 @@ class Result:
     events: int = 0
     rows: tuple[Row, ...] = ()
     decisions: tuple[SequencedEvent, ...] = ()
+    stalled: str = ""
 
     def completion_seconds(self) -> list[float]:
         """Submission to finish of every job that succeeded, ascending."""
@@ -178,12 +182,8 @@ def simulate_to_the_end(
         UnknownPlacementError: The policy put a job where nobody knows what its steps take.
         StalledError: Jobs are left that the policy never starts.
     """
-    settings = PolicySettings(
-        policy=name,
-        period_seconds=period_seconds,
-        # What a switch or a slow step takes is the scenario's business.
-        start_grace_seconds=0.0,
-        answer_seconds=86_400.0,
+    settings = replace(
+        _unhurried(PolicySettings(), name, period_seconds),
         finished_jobs_kept=_FINISHED_KEPT,
         finished_kept_seconds=0.0,
     )
@@ -198,6 +198,58 @@ def simulate_to_the_end(
     return _play(cluster, clock, store, {name: policy}, term, state, FOREVER, watcher)
 
 
+def continue_to_the_end(
+    scenario: Scenario,
+    start: ClusterState,
+    *,
+    start_at: Instant,
+    policy: str,
+    policies: Mapping[str, Policy],
+    known: Mapping[JobUid, Arrival],
+    changes: Sequence[Event] = (),
+    progress: Callable[[int, Instant], None] | None = None,
+) -> Result:
+    """Plays on from ``start`` until every job has ended whose end is known, or none is ever started
+    that is left.
+
+    Args:
+        scenario: Nodes and jobs that join at once, and what starts and changes take.
+        start: An exported snapshot.
+        start_at: Its instant.
+        policy: Name of the policy that decides.
+        policies: By name.
+        known: How fast the jobs of the snapshot train.
+        changes: What else happens at once.
+        progress: Told, whenever a job has ended, how many have, and when.
+
+    Raises:
+        UnknownPlacementError: The policy put a job where nobody knows what its steps take.
+    """
+    state = replace(start, settings=_unhurried(start.settings, policy, 60.0))
+    clock = VirtualClock(start_at)
+    store = MemoryStore(after=state.last_sequence, keeps_log=False)
+    term = store.acquire_term(at_least=Term(state.term + 1))
+    cluster = VirtualCluster(
+        scenario, clock, FOREVER, store, term, until_finished=True, changes=changes
+    )
+    cluster.continue_from(state, known)
+    watcher = Watcher(progress=progress, state=state)
+    return _play(cluster, clock, store, policies, term, state, FOREVER, watcher, may_stall=True)
+
+
+def _unhurried(settings: PolicySettings, policy: str, period_seconds: float) -> PolicySettings:
+    """The settings without limits on starts and changes: what a switch or a slow step takes is the
+    scenario's business.
+    """
+    return replace(
+        settings,
+        policy=policy,
+        period_seconds=period_seconds,
+        start_grace_seconds=0.0,
+        answer_seconds=86_400.0,
+    )
+
+
 def _play(
     cluster: VirtualCluster,
     clock: VirtualClock,
@@ -207,11 +259,27 @@ def _play(
     state: ClusterState,
     until: Instant,
     watcher: Watcher,
+    *,
+    may_stall: bool = False,
 ) -> Result:
     log = _Hashed(store.decisions())
     begins = clock.now()
-    loop = Loop(clock, cluster, log, cluster, policies, term, observe=watcher)
-    last = asyncio.run(loop.run(state, until))
+
+    def observe(report: CycleReport) -> None:
+        # What has no end is left as it was, not as it would be at the end of time.
+        if not (may_stall and cluster.ended_at is not None):
+            watcher(report)
+
+    loop = Loop(clock, cluster, log, cluster, policies, term, observe=observe)
+    last, stalled = state, ""
+    try:
+        last = asyncio.run(loop.run(state, until))
+    except StalledError as error:
+        if not may_stall:
+            raise
+        stalled = str(error)
+    if may_stall:
+        last = watcher.state or state
     watcher.seen.update(last.jobs)
     ended = cluster.ended_at or clock.now()
     return Result(
@@ -224,6 +292,7 @@ def _play(
         ended_at=ended,
         events=watcher.events,
         rows=tuple(cluster.rows),
+        stalled=stalled,
     )
 
 

@@ -1,7 +1,7 @@
 """How fast runs are and when they fail: the step times, and the luck that the scenario draws."""
 
 from collections.abc import Callable
-from math import log
+from math import inf, log
 
 from controlplane.domain.chance import draw, draw_between
 from controlplane.domain.clock import Instant
@@ -43,7 +43,8 @@ class Speeds:
         kinds = () if node is None else node.accelerators
         kind = next((a.type for a in kinds if a.id == unit.accelerators[0]), "")
         shares = shares_of(placement)
-        way = self._times.way(job.spec, kind, placement.plan, shares)
+        times = arrival.times or self._times
+        way = times.way(job.spec, kind, placement.plan, shares)
         if way is None:
             lies = "+".join(map(str, shares))
             raise UnknownPlacementError(
@@ -67,7 +68,7 @@ class Speeds:
         self, arrival: Arrival, attempt: Attempt, first: float, step_seconds: float
     ) -> tuple[float, bool]:
         """At which step a run ends that begins at ``first``, and whether it fails there."""
-        last, fails = float(arrival.job.spec.steps), False
+        last, fails = inf if arrival.endless else float(arrival.job.spec.steps), False
         if arrival.fails_at_step:
             last, fails = max(first, float(arrival.fails_at_step)), True
         if self._faults.runFailuresPerDay:

@@ -132,12 +132,16 @@ class Arrival:
         pace: How many times as long as the scenario's step times say a step of it takes. For a
             scenario without measured ones: seconds of a step on one accelerator.
         fails_at_step: Step at which every attempt fails; 0 for never.
+        times: What its steps take, if the scenario's step times are not for it.
+        endless: Whether nobody knows when it ends, so that it runs until it is ended.
     """
 
     at: Instant
     job: Job
     pace: float = 1.0
     fails_at_step: int = 0
+    times: StepTimes | None = None
+    endless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

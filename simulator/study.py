@@ -23,6 +23,7 @@ from simulator.workloads.rubick import read_rubick
 from simulator.workloads.sia import RULE, read_sia
 from simulator.workloads.synthetic import Synthetic, generate
 from simulator.workloads.trace_jobs import (
+    REPORT_SECONDS,
     SWITCH_SECONDS,
     Cluster,
     TraceJob,
@@ -57,6 +58,7 @@ class Study:
         recorded: Whether running times are those that the workload recorded, wherever jobs run.
         faults: What goes wrong.
         period_seconds: Longest virtual time between two decisions.
+        report_seconds: How often a job tells how far it is.
         window: Of the Philly trace.
         synthetic: What is generated.
         random_plans: Whether jobs that are drawn ask for any plan or the fastest.
@@ -71,6 +73,7 @@ class Study:
     recorded: bool = False
     faults: Faults = field(default_factory=Faults)
     period_seconds: float = 60.0
+    report_seconds: float = REPORT_SECONDS
     window: Window = field(default_factory=Window)
     synthetic: Synthetic = field(default_factory=Synthetic)
     random_plans: bool = True
@@ -123,6 +126,7 @@ def scenario_for(study: Study, seed: int) -> tuple[Scenario, MeasuredTable]:
         seed=seed,
         cluster=study.cluster,
         switch_seconds=study.switch_seconds,
+        report_seconds=study.report_seconds,
         faults=study.faults,
         notes=notes,
     )

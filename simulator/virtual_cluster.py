@@ -6,12 +6,12 @@ doubled where the scenario says so.
 """
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import log
+from math import isinf, log
 
 from controlplane.domain.chance import draw, draw_between
-from controlplane.domain.clock import SECOND, Instant, after, seconds
+from controlplane.domain.clock import FOREVER, SECOND, Instant, after, seconds
 from controlplane.domain.event import (
     CycleDecided,
     Event,
@@ -26,11 +26,12 @@ from controlplane.domain.event import (
     UnitStarted,
 )
 from controlplane.domain.ids import Attempt, JobUid, NodeId, Term
-from controlplane.domain.node import Node
+from controlplane.domain.node import Contact, Node
 from controlplane.domain.placement import LaunchUnit
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord, Outcome, Progress, UnitExit
 from controlplane.engine.assignment import extra_launches
+from controlplane.engine.duties import next_due
 from controlplane.engine.state import ClusterState, SequencedEvent
 from simulator.memory_store import MemoryStore
 from simulator.physics import Run
@@ -103,6 +104,7 @@ class VirtualCluster:
         *,
         until_finished: bool = False,
         round_seconds: float = 0.0,
+        changes: Sequence[Event] = (),
     ) -> None:
         """Schedules the scenario's nodes, jobs and faults up to ``horizon``.
 
@@ -115,6 +117,7 @@ class VirtualCluster:
             until_finished: Whether time jumps to the horizon once all jobs have ended.
             round_seconds: What happens is told to the loop at multiples of this only, as for a
                 policy that decides in rounds; 0 for at once.
+            changes: What else happens at once.
         """
         self._round = seconds(round_seconds)
         self._store, self._term = store, term
@@ -133,6 +136,7 @@ class VirtualCluster:
         self._asked: dict[JobUid, tuple[Attempt, Instant]] = {}
         self._steps: dict[JobUid, float] = {}
         self._touched: dict[JobUid, None] = {}
+        self._state: ClusterState | None = None
         self._with_strays = False
         self.rows: list[Row] = []
         self.unfinished: set[JobUid] = set()
@@ -140,6 +144,8 @@ class VirtualCluster:
         self.quiet_since = clock.now()
         self._at_once = 0
         self._schedule_all()
+        for event in changes:
+            self._push(clock.now(), event)
 
     # -- event source ---------------------------------------------------------------------
 
@@ -161,7 +167,7 @@ class VirtualCluster:
                 self._count(now)
                 return batch
         if not self._heap and deadline > after(self.quiet_since, _STALLED_AFTER):
-            self._stalled()
+            deadline = max(deadline, self._awaited())
         self._clock.advance(deadline)
         return []
 
@@ -181,26 +187,66 @@ class VirtualCluster:
                 "of the one before: the policy contradicts itself"
             )
 
-    def _stalled(self) -> None:
-        if self._until_finished:
+    def _awaited(self) -> Instant:
+        """The time limit that is next, where nothing else is to come; time may jump there.
+
+        Raises:
+            StalledError: There is none, and jobs wait.
+        """
+        if not self._until_finished:
+            return Instant(0)
+        due = FOREVER if self._state is None else next_due(self._state, self._clock.now())
+        if due == FOREVER:
             waiting = sorted(self.unfinished)
             raise StalledError(
                 f"nothing runs and nothing is to come, but {len(waiting)} jobs have not ended: "
                 f"{', '.join(waiting[:5])}; the policy never starts them"
             )
+        return due
 
-    def continue_from(self, state: ClusterState) -> None:
-        """Takes over what ``state`` (an exported snapshot) says is running."""
+    def continue_from(
+        self, state: ClusterState, known: Mapping[JobUid, Arrival] | None = None
+    ) -> None:
+        """Takes over what ``state`` (an exported snapshot) says is running.
+
+        Args:
+            state: The cluster.
+            known: How fast its jobs train, where more is known than what they told last.
+        """
         self._with_strays = True
+        self._arrivals |= known or {}
+        for node in state.nodes.values():
+            self._nodes.setdefault(node.id, node.node)
+            if node.contact is Contact.LOST:
+                self._away.add(node.id)
+            else:
+                self._note_online(node.node)
         for record in state.jobs.values():
             self._steps[record.uid] = record.progress.checkpoint_step
             if record.finished_at is None:
                 self.unfinished.add(record.uid)
             if record.uid not in self._arrivals:
                 pace = record.progress.step_seconds or 1.0
-                self._arrivals[record.uid] = Arrival(self._clock.now(), record.job, pace)
+                self._arrivals[record.uid] = Arrival(
+                    self._clock.now(), record.job, pace, endless=not record.job.spec.steps
+                )
             if record.attempt is not None:
-                self._start(record, record.attempt)
+                self._go_on_from(record, record.attempt)
+
+    def _go_on_from(self, record: JobRecord, attempt: AttemptRecord) -> None:
+        """A run that began before virtual time did."""
+        self._start(record, attempt, since=attempt.started_at)
+        self._told[record.uid] = (attempt.number, Intent.RUN)
+        if not attempt.trained:
+            return
+        # What it has done since its last checkpoint is done, and lost only if it fails.
+        run, now = self._runs[record.uid], self._clock.now()
+        since = (now - record.progress.at) / SECOND if attempt.change is None else 0.0
+        done = min(record.progress.step + since / run.step_seconds, run.last_step)
+        self._runs[record.uid] = run = replace(
+            run, version=self._next_version(), begins_at=now, first_step=done
+        )
+        self._go_on(run)
 
     # -- action sink ----------------------------------------------------------------------
 
@@ -208,6 +254,9 @@ class VirtualCluster:
         """Starts, stops and ends what the state now wants. Looked at are the jobs that something
         happened to: what is wanted of the others is what they do.
         """
+        self._state = state
+        if self.ended_at is not None:
+            return
         touched, self._touched = self._touched, {}
         touched.update(dict.fromkeys(action.uid for action in decided.actions))
         for uid in touched:
@@ -262,7 +311,9 @@ class VirtualCluster:
 
     # -- what is ordered ------------------------------------------------------------------
 
-    def _start(self, record: JobRecord, attempt: AttemptRecord) -> None:
+    def _start(
+        self, record: JobRecord, attempt: AttemptRecord, since: Instant | None = None
+    ) -> None:
         self._lose(record.uid)
         now, arrival = self._clock.now(), self._arrivals[record.uid]
         first = self._steps.get(record.uid, 0.0)
@@ -273,7 +324,7 @@ class VirtualCluster:
             attempt=attempt.number,
             version=self._next_version(),
             placement=attempt.placement,
-            begins_at=after(now, seconds(self._scenario.costs.startSeconds)),
+            begins_at=max(now, after(since or now, seconds(self._scenario.costs.startSeconds))),
             first_step=first,
             saved_step=int(first),
             step_seconds=step_seconds,
@@ -281,6 +332,8 @@ class VirtualCluster:
             fails=fails,
         )
         self._runs[record.uid] = run
+        if arrival.endless and not _is_limited(record):
+            self.unfinished.discard(record.uid)  # There is no end to be waited for.
         self._note(run, Happened.STARTED, now)
         self._come_up(run, attempt.placement.units, run.begins_at)
         bound = RendezvousBound(
@@ -296,6 +349,8 @@ class VirtualCluster:
 
     def _go_on(self, run: Run) -> None:
         """What is to come of a run that stands still, or begins."""
+        if isinf(run.last_step):
+            return  # A program of the user's own, which tells nothing.
         if run.first_step < run.last_step:
             self._push(run.begins_at, _Tick(run.uid, run.version))
         self._push(run.ends_at, _End(run.uid, run.version))
@@ -453,9 +508,12 @@ class VirtualCluster:
 
     def _comes(self, node: Node) -> None:
         self._away.discard(node.id)
+        self._note_online(node)
+        self._schedule_loss(node)
+
+    def _note_online(self, node: Node) -> None:
         held = ((node.id, len(node.accelerators)),)
         self.rows.append(Row(self._clock.now(), JobUid(""), Happened.NODE_ONLINE, held))
-        self._schedule_loss(node)
 
     def _goes(self, node: NodeId) -> None:
         self._away.add(node)
@@ -537,6 +595,12 @@ class VirtualCluster:
 
     def _node(self, node: NodeId) -> Node | None:
         return self._nodes.get(node)
+
+
+def _is_limited(record: JobRecord) -> bool:
+    """Whether it is ended at some time, whatever it does."""
+    spec = record.job.spec
+    return bool(spec.deadline_seconds or spec.max_run_seconds)
 
 
 def _is_message(what: _Coming) -> bool:

@@ -61,12 +61,30 @@ from controlplane.domain.record import (
     RunningUnit,
     UnitExit,
 )
+from controlplane.domain.step_times import Shares, Way
 from controlplane.engine.assignment import extra_launches, launches_of
 from controlplane.engine.cycle import Outcome as CycleOutcome
 from controlplane.engine.cycle import run_cycle
 from controlplane.engine.state import ClusterState, SequencedEvent, in_replay_order
+from controlplane.rubick.policy import Rubick
 from headrace.api.memory import GIB
 from headrace.api.plan import ExecutionPlan
+
+
+class NothingKnown:
+    """Step times of which nobody knows any; see ``StepTimes``."""
+
+    def ways(self, spec: JobSpec, kind: str) -> tuple[Way, ...]:
+        """None."""
+        return ()
+
+    def way(self, spec: JobSpec, kind: str, plan: ExecutionPlan, shares: Shares) -> None:
+        """None."""
+
+
+NOTHING_KNOWN = NothingKnown()
+POLICIES: Mapping[str, Policy] = {**BASELINES, "rubick": Rubick(lambda _: NOTHING_KNOWN)}
+"""Those of a control plane, by name; Rubick where nothing is known of any job's steps."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +230,7 @@ class World:
         self.state = ClusterState.empty()
         self.now = Instant(seconds(1_000_000))
         self.term = Term(1)
-        self.policies: dict[str, Policy] = dict(BASELINES)
+        self.policies: dict[str, Policy] = dict(POLICIES)
         self.log: list[SequencedEvent] = []
         self._pending: list[SequencedEvent] = []
         self._sequence = 0
@@ -247,9 +265,10 @@ class World:
         """``n1`` to ``n<count>``, all alike."""
         return self.with_node(*(a_node(f"n{i + 1}", accelerators) for i in range(count)))
 
-    def with_queue(self, name: str, quota: int | None = None) -> "World":
+    def with_queue(self, name: str, quota: int | None = None, borrowing: int | None = 0) -> "World":
         """A queue is made or changed."""
-        return self.tell(QueueChanged(Queue(QueueName(name), quota)))
+        queue = Queue(QueueName(name), quota, borrowing_accelerators=borrowing)
+        return self.tell(QueueChanged(queue))
 
     def with_settings(self, **changes: float) -> "World":
         """Other settings of the policy."""

@@ -93,11 +93,19 @@ class _Round:
 
     def decide(self) -> Decision:
         waiting: list[JobRecord] = []
+        undisturbed = not self.away
         for record in candidates(self.snapshot):
-            if record.attempt is not None:
-                self._keep(record, record.attempt.placement)
-            elif self.snapshot.at >= record.backoff_until:
-                waiting.append(record)
+            attempt, job = record.attempt, record.job
+            if attempt is None:
+                if self.snapshot.at >= record.backoff_until:
+                    waiting.append(record)
+                continue
+            if self.quotas.whole(job.spec.queue) is not None:
+                self.quotas.use(job.spec.queue, attempt.placement.accelerator_count)
+            if undisturbed and job.generation == 1:
+                self.targets[job.uid], self.reasons[job.uid] = attempt.placement, RUNNING
+            else:
+                self._keep(record, attempt.placement)
         # Who comes first is served first, whatever is promised to whom.
         waiting.sort(key=lambda each: (-each.job.spec.priority, each.job.submitted_at))
         for record in waiting:
@@ -105,9 +113,7 @@ class _Round:
         return Decision(self.targets, self.reasons)
 
     def _keep(self, record: JobRecord, placement: Placement) -> None:
-        self.quotas.use(record.job.spec.queue, placement.accelerator_count)
-        changed = self.away or record.job.generation > 1
-        leaves = cannot_stay(record, placement, self.away, self.left) if changed else None
+        leaves = cannot_stay(record, placement, self.away, self.left)
         if leaves is None:
             self.targets[record.uid] = placement
         self.reasons[record.uid] = leaves or RUNNING

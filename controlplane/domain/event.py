@@ -26,6 +26,7 @@ from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason
 from controlplane.domain.record import Progress, RunningUnit, UnitExit
+from controlplane.domain.step_time_fit import StepTimeFit
 from headrace.api.profile_rows import PlanRow
 
 
@@ -294,11 +295,32 @@ class QueueRemoved:
 
 @dataclass(frozen=True, slots=True)
 class PolicyChanged:
-    """Someone chose another policy or other settings."""
+    """Someone chose another policy or other settings.
+
+    Attributes:
+        settings: All of them, as they are now.
+        who: Identity of who did; empty in events of before this was noted.
+        rolls_back_to: The version whose settings these are; 0 if they were not chosen as such.
+    """
 
     settings: PolicySettings
     at: Instant = Instant(0)
+    who: str = ""
+    rolls_back_to: int = 0
     kind: Literal["PolicyChanged"] = "PolicyChanged"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFitted:
+    """What steps take was fitted to what was measured of them, beside the loop.
+
+    Attributes:
+        fit: The fit; it takes the place of the one before.
+    """
+
+    fit: StepTimeFit
+    at: Instant = Instant(0)
+    kind: Literal["ModelFitted"] = "ModelFitted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +363,7 @@ Event = Annotated[
     | QueueChanged
     | QueueRemoved
     | PolicyChanged
+    | ModelFitted
     | CycleDecided,
     Discriminator("kind"),
 ]

@@ -99,6 +99,8 @@ class JobSpec:
             is estimated; empty where nobody can, or the user will not have it.
         model_type: Under which name what is measured of its steps is known: jobs of one model,
             precision and batch share it. Empty where nothing can be shared.
+        any_plan: Whether a policy that chooses plans may take any that can train the model: the
+            job names none and trains a built-in model. Other policies run it data parallel.
         requested_plan: The plan that the user asks for on ``accelerators.asked_for``; None for the
             first of ``plans`` of that size, or data parallel.
         steps: Optimizer steps until it is done; 0 where unknown (a user's command).
@@ -123,6 +125,7 @@ class JobSpec:
     plans: tuple[ExecutionPlan, ...] = ()
     model: str = ""
     model_type: str = ""
+    any_plan: bool = False
     requested_plan: ExecutionPlan | None = None
     steps: int = 0
     suspend: bool = False

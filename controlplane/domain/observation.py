@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from controlplane.domain.clock import Instant
 from controlplane.domain.ids import Attempt, JobUid
+from controlplane.domain.model_type import type_text
 from headrace.api.profile_rows import PlanRow
 
 
@@ -28,9 +29,5 @@ class Observation:
 
 def subject(row: PlanRow) -> str:
     """What a row is about; of several about the same the newest counts."""
-    asked = row.asked
     device = row.machine.device if row.machine is not None else ""
-    return (
-        f"{asked.model} {asked.precision} batch {asked.global_batch}x{asked.sequence_length} "
-        f"{row.plan} on {row.placement} {device}"
-    )
+    return f"{type_text(row.asked)} {row.plan} on {row.placement} {device}"

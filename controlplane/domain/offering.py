@@ -6,12 +6,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from controlplane.domain.any_plan import plans_to_choose, reach_of
 from controlplane.domain.changing import changed
 from controlplane.domain.job import AcceleratorRequest, JobSpec
 from controlplane.domain.memory import Memory, estimated, memories, misfit
 from controlplane.domain.record import JobRecord, NodeRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from headrace.api.plan import ExecutionPlan, data_parallel_plan
+
+_LOOKED_FOR_UP_TO = 64
+"""Accelerators for which other plans are looked for when the data-parallel ones ran out of memory
+and nobody says how many there are."""
 
 There = Mapping[str, Collection[Memory | None]]
 """What accelerators of each type tell of their memory, those that are alike once."""
@@ -49,16 +54,26 @@ def _named(spec: JobSpec) -> tuple[ExecutionPlan, ...]:
     return spec.plans or tuple(data_parallel(spec, count) for count in sizes(spec))
 
 
-def plans_left(record: JobRecord) -> tuple[ExecutionPlan, ...]:
-    """Every plan that may still be offered, in the order of the manifest.
+def _out(record: JobRecord) -> frozenset[ExecutionPlan]:
+    """Plans that are not tried again.
 
     A plan that ran out of memory on one type is out wherever the job might get that type again:
     where any type will do, nobody could promise it another one.
     """
-    spec = record.job.spec
-    wanted = spec.accelerators.type
-    out = {plan for kind, plan in record.out_of_memory if not kind or wanted in ("", kind)}
-    return tuple(plan for plan in _named(spec) if plan not in out)
+    wanted = record.job.spec.accelerators.type
+    every = record.out_of_memory
+    return frozenset(plan for kind, plan in every if not kind or wanted in ("", kind))
+
+
+def plans_left(record: JobRecord) -> tuple[ExecutionPlan, ...]:
+    """Every plan that may still be offered, in the order of the manifest; of a job that may run
+    under any plan the data-parallel ones, and others only if none of these is left.
+    """
+    spec, out = record.job.spec, _out(record)
+    left = tuple(plan for plan in _named(spec) if plan not in out)
+    if left or not spec.any_plan:
+        return left
+    return tuple(plan for plan in plans_to_choose(spec, _LOOKED_FOR_UP_TO) if plan not in out)
 
 
 def offered(record: JobRecord) -> JobRecord:
@@ -67,6 +82,33 @@ def offered(record: JobRecord) -> JobRecord:
         return record
     spec = changed(record.job.spec, plans=plans_left(record))
     return changed(record, job=changed(record.job, spec=spec))
+
+
+def accelerators_offered(snapshot: ClusterSnapshot) -> int:
+    """Of all types together."""
+    return sum(len(every) for offer in snapshot.usable.values() for every in offer.values())
+
+
+def offered_to_choose(record: JobRecord, most: int) -> JobRecord:
+    """The same for a policy that chooses plans: the spec of a job that may run under any plan
+    names those among which to choose.
+
+    Args:
+        record: The job.
+        most: Accelerators that are offered.
+    """
+    spec = record.job.spec
+    if not spec.any_plan or spec.plans:
+        return offered(record)
+    spec = _spec_to_choose(spec, reach_of(most), _out(record))
+    return changed(record, job=changed(record.job, spec=spec)) if spec.plans else offered(record)
+
+
+@lru_cache(maxsize=2**14)
+def _spec_to_choose(spec: JobSpec, most: int, out: frozenset[ExecutionPlan]) -> JobSpec:
+    """The very same object as long as nothing changes: what policies know of it they find by it."""
+    every = plans_to_choose(spec, most)
+    return changed(spec, plans=tuple(plan for plan in every if plan not in out) if out else every)
 
 
 def memory_need(spec: JobSpec, plan: ExecutionPlan) -> Memory | None:

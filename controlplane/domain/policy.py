@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from controlplane.domain.ids import JobUid
+from controlplane.domain.knob import Knob
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import Reason
 from controlplane.domain.snapshot import ClusterSnapshot
@@ -32,9 +33,11 @@ class PolicySettings:
             is forgotten first.
         finished_kept_seconds: How long a finished job is remembered whose manifest does not say;
             0 for no limit but the number.
+        knobs: What was set of the policies' own knobs, by their whole names, in order of these.
+            Those that nobody set are not here, so that they follow their defaults.
     """
 
-    policy: str = "equal-share"
+    policy: str = "rubick"
     period_seconds: float = 5.0
     node_grace_seconds: float = 15.0
     recovery_grace_seconds: float = 20.0
@@ -43,6 +46,7 @@ class PolicySettings:
     answer_seconds: float = 120.0
     finished_jobs_kept: int = 5_000
     finished_kept_seconds: float = 90.0 * 24 * 3600
+    knobs: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,5 +122,26 @@ class ExplainingPolicy(Policy, Protocol):
         Args:
             snapshot: The cluster.
             uid: The job.
+        """
+        ...
+
+
+@runtime_checkable
+class TunablePolicy(Policy, Protocol):
+    """A policy with knobs, which it finds in the snapshot that it decides about."""
+
+    @property
+    def knobs(self) -> Sequence[Knob]:
+        """What people may turn."""
+        ...
+
+
+@runtime_checkable
+class RememberingPolicy(Policy, Protocol):
+    """A policy that remembers what it worked out, so that two threads must not ask the same one."""
+
+    def apart(self) -> Policy:
+        """One that decides the same and shares nothing that changes, for questions beside the
+        loop.
         """
         ...

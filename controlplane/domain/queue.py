@@ -13,10 +13,23 @@ class Queue:
 
     Attributes:
         name: Name that manifests use.
-        quota_accelerators: Most accelerators its jobs may hold at once; None for no limit.
+        quota_accelerators: Accelerators that are its own: its jobs may hold so many at once; None
+            for no limit.
         submitters: Identities that may submit to it; empty for everyone who may submit.
+        borrowing_accelerators: So many more may its jobs hold while no other queue's quota needs
+            them; None for no limit.
     """
 
     name: QueueName
     quota_accelerators: int | None = None
     submitters: tuple[str, ...] = ()
+    borrowing_accelerators: int | None = 0
+
+    @property
+    def limit_accelerators(self) -> int | None:
+        """Most accelerators that its jobs may hold at once, those that it borrows among them; None
+        for no limit.
+        """
+        if self.quota_accelerators is None or self.borrowing_accelerators is None:
+            return None
+        return self.quota_accelerators + self.borrowing_accelerators

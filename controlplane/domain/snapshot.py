@@ -1,15 +1,17 @@
 """All that was known at one instant: what a policy may see."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane.domain.clock import Instant
+from controlplane.domain.conditions import Conditions
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
 from controlplane.domain.memory import Memory
 from controlplane.domain.node import Accelerator
 from controlplane.domain.observation import Observation
 from controlplane.domain.queue import Queue
 from controlplane.domain.record import JobRecord, NodeRecord
+from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.switch_price import SwitchPrice
 
 Slot = tuple[NodeId, AcceleratorId]
@@ -46,6 +48,9 @@ class ClusterSnapshot:
         memory: What the accelerators of each type that is offered tell of it.
         observations: What plans take, as jobs told in passing, by what it is about.
         switch_prices: What changes of plan or place cost so far, by their sort.
+        conditions: What is wrong with nodes.
+        fits: What is known of steps, by type of model and of accelerator; see ``fit_key``.
+        knobs: What people set of the policies' knobs, by whole name.
     """
 
     at: Instant
@@ -57,3 +62,6 @@ class ClusterSnapshot:
     memory: Mapping[str, TypeMemory]
     observations: Mapping[str, Observation]
     switch_prices: Mapping[str, SwitchPrice]
+    conditions: Conditions
+    fits: Mapping[str, StepTimeFit]
+    knobs: Mapping[str, float] = field(default_factory=dict)

@@ -2,10 +2,12 @@
 what the simulator plays. Either a table that was measured, or a model that was fitted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from controlplane.domain.job import JobSpec
+from controlplane.domain.snapshot import ClusterSnapshot
 from headrace.api.plan import ExecutionPlan
 
 Shares = tuple[int, ...]
@@ -64,3 +66,7 @@ class StepTimes(Protocol):
             shares: How the accelerators lie, most first.
         """
         ...
+
+
+StepTimesAt = Callable[[ClusterSnapshot], StepTimes]
+"""What is known of steps at an instant: a table always knows the same, fitted models change."""

@@ -26,6 +26,7 @@ from controlplane.domain.event import JobSubmitted
 from controlplane.domain.ids import JobUid
 from controlplane.domain.lifecycle import FINISHED, HOLDING, Stage
 from controlplane.domain.node import Contact
+from controlplane.domain.policy import Optimality
 from controlplane.domain.record import JobRecord
 from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine.loop import CycleReport
@@ -180,6 +181,23 @@ class Telemetry:
         self._accelerators = gauge(
             "headrace_accelerators", "Accelerators by state.", ("state",), registry=registry
         )
+        self._round = {
+            "value": gauge(
+                "headrace_round_value",
+                "What the last decision is worth, by the policy's own measure; 0 if it has none.",
+                registry=registry,
+            ),
+            "bound": gauge(
+                "headrace_round_bound",
+                "What no decision could have exceeded, in the same measure; proven.",
+                registry=registry,
+            ),
+            "gap": gauge(
+                "headrace_round_gap_ratio",
+                "By which share of the bound the last decision may be too low.",
+                registry=registry,
+            ),
+        }
         self._nodes = gauge("headrace_nodes", "Nodes by contact.", ("contact",), registry=registry)
 
     def _define_flow(self) -> None:
@@ -280,6 +298,9 @@ class Telemetry:
     def _count_decision(self, report: CycleReport) -> None:
         outcome = report.outcome
         assert outcome is not None
+        best = outcome.optimality or Optimality(0.0, 0.0, {})
+        for part, shown in self._round.items():
+            shown.set(getattr(best, part))
         if outcome.refused:
             self._refused.labels(report.state.settings.policy).inc()
             if outcome.refused != self._refused_why:

@@ -1,7 +1,10 @@
 """What becomes of an attempt when units of it end, and of its job when all have."""
 
+from collections.abc import Mapping
+
 from controlplane.domain.changing import changed
 from controlplane.domain.clock import Duration, Instant, after, seconds
+from controlplane.domain.ids import NodeId
 from controlplane.domain.job import JobSpec
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.offering import plans_left
@@ -10,6 +13,7 @@ from controlplane.domain.record import (
     AttemptRecord,
     Intent,
     JobRecord,
+    NodeRecord,
     Outcome,
     Progress,
     UnitExit,
@@ -60,6 +64,14 @@ is corrupt is set aside and costs no attempt.
 
 _ELSEWHERE = suspects.PERHAPS_THE_NODE | suspects.LACKS_SOMETHING | {ReasonCode.OUT_OF_MEMORY}
 """Failures after which nothing speaks for the same place."""
+
+
+def type_of(nodes: Mapping[NodeId, NodeRecord], attempt: AttemptRecord) -> str:
+    """The type of an attempt's accelerators, which are all alike; empty if their node is gone."""
+    unit = attempt.placement.units[0]
+    node = nodes.get(unit.node)
+    own = (a.type for a in (node.node.accelerators if node else ()) if a.id in unit.accelerators)
+    return next(own, "")
 
 
 def with_exit(attempt: AttemptRecord, exit_: UnitExit) -> AttemptRecord:

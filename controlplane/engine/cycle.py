@@ -39,12 +39,16 @@ class Outcome:
         said: What the policy said of each job. Most of it repeats what the job was told before, and
             is not logged again; but who holds what a job lacks is here as it is now.
         optimality: How good the policy's decision is, where it has a measure for that.
+        targets: Where the policy said that jobs should run; empty when it was refused.
+        due: The first of the actions, which the rules order, whoever decides.
     """
 
     decided: CycleDecided
     refused: tuple[str, ...] = ()
     said: Mapping[JobUid, Reason] = field(default_factory=dict)
     optimality: Optimality | None = None
+    targets: Mapping[JobUid, Placement] = field(default_factory=dict)
+    due: tuple[Action, ...] = ()
 
     @property
     def changes_nothing(self) -> bool:
@@ -58,6 +62,7 @@ class _Orders:
     reasons: dict[JobUid, Reason] = field(default_factory=dict)
     said: Mapping[JobUid, Reason] = field(default_factory=dict)
     optimality: Optimality | None = None
+    targets: Mapping[JobUid, Placement] = field(default_factory=dict)
 
 
 def run_cycle(
@@ -85,7 +90,7 @@ def run_cycle(
         text = f"policy {name} gave no usable decision: {refused[0]}"
         orders = _tell_waiting(snapshot, Reason(ReasonCode.POLICY_REFUSED, text))
     decided = _decided(state, snapshot, term, due, orders)
-    return Outcome(decided, refused, orders.said, orders.optimality)
+    return Outcome(decided, refused, orders.said, orders.optimality, orders.targets, due)
 
 
 def hold_back(state: ClusterState, now: Instant, term: Term) -> Outcome:
@@ -148,7 +153,9 @@ def _tell_waiting(snapshot: ClusterSnapshot, reason: Reason) -> _Orders:
 
 
 def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
-    orders = _Orders(said=decision.reasons, optimality=decision.optimality)
+    orders = _Orders(
+        said=decision.reasons, optimality=decision.optimality, targets=decision.targets
+    )
     released = _Released(snapshot)
     newcomers = _Newcomers(snapshot, decision)
     targets, reasons = decision.targets, decision.reasons
@@ -162,8 +169,11 @@ def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
             if why is not record.reason and not why.repeats(record.reason):
                 orders.reasons[uid] = why
             continue
-        if record.attempt is not None:
-            _steer(orders, record, record.attempt, target, why, newcomers, released)
+        attempt = record.attempt
+        if attempt is not None:
+            if target is attempt.placement and why is record.reason:
+                continue  # Most jobs that run: they go on, and nothing is new for them.
+            _steer(orders, record, attempt, target, why, newcomers, released)
         elif record.stage is Stage.SUSPENDED:
             orders.reasons[uid] = SUSPENDED
         elif record.stage is Stage.BACKING_OFF and snapshot.at < record.backoff_until:
@@ -246,6 +256,8 @@ def _why_changed(
         if why is not None and why.code in (ReasonCode.MOVED_OFF_NODE, ReasonCode.SPEC_CHANGED):
             return why
         detail = f": {why.message}" if why is not None and why.message else ""
+        if why is not None and why.code is ReasonCode.PREEMPTED:
+            makes_room = ""  # The policy says itself for whom, and why.
         text = f"gives back {held} accelerators{makes_room or detail}"
         return Reason(ReasonCode.PREEMPTED, text)
     wanted = then.accelerator_count
@@ -298,7 +310,7 @@ class _Newcomers:
     def _within_quota(self, name: QueueName) -> dict[JobUid, None]:
         """Jobs that are to start in the queue, if they have to share a quota."""
         queue = self._snapshot.queues.get(name)
-        if queue is None or queue.quota_accelerators is None:
+        if queue is None or queue.limit_accelerators is None:
             return {}
         jobs = self._snapshot.jobs
         coming = dict.fromkeys((self._coming or {}).values())
@@ -319,7 +331,8 @@ class _Released:
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self._snapshot = snapshot
         self._in_queues: Counter[QueueName] | None = None
-        self._strays = {s.uid: n.id for n in snapshot.nodes.values() for s in n.strays}
+        nodes = (snapshot.nodes[name] for name in snapshot.conditions.strays)
+        self._strays = {s.uid: n.id for n in nodes for s in n.strays}
 
     def awaits(self, record: JobRecord, target: Placement) -> Reason | None:
         """Why the target must wait for others to let go; None if it can start."""
@@ -353,7 +366,7 @@ class _Released:
 
     def _quota(self, name: QueueName) -> int | None:
         queue = self._snapshot.queues.get(name)
-        return queue.quota_accelerators if queue is not None else None
+        return queue.limit_accelerators if queue is not None else None
 
     def _holders_in(self, name: QueueName) -> Counter[JobUid]:
         """The queue's jobs that hold something, and how much."""

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 
 from controlplane.domain.action import Action, EndAttempt, FailJob, ForgetJob, StopAttempt
 from controlplane.domain.clock import FOREVER, SECOND, Instant, after, seconds
+from controlplane.domain.conditions import Unhealthy
 from controlplane.domain.job import Owner
 from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.engine import resizing
-from controlplane.engine.state import ClusterState, Unhealthy
+from controlplane.engine.state import ClusterState
 from controlplane.engine.switches import answer_limit
 
 FORGOTTEN_AT_ONCE = 1_000
@@ -27,10 +28,10 @@ _WITHDRAWN = Reason(ReasonCode.WITHDRAWN, "its removal was asked for")
 
 def duties(state: ClusterState, now: Instant) -> Iterator[Action]:
     """What has to be ordered now: withdrawals, time limits, suspensions, unhealthy hardware."""
-    unhealthy = state.unhealthy
+    unhealthy = state.conditions.unhealthy
     kept: list[JobRecord] = []
     for record in state.jobs.values():
-        if _only_waits(record) or (not unhealthy and _only_trains(record)):
+        if _only_waits(record) or (not unhealthy and _runs_undisturbed(record)):
             continue
         action = _duty(record, now, state.settings, unhealthy)
         if action is not None:
@@ -65,20 +66,20 @@ def _only_waits(record: JobRecord) -> bool:
     return not spec.deadline_seconds and not spec.max_run_seconds
 
 
-def _only_trains(record: JobRecord) -> bool:
-    """Whether nothing is due for a job, now or later, as long as its accelerators are healthy: most
-    jobs that hold some, so they are told apart quickly as well.
-    """
-    attempt, spec = record.attempt, record.job.spec
+def _runs_undisturbed(record: JobRecord) -> bool:
+    """Whether it trains, and nothing that time alone brings can apply to it."""
+    attempt = record.attempt
+    if attempt is None or attempt.intent is not Intent.RUN or not attempt.trained:
+        return False
+    if record.withdrawn or attempt.exits or attempt.plan_change is not None:
+        return False
+    job = record.job
+    spec = job.spec
     return (
-        attempt is not None
-        and attempt.trained
-        and attempt.intent is Intent.RUN
-        and not attempt.exits
-        and attempt.plan_change is None
-        and not record.withdrawn
-        and attempt.generation == record.job.generation
-        and not (spec.suspend or spec.deadline_seconds or spec.max_run_seconds)
+        attempt.generation == job.generation
+        and not spec.suspend
+        and not spec.deadline_seconds
+        and not spec.max_run_seconds
     )
 
 
@@ -243,7 +244,7 @@ def next_due(state: ClusterState, now: Instant) -> Instant:
     due = _NEVER
     settings = state.settings
     for record in state.jobs.values():
-        if (not record.backoff_until and _only_waits(record)) or _only_trains(record):
+        if (not record.backoff_until and _only_waits(record)) or _runs_undisturbed(record):
             continue
         for moment in _moments(record, settings):
             if now < moment < due:

@@ -32,6 +32,7 @@ from controlplane.domain.event import (
     JobSubmitted,
     JobUpdated,
     JobWithdrawn,
+    ModelFitted,
     NodeDrained,
     NodeLost,
     NodeRegistered,
@@ -64,15 +65,13 @@ from controlplane.domain.record import (
     RunningUnit,
     UnitExit,
 )
+from controlplane.domain.settings_version import SettingsVersion, with_version
+from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine import observations, resizing, saves, switch_prices, switches
-from controlplane.engine.attempt_end import conclude, with_exit, with_last_step
+from controlplane.engine.attempt_end import conclude, type_of, with_exit, with_last_step
 from controlplane.engine.hearsay import is_hearsay
-
-UIDS_REMEMBERED = 10_000
-"""How many uids of forgotten or unknown jobs are kept in mind. A stray of a uid that fell out is
-one of an unknown job again: it is kept and reported, which is safe.
-"""
+from controlplane.engine.remembered_uids import remember_attempt, unwant
 
 _REPORTERS_KEPT = 16
 
@@ -92,13 +91,14 @@ class Draft:
     attempt_floor: Attempt = Attempt(0)
     observations: dict[str, Observation] = field(default_factory=dict)
     switch_prices: dict[str, SwitchPrice] = field(default_factory=dict)
+    fits: dict[str, StepTimeFit] = field(default_factory=dict)
+    _own_uids: bool = False
+    settings_versions: tuple[SettingsVersion, ...] = ()
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
-        """Units that were placed on a node; some may have ended since.
-
-        All nodes are looked through at once: when many are lost together, one after the other
-        would take longer than anyone waits.
+        """Units that were placed on a node; some may have ended since. All nodes are looked through
+        at once: when many are lost, one after the other would take longer than anyone waits.
         """
         if self._placed is None:
             self._placed = {}
@@ -108,6 +108,14 @@ class Draft:
                         held = self._placed.setdefault(unit.node, [])
                         held.append((record.uid, attempt.number, unit.index))
         return self._placed.get(node, ())
+
+    def remembers(self) -> None:
+        """Uids are about to be remembered, or not any more. Thousands are, and few events change
+        which, so they are the state's own until then.
+        """
+        if not self._own_uids:
+            self.attempts_seen, self.unwanted = dict(self.attempts_seen), dict(self.unwanted)
+            self._own_uids = True
 
     def starts(self) -> None:
         """Units are about to begin, so what was placed has to be looked through again."""
@@ -164,6 +172,8 @@ def _submitted(draft: Draft, event: JobSubmitted | JobUpdated) -> None:
         if job.generation > known.job.generation:
             _replaced(draft, known, job, event.at)
         return
+    if job.uid in draft.unwanted or job.uid in draft.attempts_seen:
+        draft.remembers()
     draft.unwanted.pop(job.uid, None)
     # Its owner wants it again: what was still to be removed is a living job's by now.
     draft.purges.pop(job.uid, None)
@@ -268,19 +278,13 @@ def _node_registered(draft: Draft, event: NodeRegistered) -> None:
 
 
 def _remember_attempt(draft: Draft, uid: JobUid, attempt: Attempt) -> None:
-    """Notes the highest attempt of a uid without a job; the oldest notes make room."""
-    known = draft.attempts_seen.pop(uid, attempt)
-    draft.attempts_seen[uid] = max(attempt, known)
-    while len(draft.attempts_seen) > UIDS_REMEMBERED:
-        del draft.attempts_seen[next(iter(draft.attempts_seen))]
+    draft.remembers()
+    remember_attempt(draft.attempts_seen, uid, attempt)
 
 
 def _unwant(draft: Draft, uid: JobUid) -> None:
-    """Strays of this uid shall end. The oldest orders make room for new ones."""
-    draft.unwanted.pop(uid, None)
-    draft.unwanted[uid] = None
-    while len(draft.unwanted) > UIDS_REMEMBERED:
-        del draft.unwanted[next(iter(draft.unwanted))]
+    draft.remembers()
+    unwant(draft.unwanted, uid)
 
 
 def _adopted(draft: Draft, node: NodeId, unit: RunningUnit, at: Instant) -> bool:
@@ -471,18 +475,10 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
         record = changed(record, attempt=attempt)
     assert record.attempt is not None
     if record.attempt.is_over:
-        ended = conclude(record, record.attempt, exit_.at, _type_of(draft, attempt))
+        ended = conclude(record, record.attempt, exit_.at, type_of(draft.nodes, attempt))
         check(record.stage, ended.stage, f"{uid}: attempt {number} ended")
         record = ended
     draft.jobs[uid] = _dated(found[0], record, exit_.at)
-
-
-def _type_of(draft: Draft, attempt: AttemptRecord) -> str:
-    """The type of an attempt's accelerators, which are all alike; empty if their node is gone."""
-    unit = attempt.placement.units[0]
-    node = draft.nodes.get(unit.node)
-    own = (a.type for a in (node.node.accelerators if node else ()) if a.id in unit.accelerators)
-    return next(own, "")
 
 
 def _queue_changed(draft: Draft, event: QueueChanged) -> None:
@@ -494,6 +490,7 @@ def _queue_removed(draft: Draft, event: QueueRemoved) -> None:
 
 
 def _policy_changed(draft: Draft, event: PolicyChanged) -> None:
+    draft.settings_versions = with_version(draft.settings_versions, draft.settings, event)
     draft.settings = event.settings
 
 
@@ -593,5 +590,6 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     QueueChanged: _queue_changed,
     QueueRemoved: _queue_removed,
     PolicyChanged: _policy_changed,
+    ModelFitted: lambda draft, event: observations.fitted(draft.fits, event.fit),
     CycleDecided: _cycle_decided,
 }

@@ -12,11 +12,13 @@ from controlplane.domain.ids import JobUid, NodeId
 from controlplane.domain.job import Job, JobSpec, Topology
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.memory import memory_of
+from controlplane.domain.model_type import type_named
 from controlplane.domain.node import Contact
 from controlplane.domain.offering import memory_need
 from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
+from headrace.api.feasible_plans import infeasible
 from headrace.api.plan import ExecutionPlan
 
 
@@ -205,7 +207,7 @@ def _sound_plan(spec: JobSpec, uid: JobUid, placement: Placement) -> Iterator[st
     if spec.plans and plan not in spec.plans:
         yield f"{uid}: {plan} is none of its plans"
     if not spec.plans and plan != ExecutionPlan(plan.data_parallel, plan.accumulation_steps):
-        yield f"{uid} names no plans and runs data parallel, not as {plan}"
+        yield from _any_other(spec, uid, plan)
     nodes = [unit.node for unit in placement.units for _ in unit.accelerators]
     for first in range(0, len(nodes), plan.tensor_parallel):
         if len(set(nodes[first : first + plan.tensor_parallel])) > 1:
@@ -216,6 +218,17 @@ def _sound_plan(spec: JobSpec, uid: JobUid, placement: Placement) -> Iterator[st
         yield f"{uid}: batch {batch} does not divide by plan {plan}"
     if spec.micro_batch_size_max and micro_batch > spec.micro_batch_size_max:
         yield f"{uid}: plan {plan} means micro-batches of {micro_batch}, which is too many"
+
+
+def _any_other(spec: JobSpec, uid: JobUid, plan: ExecutionPlan) -> Iterator[str]:
+    """Why a job that names no plans may not run under one that is more than data parallel."""
+    known = type_named(spec.model_type) if spec.any_plan else None
+    if known is None:
+        yield f"{uid} names no plans and runs data parallel, not as {plan}"
+        return
+    problem = infeasible(known.shape, plan, global_batch_size=known.samples)
+    if problem is not None:
+        yield f"{uid} cannot be trained under {plan}: {problem.message}"
 
 
 def _not_again_out_of_memory(
@@ -275,7 +288,7 @@ def _quotas(
         if uid in snapshot.jobs and units
     }
     limited = {
-        name: snapshot.queues[name].quota_accelerators
+        name: snapshot.queues[name].limit_accelerators
         for name in touched
         if name in snapshot.queues
     }

@@ -1,4 +1,6 @@
-"""What jobs tell of their plans in passing becomes part of the state, for predictions. Pure."""
+"""What jobs tell of their plans in passing, and what is fitted to that, becomes part of the state,
+for predictions. Pure.
+"""
 
 import json
 from collections.abc import Sequence
@@ -10,11 +12,15 @@ from controlplane.domain.event import PlanObserved
 from controlplane.domain.observation import Observation, subject
 from controlplane.domain.placement import LaunchUnit
 from controlplane.domain.record import AttemptRecord, JobRecord
+from controlplane.domain.step_time_fit import StepTimeFit
 from headrace.api.model_choice import model_name
 from headrace.api.plan import ExecutionPlan
 
 OBSERVATIONS_KEPT = 2_000
 """Those that were told longest ago make room for new ones."""
+
+FITS_KEPT = 128
+"""Those that were fitted longest ago make room for new ones: each takes some 12 kB."""
 
 MOST_OF_AN_ATTEMPT = 100
 """So many of an attempt are taken. Our trainer tells fewer; what runs in its place may not."""
@@ -44,6 +50,14 @@ def told(
         while len(kept) > OBSERVATIONS_KEPT:
             del kept[next(iter(kept))]
     return changed(attempt, observations=attempt.observations + 1, observed_step=said.step)
+
+
+def fitted(kept: dict[str, StepTimeFit], fit: StepTimeFit) -> None:
+    """Puts a fit in the place of the one before."""
+    kept.pop(fit.key, None)
+    kept[fit.key] = fit
+    while len(kept) > FITS_KEPT:
+        del kept[next(iter(kept))]
 
 
 @lru_cache(maxsize=4096)

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import is_
 from types import MappingProxyType
 
 from controlplane.domain.changing import changed
 from controlplane.domain.clock import Instant
+from controlplane.domain.conditions import Conditions, conditions_of
 from controlplane.domain.event import Event
 from controlplane.domain.holding import (
     held_after,
@@ -16,27 +18,18 @@ from controlplane.domain.holding import (
     usable_after,
     with_strays,
 )
-from controlplane.domain.ids import (
-    AcceleratorId,
-    Attempt,
-    JobUid,
-    NodeId,
-    QueueName,
-    SequenceNumber,
-    Term,
-)
+from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, SequenceNumber, Term
 from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.node import Contact
 from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.record import JobRecord, NodeRecord
+from controlplane.domain.settings_version import SettingsVersion
 from controlplane.domain.snapshot import ClusterSnapshot, Offer, Slot, TypeMemory
+from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine.fold import Draft, fold_event
-
-Unhealthy = Mapping[NodeId, Mapping[AcceleratorId, str]]
-"""Quarantined accelerators by node, with why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +74,10 @@ class ClusterState:
             longest ago come first.
         switch_prices: What changes of plan or place cost so far, by their sort; those of which the
             last switch was longest ago come first.
+        fits: What is known of steps, by type of model and of accelerator; those fitted longest ago
+            come first.
+        settings_versions: Which settings there were, oldest first, the present ones last; empty
+            while they were never set.
         attempt_floor: What a restored store knows of attempts: none up to this number is new.
     """
 
@@ -96,6 +93,8 @@ class ClusterState:
     attempt_floor: Attempt = Attempt(0)
     observations: dict[str, Observation] = field(default_factory=dict)
     switch_prices: dict[str, SwitchPrice] = field(default_factory=dict)
+    fits: dict[str, StepTimeFit] = field(default_factory=dict)
+    settings_versions: tuple[SettingsVersion, ...] = ()
 
     @classmethod
     def empty(cls) -> "ClusterState":
@@ -112,8 +111,8 @@ class ClusterState:
             queues=dict(self.queues),
             settings=self.settings,
             term=self.term,
-            attempts_seen=dict(self.attempts_seen),
-            unwanted=dict(self.unwanted),
+            attempts_seen=self.attempts_seen,
+            unwanted=self.unwanted,
             purges={
                 uid: (purge.node, purge.attempt, purge.manifest_json)
                 for uid, purge in self.purges.items()
@@ -121,6 +120,8 @@ class ClusterState:
             attempt_floor=self.attempt_floor,
             observations=dict(self.observations),
             switch_prices=dict(self.switch_prices),
+            fits=dict(self.fits),
+            settings_versions=self.settings_versions,
         )
         last = self.last_sequence
         for numbered in batch:
@@ -128,7 +129,8 @@ class ClusterState:
             last = max(last, numbered.sequence)
         then = ClusterState(
             jobs=draft.jobs,
-            nodes=draft.nodes,
+            # The same nodes are the same mapping, so that what follows from them is found once.
+            nodes=self.nodes if _same(self.nodes, draft.nodes) else draft.nodes,
             queues=draft.queues,
             settings=draft.settings,
             last_sequence=last,
@@ -139,6 +141,8 @@ class ClusterState:
             attempt_floor=self.attempt_floor,
             observations=draft.observations,
             switch_prices=draft.switch_prices,
+            fits=draft.fits,
+            settings_versions=draft.settings_versions,
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)
@@ -146,8 +150,8 @@ class ClusterState:
             then.__dict__["_usable"] = usable_after(self._usable, self.nodes, then.nodes)
             if "_memory" in self.__dict__ and then._usable is self._usable:
                 then.__dict__["_memory"] = self._memory
-            if "unhealthy" in self.__dict__ and then._usable is self._usable:
-                then.__dict__["unhealthy"] = self.unhealthy
+        if "conditions" in self.__dict__ and then.nodes is self.nodes:
+            then.__dict__["conditions"] = self.conditions
         return then
 
     @cached_property
@@ -166,19 +170,15 @@ class ClusterState:
         return memory_by_type(self._usable)
 
     @cached_property
-    def unhealthy(self) -> Unhealthy:
-        """Quarantined accelerators; it follows from the nodes."""
-        found: dict[NodeId, dict[AcceleratorId, str]] = {}
-        for node in self.nodes.values():
-            for accelerator in node.node.accelerators:
-                if accelerator.unhealthy:
-                    found.setdefault(node.id, {})[accelerator.id] = accelerator.unhealthy
-        return found
-
-    @cached_property
     def holders(self) -> Mapping[Slot, JobUid]:
         """Who holds each accelerator that is not free: attempts not released, and strays."""
-        return MappingProxyType(with_strays(self._held, self.nodes))
+        strays = self.conditions.strays
+        return MappingProxyType(with_strays(self._held, {n: self.nodes[n] for n in strays}))
+
+    @cached_property
+    def conditions(self) -> Conditions:
+        """What is wrong with nodes; like ``_usable``, it follows from them."""
+        return conditions_of(self.nodes)
 
     def snapshot(self, at: Instant) -> ClusterSnapshot:
         """What a policy may see."""
@@ -192,6 +192,9 @@ class ClusterState:
             memory=MappingProxyType(self._memory),
             observations=MappingProxyType(self.observations),
             switch_prices=MappingProxyType(self.switch_prices),
+            conditions=self.conditions,
+            fits=MappingProxyType(self.fits),
+            knobs=dict(self.settings.knobs),
         )
 
     def after_restart(self) -> "ClusterState":
@@ -219,7 +222,11 @@ class ClusterState:
     @property
     def silent_nodes(self) -> tuple[NodeId, ...]:
         """Nodes that have not spoken since the control plane started."""
-        return tuple(n.id for n in self.nodes.values() if n.contact is Contact.SILENT)
+        return self.conditions.silent
+
+
+def _same(before: Mapping[NodeId, NodeRecord], after: Mapping[NodeId, NodeRecord]) -> bool:
+    return len(before) == len(after) and all(map(is_, before.values(), after.values()))
 
 
 def in_replay_order(

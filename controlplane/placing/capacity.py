@@ -209,8 +209,11 @@ class Capacity:
             known = self._allowed[key] = self._with_memory(request, request.memory)
         if known is None:
             known = {}
+            anywhere = not self._is_choosy(request)
             for kind, pool in self._pools.items():
-                if request.type in ("", kind):
+                if anywhere and pool.free and request.type in ("", kind):
+                    known[kind] = None
+                elif request.type in ("", kind):
                     # A dict and not a set: its order does not depend on the process.
                     fit = {name: None for name in pool.free if self._fits(request, name, kind)}
                     if fit:
@@ -234,6 +237,11 @@ class Capacity:
                 if fit:
                     known[kind] = fit.keys()
         return known
+
+    def _is_choosy(self, request: AcceleratorRequest) -> bool:
+        """Whether it may depend on the node if the request can use it."""
+        each = request.cpu_cores_each or request.host_memory_bytes_each
+        return bool(request.selector or each or self._snapshot.conditions.tainted)
 
     def _fits(self, request: AcceleratorRequest, name: NodeId, kind: str) -> bool:
         node = self._nodes[name]
@@ -261,15 +269,17 @@ class Capacity:
 
     def misfits(self, spec: JobSpec) -> list[Misfit]:
         """The job's plans that do not fit the memory of a type."""
-        request = spec.accelerators
+        return misfits(spec, self.memory_for(spec.accelerators))
+
+    def memory_for(self, request: AcceleratorRequest) -> Mapping[str, frozenset[Memory | None]]:
+        """What accelerators tell of their memory on the nodes that the request may use, by type."""
         key = signature(request)
         there = self._memory.get(key)
         if there is None:
             there = self._memory[key] = self._memory_for(request)
-        return misfits(spec, there)
+        return there
 
     def _memory_for(self, request: AcceleratorRequest) -> dict[str, frozenset[Memory | None]]:
-        """What accelerators tell on the nodes that the request may use."""
         usable, every = self._snapshot.usable, self._snapshot.memory
         return {
             kind: every[kind].every

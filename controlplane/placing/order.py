@@ -7,7 +7,6 @@ from controlplane.domain.changing import changed
 from controlplane.domain.ids import NodeId, QueueName
 from controlplane.domain.job import JobSpec, ServiceClass
 from controlplane.domain.lifecycle import FINISHED, Stage
-from controlplane.domain.node import Contact
 from controlplane.domain.offering import offered, sizes
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import Reason, ReasonCode
@@ -27,7 +26,9 @@ _OUT = FINISHED | {Stage.SUSPENDED}
 
 
 def candidates(
-    snapshot: ClusterSnapshot, standing: Callable[[JobRecord], int] | None = None
+    snapshot: ClusterSnapshot,
+    standing: Callable[[JobRecord], int] | None = None,
+    offers: Callable[[JobRecord], JobRecord] = offered,
 ) -> list[JobRecord]:
     """Jobs that could hold accelerators: higher priority first, guaranteed before best effort,
     then by their ``standing`` if that is given, then in order of submission. Their specs name no
@@ -45,7 +46,7 @@ def candidates(
         group = ranks.get(rank)
         if group is None:
             group = ranks[rank] = []
-        group.append(offered(record))
+        group.append(offers(record))
     return [record for rank in sorted(ranks) for record in ranks[rank]]
 
 
@@ -55,9 +56,7 @@ def nodes_to_leave(snapshot: ClusterSnapshot) -> frozenset[NodeId]:
     A node that was not heard of since the control plane started is not among them: nothing is
     known against it.
     """
-    return frozenset(
-        node.id for node in snapshot.nodes.values() if node.drained or node.contact is Contact.LOST
-    )
+    return snapshot.conditions.away
 
 
 def left_nodes(placement: Placement, away: frozenset[NodeId]) -> list[NodeId]:
@@ -175,19 +174,25 @@ def _does_not_fit(spec: JobSpec, capacity: Capacity) -> Reason | None:
 
 
 class Quotas:
-    """Accelerators that each queue may still hold; counts down as they are given out."""
+    """Accelerators that each queue may still hold, those that it may borrow among them; counts down
+    as they are given out.
+    """
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
-        """Starts with every queue's whole quota."""
+        """Starts with all that every queue may hold."""
         self._whole: dict[QueueName, int | None] = {
-            name: queue.quota_accelerators for name, queue in snapshot.queues.items()
+            name: queue.limit_accelerators for name, queue in snapshot.queues.items()
         }
         self._left = dict(self._whole)
+        self._own: dict[QueueName, int | None] = {
+            name: queue.quota_accelerators for name, queue in snapshot.queues.items()
+        }
 
     def copy(self) -> "Quotas":
         """The same counts, to go on with separately."""
         twin = copy(self)
         twin._left = dict(self._left)
+        twin._own = dict(self._own)
         return twin
 
     def known(self, queue: QueueName) -> bool:
@@ -195,7 +200,7 @@ class Quotas:
         return queue in self._whole
 
     def whole(self, queue: QueueName) -> int | None:
-        """The queue's whole quota; None for no limit."""
+        """All that the queue may hold; None for no limit."""
         return self._whole.get(queue)
 
     def allows(self, queue: QueueName, count: int) -> bool:
@@ -205,11 +210,16 @@ class Quotas:
 
     def use(self, queue: QueueName, count: int) -> None:
         """Counts ``count`` accelerators (negative gives them back)."""
-        left = self._left.get(queue)
-        if left is not None:
-            self._left[queue] = left - count
+        for counts in (self._left, self._own):
+            left = counts.get(queue)
+            if left is not None:
+                counts[queue] = left - count
 
     def left(self, queue: QueueName) -> int | None:
         """Accelerators that the queue may still hold; None for no limit."""
         left = self._left.get(queue)
         return None if left is None else max(0, left)
+
+    def own_left(self, queue: QueueName) -> int | None:
+        """What is left of the queue's own quota, below 0 if it borrows; None if it has none."""
+        return self._own.get(queue)

@@ -1,16 +1,19 @@
 """Where every job stands when a decision begins."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Accelerator, Contact
+from controlplane.domain.offering import accelerators_offered, offered, offered_to_choose
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
 from controlplane.placing.capacity import Capacity, Holding
+from controlplane.placing.layout import has_room
 from controlplane.placing.order import (
     OTHER_PLAN,
     RUNNING,
@@ -95,6 +98,8 @@ class Standings:
         snapshot: ClusterSnapshot,
         under: Under | None = None,
         possible: Possible | None = None,
+        *,
+        chooses_plans: bool = False,
     ) -> None:
         """Looks at every job.
 
@@ -104,6 +109,7 @@ class Standings:
                 as long as its spec names it.
             possible: Knows of jobs that could run in a cluster that is empty, so that nobody needs
                 to look for why they could not.
+            chooses_plans: Whether plans are chosen for jobs that may run under any.
         """
         self.snapshot = snapshot
         self._under = under or under_its_plan
@@ -121,7 +127,10 @@ class Standings:
         self.waits = Waits(snapshot, self.empty)
         self._away = nodes_to_leave(snapshot)
         self._silent = {n.id for n in snapshot.nodes.values() if n.contact is Contact.SILENT}
-        every = (self._standing(record) for record in candidates(snapshot))
+        offers: Callable[[JobRecord], JobRecord] = offered
+        if chooses_plans:
+            offers = partial(offered_to_choose, most=accelerators_offered(snapshot))
+        every = (self._standing(record) for record in candidates(snapshot, offers=offers))
         self.jobs = [standing for standing in every if standing is not None]
 
     def keep(self, record: JobRecord, placement: Placement) -> None:
@@ -232,7 +241,36 @@ class Standings:
             return False
         if not place.nodes.isdisjoint(record.avoids(self.snapshot.at)):
             return False
+        if not has_room(record.job.spec, place.plan, place.slots(), self.empty):
+            return False
         return holding_of(self.snapshot, place) is not None
+
+
+def undisputed(jobs: Sequence[Standing], taken: Collection[Slot], quotas: Quotas) -> list[Standing]:
+    """The same jobs, where each place is one job's, and within its queue's quota: who holds a place
+    has it before who was only promised it.
+
+    Args:
+        jobs: In order; of two that were promised the same the first one keeps it.
+        taken: What nobody can be given.
+        quotas: What queues may hold; not counted down.
+    """
+    used, left = set(taken), quotas.copy()
+    for each in jobs:
+        if each.place is not None and each.holds_its_place:
+            used.update(each.place.slots())
+            left.use(each.record.job.spec.queue, each.place.accelerator_count)
+    found = []
+    for each in jobs:
+        if each.place is not None and not each.holds_its_place:
+            slots, queue = set(each.place.slots()), each.record.job.spec.queue
+            if used.isdisjoint(slots) and left.allows(queue, len(slots)):
+                used |= slots
+                left.use(queue, len(slots))
+            else:
+                each = replace(each, place=None, moving=False)
+        found.append(each)
+    return found
 
 
 def _on_its_way(record: JobRecord) -> bool:

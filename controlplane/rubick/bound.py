@@ -65,6 +65,8 @@ def upper_bound(bidders: Sequence[Bidder], capacity: Mapping[str, int]) -> Bound
         bidders: All jobs of the round.
         capacity: Accelerators of each type.
     """
+    if not capacity:
+        return Bound(0.0, {})
     market = _Market(bidders, capacity)
     if len(market.kinds) == 1:
         return market.by_tangents()

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isinf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,11 @@ class Choice:
     def steps_per_second(self) -> float:
         """How fast it is."""
         return 1.0 / self.seconds
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether nothing is known: its places are not, or no time is too long for it."""
+        return not self.shares or isinf(self.seconds_upper)
 
 
 @dataclass(frozen=True, eq=False)

@@ -160,7 +160,12 @@ def _promised(promise: Promise, given: Choice | None) -> str:
 
 def _who_made_room(seat: Seat, dealing: Round, names: Mapping[JobUid, str]) -> Iterator[str]:
     for each in dealing.displaced.values():
-        if each.by == seat.uid:
+        if each.reclaimed and seat.uid in (each.by, each.uid):
+            yield (
+                f"{names[each.uid]} gives back to {names[each.by]} what its queue borrowed: "
+                f"{names[each.by]} is within its own queue's quota."
+            )
+        elif each.by == seat.uid:
             yield f"{names[each.uid]} makes room for it, because that ends both sooner in sum."
         elif each.uid == seat.uid:
             yield f"It makes room for {names[each.by]}, because that ends both sooner in sum."
@@ -176,11 +181,12 @@ def _price(choice: Choice, optimality: Optimality) -> float:
 
 
 def _speed(choice: Choice) -> str:
-    return f"{choice.steps_per_second:.3g} steps a second"
+    told = f"{choice.steps_per_second:.3g} steps a second"
+    return f"{told} by a guess" if choice.is_guess else told
 
 
 def _at_least(choice: Choice) -> str:
-    if choice.seconds_upper <= choice.seconds:
+    if choice.seconds_upper <= choice.seconds or choice.is_guess:
         return ""
     return f" (at least {1 / choice.seconds_upper:.3g}, as sure as the model is)"
 

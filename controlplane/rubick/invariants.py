@@ -7,9 +7,10 @@ orders (``controlplane.engine.invariants``).
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from controlplane.domain.ids import AcceleratorId, NodeId
+from controlplane.domain.ids import AcceleratorId, NodeId, QueueName
 from controlplane.domain.job import ServiceClass
 from controlplane.domain.node import Contact
+from controlplane.domain.offering import accelerators_offered, offered_to_choose
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
 from controlplane.domain.record import Intent, JobRecord
@@ -70,15 +71,23 @@ def _within_quotas(snapshot: ClusterSnapshot, decision: Decision) -> Iterator[st
     for uid, placement in decision.targets.items():
         held[snapshot.jobs[uid].job.spec.queue] += placement.accelerator_count
     for name, queue in snapshot.queues.items():
-        quota = queue.quota_accelerators
+        limit = queue.limit_accelerators
         # Those that run already may be more than a quota that was lowered since.
-        running = sum(
-            record.attempt.placement.accelerator_count
-            for record in snapshot.jobs.values()
-            if record.attempt is not None and record.job.spec.queue == name
-        )
-        if quota is not None and held[name] > max(quota, running):
-            yield f"queue {name} would hold {held[name]} accelerators of its {quota}"
+        if limit is not None and held[name] > limit:
+            _, running = _quota_and_running(snapshot, name)
+            if held[name] > running:
+                yield f"queue {name} would hold {held[name]} accelerators of its {limit}"
+
+
+def _quota_and_running(snapshot: ClusterSnapshot, name: QueueName) -> tuple[int | None, int]:
+    """A queue's own quota, and what its jobs have now."""
+    running = sum(
+        record.attempt.placement.accelerator_count
+        for record in snapshot.jobs.values()
+        if record.attempt is not None and record.job.spec.queue == name
+    )
+    queue = snapshot.queues.get(name)
+    return queue.quota_accelerators if queue is not None else None, running
 
 
 def _must_leave(snapshot: ClusterSnapshot, record: JobRecord, placement: Placement) -> bool:
@@ -107,7 +116,10 @@ def _keeps_its_promise(
 ) -> Iterator[str]:
     spec, uid = record.job.spec, record.uid
     if target is None:
-        yield f"{uid} is guaranteed and would lose what it has"
+        # Beyond its quota a queue promises nothing: that is borrowed.
+        quota, running = _quota_and_running(snapshot, spec.queue)
+        if quota is None or running <= quota:
+            yield f"{uid} is guaranteed and would lose what it has"
         return
     promised = _promised_speed(snapshot, record, step_times)
     if not promised:
@@ -124,7 +136,7 @@ def _keeps_its_promise(
 
 def _promised_speed(snapshot: ClusterSnapshot, record: JobRecord, step_times: StepTimes) -> float:
     """The speed of what the job asks for on the best type that it may use."""
-    spec = record.job.spec
+    spec = offered_to_choose(record, accelerators_offered(snapshot)).job.spec
     kinds: Mapping[str, None] = dict.fromkeys(
         kind
         for offer in snapshot.usable.values()

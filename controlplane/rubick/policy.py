@@ -8,20 +8,22 @@ Where and why this leaves the paper: docs/decisions/0011.
 from collections.abc import Iterator, Mapping, Sequence
 
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
+from controlplane.domain.knob import Knob
 from controlplane.domain.node import Accelerator
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Optimality
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
-from controlplane.domain.step_times import StepTimes
+from controlplane.domain.step_times import StepTimesAt
 from controlplane.placing.capacity import Capacity
 from controlplane.placing.layout import placement_under
-from controlplane.placing.standing import Standing, Standings
+from controlplane.placing.standing import Standing, Standings, undisputed
 from controlplane.rubick.board import Board
 from controlplane.rubick.bound import upper_bound
 from controlplane.rubick.choices import Choice
 from controlplane.rubick.explaining import seat_of, sentences
+from controlplane.rubick.freedom import Freedom
 from controlplane.rubick.invariants import violations
 from controlplane.rubick.round import Round
 from controlplane.rubick.search import improved
@@ -33,29 +35,46 @@ from controlplane.rubick.settings import RubickSettings
 class Rubick:
     """The policy. It remembers only what step times answered, which does not change."""
 
-    def __init__(self, step_times: StepTimes, settings: RubickSettings | None = None) -> None:
+    def __init__(
+        self,
+        step_times: StepTimesAt,
+        settings: RubickSettings | None = None,
+        freedom: Freedom = Freedom.EVERYTHING,
+    ) -> None:
         """Chooses by these step times.
 
         Args:
-            step_times: What steps take: a table that was measured, or a model.
-            settings: The knobs; the defaults if None.
+            step_times: What steps take as far as is known at an instant: a table that was measured
+                and is always the same, or models that are fitted meanwhile.
+            settings: The knobs where people set none; the defaults if None.
+            freedom: What may differ from what jobs ask for.
         """
         self._times = step_times
-        self._menu = Menu()
+        self._freedom = freedom
+        self._menu = Menu(freedom)
         self.settings = settings or RubickSettings()
+
+    @property
+    def knobs(self) -> Sequence[Knob]:
+        """What people may turn."""
+        return self.settings.knobs
+
+    def apart(self) -> "Rubick":
+        """One that decides the same and remembers for itself."""
+        return Rubick(self._times, self.settings, self._freedom)
 
     def __call__(self, snapshot: ClusterSnapshot) -> Decision:
         """Where each job should run, and why."""
-        self._menu.begin(self._times, snapshot)
-        return _Decision(snapshot, self._menu, self.settings).decide()
+        self._menu.begin(self._times(snapshot), snapshot)
+        return _Decision(snapshot, self._menu, self.settings.turned(snapshot.knobs)).decide()
 
     def explanation(self, snapshot: ClusterSnapshot, uid: JobUid) -> tuple[str, ...]:
         """Why the job gets what it gets, or nothing, a sentence each; none for a job of which
         there is nothing to decide.
         """
-        menu = Menu()
-        menu.begin(self._times, snapshot)
-        made = _Decision(snapshot, menu, self.settings)
+        menu = Menu(self._freedom)
+        menu.begin(self._times(snapshot), snapshot)
+        made = _Decision(snapshot, menu, self.settings.turned(snapshot.knobs))
         optimality = made.decide().optimality
         seat = seat_of(made.seats.every, uid)
         if seat is None or made.dealt is None or optimality is None:
@@ -70,8 +89,8 @@ class Rubick:
         yield from violations(
             snapshot,
             decision,
-            self._times,
-            cool_down_seconds=self.settings.cool_down_seconds,
+            self._times(snapshot),
+            cool_down_seconds=self.settings.turned(snapshot.knobs).cool_down_seconds,
         )
 
 
@@ -81,18 +100,19 @@ class _Decision:
     def __init__(self, snapshot: ClusterSnapshot, menu: Menu, settings: RubickSettings) -> None:
         self.snapshot = snapshot
         self.menu = menu
-        self.now = Standings(snapshot, possible=self._possible)
+        self.now = Standings(snapshot, possible=self._possible, chooses_plans=True)
         self.settings = settings
         self.dealt: Round | None = None
         self.left = Capacity(snapshot, without=self.now.taken)
-        self.seats = Seats(snapshot, self.now.jobs, self.now.empty, menu, settings)
+        self.jobs = undisputed(self.now.jobs, self.now.taken, self.now.quotas)
+        self.seats = Seats(snapshot, self.jobs, self.now.empty, menu, settings)
 
     def decide(self) -> Decision:
         seats = self.seats.every
         board = Board(self.left.by_node())
         capacity = {kind: board.whole[kind] for kind in board.kinds}
         bound = upper_bound([bidder_of(seat) for seat in seats], capacity)
-        dealing = Round(seats, board, self.settings, self._quotas(), bound.prices)
+        dealing = Round(seats, board, self.settings, self._quotas(), bound.prices, self._own())
         dealing.deal()
         most = bound.value
         if self.settings.search_nodes:
@@ -110,7 +130,7 @@ class _Decision:
         queue = self.snapshot.queues.get(record.job.spec.queue)
         if queue is None:
             return False
-        offer = self.menu.offer(record, queue.quota_accelerators, empty)
+        offer = self.menu.offer(record, queue.limit_accelerators, empty)
         return any(
             each.accelerators <= empty.most_if_empty(record.job.spec.accelerators)
             for each in offer.choices.every[:1]
@@ -121,6 +141,14 @@ class _Decision:
         left = ((name, self.now.quotas.left(name)) for name in names)
         return {name: count for name, count in left if count is not None}
 
+    def _own(self) -> Mapping[QueueName, int]:
+        """What is left of the queues' quotas; empty if no queue may borrow."""
+        queues = self.snapshot.queues
+        if all(queue.borrowing_accelerators == 0 for queue in queues.values()):
+            return {}
+        left = ((name, self.now.quotas.own_left(name)) for name in queues)
+        return {name: count for name, count in left if count is not None}
+
     # -- places ---------------------------------------------------------------------------
 
     def _lay_out(self, seats: Sequence[Seat]) -> None:
@@ -128,7 +156,7 @@ class _Decision:
         of each node what they have there already before anything else.
         """
         others: list[tuple[Standing, Choice, Given]] = []
-        for standing, seat in zip(self.now.jobs, seats, strict=True):
+        for standing, seat in zip(self.jobs, seats, strict=True):
             given = seat.given
             if given is None:
                 continue
@@ -168,7 +196,7 @@ class _Decision:
     # -- reasons --------------------------------------------------------------------------
 
     def _say(self, dealing: Round) -> None:
-        for standing, seat in zip(self.now.jobs, dealing.seats, strict=True):
+        for standing, seat in zip(self.jobs, dealing.seats, strict=True):
             if seat.given is not None:
                 continue
             record = standing.record
@@ -182,10 +210,14 @@ class _Decision:
             displaced = dealing.displaced.get(seat.uid)
             least = min(each.accelerators for each in seat.choices.every)
             if displaced is not None:
-                by = self.snapshot.jobs[displaced.by].job.full_name
-                self.now.reasons[record.uid] = Reason(
-                    ReasonCode.PREEMPTED, f"makes room for {by}, which needs it less long", least
-                )
+                by = self.snapshot.jobs[displaced.by].job
+                why = f"makes room for {by.full_name}, which needs it less long"
+                if displaced.reclaimed:
+                    why = (
+                        f"gives back to {by.full_name} what queue {record.job.spec.queue} borrowed "
+                        f"and queue {by.spec.queue} needs now, within its quota"
+                    )
+                self.now.reasons[record.uid] = Reason(ReasonCode.PREEMPTED, why, least)
                 continue
             slow = dealing.could_begin(seat)
             left = self.now.quotas.left(record.job.spec.queue)
@@ -221,7 +253,6 @@ def _rather_later(slow: Choice, seat: Seat) -> Reason:
 def _why(choice: Choice) -> Reason:
     lies = "+".join(map(str, choice.shares))
     where = f" on {lies}" if lies else ""
-    return Reason(
-        ReasonCode.STARTED,
-        f"{choice.plan}{where}: {choice.steps_per_second:.3g} steps a second are predicted",
-    )
+    speed = f"{choice.steps_per_second:.3g} steps a second are predicted"
+    told = "nothing is known of its steps" if choice.is_guess else speed
+    return Reason(ReasonCode.STARTED, f"{choice.plan}{where}: {told}")

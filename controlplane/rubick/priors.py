@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from controlplane.rubick.parameters import INDEX, PARAMETERS
 from controlplane.rubick.sizes import ModelSizes
@@ -86,7 +86,7 @@ def prior_for(
         know("flops_per_second", _CPU_FLOPS_PER_SECOND, 1.5)
         know("intra_bytes_per_second", _CPU_BYTES_PER_SECOND, 1.5)
         know("optimizer_seconds_per_parameter", 2e-9, 1.5)
-    factor = float(norm.ppf((1 + coverage) / 2))
+    factor = float(ndtri((1 + coverage) / 2))
     return StepTimeModel(sizes, logs, np.diag(spreads**2), _NOISE, factor, coverage)
 
 
@@ -101,6 +101,6 @@ def transferred(known: StepTimeModel, sizes: ModelSizes) -> StepTimeModel:
         known,
         sizes=sizes,
         covariance=known.covariance + np.diag(spreads**2),
-        interval_factor=max(known.interval_factor, float(norm.ppf((1 + known.coverage) / 2))),
+        interval_factor=max(known.interval_factor, float(ndtri((1 + known.coverage) / 2))),
         rows=0,
     )

@@ -3,6 +3,7 @@
 1. Jobs that starve reserve nodes, if need be (no starvation).
 2. Jobs that wait are placed, those first whose worth for each accelerator is largest. What does not
    fit, or would fit much better elsewhere, may displace others: these are moved, shrunk or put off.
+   Who is within its queue's quota takes back what others borrow of it.
 3. Jobs that run are changed if that saves enough of the time that they still need.
 
 Displacing is a transaction: it stands only if the sum of worths rises (for a job that was promised
@@ -10,22 +11,34 @@ its speed: whatever the others lose, as long as nobody else's promise breaks), a
 nothing behind.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from controlplane.domain.ids import JobUid, QueueName
-from controlplane.domain.step_times import Shares
 from controlplane.rubick.board import Allowed, Bin, Board, Parts
+from controlplane.rubick.borrowing import Borrowing
 from controlplane.rubick.choices import Choice, Choices, Numbers
-from controlplane.rubick.seat import FOR_NOTHING, Displaced, Given, Seat
+from controlplane.rubick.seat import (
+    FOR_NOTHING,
+    Displaced,
+    Given,
+    Seat,
+    count_of,
+    kind_of,
+    worth_of,
+)
 from controlplane.rubick.settings import RubickSettings
+from controlplane.rubick.starving import protected, soonest
 
 _LOOKED_AT = 6
 """So many choices of a job, the best ones, are worth displacing others for."""
 
 _NODES_LOOKED_AT = 64
 """So many nodes are compared for each share when others are to be displaced."""
+
+_NOTHING: Mapping[QueueName, int] = MappingProxyType({})
 
 _PAID_SHARE = 0.5
 """So much of the market's price is paid for what an exchange takes besides. With nothing, who is
@@ -59,6 +72,7 @@ class Round:
         settings: RubickSettings,
         quotas: Mapping[QueueName, int],
         prices: Mapping[str, float] = FOR_NOTHING,
+        own: Mapping[QueueName, int] = _NOTHING,
     ) -> None:
         """Everybody who has something has it still.
 
@@ -70,6 +84,8 @@ class Round:
             prices: At which about as much is wanted as there is, by type (``bound``): jobs choose
                 by what is left after paying, so that the first one does not take what is worth
                 more to the others.
+            own: What the jobs of each queue with a quota may hold of that alone; empty if no queue
+                may borrow.
         """
         self.seats = seats
         self.displaced: dict[JobUid, Displaced] = {}
@@ -77,6 +93,7 @@ class Round:
         self._board = board
         self._settings = settings
         self._quota = dict(quotas)
+        self._borrowing = Borrowing(seats, own)
         self._attempts = settings.attempts
         self._prices = prices
         self._paid: dict[Choices, Numbers] = {}
@@ -84,7 +101,7 @@ class Round:
         for seat in seats:
             if seat.held is not None:
                 self._give(seat, seat.held)
-        self._protected = self._starving()
+        self._protected = protected(seats, settings.starving_share * sum(board.whole.values()))
 
     # -- dealing --------------------------------------------------------------------------
 
@@ -92,6 +109,7 @@ class Round:
         """Deals; afterwards each seat's ``given`` says what it gets."""
         waiting = [seat for seat in self.seats if seat.given is None and not seat.stays]
         waiting.sort(key=self._turn)
+        waiting = self._borrowing.owners_first(waiting)
         for seat in waiting:
             self._place(seat)
         running = [s for s in self.seats if s.held is not None and not s.stays]
@@ -116,8 +134,11 @@ class Round:
 
     def open_to_search(self) -> list[Seat]:
         """Those whose choices may be made anew: of the lowest priority, neither promised anything
-        nor starving, and not to be left in peace. None while nodes are kept free for somebody.
+        nor starving, and not to be left in peace. None while nodes are kept free for somebody,
+        or some have a right to what others borrow.
         """
+        if self._borrowing.is_possible:
+            return []
         last = max((seat.rank for seat in self.seats), default=())
         return [
             seat
@@ -197,21 +218,6 @@ class Round:
             return (starving, since, seat.rank, 0.0, seat.number)
         return (starving, since if not starving else 0.0, seat.rank, -dense, seat.number)
 
-    def _starving(self) -> frozenset[int]:
-        """Those that starve and are protected: the first of them, up to their share."""
-        limit = self._settings.starving_share * sum(self._board.whole.values())
-        starving = [seat for seat in self.seats if seat.starves_since is not None]
-        protected: list[int] = []
-        for seat in sorted(starving, key=lambda s: (s.starves_since or 0.0, s.number)):
-            best = _best_first(seat.worths.of_choices)
-            count = seat.given.accelerators if seat.given is not None else 0
-            if not count and best:
-                count = seat.choices.every[best[0]].accelerators
-            if 0 < count <= limit or not protected:
-                limit -= count
-                protected.append(seat.number)
-        return frozenset(protected)
-
     # -- giving and taking ----------------------------------------------------------------
 
     def _give(self, seat: Seat, given: Given | None) -> None:
@@ -224,10 +230,12 @@ class Round:
             self._board.give_back(seat.number, seat.given.parts)
             if seat.queue in self._quota:
                 self._quota[seat.queue] += seat.given.accelerators
+            self._borrowing.use(seat.queue, -seat.given.accelerators)
         if given is not None:
             self._board.take(seat.number, given.parts)
             if seat.queue in self._quota:
                 self._quota[seat.queue] -= given.accelerators
+            self._borrowing.use(seat.queue, given.accelerators)
         seat.given = given
 
     def _roll_back(self, mark: int) -> None:
@@ -245,12 +253,20 @@ class Round:
             self._swap(seat, given)
 
     def _find(self, seat: Seat, choice: Choice) -> Parts | None:
-        if choice.kind not in seat.allowed:
+        allowed = seat.nodes_for(choice)
+        if choice.kind not in allowed:
             return None
         quota = self._quota.get(seat.queue)
-        if quota is not None and choice.accelerators > quota + _count(seat):
+        if quota is not None and choice.accelerators > quota + count_of(seat):
             return None
-        allowed = seat.allowed[choice.kind]
+        if seat.rather is not None:
+            rather = _both(seat.rather[choice.kind], allowed[choice.kind])
+            parts = self._find_among(seat, choice, rather)
+            if parts is not None:
+                return parts
+        return self._find_among(seat, choice, allowed[choice.kind])
+
+    def _find_among(self, seat: Seat, choice: Choice, allowed: Allowed) -> Parts | None:
         if choice.shares:
             parts = self._board.find(choice.kind, choice.shares, allowed)
             return parts if parts is not None else self._backfilled(seat, choice, allowed)
@@ -305,6 +321,8 @@ class Round:
         given = self._best_free(seat, 0.0)
         if given is not None:
             self._give(seat, given)
+        else:
+            self._reclaim(seat)
         for i in _best_first(self._net(seat))[:_LOOKED_AT]:
             have = seat.given.worth if seat.given is not None else 0.0
             if seat.worths.of_choices[i] <= have + seat.worths.switching / 4:
@@ -314,23 +332,49 @@ class Round:
         if seat.given is None and seat.number in self._protected:
             self._reserve(seat)
 
-    def _displace(self, seat: Seat, index: int) -> bool:
-        """Gives the seat that choice at the cost of others, if that is worth it."""
+    def _reclaim(self, seat: Seat) -> None:
+        """Gives the seat something within its queue's quota, at any price, and if need be at the
+        cost of those that borrow.
+        """
+        own = self._borrowing.own(seat)
+        able = (seat.choices.accelerators <= own) & (seat.worths.of_choices > 0.0)
+        if not own or not able.any():
+            return
+        net = np.where(able, self._net(seat), -np.inf)
+        for i in (-net).argsort(kind="stable")[: min(_LOOKED_AT, int(able.sum()))].tolist():
+            choice = seat.choices.every[i]
+            parts = self._find(seat, choice)
+            if parts is not None:
+                self._give(seat, Given(parts, float(seat.worths.of_choices[i]), choice))
+                return
+            if self._displace(seat, i, reclaims=True):
+                return
+
+    def _displace(self, seat: Seat, index: int, *, reclaims: bool = False) -> bool:
+        """Gives the seat that choice at the cost of others, if that is worth it; at the cost of
+        those that borrow, if it takes back what is its queue's.
+        """
         choice = seat.choices.every[index]
-        if not choice.shares or self._attempts <= 0 or choice.kind not in seat.allowed:
+        if not choice.shares or self._attempts <= 0 or choice.kind not in seat.nodes_for(choice):
             return False
-        must = seat.number in self._protected or (seat.promised and seat.given is None)
+        must = seat.number in self._protected or (seat.promised and seat.given is None) or reclaims
         for smallest_first in (False, True):
             self._attempts -= 1
-            found = self._victims(seat, choice, smallest_first)
+            found = self._victims(seat, choice, smallest_first, reclaims)
             if found is None:
                 return False
-            if self._exchange(seat, index, *found, must):
+            if self._exchange(seat, index, *found, must, reclaims):
                 return True
         return False
 
     def _exchange(
-        self, seat: Seat, index: int, parts: Parts, victims: Sequence[Seat], must: bool
+        self,
+        seat: Seat,
+        index: int,
+        parts: Parts,
+        victims: Sequence[Seat],
+        must: bool,
+        reclaims: bool,
     ) -> bool:
         """The transaction: takes from the victims, gives to the seat, finds the victims another
         place. Rolled back unless it is worth it.
@@ -350,21 +394,21 @@ class Round:
             return False
         self._give(seat, Given(parts, float(seat.worths.of_choices[index]), choice))
         kept = True
-        for victim in sorted(victims, key=lambda v: (v.rank, -_worth(lost[v.number]), v.number)):
+        for victim in sorted(victims, key=lambda v: (v.rank, -worth_of(lost[v.number]), v.number)):
             again = self._best_free(victim, 0.0)
             if again is not None:
                 self._give(victim, again)
-            elif victim.promised:
+            elif victim.promised and not reclaims:
                 kept = False
                 break
-        after = _worth(seat.given) + sum(_worth(victim.given) for victim in victims)
+        after = worth_of(seat.given) + sum(worth_of(victim.given) for victim in victims)
         pays = sum(victim.worths.switching for victim in victims)
         pays += self._cost_of_more([seat, *victims], held)
         if not kept or (after - pays <= before and not must):
             self._roll_back(mark)
             return False
         for victim in victims:
-            self.displaced[victim.uid] = Displaced(victim.uid, seat.uid, after - before)
+            self.displaced[victim.uid] = Displaced(victim.uid, seat.uid, after - before, reclaims)
         return True
 
     def _cost_of_more(self, seats: Sequence[Seat], before: Sequence[Given | None]) -> float:
@@ -375,16 +419,16 @@ class Round:
         for seat, had in zip(seats, before, strict=True):
             more = self._price_of(seat.given) - self._price_of(had)
             other_type = (
-                had is not None and seat.given is not None and _kind(had) != _kind(seat.given)
+                had is not None and seat.given is not None and kind_of(had) != kind_of(seat.given)
             )
             cost += more if other_type else _PAID_SHARE * more
         return cost
 
     def _price_of(self, given: Given | None) -> float:
-        return 0.0 if given is None else given.accelerators * self._prices.get(_kind(given), 0.0)
+        return 0.0 if given is None else given.accelerators * self._prices.get(kind_of(given), 0.0)
 
     def _victims(
-        self, seat: Seat, choice: Choice, smallest_first: bool
+        self, seat: Seat, choice: Choice, smallest_first: bool, reclaims: bool
     ) -> tuple[Parts, list[Seat]] | None:
         """Nodes for the choice, and who would have to leave them; None if there are none.
 
@@ -393,19 +437,28 @@ class Round:
             choice: The choice.
             smallest_first: Whether jobs with few accelerators leave first; else those whose being
                 there is worth least.
+            reclaims: Whether those leave that borrow, and no others.
         """
-        allowed = seat.allowed[choice.kind]
+
+        def may_leave(victim: Seat) -> bool:
+            if reclaims:
+                return self._borrowing.borrows(victim)
+            if self._borrowing.protects(victim, seat, choice.accelerators):
+                return False
+            return victim.rank >= seat.rank
+
+        allowed = seat.nodes_for(choice)[choice.kind]
         gone: dict[int, Seat] = {}
         parts: list[tuple[Bin, int]] = []
         used: set[Bin] = set()
         for share in choice.shares:
             best: tuple[tuple[float, int], Bin, list[Seat]] | None = None
             for where in self._candidates(choice.kind, share, allowed, used):
-                leaving = self._who_leaves(seat, where, share, gone, smallest_first)
+                leaving = self._who_leaves(seat, where, share, gone, smallest_first, may_leave)
                 if leaving is None:
                     continue
                 loss = sum(
-                    _worth(v.given) if not smallest_first else float(_count(v)) for v in leaving
+                    worth_of(v.given) if not smallest_first else float(count_of(v)) for v in leaving
                 )
                 key = (loss, self._board.free[where])
                 if best is None or key < best[0]:
@@ -438,6 +491,7 @@ class Round:
         share: int,
         gone: Mapping[int, Seat],
         smallest_first: bool,
+        may_leave: Callable[[Seat], bool],
     ) -> list[Seat] | None:
         """Who must leave the node so that so many are free on it; None if not enough can."""
         free = self._board.free[where]
@@ -450,10 +504,15 @@ class Round:
         able = [
             self.seats[number]
             for number in holders
-            if number != seat.number and number not in gone and self._may_leave(number, seat)
+            if number != seat.number
+            and number not in gone
+            and self._can_leave(self.seats[number])
+            and may_leave(self.seats[number])
         ]
         able.sort(
-            key=lambda v: (_count(v), v.number) if smallest_first else (_worth(v.given), v.number)
+            key=lambda v: (
+                (count_of(v), v.number) if smallest_first else (worth_of(v.given), v.number)
+            )
         )
         leaving: list[Seat] = []
         for victim in able:
@@ -463,11 +522,10 @@ class Round:
                 return leaving
         return None
 
-    def _may_leave(self, number: int, seat: Seat) -> bool:
-        victim = self.seats[number]
-        if victim.stays or number in self._protected or victim.given is not victim.held:
+    def _can_leave(self, victim: Seat) -> bool:
+        if victim.stays or victim.number in self._protected:
             return False
-        return victim.rank >= seat.rank
+        return victim.given is victim.held
 
     # -- jobs that starve -----------------------------------------------------------------
 
@@ -476,9 +534,10 @@ class Round:
         best: tuple[float, float, list[Bin]] | None = None
         for i in _best_first(seat.worths.of_choices)[:_LOOKED_AT]:
             choice = seat.choices.every[i]
-            if not choice.shares or choice.kind not in seat.allowed:
+            if not choice.shares or choice.kind not in seat.nodes_for(choice):
                 continue
-            waits = self._waits(choice.kind, choice.shares, seat.allowed[choice.kind])
+            nodes = seat.nodes_for(choice)[choice.kind]
+            waits = soonest(self._board, self.seats, choice.kind, choice.shares, nodes)
             if waits is None:
                 continue
             loss = waits[0] - float(seat.worths.of_choices[i]) / seat.worths.of_a_second
@@ -488,38 +547,10 @@ class Round:
             self._board.close(best[2])
             self.reserved.update(dict.fromkeys(best[2], (seat.uid, best[1])))
 
-    def _waits(self, kind: str, shares: Shares, allowed: Allowed) -> tuple[float, list[Bin]] | None:
-        """How long until the largest share is free on as many nodes, and which ones these are."""
-        found: list[tuple[float, int, Bin]] = []
-        for place, where in enumerate(self._board.bins(kind)):
-            if allowed is None or where[1] in allowed:
-                wait = self._free_after(where, shares[0])
-                if wait is not None:
-                    found.append((wait, place, where))
-        found.sort()
-        if len(found) < len(shares):
-            return None
-        chosen = found[: len(shares)]
-        return chosen[-1][0], [where for _, _, where in chosen]
-
-    def _free_after(self, where: Bin, share: int) -> float | None:
-        free = self._board.free[where]
-        ends = sorted(
-            (self.seats[number].held_seconds_left, count)
-            for number, count in self._board.held[where].items()
-        )
-        if free >= share:
-            return 0.0
-        for end, count in ends:
-            free += count
-            if free >= share:
-                return end
-        return None
-
     def _enlarge(self, seat: Seat) -> None:
         """More for a job that starts anyway, or something at last, out of what nobody wanted."""
         mark = len(self._undo)
-        before = _worth(seat.given)
+        before = worth_of(seat.given)
         self._give(seat, None)
         better = self._best_free(seat, before)
         if better is None:
@@ -560,21 +591,8 @@ def _best_first(worth: Numbers, above: float = 0.0) -> list[int]:
     return found
 
 
-def _worth(given: Given | None) -> float:
-    return 0.0 if given is None else given.worth
-
-
-def _kind(given: Given | None) -> str:
-    return given.parts[0][0][0] if given is not None and given.parts else ""
-
-
-def _count(seat: Seat) -> int:
-    return 0 if seat.given is None else seat.given.accelerators
-
-
-def by_queue(seats: Iterable[Seat]) -> dict[QueueName, int]:
-    """Accelerators given, by queue."""
-    found: dict[QueueName, int] = {}
-    for seat in seats:
-        found[seat.queue] = found.get(seat.queue, 0) + _count(seat)
-    return found
+def _both(one: Allowed, other: Allowed) -> Allowed:
+    """Nodes that are in both."""
+    if one is None or other is None:
+        return other if one is None else one
+    return dict.fromkeys(node for node in one if node in other)

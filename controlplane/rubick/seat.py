@@ -9,6 +9,7 @@ from controlplane.rubick.board import Allowed, Parts
 from controlplane.rubick.bound import Bidder
 from controlplane.rubick.choices import Choice, Choices
 from controlplane.rubick.worth import Worths
+from headrace.api.plan import ExecutionPlan
 
 FOR_NOTHING: Mapping[str, float] = MappingProxyType({})
 """The prices where nobody competes."""
@@ -47,6 +48,9 @@ class Seat:
         rank: Who comes first: lower ranks are served before higher ones, and displace them.
         promised: Whether its minimum is promised: it is not put off for others.
         allowed: Nodes that it may use, by type; a type that is missing is not for it.
+        rooms: Nodes that have room for a plan, by type, for plans that do not fit everywhere.
+        rather: ``allowed`` without nodes that it keeps off while there is room elsewhere; None if
+            there are no such nodes.
         held: What it has, as something to keep; None if it has nothing.
         held_seconds_left: How long it needs that still.
         steps_left: Steps that it still needs.
@@ -65,6 +69,8 @@ class Seat:
     rank: tuple[float, ...] = ()
     promised: bool = False
     allowed: Mapping[str, Allowed] = field(default_factory=dict)
+    rather: Mapping[str, Allowed] | None = None
+    rooms: Mapping[ExecutionPlan, Mapping[str, Allowed]] = field(default_factory=dict)
     held: Given | None = None
     held_seconds_left: float = 0.0
     steps_left: float = 0.0
@@ -73,6 +79,10 @@ class Seat:
     starves_since: float | None = None
     one_node: bool = False
     given: Given | None = None
+
+    def nodes_for(self, choice: Choice) -> Mapping[str, Allowed]:
+        """Nodes that it may use for a choice, by type."""
+        return self.rooms.get(choice.plan, self.allowed) if self.rooms else self.allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +93,13 @@ class Displaced:
         uid: The job.
         by: For whom.
         gained: By how much the sum of worths rose.
+        reclaimed: Whether it held what its queue borrowed, and the other one's queue owns.
     """
 
     uid: JobUid
     by: JobUid
     gained: float
+    reclaimed: bool = False
 
 
 def bidder_of(seat: Seat) -> Bidder:
@@ -100,3 +112,18 @@ def bidder_of(seat: Seat) -> Bidder:
         held.accelerators if held is not None else 0,
         seat.stays,
     )
+
+
+def worth_of(given: Given | None) -> float:
+    """What it is worth; nothing is worth 0."""
+    return 0.0 if given is None else given.worth
+
+
+def kind_of(given: Given | None) -> str:
+    """Type of its accelerators; empty for nothing."""
+    return given.parts[0][0][0] if given is not None and given.parts else ""
+
+
+def count_of(seat: Seat) -> int:
+    """Accelerators that the seat has been dealt."""
+    return 0 if seat.given is None else seat.given.accelerators

@@ -14,8 +14,9 @@ from controlplane.domain.step_times import Shares, StepTimes, Way
 from controlplane.placing.capacity import Capacity
 from controlplane.placing.shares import shares_of
 from controlplane.placing.standing import Standing
-from controlplane.rubick.board import Parts
-from controlplane.rubick.choices import NOTHING, Choice, Choices, choices_among
+from controlplane.rubick.board import Allowed, Parts
+from controlplane.rubick.choices import Choice, Choices, choices_among
+from controlplane.rubick.freedom import Freedom
 from controlplane.rubick.seat import Given, Seat
 from controlplane.rubick.settings import RubickSettings
 from controlplane.rubick.worth import Wanting, Worths, worths
@@ -48,17 +49,25 @@ class Offer:
     Attributes:
         choices: What it can be given; for a guaranteed job, what keeps its promise.
         promise: Of a guaranteed job; None for another.
+        tight: Plans among the choices for which some accelerators that the job may use have no
+            room.
     """
 
     choices: Choices
     promise: Promise | None = None
+    tight: frozenset[ExecutionPlan] = frozenset()
 
 
 class Menu:
     """What jobs can be given, computed once for those that are alike, and looked up by job."""
 
-    def __init__(self) -> None:
-        """Knows nothing yet."""
+    def __init__(self, freedom: Freedom = Freedom.EVERYTHING) -> None:
+        """Knows nothing yet.
+
+        Args:
+            freedom: What may differ from what jobs ask for.
+        """
+        self._freedom = freedom
         self._times: StepTimes | None = None
         self._memory: object = None
         self._of_job: dict[JobUid, tuple[JobSpec, tuple[str, ...], int | None, Offer]] = {}
@@ -66,7 +75,7 @@ class Menu:
 
     def begin(self, step_times: StepTimes, snapshot: ClusterSnapshot) -> None:
         """Forgets what holds no more: other step times, other accelerators, jobs that are gone."""
-        if step_times is not self._times or snapshot.memory is not self._memory:
+        if step_times is not self._times or snapshot.memory != self._memory:
             self._of_job.clear()
             self._alike.clear()
         elif len(self._of_job) > 2 * len(snapshot.jobs) + 100:
@@ -108,18 +117,24 @@ class Menu:
         found = ((kind, self._times.ways(spec, kind)) for kind in kinds)
         ways = {kind: each for kind, each in found if each}
         if not ways:
-            choices = _as_asked(spec, kinds)
+            choices = _as_asked(spec, kinds, capacity)
         else:
-            choices = _with_room(spec, choices_among(ways), capacity)
+            free = {
+                kind: [way for way in each if self._freedom.allows(spec, way)]
+                for kind, each in ways.items()
+            }
+            choices = choices_among(_with_room(spec, free, capacity))
         if quota is not None:
             choices = choices.among(lambda each: each.accelerators <= quota)
+        plans = {each.plan for each in choices.every} if spec.model else set()
+        tight = frozenset(plan for plan in plans if not _fits_all(spec, plan, capacity))
         if spec.service_class is not ServiceClass.GUARANTEED:
-            return Offer(choices)
+            return Offer(choices, tight=tight)
         promise = _promise(spec, ways, choices)
         if promise.steps_per_second:
-            return Offer(choices.at_least(promise.steps_per_second), promise)
+            return Offer(choices.at_least(promise.steps_per_second), promise, tight)
         large = choices.among(lambda each: each.accelerators >= promise.accelerators)
-        return Offer(large, promise)
+        return Offer(large, promise, tight)
 
 
 def _question(spec: JobSpec, kinds: tuple[str, ...], quota: int | None) -> tuple[object, ...]:
@@ -154,29 +169,55 @@ def _promise(spec: JobSpec, ways: Mapping[str, Sequence[Way]], choices: Choices)
     return Promise(best, min((n for n in fewest if n is not None), default=wanted))
 
 
-def _as_asked(spec: JobSpec, kinds: Sequence[str]) -> Choices:
-    """A job of which nobody knows what its steps take: what it asks for, wherever there is room."""
+def _as_asked(spec: JobSpec, kinds: Sequence[str], capacity: Capacity) -> Choices:
+    """A job of which nobody knows what its steps take: the fewest accelerators that are as many as
+    it asks for, under the best of its plans, wherever there is room.
+    """
     able = [n for n in sizes(spec) if n >= spec.accelerators.asked_for] or list(sizes(spec))[-1:]
-    if not able:
-        return NOTHING
-    plan = plans_of(spec, able[0])[0]
-    found = [Choice(kind, plan, (), able[0], 1.0, 1.0) for kind in kinds]
-    return Choices(tuple(found))
+    found = [
+        Choice(kind, plan, (), count, 1.0, 1.0)
+        for count in able
+        for plan in plans_of(spec, count)
+        for kind in kinds
+        if kind in _rooms(spec, plan, capacity)
+    ]
+    fewest = min((each.accelerators for each in found), default=0)
+    return Choices(tuple(each for each in found if each.accelerators == fewest))
 
 
-def _with_room(spec: JobSpec, choices: Choices, capacity: Capacity) -> Choices:
-    """Those whose plans fit the memory of what they would run on, as far as that is estimated."""
+def _rooms(spec: JobSpec, plan: ExecutionPlan, capacity: Capacity) -> Mapping[str, Allowed]:
+    """Nodes that the job may use and that have room for the plan, by type."""
+    asked = capacity.with_room_for(spec.accelerators, memory_need(spec, plan))
+    return capacity.allowed_nodes(asked)
+
+
+def _fits_all(spec: JobSpec, plan: ExecutionPlan, capacity: Capacity) -> bool:
+    """Whether whatever the job may run on has room for the plan, as far as that is estimated."""
+    return capacity.has_room_for(spec.accelerators, memory_need(spec, plan))
+
+
+def _with_room(
+    spec: JobSpec, ways: Mapping[str, Sequence[Way]], capacity: Capacity
+) -> Mapping[str, Sequence[Way]]:
+    """Those whose plans fit the memory of whatever they may run on, as far as that is estimated; if
+    none do, those for which some nodes have room. One without room would hide those that have it,
+    if it is faster.
+    """
     if not spec.model:
-        return choices
-    request = spec.accelerators
+        return ways
+    there = capacity.memory_for(spec.accelerators)
 
-    def fits(choice: Choice) -> bool:
-        need = memory_need(spec, choice.plan)
-        if need is None or capacity.has_room_for(request, need):
-            return True
-        return choice.kind in capacity.allowed_nodes(capacity.with_room_for(request, need))
+    def fits(kind: str, plan: ExecutionPlan) -> bool:
+        need = memory_need(spec, plan)
+        return need is None or all(need.fits(each) for each in there.get(kind, ()))
 
-    return choices.among(fits)
+    sure = {kind: [way for way in every if fits(kind, way.plan)] for kind, every in ways.items()}
+    if any(sure.values()):
+        return sure
+    return {
+        kind: [way for way in every if kind in _rooms(spec, way.plan, capacity)]
+        for kind, every in ways.items()
+    }
 
 
 class Seats:
@@ -206,6 +247,7 @@ class Seats:
             settings: The knobs.
         """
         self.promises: dict[JobUid, Promise] = {}
+        self._tight: list[frozenset[ExecutionPlan]] = []
         self._snapshot = snapshot
         self._capacity = capacity
         self._menu = menu
@@ -248,8 +290,9 @@ class Seats:
 
     def _choices(self, record: JobRecord) -> Choices:
         queue = self._snapshot.queues.get(record.job.spec.queue)
-        quota = queue.quota_accelerators if queue is not None else None
+        quota = queue.limit_accelerators if queue is not None else None
         offer = self._menu.offer(record, quota, self._capacity)
+        self._tight.append(offer.tight)
         if offer.promise is not None:
             self.promises[record.uid] = offer.promise
         return offer.choices
@@ -316,7 +359,7 @@ class Seats:
         if want.held_accelerators and standing.place is not None:
             held = Given(self._parts(standing.place), worth.of_keeping)
         left = want.held_wait_seconds + want.steps_left * want.held_seconds
-        stays = standing.moving or (held is not None and self._is_young(record))
+        stays = standing.moving or (held is not None and self._is_left_in_peace(record))
         return Seat(
             number,
             record.uid,
@@ -326,6 +369,8 @@ class Seats:
             rank=(-spec.priority, not guaranteed),
             promised=guaranteed,
             allowed=self._capacity.allowed_nodes(spec.accelerators),
+            rather=self._rather(record),
+            rooms={plan: _rooms(spec, plan, self._capacity) for plan in self._tight[number]},
             held=held,
             held_seconds_left=left if held is not None else 0.0,
             steps_left=want.steps_left,
@@ -334,6 +379,20 @@ class Seats:
             starves_since=self._starves_since(record),
             one_node=spec.accelerators.topology is Topology.SAME_NODE,
         )
+
+    def _rather(self, record: JobRecord) -> dict[str, Allowed] | None:
+        """Nodes that the job may use, without those under suspicion; None if none is."""
+        avoided = record.avoids(self._snapshot.at)
+        if not avoided:
+            return None
+        allowed = self._capacity.allowed_nodes(record.job.spec.accelerators)
+        there = self._capacity.by_node()
+        return {
+            kind: dict.fromkeys(
+                node for node in (there[kind] if nodes is None else nodes) if node not in avoided
+            )
+            for kind, nodes in allowed.items()
+        }
 
     def _parts(self, place: Placement) -> Parts:
         kinds = self._kinds_of(place)
@@ -352,8 +411,11 @@ class Seats:
                     found[where] = found.get(where, 0) + 1
         return found
 
-    def _is_young(self, record: JobRecord) -> bool:
-        attempt = record.attempt
+    def _is_left_in_peace(self, record: JobRecord) -> bool:
+        """Whether the job was started or changed just now, or as often as jobs may be."""
+        attempt, most = record.attempt, self._settings.changes_at_most
+        if most and record.reconfigurations >= most:
+            return True
         if attempt is None or attempt.running_at is None:
             return True
         since = max(attempt.running_at, record.reconfigured_at)

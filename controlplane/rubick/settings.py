@@ -1,63 +1,130 @@
 """The knobs of the policy, each with its range and what it trades."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from controlplane.domain.knob import Knob
+
+_PREFIX = "rubick."
+
+
+def _knob(default: float, low: float, high: float, meaning: str) -> Any:
+    told = Knob("", default, low, high, meaning, whole=isinstance(default, int))
+    return field(default=default, metadata={"knob": told})
 
 
 @dataclass(frozen=True, slots=True)
 class RubickSettings:
-    """What people may turn.
+    """What people may turn. What each does is said beside it, for them to read too."""
 
-    Attributes:
-        patience_seconds: What it is worth that a job runs now and not later, in seconds of its
-            completion time: with little patience jobs wait for a good place, with much they take
-            what there is.
-        patience_share: The same as a share of the time that the job needs at best; what is larger
-            counts. Long jobs rather run slowly than wait.
-        shortest_first: How much short jobs come before long ones: with 1, what a job gains is
-            weighed by the time that it still needs; with 0 not at all.
-        switch_seconds: What a change of plan or place costs while none was observed.
-        cool_down_seconds: So long after a start or change a job is left in peace.
-        least_gain: A running job is changed for its own good only if that saves this share of the
-            time that it still needs.
-        starving_seconds: A job that stood still for so long in all is served before others, the
-            one that began to starve first coming first, and is not displaced.
-        starving_share: The share of the accelerators that starving jobs may hold together.
-        displaced_at_most: So many jobs at most are displaced for one.
-        attempts: So many times at most the round tries to displace others: its budget, counted in
-            work and not in time, so that the round stays a pure function.
-        search_nodes: So many nodes of a search tree at most are looked at to improve what was dealt
-            (``rubick.search``); 0 for no search.
-    """
-
-    patience_seconds: float = 900.0
-    patience_share: float = 0.3
-    shortest_first: float = 1.0
-    switch_seconds: float = 78.0
-    cool_down_seconds: float = 300.0
-    least_gain: float = 0.1
-    starving_seconds: float = 21_600.0
-    starving_share: float = 0.5
-    displaced_at_most: int = 8
-    attempts: int = 400
-    search_nodes: int = 0
+    patience_seconds: float = _knob(
+        900.0,
+        1.0,
+        1e6,
+        "What it is worth that a job runs now and not later, in seconds of its completion time: "
+        "with little patience jobs wait for a good place, with much they take what there is.",
+    )
+    patience_share: float = _knob(
+        0.3,
+        0.0,
+        100.0,
+        "The same as a share of the time that the job needs at best; what is larger counts. Long "
+        "jobs rather run slowly than wait.",
+    )
+    shortest_first: float = _knob(
+        1.0,
+        0.0,
+        1.0,
+        "How much short jobs come before long ones: with 1, what a job gains is weighed by the "
+        "time that it still needs; with 0 not at all.",
+    )
+    switch_seconds: float = _knob(
+        78.0,
+        0.0,
+        86_400.0,
+        "What a change of plan or place costs while none was observed.",
+    )
+    cool_down_seconds: float = _knob(
+        300.0,
+        0.0,
+        86_400.0,
+        "So long after a start or change a job is left in peace.",
+    )
+    changes_at_most: int = _knob(
+        0,
+        0,
+        1_000_000,
+        "So many times at most a job is changed, as the artifact of the paper has it; 0 for no "
+        "limit.",
+    )
+    least_gain: float = _knob(
+        0.1,
+        0.0,
+        10.0,
+        "A running job is changed for its own good only if that saves this share of the time that "
+        "it still needs.",
+    )
+    starving_seconds: float = _knob(
+        21_600.0,
+        0.0,
+        1e9,
+        "A job that stood still for so long in all is served before others, the one that began to "
+        "starve first coming first, and is not displaced.",
+    )
+    starving_share: float = _knob(
+        0.5,
+        0.0,
+        1.0,
+        "The share of the accelerators that starving jobs may hold together.",
+    )
+    displaced_at_most: int = _knob(8, 0, 1000, "So many jobs at most are displaced for one.")
+    attempts: int = _knob(
+        400,
+        0,
+        1_000_000,
+        "So many times at most a round tries to displace others: its budget, counted in work and "
+        "not in time, so that the round stays a pure function.",
+    )
+    search_nodes: int = _knob(
+        0,
+        0,
+        1_000_000,
+        "So many nodes of a search tree at most are looked at to improve what was dealt; 0 for no "
+        "search.",
+    )
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value, (low, high) = getattr(self, item.name), RANGES[item.name]
-            if not low <= value <= high:
-                raise ValueError(f"{item.name}: wanted {low:g} to {high:g}, got {value:g}")
+            value, knob = getattr(self, item.name), item.metadata["knob"]
+            if not knob.low <= value <= knob.high:
+                raise ValueError(
+                    f"{item.name}: wanted {knob.low:g} to {knob.high:g}, got {value:g}"
+                )
+
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """The knobs under their whole names, with these settings for defaults."""
+        return tuple(
+            replace(
+                item.metadata["knob"],
+                name=_PREFIX + item.name,
+                default=getattr(self, item.name),
+            )
+            for item in fields(self)
+        )
+
+    def turned(self, knobs: Mapping[str, float]) -> "RubickSettings":
+        """These settings but for what people set.
+
+        Args:
+            knobs: By whole name; those of others are left alone.
+        """
+        if not any(name.startswith(_PREFIX) for name in knobs):
+            return self
+        found = {knob.name.removeprefix(_PREFIX): knob.value_in(knobs) for knob in self.knobs}
+        return RubickSettings(**found)  # type: ignore[arg-type]
 
 
-RANGES: dict[str, tuple[float, float]] = {
-    "patience_seconds": (1.0, 1e6),
-    "patience_share": (0.0, 100.0),
-    "shortest_first": (0.0, 1.0),
-    "switch_seconds": (0.0, 86_400.0),
-    "cool_down_seconds": (0.0, 86_400.0),
-    "least_gain": (0.0, 10.0),
-    "starving_seconds": (0.0, 1e9),
-    "starving_share": (0.0, 1.0),
-    "displaced_at_most": (0, 1000),
-    "attempts": (0, 1_000_000),
-    "search_nodes": (0, 1_000_000),
-}
+LIVE = RubickSettings(switch_seconds=30.0, cool_down_seconds=30.0)
+"""Those of a live cluster, whose jobs mostly change in memory and stand still for seconds."""

@@ -21,9 +21,12 @@ from controlplane.domain.job import (
     Topology,
 )
 from controlplane.domain.memory import model_text
+from controlplane.domain.model_type import type_named, type_text
 from controlplane.wire.violations import InvalidMessageError, Violation
 from headrace.api.manifest import TrainingJob, canonical_json, json_schema
+from headrace.api.model_choice import model_name
 from headrace.api.plan import ExecutionPlan
+from headrace.api.profile_rows import Asked
 from headrace.api.refusal import Problem, problems_in
 from headrace.api.runtime import refusals
 
@@ -84,6 +87,7 @@ def spec_of(manifest: TrainingJob) -> JobSpec:
     spec = manifest.spec
     wanted = spec.accelerators
     training = spec.training
+    model_type = _type_of(manifest)
     return JobSpec(
         queue=QueueName(spec.queue),
         accelerators=AcceleratorRequest(
@@ -104,6 +108,8 @@ def spec_of(manifest: TrainingJob) -> JobSpec:
         micro_batch_size_max=(training.micro_batch_size_max or 0) if training else 0,
         plans=tuple(map(ExecutionPlan.parse, spec.plans or ())),
         model=_model_of(manifest),
+        model_type=model_type,
+        any_plan=bool(model_type) and not spec.plans,
         steps=training.steps if training else 0,
         suspend=spec.suspend,
         max_retries=spec.retries.max,
@@ -128,6 +134,25 @@ def _model_of(manifest: TrainingJob) -> str:
     length = (spec.data.sequence_length or 0) if spec.data else 0
     config = spec.model.config.given()
     return model_text(spec.model.name, spec.model.preset, config, length, spec.training.precision)
+
+
+def _type_of(manifest: TrainingJob) -> str:
+    """Under which name what is measured of its steps is known.
+
+    Empty where nothing can be shared: only the nodes know the sizes of stored weights, and a
+    script or a command is called like its file, which says little about what it trains.
+    """
+    spec = manifest.spec
+    if spec.model is None or spec.training is None:
+        return ""
+    shape = spec.model.shape((spec.data.sequence_length or 0) if spec.data else 0)
+    if shape is None:
+        return ""
+    # As `model_of` reads it for what the job tells in passing.
+    name = model_name(json.loads(canonical_json(manifest))["spec"])
+    batch, precision = spec.training.global_batch_size, spec.training.precision
+    told = type_text(Asked(name, 0, batch, shape.sequence_length, precision))
+    return told if type_named(told) is not None else ""
 
 
 def job_from_manifest(

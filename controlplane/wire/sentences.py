@@ -24,6 +24,7 @@ from controlplane.domain.event import (
     JobSubmitted,
     JobUpdated,
     JobWithdrawn,
+    ModelFitted,
     NodeDrained,
     NodeLost,
     NodeRegistered,
@@ -224,11 +225,18 @@ def _about_cluster(event: Event) -> _Telling:
         case QueueChanged(queue):
             quota = queue.quota_accelerators
             limit = "no quota" if quota is None else f"a quota of {quota}"
+            more = queue.borrowing_accelerators
+            if quota is not None and more != 0:
+                limit += f" and borrows {'without limit' if more is None else f'up to {more}'}"
             return _Telling(f"queue {queue.name} has {limit}")
         case QueueRemoved():
             return _Telling(f"queue {event.name} was removed")
-        case PolicyChanged():
-            return _Telling(f"policy {event.settings.policy} decides, with new settings")
+        case PolicyChanged(settings, who=who, rolls_back_to=version):
+            which = f"the settings of version {version}" if version else "new settings"
+            by = f", by {who}" if who else ""
+            return _Telling(f"policy {settings.policy} decides, with {which}{by}")
+        case ModelFitted(fit):
+            return _Telling(f"steps of {fit.key} are fitted to {fit.rows} measurements")
     return _Telling(event.kind)
 
 

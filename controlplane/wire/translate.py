@@ -428,20 +428,34 @@ def queue_from_wire(wire: common_pb2.Queue) -> Queue:
     checks.wants(
         quota is None or quota >= 0, "queue.quota_accelerators", "0 or more, or none", quota
     )
+    borrowing = wire.borrowing_accelerators
+    checks.wants(
+        borrowing >= -1,
+        "queue.borrowing_accelerators",
+        "0 or more, or -1 for no limit",
+        borrowing,
+    )
     checks.wants(
         all(wire.submitters), "queue.submitters", "identities that are not empty", wire.submitters
     )
     checks.finish()
-    return Queue(QueueName(wire.name), quota, tuple(sorted(set(wire.submitters))))
+    return Queue(
+        QueueName(wire.name),
+        quota,
+        tuple(sorted(set(wire.submitters))),
+        borrowing if borrowing >= 0 else None,
+    )
 
 
 def queue_to_wire(
     queue: Queue, *, held_accelerators: int = 0, jobs_running: int = 0, jobs_waiting: int = 0
 ) -> common_pb2.Queue:
     """A queue with what it holds now."""
+    borrowing = queue.borrowing_accelerators
     return common_pb2.Queue(
         name=queue.name,
         quota_accelerators=queue.quota_accelerators,
+        borrowing_accelerators=-1 if borrowing is None else borrowing,
         submitters=queue.submitters,
         held_accelerators=held_accelerators,
         jobs_running=jobs_running,

@@ -327,7 +327,8 @@ class Spec(Part):
         None
     )
     """Execution plans that the job may run under, the best of each number of accelerators first;
-    data parallel on any number that divides the batch if left out."""
+    if left out, a policy that chooses plans may take any that can train a built-in model, others
+    run it data parallel."""
     ignore_memory_estimate: bool = False
     """Whether plans are tried although, by the estimate, they do not fit the memory; one that runs
     out of memory is not tried there again in any case."""

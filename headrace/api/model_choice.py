@@ -50,6 +50,29 @@ def model_name(spec: Mapping[str, Any]) -> str:
     return ""
 
 
+def shape_named(name: str, sequence_length: int = 0) -> ModelShape:
+    """The shape of a preset and sizes that `model_name` names.
+
+    Args:
+        name: Such as ``gpt2-small+numHiddenLayers=8``.
+        sequence_length: Tokens of a sample; 0 leaves it to the preset.
+
+    Raises:
+        ValueError: It is no such name, as that of stored weights or of a script.
+    """
+    full, *changed = name.split("+")
+    shape = PRESETS.get(full)
+    if shape is None:
+        raise ValueError(f"wanted one of the models {', '.join(PRESETS)}, got {full!r}")
+    sizes = {size: _number(value) for size, _, value in (part.partition("=") for part in changed)}
+    family = str(shape.family)
+    return chosen_shape(family, full.removeprefix(f"{family}-"), sizes, sequence_length)
+
+
+def _number(text: str) -> int:
+    return int(text == "True") if text in ("True", "False") else int(text)
+
+
 def _last(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from math import isfinite
 from typing import Any
 
+from headrace.api.accelerator_type import type_label
 from headrace.api.models import ModelShape
 from headrace.api.plan import ExecutionPlan
 
@@ -247,6 +248,11 @@ _PEAKS: Mapping[str, Mapping[str, float]] = {
 def peak_flops(device: str, precision: str) -> float | None:
     """What a device can do at best; None if it is not known."""
     return _PEAKS.get(device, {}).get(precision)
+
+
+def device_labelled(label: str) -> str:
+    """The known device that nodes label so; the label itself if none is."""
+    return next((device for device in _PEAKS if type_label(device) == label), label)
 
 
 def with_rates(row: PlanRow, shape: ModelShape) -> PlanRow:

@@ -1,40 +1,55 @@
 """What the commands of ``commands_admin`` do."""
 
-import difflib
-import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from headrace.api.generated import common_pb2
 from headrace.cli.exit_codes import CommandError, ExitCode
-from headrace.cli.output import Format, document, say, table
+from headrace.cli.output import note, say
 from headrace.cli.session import Session
-from headrace.cli.tables import Column
-
-_SETTING_COLUMNS = (Column("SETTING"), Column("VALUE", gives_way=1))
 
 
-def set_queue(session: Session, name: str, quota: int | None, submitters: list[str] | None) -> None:
+@dataclass(frozen=True, slots=True)
+class QueueWish:
+    """What is to be set of a queue; None keeps what it has.
+
+    Attributes:
+        quota: Accelerators; below 0 for no limit.
+        borrow: Accelerators beyond the quota; below 0 for no limit.
+        submitters: Identities; ``*`` for everyone.
+    """
+
+    quota: int | None = None
+    borrow: int | None = None
+    submitters: list[str] | None = None
+
+
+def set_queue(session: Session, name: str, wish: QueueWish) -> None:
     """Creates a queue, or changes what is given and keeps the rest."""
     with session.client() as client:
         known = {each.name: each for each in client.queues()}
         queue = known.get(name, common_pb2.Queue(name=name))
-        wanted = common_pb2.Queue(name=name, submitters=queue.submitters)
-        if queue.HasField("quota_accelerators"):
-            wanted.quota_accelerators = queue.quota_accelerators
-        if quota is not None:
-            if quota < 0:
-                wanted.ClearField("quota_accelerators")
-            else:
-                wanted.quota_accelerators = quota
-        if submitters is not None:
+        wanted = common_pb2.Queue(
+            name=name,
+            submitters=queue.submitters,
+            borrowing_accelerators=queue.borrowing_accelerators,
+        )
+        quota = queue.quota_accelerators if queue.HasField("quota_accelerators") else -1
+        quota = quota if wish.quota is None else wish.quota
+        if quota >= 0:
+            wanted.quota_accelerators = quota
+        if wish.borrow is not None:
+            wanted.borrowing_accelerators = wish.borrow
+        if wish.submitters is not None:
             del wanted.submitters[:]
-            wanted.submitters.extend(each for each in submitters if each != "*")
-        client.put_queue(wanted)
+            wanted.submitters.extend(each for each in wish.submitters if each != "*")
+        warnings = client.put_queue(wanted).warnings
     say(f"queue/{name} {'changed' if name in known else 'created'}")
+    for warning in warnings:
+        note(f"headrace: {warning}")
 
 
 def delete_queue(session: Session, name: str) -> None:
@@ -42,66 +57,6 @@ def delete_queue(session: Session, name: str) -> None:
     with session.client() as client:
         client.delete_queue(name)
     say(f"queue/{name} deleted")
-
-
-def get_policy(session: Session, name: str, output: Format) -> None:
-    """Prints the settings, or one of them.
-
-    Raises:
-        CommandError: There is no such setting.
-    """
-    with session.client() as client:
-        answer = client.policy()
-    settings = {key: json.loads(value) for key, value in sorted(answer.settings.items())}
-    if name:
-        if name not in settings:
-            raise CommandError(ExitCode.NOT_FOUND, _no_setting(name, settings))
-        settings = {name: settings[name]}
-    if output in (Format.JSON, Format.YAML):
-        document({"settings": settings, "policies": list(answer.policies)}, output)
-        return
-    if output is Format.NAME:
-        for key in settings:
-            say(key)
-        return
-    table(_SETTING_COLUMNS, [[key, _text(value)] for key, value in settings.items()])
-    if not name:
-        say(f"policies: {', '.join(answer.policies)}")
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _no_setting(name: str, settings: dict[str, Any]) -> str:
-    near = difflib.get_close_matches(name, settings, n=1)
-    hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(settings)}"
-    return f"no setting {name!r}{hint}"
-
-
-def set_policy(session: Session, assignments: list[str]) -> None:
-    """Changes settings given as ``name=value``.
-
-    Raises:
-        CommandError: One is not an assignment, or names no setting.
-    """
-    wanted: dict[str, object] = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals or not name:
-            raise CommandError(ExitCode.USAGE, f"wanted name=value, got {assignment!r}")
-        try:
-            wanted[name] = json.loads(value)
-        except ValueError:
-            wanted[name] = value  # a word needs no quotes
-    with session.client() as client:
-        known = {key: json.loads(value) for key, value in client.policy().settings.items()}
-        for name in wanted:
-            if name not in known:
-                raise CommandError(ExitCode.REFUSED, _no_setting(name, known))
-        after = client.set_policy(wanted)
-    for name in wanted:
-        say(f"{name}: {_text(known[name])} -> {_text(after[name])}")
 
 
 def drain(session: Session, node: str, *, drained: bool) -> None:

@@ -41,19 +41,19 @@ def apply(
     """
     text = sys.stdin.read() if "-" in files else ""
     jobs, findings = read_jobs(files, text)
-    _refuse(findings)
+    refuse(findings)
     try:
         context = session.context()
     except NoContextError:
         if not dry_run:
             raise
         # Whoever has no cluster yet starts one here: its rules for paths are those to check.
-        _check_alone(_resolved(jobs, Context("", local=True), session.home), output)
+        _check_alone(resolved(jobs, Context("", local=True), session.home), output)
         return
-    jobs = _resolved(jobs, context, session.home)
+    jobs = resolved(jobs, context, session.home)
     with session.client() as client:
         try:
-            _refuse(tuple(each for job in jobs for each in _refused_by(client, job)))
+            refuse(tuple(each for job in jobs for each in _refused_by(client, job)))
         except CallError as trouble:
             if not dry_run or trouble.kind is not Kind.UNREACHABLE:
                 raise
@@ -127,20 +127,24 @@ def _note_that_it_is_over(job: jobs_pb2.Job) -> None:
         )
 
 
-def _refuse(findings: tuple[Finding, ...]) -> None:
+def refuse(findings: tuple[Finding, ...], done: str = "applied") -> None:
     """Ends the command if there are findings.
+
+    Args:
+        findings: What is wrong with manifests.
+        done: What was not done because of them.
 
     Raises:
         CommandError: With every one of them.
     """
     if findings:
         told = "\n".join(f"  {finding}" for finding in findings)
-        raise CommandError(ExitCode.REFUSED, f"nothing was applied:\n{told}")
+        raise CommandError(ExitCode.REFUSED, f"nothing was {done}:\n{told}")
 
 
 def _check_alone(jobs: tuple[SourcedJob, ...], output: Format) -> None:
     """A dry run without a control plane: what can be said from here."""
-    _refuse(tuple(each.source.finding(problem) for each in jobs for problem in refusals(each.job)))
+    refuse(tuple(each.source.finding(problem) for each in jobs for problem in refusals(each.job)))
     _tell([_Result(each.job, "is valid") for each in jobs], output)
     note("not checked against a control plane: none answers")
 
@@ -189,7 +193,9 @@ def keys_of(field: str) -> Keys:
 # Paths mean something only on a known machine.
 
 
-def _resolved(jobs: tuple[SourcedJob, ...], context: Context, home: Path) -> tuple[SourcedJob, ...]:
+def resolved(
+    jobs: tuple[SourcedJob, ...], context: Context, home: Path, done: str = "applied"
+) -> tuple[SourcedJob, ...]:
     """The jobs with absolute paths.
 
     Relative checkpoint stores lie in the local cluster's home, the one folder that all of its
@@ -199,7 +205,7 @@ def _resolved(jobs: tuple[SourcedJob, ...], context: Context, home: Path) -> tup
         CommandError: A relative path was meant for a cluster elsewhere.
     """
     findings: list[Finding] = []
-    resolved = []
+    found = []
     for sourced in jobs:
         manifest = sourced.job.model_dump(mode="json", by_alias=True, exclude_none=True)
         folder = Path(sourced.source.file).absolute().parent
@@ -211,9 +217,9 @@ def _resolved(jobs: tuple[SourcedJob, ...], context: Context, home: Path) -> tup
             if problem is not None:
                 findings.append(sourced.source.finding(problem))
             part[keys[-1]] = str((base / part[keys[-1]]).resolve())
-        resolved.append(SourcedJob(TrainingJob.model_validate(manifest), sourced.source))
-    _refuse(tuple(findings))
-    return tuple(resolved)
+        found.append(SourcedJob(TrainingJob.model_validate(manifest), sourced.source))
+    refuse(tuple(findings), done)
+    return tuple(found)
 
 
 def _relative_paths(job: TrainingJob, home: Path, folder: Path) -> list[tuple[Keys, Path]]:

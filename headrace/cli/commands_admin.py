@@ -11,6 +11,13 @@ _PANEL = "Administration"
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="What to print.")]
 NodeName = Annotated[str, typer.Argument(help="Name of the node.")]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Change nothing; tell what the next decision would do differently.",
+    ),
+]
 QueueName = Annotated[str, typer.Argument(help="Name of the queue.")]
 
 queue = typer.Typer(help="List, set and delete queues.", no_args_is_help=True)
@@ -33,7 +40,13 @@ def queue_set(
     name: QueueName,
     quota: Annotated[
         int | None,
-        typer.Option(help="Most accelerators that its jobs may hold; -1 for no limit.", min=-1),
+        typer.Option(help="Accelerators that its jobs may hold; -1 for no limit.", min=-1),
+    ] = None,
+    borrow: Annotated[
+        int | None,
+        typer.Option(
+            help="So many more, while no other queue's quota needs them; -1 for no limit.", min=-1
+        ),
     ] = None,
     submitter: Annotated[
         list[str] | None,
@@ -43,7 +56,8 @@ def queue_set(
     """Create a queue, or change what is given of one."""
     from headrace.cli import admin
 
-    admin.set_queue(session_of(context), name, quota, submitter)
+    wish = admin.QueueWish(quota, borrow, submitter)
+    admin.set_queue(session_of(context), name, wish)
 
 
 @queue.command("delete")
@@ -62,22 +76,56 @@ def policy_get(
     name: Annotated[str, typer.Argument(help="Only this setting.")] = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Show the policy and its settings."""
-    from headrace.cli import admin
+    """Show the policy and its settings. With a name, or -o wide, also what they mean."""
+    from headrace.cli import policy as work
 
-    admin.get_policy(session_of(context), name, output)
+    work.get_policy(session_of(context), name, output)
 
 
 @policy.command("set")
 @guarded
 def policy_set(
     context: typer.Context,
-    settings: Annotated[list[str], typer.Argument(help="name=value", metavar="NAME=VALUE...")],
+    settings: Annotated[
+        list[str],
+        typer.Argument(help="name=value, or name=default.", metavar="NAME=VALUE..."),
+    ],
+    dry_run: DryRun = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Change settings, for example: policy set policy=fifo period_seconds=2."""
-    from headrace.cli import admin
+    from headrace.cli import policy as work
 
-    admin.set_policy(session_of(context), settings)
+    if dry_run:
+        work.try_policy(session_of(context), settings, 0, output)
+    else:
+        work.set_policy(session_of(context), settings)
+
+
+@policy.command("history")
+@guarded
+def policy_history(context: typer.Context, output: Output = Format.TABLE) -> None:
+    """Tell which settings there were, who set them, and when; newest first."""
+    from headrace.cli import policy as work
+
+    work.history(session_of(context), output)
+
+
+@policy.command("rollback")
+@guarded
+def policy_rollback(
+    context: typer.Context,
+    version: Annotated[int, typer.Argument(help="As `policy history` numbers it.", min=1)],
+    dry_run: DryRun = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Set what a version had, as a new version."""
+    from headrace.cli import policy as work
+
+    if dry_run:
+        work.try_policy(session_of(context), [], version, output)
+    else:
+        work.roll_back(session_of(context), version)
 
 
 @guarded

@@ -168,10 +168,11 @@ def plans(
 
 @guarded
 def simulate(context: typer.Context) -> None:
-    """Play a snapshot of a cluster, or a scenario, in virtual time.
+    """Play a snapshot of a cluster, a scenario, or a trace of measured jobs, in virtual time.
 
     --snapshot FILE is what `headrace snapshot -o FILE` wrote, --scenario FILE a YAML file with
-    nodes, jobs and faults. `headrace simulate --help` shows all options and a scenario.
+    nodes, jobs and faults; --workload NAME compares policies on a trace. `headrace simulate
+    --help` shows all options and a scenario.
     """
     import subprocess
     import sys

@@ -11,6 +11,7 @@ from headrace.cli import views
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.output import Format, document, note, note_outage, say, table
 from headrace.cli.session import Session
+from headrace.cli.tables import Column
 from headrace.client.client import Client
 
 OBJECTS = {
@@ -177,7 +178,7 @@ def get_others(session: Session, kind: str, names: tuple[str, ...], output: Form
     wide = output is Format.WIDE
     with session.client() as client:
         if kind == "node":
-            columns = views.WIDE_NODE_COLUMNS if wide else views.NODE_COLUMNS
+            columns: tuple[Column, ...] = views.WIDE_NODE_COLUMNS if wide else views.NODE_COLUMNS
             found = {
                 each.node.name: _Listed(views.node_row(each, wide=wide), views.plain(each))
                 for each in client.nodes()

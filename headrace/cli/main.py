@@ -5,7 +5,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup, TyperOption
 
-from headrace.cli import commands_admin, commands_cluster, commands_demo, commands_jobs
+from headrace.cli import (
+    commands_admin,
+    commands_cluster,
+    commands_demo,
+    commands_jobs,
+    commands_what_if,
+)
 from headrace.cli.exit_codes import MEANINGS
 from headrace.cli.output import write_what_streams_can
 from headrace.cli.session import Session
@@ -109,6 +115,7 @@ def options(
 commands_cluster.register(app)
 commands_jobs.register(app)
 commands_admin.register(app)
+commands_what_if.register(app)
 commands_demo.register(app)
 
 

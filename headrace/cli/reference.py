@@ -175,6 +175,12 @@ has to give some back: new ranks are started while the others train, and those t
 their part over. `headrace describe job` shows what each change cost. Where that is not possible,
 the ranks save and others go on from the checkpoint.
 
+A job of a built-in model without `plans` leaves the choice to the policy: `rubick` takes, of all
+plans that can train the model, the one that it expects to be fastest where the job is, and
+`equal-share` and `fifo` run it data parallel. A job that begins with stored `weights`, and a
+script, name their plans or run data parallel under any policy: only the nodes know the sizes of the
+one, and only its author those of the other.
+
 ## A program of your own
 
 `spec.command.program` is started once on every node of the job, without a shell, in place of a

@@ -32,7 +32,7 @@ WIDE_JOB_COLUMNS = (
     Column("UID"),
     Column("REASON", gives_way=4),
 )
-NODE_COLUMNS = (
+NODE_COLUMNS: tuple[Column, ...] = (
     Column("NAME", gives_way=1),
     Column("STATE", colours=STAGE_COLOURS),
     Column("HELD", right=True),
@@ -40,7 +40,7 @@ NODE_COLUMNS = (
     Column("UNHEALTHY", right=True),
     Column("STRAYS", right=True),
 )
-WIDE_NODE_COLUMNS = (
+WIDE_NODE_COLUMNS: tuple[Column, ...] = (
     *NODE_COLUMNS,
     Column("ADDRESS"),
     Column("AGENT"),
@@ -51,6 +51,7 @@ QUEUE_COLUMNS = (
     Column("NAME", gives_way=1),
     Column("HELD", right=True),
     Column("QUOTA", right=True),
+    Column("BORROWS", right=True),
     Column("RUNNING", right=True),
     Column("WAITING", right=True),
     Column("SUBMITTERS", gives_way=2),
@@ -236,10 +237,18 @@ def queue_row(queue: common_pb2.Queue) -> list[str]:
         queue.name,
         str(queue.held_accelerators),
         str(queue.quota_accelerators) if queue.HasField("quota_accelerators") else "none",
+        _borrowing(queue),
         str(queue.jobs_running),
         str(queue.jobs_waiting),
         ",".join(queue.submitters) or "everyone",
     ]
+
+
+def _borrowing(queue: common_pb2.Queue) -> str:
+    """What the queue may hold beyond its quota, if it has one."""
+    if not queue.HasField("quota_accelerators"):
+        return ""
+    return "any" if queue.borrowing_accelerators < 0 else str(queue.borrowing_accelerators)
 
 
 def event_row(event: jobs_pb2.LoggedEvent, now: float) -> list[str]:

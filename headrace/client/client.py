@@ -237,11 +237,11 @@ class Client:
         """Every queue."""
         return list(self._call(self.admin.ListQueues, admin_pb2.ListQueuesRequest()).queues)
 
-    def put_queue(self, queue: common_pb2.Queue) -> common_pb2.Queue:
-        """Creates or changes a queue."""
+    def put_queue(self, queue: common_pb2.Queue) -> admin_pb2.PutQueueResponse:
+        """Creates or changes a queue; tells what whoever did should know."""
         request = admin_pb2.PutQueueRequest(queue=queue)
-        stored: common_pb2.Queue = self._call(self.admin.PutQueue, request).queue
-        return stored
+        response: admin_pb2.PutQueueResponse = self._call(self.admin.PutQueue, request)
+        return response
 
     def delete_queue(self, name: str) -> None:
         """Removes a queue."""
@@ -261,6 +261,33 @@ class Client:
         )
         response = self._call(self.admin.SetPolicy, request)
         return {name: json.loads(value) for name, value in response.settings.items()}
+
+    def try_policy(
+        self, settings: Mapping[str, object], version: int = 0
+    ) -> admin_pb2.TryPolicyResponse:
+        """What the next decision would do differently; changes nothing.
+
+        Args:
+            settings: Those to change, as in ``set_policy``.
+            version: The version whose settings are tried; 0 for the present ones.
+        """
+        request = admin_pb2.TryPolicyRequest(
+            settings={name: json.dumps(value) for name, value in settings.items()},
+            version=version,
+        )
+        response: admin_pb2.TryPolicyResponse = self._call(self.admin.TryPolicy, request)
+        return response
+
+    def policy_versions(self) -> list[admin_pb2.PolicyVersion]:
+        """Which settings there were, who set them, and when; oldest first."""
+        request = admin_pb2.ListPolicyVersionsRequest()
+        return list(self._call(self.admin.ListPolicyVersions, request).versions)
+
+    def roll_back_policy(self, version: int) -> admin_pb2.RollBackPolicyResponse:
+        """Sets what a version had, as a new version."""
+        request = admin_pb2.RollBackPolicyRequest(version=version)
+        response: admin_pb2.RollBackPolicyResponse = self._call(self.admin.RollBackPolicy, request)
+        return response
 
     def explain(self, uid: str) -> admin_pb2.ExplainResponse:
         """Why a job stands where it stands."""

@@ -26,6 +26,9 @@ BEST_EFFORT_QUEUE = QueueName("best-effort")
 SWITCH_SECONDS = 78.0
 """What a start or a change takes: the mean that Rubick's paper measured (section 7.3)."""
 
+REPORT_SECONDS = 600.0
+"""How often a job tells how far it is. Each report is an event and a decision."""
+
 _RETRIES = 1_000
 
 
@@ -85,6 +88,7 @@ def scenario_of(
     seed: int = 1,
     cluster: Cluster | None = None,
     switch_seconds: float = SWITCH_SECONDS,
+    report_seconds: float = REPORT_SECONDS,
     faults: Faults | None = None,
     notes: Sequence[str] = (),
 ) -> Scenario:
@@ -96,6 +100,7 @@ def scenario_of(
         seed: What chance is drawn from.
         cluster: On what.
         switch_seconds: What a start or a change takes; accelerators are held meanwhile.
+        report_seconds: How often a job tells how far it is.
         faults: What goes wrong; nothing if None.
         notes: Sentences on how the jobs were made.
     """
@@ -117,7 +122,7 @@ def scenario_of(
         tuple(arrivals),
         queues,
         faults or Faults(),
-        Costs.of_a_switch(switch_seconds, progressSeconds=600.0),
+        Costs.of_a_switch(switch_seconds, progressSeconds=report_seconds),
         table,
         (*notes, f"every start and every change holds its accelerators {switch_seconds:g} s"),
     )

@@ -95,12 +95,12 @@ PLANTS = [
         "from controlplane.engine import cycle",
     ),
     Plant(
-        "only main and the simulator know the policies",
+        "only what plugs a live cluster together and the simulator know the policies",
         "controlplane/edges/telemetry.py",
         "import controlplane.baselines",
     ),
     Plant(
-        "only main and the simulator know the policies",
+        "only what plugs a live cluster together and the simulator know the policies",
         "controlplane/edges/telemetry.py",
         "import controlplane.rubick",
     ),

@@ -78,8 +78,10 @@ MAY_IMPORT = {
     | {"csv", "datetime", "itertools", "pathlib", "statistics"},
     ("simulator/results", "simulator/report"): FOR_DECIDING
     | {"csv", "itertools", "pathlib", "statistics"},
+    ("simulator/snapshots.py", "simulator/what_if"): FOR_DECIDING
+    | {"datetime", "pathlib", "statistics", "sys"},
     # These play runs side by side and show how far they are.
-    ("simulator/comparing.py", "simulator/study.py"): FOR_DECIDING
+    ("simulator/comparing.py", "simulator/progress_bar.py", "simulator/study.py"): FOR_DECIDING
     | {"argparse", "concurrent", "contextlib", "datetime", "multiprocessing", "os", "pathlib"}
     | {"rich", "statistics", "sys", "textwrap", "time"},
 }

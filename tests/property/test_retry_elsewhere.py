@@ -3,12 +3,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.baselines import BASELINES
 from controlplane.domain.action import StartAttempt
 from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Outcome
-from tests.builders import World, a_cluster, a_job, a_node
+from tests.builders import POLICIES, World, a_cluster, a_job, a_node
 
 CODES = st.sampled_from(
     [
@@ -30,7 +29,7 @@ def the_next_start(world: World) -> StartAttempt:
 
 @settings(max_examples=120, deadline=None, derandomize=True)
 @given(
-    policy=st.sampled_from(sorted(BASELINES)),
+    policy=st.sampled_from(sorted(POLICIES)),
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5),
     least=st.integers(1, 4),
     more=st.integers(0, 4),

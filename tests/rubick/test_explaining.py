@@ -8,7 +8,7 @@ from tests.rubick.worlds import Scaling, a_known_job
 
 def world(*nodes: int, exponent: float = 0.8) -> tuple[World, Rubick]:
     times = Scaling(exponent=exponent)
-    policy = Rubick(times, RubickSettings(switch_seconds=1.0, cool_down_seconds=10.0))
+    policy = Rubick(lambda _: times, RubickSettings(switch_seconds=1.0, cool_down_seconds=10.0))
     built = a_cluster().under(policy)
     for i, count in enumerate(nodes):
         built.with_node(a_node(f"n{i}", count, "gpu"))

@@ -18,7 +18,7 @@ HOUR = 3600.0
 
 def rubick(times: Scaling | None = None, **changes: float) -> Rubick:
     chosen = {"switch_seconds": 1.0, "cool_down_seconds": 10.0} | changes
-    return Rubick(times or Scaling(), RubickSettings(**chosen))  # type: ignore[arg-type]
+    return Rubick(lambda _: times or Scaling(), RubickSettings(**chosen))  # type: ignore[arg-type]
 
 
 def world(policy: Rubick, *nodes: int) -> World:

@@ -225,7 +225,7 @@ def test_the_policy_searches_when_it_is_told_to() -> None:
     from controlplane.rubick.policy import Rubick
 
     def outcome(nodes: int) -> float:
-        built = a_cluster().under(Rubick(Scaling(), RubickSettings(search_nodes=nodes)))
+        built = a_cluster().under(Rubick(lambda _: Scaling(), RubickSettings(search_nodes=nodes)))
         built.with_node(a_node("n0", 8, "gpu"), a_node("n1", 4, "gpu"))
         built.submit(*(a_known_job(f"j{i}", steps=700 * (i + 1)) for i in range(9)))
         found = built.cycle().optimality

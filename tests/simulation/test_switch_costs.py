@@ -198,3 +198,27 @@ def test_accelerators_are_held_while_a_job_starts_and_changes() -> None:
     before, after, _ = CHANGES["ranks join"]
     result = played(one_job(78.0), first_then(before, after))
     assert [held_at(result.rows, at) for at in (0, 77, 599, 600, 677, 679)] == [2, 2, 2, 4, 4, 4]
+
+
+@pytest.mark.parametrize("first", [0, 2], ids=["in memory", "by a restart"])
+def test_who_waits_gets_what_another_leaves_at_once(first: int) -> None:
+    plan = ExecutionPlan.parse("dp2")
+    jobs = [
+        TraceJob("a", 0.0, "bert", 4, ExecutionPlan.parse("dp4"), STEPS),
+        TraceJob("b", 0.0, "bert", 2, plan, STEPS),
+    ]
+    a, b = JobUid("a"), JobUid("b")
+
+    def decide(snapshot: ClusterSnapshot) -> Decision:
+        wanted = {a: on("dp4", "node-0")}
+        if snapshot.at >= seconds(CHANGE_AT):
+            wanted = {a: on("dp2", "node-0", first), b: on("dp2", "node-0", 2 - first)}
+        alive = {uid for uid, record in snapshot.jobs.items() if record.finished_at is None}
+        targets = {uid: target for uid, target in wanted.items() if uid in alive}
+        return Decision(targets, {uid: Reason(ReasonCode.RUNNING) for uid in targets})
+
+    result = played(scenario_of(jobs, TABLE, cluster=Cluster(1)), decide)
+    assert result.refused == ()
+    started = result.jobs[b].first_started_at
+    assert started is not None
+    assert started / SECOND == CHANGE_AT

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from controlplane.domain.event import (
     NodeDrained,
     NodeRemoved,
-    PolicyChanged,
     QueueChanged,
     QueueRemoved,
 )
@@ -26,8 +25,9 @@ from controlplane.edges.grpc_server.errors import not_found, precondition
 from controlplane.edges.grpc_server.feed import StateFeed
 from controlplane.edges.grpc_server.gatekeeper import Context
 from controlplane.edges.grpc_server.history import History
-from controlplane.edges.grpc_server.policy_settings import changed_settings, settings_to_wire
+from controlplane.edges.grpc_server.policy_desk import PolicyDesk
 from controlplane.edges.grpc_server.ports import Reign
+from controlplane.edges.grpc_server.queue_warnings import queue_warnings
 from controlplane.engine.state import ClusterState
 from controlplane.wire.sentences import action_sentence
 from controlplane.wire.translate import (
@@ -68,6 +68,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self._history = history
         self._reign = reign
         self._policies = policies
+        self._desk = PolicyDesk(feed, door, policies)
         self._version = version
         self._dashboard_url = dashboard_url
 
@@ -88,14 +89,17 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             last_sequence=self._state.last_sequence,
             state=self._reign.condition,
             policy=self._state.settings.policy,
-            accelerators_total=sum(
-                len(node.node.accelerators)
-                for node in self._state.nodes.values()
-                if node.contact is not Contact.LOST
-            ),
+            accelerators_total=self._accelerators_total(),
             accelerators_held=len(self._holders()),
             dashboard_url=self._dashboard_url,
             now=timestamp(self._door.now()),
+        )
+
+    def _accelerators_total(self) -> int:
+        return sum(
+            len(node.node.accelerators)
+            for node in self._state.nodes.values()
+            if node.contact is not Contact.LOST
         )
 
     async def ListNodes(  # noqa: N802
@@ -172,7 +176,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         queue = queue_from_wire(request.queue)
         if self._state.queues.get(queue.name) != queue:
             await self._door.append_and_fold(QueueChanged(queue, self._door.now()))
-        return admin_pb2.PutQueueResponse(queue=self._queue_told(queue.name) or request.queue)
+        total = self._accelerators_total()
+        return admin_pb2.PutQueueResponse(
+            queue=self._queue_told(queue.name) or request.queue,
+            warnings=queue_warnings(queue, self._state.queues | {queue.name: queue}, total),
+        )
 
     async def DeleteQueue(  # noqa: N802
         self, request: admin_pb2.DeleteQueueRequest, context: Context
@@ -218,19 +226,32 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def GetPolicy(  # noqa: N802
         self, request: admin_pb2.GetPolicyRequest, context: Context
     ) -> admin_pb2.GetPolicyResponse:
-        """The settings, and which policies there are."""
-        return admin_pb2.GetPolicyResponse(
-            settings=settings_to_wire(self._state.settings), policies=sorted(self._policies)
-        )
+        """The settings with what they mean, and which policies there are."""
+        return self._desk.get()
 
     async def SetPolicy(  # noqa: N802
         self, request: admin_pb2.SetPolicyRequest, context: Context
     ) -> admin_pb2.SetPolicyResponse:
         """Changes some settings."""
-        settings = changed_settings(self._state.settings, request.settings, sorted(self._policies))
-        if settings != self._state.settings:
-            await self._door.append_and_fold(PolicyChanged(settings, self._door.now()))
-        return admin_pb2.SetPolicyResponse(settings=settings_to_wire(settings))
+        return await self._desk.set(request.settings)
+
+    async def TryPolicy(  # noqa: N802
+        self, request: admin_pb2.TryPolicyRequest, context: Context
+    ) -> admin_pb2.TryPolicyResponse:
+        """What the next decision would do differently under other settings."""
+        return await self._desk.try_(request)
+
+    async def ListPolicyVersions(  # noqa: N802
+        self, request: admin_pb2.ListPolicyVersionsRequest, context: Context
+    ) -> admin_pb2.ListPolicyVersionsResponse:
+        """Which settings there were, who set them, and when."""
+        return self._desk.versions()
+
+    async def RollBackPolicy(  # noqa: N802
+        self, request: admin_pb2.RollBackPolicyRequest, context: Context
+    ) -> admin_pb2.RollBackPolicyResponse:
+        """Sets what a version had."""
+        return await self._desk.roll_back(request.version)
 
     async def Explain(  # noqa: N802
         self, request: admin_pb2.ExplainRequest, context: Context

@@ -99,10 +99,12 @@ class PutQueueRequest(_message.Message):
     def __init__(self, queue: _Optional[_Union[_common_pb2.Queue, _Mapping]] = ...) -> None: ...
 
 class PutQueueResponse(_message.Message):
-    __slots__ = ("queue",)
+    __slots__ = ("queue", "warnings")
     QUEUE_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     queue: _common_pb2.Queue
-    def __init__(self, queue: _Optional[_Union[_common_pb2.Queue, _Mapping]] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, queue: _Optional[_Union[_common_pb2.Queue, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DeleteQueueRequest(_message.Message):
     __slots__ = ("name",)
@@ -129,7 +131,7 @@ class GetPolicyRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetPolicyResponse(_message.Message):
-    __slots__ = ("settings", "policies")
+    __slots__ = ("settings", "policies", "descriptions", "version")
     class SettingsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -139,9 +141,29 @@ class GetPolicyResponse(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     POLICIES_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     settings: _containers.ScalarMap[str, str]
     policies: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, settings: _Optional[_Mapping[str, str]] = ..., policies: _Optional[_Iterable[str]] = ...) -> None: ...
+    descriptions: _containers.RepeatedCompositeFieldContainer[SettingDescription]
+    version: int
+    def __init__(self, settings: _Optional[_Mapping[str, str]] = ..., policies: _Optional[_Iterable[str]] = ..., descriptions: _Optional[_Iterable[_Union[SettingDescription, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class SettingDescription(_message.Message):
+    __slots__ = ("name", "default_value", "lowest", "highest", "whole", "meaning")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_VALUE_FIELD_NUMBER: _ClassVar[int]
+    LOWEST_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    MEANING_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    default_value: str
+    lowest: float
+    highest: float
+    whole: bool
+    meaning: str
+    def __init__(self, name: _Optional[str] = ..., default_value: _Optional[str] = ..., lowest: _Optional[float] = ..., highest: _Optional[float] = ..., whole: _Optional[bool] = ..., meaning: _Optional[str] = ...) -> None: ...
 
 class SetPolicyRequest(_message.Message):
     __slots__ = ("settings",)
@@ -157,7 +179,7 @@ class SetPolicyRequest(_message.Message):
     def __init__(self, settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class SetPolicyResponse(_message.Message):
-    __slots__ = ("settings",)
+    __slots__ = ("settings", "version")
     class SettingsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -166,8 +188,99 @@ class SetPolicyResponse(_message.Message):
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     settings: _containers.ScalarMap[str, str]
-    def __init__(self, settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    version: int
+    def __init__(self, settings: _Optional[_Mapping[str, str]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class TryPolicyRequest(_message.Message):
+    __slots__ = ("settings", "version")
+    class SettingsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    settings: _containers.ScalarMap[str, str]
+    version: int
+    def __init__(self, settings: _Optional[_Mapping[str, str]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class TryPolicyResponse(_message.Message):
+    __slots__ = ("changes", "differences", "refused")
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[SettingChange]
+    differences: _containers.RepeatedCompositeFieldContainer[PolicyDifference]
+    refused: str
+    def __init__(self, changes: _Optional[_Iterable[_Union[SettingChange, _Mapping]]] = ..., differences: _Optional[_Iterable[_Union[PolicyDifference, _Mapping]]] = ..., refused: _Optional[str] = ...) -> None: ...
+
+class SettingChange(_message.Message):
+    __slots__ = ("name", "before", "after")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    before: str
+    after: str
+    def __init__(self, name: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class PolicyDifference(_message.Message):
+    __slots__ = ("uid", "namespace", "name", "kind", "before", "after")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    namespace: str
+    name: str
+    kind: str
+    before: str
+    after: str
+    def __init__(self, uid: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class ListPolicyVersionsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PolicyVersion(_message.Message):
+    __slots__ = ("version", "at", "who", "changes", "rolls_back_to")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    ROLLS_BACK_TO_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    at: _timestamp_pb2.Timestamp
+    who: str
+    changes: _containers.RepeatedCompositeFieldContainer[SettingChange]
+    rolls_back_to: int
+    def __init__(self, version: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., who: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[SettingChange, _Mapping]]] = ..., rolls_back_to: _Optional[int] = ...) -> None: ...
+
+class ListPolicyVersionsResponse(_message.Message):
+    __slots__ = ("versions",)
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedCompositeFieldContainer[PolicyVersion]
+    def __init__(self, versions: _Optional[_Iterable[_Union[PolicyVersion, _Mapping]]] = ...) -> None: ...
+
+class RollBackPolicyRequest(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
+
+class RollBackPolicyResponse(_message.Message):
+    __slots__ = ("version", "changes")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    changes: _containers.RepeatedCompositeFieldContainer[SettingChange]
+    def __init__(self, version: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[SettingChange, _Mapping]]] = ...) -> None: ...
 
 class ListObservationsRequest(_message.Message):
     __slots__ = ()

@@ -79,6 +79,21 @@ class AdminServiceStub:
                 request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.SetPolicyRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.SetPolicyResponse.FromString,
                 _registered_method=True)
+        self.TryPolicy = channel.unary_unary(
+                '/headrace.v1alpha1.AdminService/TryPolicy',
+                request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.TryPolicyRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.TryPolicyResponse.FromString,
+                _registered_method=True)
+        self.ListPolicyVersions = channel.unary_unary(
+                '/headrace.v1alpha1.AdminService/ListPolicyVersions',
+                request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListPolicyVersionsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListPolicyVersionsResponse.FromString,
+                _registered_method=True)
+        self.RollBackPolicy = channel.unary_unary(
+                '/headrace.v1alpha1.AdminService/RollBackPolicy',
+                request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.RollBackPolicyRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.RollBackPolicyResponse.FromString,
+                _registered_method=True)
         self.ListObservations = channel.unary_unary(
                 '/headrace.v1alpha1.AdminService/ListObservations',
                 request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsRequest.SerializeToString,
@@ -165,6 +180,27 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TryPolicy(self, request, context):
+        """What the next decision would do differently under other settings; nothing is changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicyVersions(self, request, context):
+        """Which settings there were, who set them, and when; oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBackPolicy(self, request, context):
+        """Sets what a version had, as a new version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListObservations(self, request, context):
         """What plans take, as jobs told in passing: the newest of each model, batch, plan and place.
         """
@@ -247,6 +283,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.SetPolicy,
                     request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.SetPolicyRequest.FromString,
                     response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.SetPolicyResponse.SerializeToString,
+            ),
+            'TryPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.TryPolicy,
+                    request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.TryPolicyRequest.FromString,
+                    response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.TryPolicyResponse.SerializeToString,
+            ),
+            'ListPolicyVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicyVersions,
+                    request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListPolicyVersionsRequest.FromString,
+                    response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListPolicyVersionsResponse.SerializeToString,
+            ),
+            'RollBackPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBackPolicy,
+                    request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.RollBackPolicyRequest.FromString,
+                    response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.RollBackPolicyResponse.SerializeToString,
             ),
             'ListObservations': grpc.unary_unary_rpc_method_handler(
                     servicer.ListObservations,
@@ -517,6 +568,87 @@ class AdminService:
             '/headrace.v1alpha1.AdminService/SetPolicy',
             headrace_dot_v1alpha1_dot_admin__pb2.SetPolicyRequest.SerializeToString,
             headrace_dot_v1alpha1_dot_admin__pb2.SetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TryPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1alpha1.AdminService/TryPolicy',
+            headrace_dot_v1alpha1_dot_admin__pb2.TryPolicyRequest.SerializeToString,
+            headrace_dot_v1alpha1_dot_admin__pb2.TryPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicyVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1alpha1.AdminService/ListPolicyVersions',
+            headrace_dot_v1alpha1_dot_admin__pb2.ListPolicyVersionsRequest.SerializeToString,
+            headrace_dot_v1alpha1_dot_admin__pb2.ListPolicyVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBackPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1alpha1.AdminService/RollBackPolicy',
+            headrace_dot_v1alpha1_dot_admin__pb2.RollBackPolicyRequest.SerializeToString,
+            headrace_dot_v1alpha1_dot_admin__pb2.RollBackPolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,

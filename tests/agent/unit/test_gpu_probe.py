@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.gpu_probe import AcceleratorsMissingError, GpuProbe, Wanted, shares, type_label
+from agent.gpu_probe import AcceleratorsMissingError, GpuProbe, Wanted, shares
+from headrace.api.accelerator_type import type_label
 
 
 class NVMLError(Exception):

@@ -66,6 +66,18 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         self.observations: list[admin_pb2.Observation] = []
         self.queues: dict[str, common_pb2.Queue] = {"default": common_pb2.Queue(name="default")}
         self.settings = {"policy": '"equal-share"', "period_seconds": "5.0"}
+        self.descriptions = [
+            admin_pb2.SettingDescription(
+                name="period_seconds",
+                default_value="5.0",
+                lowest=0.05,
+                highest=3600,
+                meaning="Longest time between two decisions.",
+            ),
+        ]
+        self.policy_versions: list[admin_pb2.PolicyVersion] = []
+        self.tried = admin_pb2.TryPolicyResponse()
+        self.queue_warnings: list[str] = []
         self.events: list[jobs_pb2.LoggedEvent] = []
         self.output: dict[tuple[int, int], list[bytes]] = {}
         self.asked: list[tuple[str, Any]] = []
@@ -274,7 +286,7 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
     def PutQueue(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("PutQueue", request, context)
         self.queues[request.queue.name] = request.queue
-        return admin_pb2.PutQueueResponse(queue=request.queue)
+        return admin_pb2.PutQueueResponse(queue=request.queue, warnings=self.queue_warnings)
 
     def DeleteQueue(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("DeleteQueue", request, context)
@@ -289,12 +301,29 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
 
     def GetPolicy(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("GetPolicy", request, context)
-        return admin_pb2.GetPolicyResponse(settings=self.settings, policies=["equal-share", "fifo"])
+        return admin_pb2.GetPolicyResponse(
+            settings=self.settings,
+            policies=["equal-share", "fifo"],
+            descriptions=self.descriptions,
+            version=7,
+        )
 
     def SetPolicy(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("SetPolicy", request, context)
         self.settings.update(request.settings)
         return admin_pb2.SetPolicyResponse(settings=self.settings)
+
+    def TryPolicy(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter("TryPolicy", request, context)
+        return self.tried
+
+    def ListPolicyVersions(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter("ListPolicyVersions", request, context)
+        return admin_pb2.ListPolicyVersionsResponse(versions=self.policy_versions)
+
+    def RollBackPolicy(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter("RollBackPolicy", request, context)
+        return admin_pb2.RollBackPolicyResponse(version=8, changes=self.tried.changes)
 
     def Explain(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("Explain", request, context)

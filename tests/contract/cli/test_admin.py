@@ -6,6 +6,7 @@ import stat
 import time
 from pathlib import Path
 
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.api.generated import admin_pb2
@@ -30,6 +31,16 @@ def test_a_queue_is_created_then_changed_where_something_is_given(
     assert not queue.HasField("quota_accelerators")
     assert not queue.submitters
     assert "research" in headrace("queue", "list").stdout
+    headrace("queue", "set", "research", "--quota", "4", "--borrow", "2")
+    headrace("queue", "set", "research", "--submitter", "ann")
+    queue = plane.queues["research"]
+    assert (queue.quota_accelerators, queue.borrowing_accelerators) == (4, 2)
+    assert headrace("queue", "list").stdout.splitlines()[2].split()[1:4] == ["0", "4", "2"]
+    plane.queue_warnings = ["the quota is larger than the cluster"]
+    warned = headrace("queue", "set", "research", "--borrow", "-1")
+    assert plane.queues["research"].borrowing_accelerators == -1
+    assert warned.stdout == "queue/research changed\n"
+    assert warned.stderr == "headrace: the quota is larger than the cluster\n"
     assert headrace("queue", "delete", "research").exit_code == ExitCode.OK
     assert headrace("queue", "delete", "research").exit_code == ExitCode.NOT_FOUND
 
@@ -45,6 +56,81 @@ def test_policy_settings_are_words_or_json(headrace: Headrace, plane: FakeContro
     assert wrong.exit_code == ExitCode.REFUSED
     assert "did you mean period_seconds?" in wrong.stderr
     assert headrace("policy", "set", "fifo").exit_code == ExitCode.USAGE
+
+
+def test_what_a_setting_means_is_told_with_its_range(headrace: Headrace) -> None:
+    told = headrace("policy", "get", "period_seconds").stdout
+    assert "Longest time between two decisions. Default 5.0, allowed 0.05 to 3600." in told
+    assert "0.05 to 3600" in headrace("policy", "get", "-o", "wide").stdout
+    whole = json.loads(headrace("policy", "get", "-o", "json").stdout)
+    assert (whole["version"], whole["descriptions"][0]["highest"]) == (7, 3600)
+
+
+def a_change(name: str, before: str, after: str) -> admin_pb2.SettingChange:
+    return admin_pb2.SettingChange(name=name, before=before, after=after)
+
+
+def test_the_history_of_the_settings_fits_a_terminal(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    at = Timestamp(seconds=int(time.time()) - 7000)
+    some = [a_change("policy", '"fifo"', '"rubick"'), a_change("period_seconds", "5.0", "2.0")]
+    who = "spiffe://example.org/a-person-with-a-long-name/of-a-large-department"
+    plane.policy_versions = [
+        admin_pb2.PolicyVersion(version=1),
+        admin_pb2.PolicyVersion(version=2, at=at, who=who, changes=some),
+        admin_pb2.PolicyVersion(version=3, at=at, who="ann", changes=some, rolls_back_to=1),
+    ]
+    table = headrace("policy", "history").stdout
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["VERSION", "WHEN", "WHO", "CHANGED"]
+    assert [line.split()[0] for line in lines if line[:7].strip()] == ["VERSION", "3", "2", "1"]
+    assert "as version 1: policy fifo" in table
+    assert lines[-1].split() == ["1", "-", "-", "-"]
+    newest, *_ = json.loads(headrace("policy", "history", "-o", "json").stdout)["items"]
+    assert (newest["version"], newest["who"], newest["rollsBackTo"]) == (3, "ann", 1)
+    assert newest["changes"][1] == {"name": "period_seconds", "before": 5.0, "after": 2.0}
+
+
+def test_a_dry_run_tells_the_difference_and_sets_nothing(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    before = dict(plane.settings)
+    plane.tried = admin_pb2.TryPolicyResponse(
+        changes=[a_change("policy", '"equal-share"', '"fifo"')],
+        differences=[
+            admin_pb2.PolicyDifference(
+                namespace="default",
+                name="train",
+                kind="PutOff",
+                before="4 on node-a, node-b as dp4",
+                after="nothing (waits behind other, which came first and wants 8 accelerators)",
+            )
+        ],
+    )
+    told = headrace("policy", "set", "policy=fifo", "--dry-run")
+    lines = told.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "policy: equal-share -> fifo (dry run)"
+    assert lines[2].startswith("train  be put off  4 on node-a, node-b")
+    assert plane.settings == before
+    assert [name for name, _ in plane.asked] == ["TryPolicy"]
+    headrace("policy", "rollback", "3", "--dry-run")
+    assert plane.asked[-1][1].version == 3
+    plane.tried = admin_pb2.TryPolicyResponse(changes=plane.tried.changes)
+    same = headrace("policy", "set", "policy=fifo", "--dry-run")
+    assert same.stderr == "the next decision would be the same\n"
+    plane.tried = admin_pb2.TryPolicyResponse(refused="policy fifo gave no usable decision: no")
+    refused = headrace("policy", "set", "policy=fifo", "--dry-run")
+    assert (refused.exit_code, "no usable decision" in refused.stderr) == (ExitCode.REFUSED, True)
+
+
+def test_a_roll_back_tells_what_it_changed(headrace: Headrace, plane: FakeControlPlane) -> None:
+    plane.tried = admin_pb2.TryPolicyResponse(changes=[a_change("period_seconds", "2", "5")])
+    told = headrace("policy", "rollback", "2")
+    assert (told.exit_code, told.stdout) == (ExitCode.OK, "period_seconds: 2 -> 5\n")
+    assert headrace("policy", "rollback", "0").exit_code == ExitCode.USAGE
 
 
 def test_drain_and_uncordon_name_a_node(headrace: Headrace, plane: FakeControlPlane) -> None:
@@ -151,6 +237,17 @@ def test_snapshot_and_backup_are_files_of_their_owner(headrace: Headrace, tmp_pa
     assert headrace("backup", str(file)).exit_code == ExitCode.OK
     assert file.read_bytes() == b"first half, second half"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_what_if_plays_a_snapshot_of_the_live_cluster_and_keeps_none(
+    headrace: Headrace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = headrace("what-if", "--add-nodes", "1x8:cpu", "-o", "json")
+    assert result.exit_code == ExitCode.OK, result.output
+    told = json.loads(result.stdout)
+    assert (told["jobs"], told["changes"]) == ([], ["8 accelerators (cpu) join on what-if-1"])
+    assert not list(tmp_path.glob("headrace-what-if-*"))
 
 
 def test_a_backup_that_is_there_is_replaced_only_by_force(

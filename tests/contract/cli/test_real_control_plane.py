@@ -69,7 +69,13 @@ def test_a_job_comes_in_is_explained_and_goes(real: Path, tmp_path: Path) -> Non
     deadline = time.monotonic() + 60
     while "NoMatchingAccelerator" not in (told := unpointed("explain", "a").stdout):
         assert time.monotonic() < deadline, told
-    for command in (("describe", "job", "a"), ("events", "-o", "json"), ("snapshot",), ("top",)):
+    for command in (
+        ("describe", "job", "a"),
+        ("events", "-o", "json"),
+        ("snapshot",),
+        ("top",),
+        ("what-if", "--add-nodes", "1x1:cpu"),
+    ):
         result = unpointed(*command)
         assert result.exit_code == ExitCode.OK, (command, result.output)
         assert "hunter2" not in result.output, command

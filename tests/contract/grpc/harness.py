@@ -113,9 +113,12 @@ class Api:
     admin: Any
 
     async def be_patient(self) -> None:
-        """Nodes that a test plays may be silent for longer than real ones, on a slow machine."""
-        graces = {"node_grace_seconds": "600", "recovery_grace_seconds": "600"}
-        await self.admin.SetPolicy(admin_pb2.SetPolicyRequest(settings=graces))
+        """Nodes that a test plays may be silent for longer than real ones, on a slow machine. And
+        the policy is one that asks nobody how fast those are.
+        """
+        settings = {"node_grace_seconds": "600", "recovery_grace_seconds": "600"}
+        settings["policy"] = "equal-share"
+        await self.admin.SetPolicy(admin_pb2.SetPolicyRequest(settings=settings))
 
     async def submit(self, name: str = "train", **spec: Any) -> jobs_pb2.SubmitJobResponse:
         """Submits a job."""

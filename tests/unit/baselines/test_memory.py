@@ -6,9 +6,11 @@ from controlplane.baselines import BASELINES
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.offering import memory_for, misfits
 from controlplane.domain.reason import ReasonCode
-from tests.builders import JobBuilder, World, a_cluster, a_job, a_node, a_unit
+from tests.builders import POLICIES, JobBuilder, World, a_cluster, a_job, a_node, a_unit
 
-POLICIES = pytest.mark.parametrize("policy", sorted(BASELINES))
+EVERY_POLICY = pytest.mark.parametrize("policy", sorted(POLICIES))
+OF_OUR_OWN = pytest.mark.parametrize("policy", sorted(BASELINES))
+"""Those that give jobs as much as there is, and keep to an order."""
 
 H100, A100 = "nvidia-h100-80gb-hbm3", "nvidia-a100-sxm4-40gb"
 
@@ -33,7 +35,7 @@ def told(world: World, name: str) -> list[tuple[str, str]]:
     return [(str(each.plan), each.type) for each in found]
 
 
-@POLICIES
+@EVERY_POLICY
 def test_a_plan_without_room_is_passed_over_before_it_is_tried(policy: str) -> None:
     world = a_cluster(policy).with_node(a_node("n", 1, H100, gib=79.6, host_gib_each=512))
     world.submit(llama().under("dp1", "dp1-z2-offload")).settle()
@@ -42,7 +44,7 @@ def test_a_plan_without_room_is_passed_over_before_it_is_tried(policy: str) -> N
     assert world.job("llama").attempts_made == 1
 
 
-@POLICIES
+@EVERY_POLICY
 def test_where_no_plan_has_room_the_job_waits_and_is_told_by_how_much(policy: str) -> None:
     world = a_cluster(policy).with_node(a_node("n", 2, H100, gib=79.6, host_gib_each=512))
     world.submit(llama().wanting(1, 2).under("dp1", "dp2-z3"), a_job("other").wanting(2)).settle()
@@ -54,7 +56,7 @@ def test_where_no_plan_has_room_the_job_waits_and_is_told_by_how_much(policy: st
     assert world.held("other") == 2
 
 
-@POLICIES
+@EVERY_POLICY
 def test_it_starts_when_a_node_with_more_memory_comes(policy: str) -> None:
     world = a_cluster(policy).with_node(a_node("n", 1, A100, gib=39.5, host_gib_each=512))
     world.submit(gpt2().under("dp1")).settle()
@@ -63,7 +65,7 @@ def test_it_starts_when_a_node_with_more_memory_comes(policy: str) -> None:
     assert world.nodes_of("gpt2") == {"large"}
 
 
-@POLICIES
+@OF_OUR_OWN
 def test_of_several_types_one_with_room_is_taken_and_the_other_is_left_to_others(
     policy: str,
 ) -> None:
@@ -82,7 +84,7 @@ def test_of_several_types_one_with_room_is_taken_and_the_other_is_left_to_others
     assert world.nodes_of("b") == {"large"}
 
 
-@POLICIES
+@EVERY_POLICY
 def test_a_plan_is_as_good_as_the_node_lets_it_be(policy: str) -> None:
     world = a_cluster(policy).with_node(a_node("small", 1, A100, gib=39.5, host_gib_each=512))
     world.submit(gpt2("a").under("dp1", "dp1-ga16")).settle()
@@ -92,7 +94,7 @@ def test_a_plan_is_as_good_as_the_node_lets_it_be(policy: str) -> None:
     assert plan_of(world, "b") == "dp1"
 
 
-@POLICIES
+@EVERY_POLICY
 def test_offload_goes_where_the_host_has_room(policy: str) -> None:
     world = a_cluster(policy).with_node(
         a_node("poor", 4, H100, gib=79.6, host_gib_each=64),
@@ -106,7 +108,7 @@ def test_offload_goes_where_the_host_has_room(policy: str) -> None:
     assert "GiB of host memory: wanted" in world.why("llama").message
 
 
-@POLICIES
+@EVERY_POLICY
 def test_without_plans_only_sizes_with_room_are_given(policy: str) -> None:
     world = a_cluster(policy).with_node(a_node("n", 2, "gpu", gib=48, host_gib_each=64))
     world.submit(a_job("first").wanting(1), gpt2().wanting(1, 4)).settle()
@@ -129,7 +131,7 @@ def test_a_share_does_not_shrink_to_where_it_has_no_room() -> None:
     assert world.stage("second") is Stage.QUEUED
 
 
-@POLICIES
+@EVERY_POLICY
 @pytest.mark.parametrize("gib", [0.0, 8.0])
 def test_what_is_not_known_is_not_held_against_a_job(policy: str, gib: float) -> None:
     world = a_cluster(policy).with_node(a_node("n", 1, "cpu", gib=gib, host_gib_each=1))
@@ -137,7 +139,7 @@ def test_what_is_not_known_is_not_held_against_a_job(policy: str, gib: float) ->
     assert plan_of(world, "gpt2") == "dp1"
 
 
-@POLICIES
+@EVERY_POLICY
 def test_what_runs_is_not_stopped_by_an_estimate(policy: str) -> None:
     world = a_cluster(policy).with_node(a_node("n", 1, H100, gib=79.6, host_gib_each=512))
     world.submit(a_job("llama").with_batch(8).under("dp1")).settle()
@@ -147,7 +149,7 @@ def test_what_runs_is_not_stopped_by_an_estimate(policy: str) -> None:
     assert world.code("llama") is ReasonCode.DOES_NOT_FIT
 
 
-@POLICIES
+@OF_OUR_OWN
 def test_a_new_list_of_plans_is_asked_for_room_where_the_job_runs(policy: str) -> None:
     world = a_cluster(policy).with_node(a_node("n", 1, H100, gib=79.6, host_gib_each=512))
     world.submit(llama().under("dp1-z2-offload")).settle()
@@ -156,7 +158,7 @@ def test_a_new_list_of_plans_is_asked_for_room_where_the_job_runs(policy: str) -
     assert world.replayed() == world.state
 
 
-@POLICIES
+@EVERY_POLICY
 def test_what_is_said_of_one_model_is_not_said_of_another(policy: str) -> None:
     world = a_cluster(policy).with_node(a_node("n", 1, H100, gib=79.6, host_gib_each=512))
     small = a_job("small").with_batch(8).of_model("bert-336m")
@@ -172,7 +174,7 @@ def test_a_job_does_not_grow_into_a_plan_without_room_where_it_is() -> None:
     assert (plan_of(world, "gpt2"), world.nodes_of("gpt2")) == ("dp1-ga16", {"small"})
 
 
-@POLICIES
+@EVERY_POLICY
 def test_a_place_whose_memory_became_known_is_asked_for_room_at_the_next_start(policy: str) -> None:
     world = a_cluster(policy).with_node(a_node("n", 1, H100))
     world.submit(llama().under("dp1", "dp1-z2-offload")).settle()

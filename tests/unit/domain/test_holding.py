@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from controlplane.baselines import BASELINES
 from controlplane.domain.event import AcceleratorHealthChanged, NodeRemoved
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.record import Outcome
 from controlplane.domain.snapshot import Slot
-from tests.builders import World, a_cluster, a_job, a_node, a_unit
+from tests.builders import POLICIES, World, a_cluster, a_job, a_node, a_unit
 
 
 def counted(world: World) -> dict[Slot, JobUid]:
@@ -19,7 +18,7 @@ def counted(world: World) -> dict[Slot, JobUid]:
     return dict(carried.holders)
 
 
-@pytest.mark.parametrize("policy", sorted(BASELINES))
+@pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_starts_exits_and_forgotten_jobs_are_followed(policy: str) -> None:
     world = a_cluster(policy).with_nodes(1, 4)
     assert counted(world) == {}

@@ -2,16 +2,15 @@
 
 import pytest
 
-from controlplane.baselines import BASELINES
 from controlplane.domain.clock import seconds
 from controlplane.domain.event import AcceleratorHealthChanged, NodeLost
 from controlplane.domain.ids import NodeId
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent, Outcome
-from tests.builders import World, a_cluster, a_job, started
+from tests.builders import POLICIES, World, a_cluster, a_job, started
 
-EITHER_POLICY = pytest.mark.parametrize("policy", sorted(BASELINES))
+EITHER_POLICY = pytest.mark.parametrize("policy", sorted(POLICIES))
 
 
 def a_running_pair() -> World:

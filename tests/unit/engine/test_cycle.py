@@ -17,10 +17,13 @@ from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.engine.cycle import run_cycle
+from controlplane.engine.invariants import violations
 from headrace.api.plan import ExecutionPlan
-from tests.builders import World, a_cluster, a_job, a_node, started
+from tests.builders import POLICIES, World, a_cluster, a_job, a_node, started
 
-EITHER_POLICY = pytest.mark.parametrize("policy", sorted(BASELINES))
+EITHER_POLICY = pytest.mark.parametrize("policy", sorted(POLICIES))
+OF_OUR_OWN = pytest.mark.parametrize("policy", sorted(BASELINES))
+"""Those that give jobs as much as there is, and keep to an order."""
 
 
 @EITHER_POLICY
@@ -72,7 +75,7 @@ def test_gangs_start_whole_or_not_at_all(policy: str) -> None:
     assert started(world.cycle().decided.actions) == {"job": 3}
 
 
-@EITHER_POLICY
+@OF_OUR_OWN
 def test_types_are_never_mixed(policy: str) -> None:
     world = a_cluster(policy).with_node(a_node("n1", 2, "old"), a_node("n2", 3, "new"))
     world.submit(a_job().wanting(1, 5)).settle()
@@ -91,7 +94,7 @@ def test_a_command_gets_one_unit_a_node(policy: str) -> None:
     assert world.stage("job") is Stage.RUNNING
 
 
-@EITHER_POLICY
+@OF_OUR_OWN
 def test_sizes_divide_the_batch_and_micro_batches_stay_small(policy: str) -> None:
     world = a_cluster(policy).with_nodes(1, 5).submit(a_job().wanting(1, 5).with_batch(24, 4))
     world.settle()
@@ -183,7 +186,7 @@ def test_a_job_that_starts_again_after_a_failure_says_after_which() -> None:
     assert world.why("job").message == message
 
 
-@EITHER_POLICY
+@OF_OUR_OWN
 def test_a_quota_is_kept_even_while_its_holders_are_only_about_to_leave(policy: str) -> None:
     world = a_cluster(policy).with_nodes(1, 8).with_queue("q", quota=4)
     world.submit(a_job("a").in_queue("q").wanting(1, 4)).settle()
@@ -193,6 +196,26 @@ def test_a_quota_is_kept_even_while_its_holders_are_only_about_to_leave(policy: 
         assert world.held("a") + world.held("b") <= 4
     world.settle()
     assert world.held("a") + world.held("b") == 4
+
+
+@EITHER_POLICY
+def test_what_a_queue_may_borrow_is_a_hard_limit_for_policies_that_do_not_take_back(
+    policy: str,
+) -> None:
+    for borrowing, most in ((2, 6), (None, 8)):
+        world = a_cluster(policy).with_nodes(1, 8).with_queue("q", 4, borrowing)
+        world.submit(*(a_job(f"j{i}").in_queue("q") for i in range(9))).settle()
+        assert sum(world.held(f"j{i}") for i in range(9)) == most
+
+
+def test_an_order_beyond_what_a_queue_may_borrow_is_refused() -> None:
+    world = a_cluster().with_nodes(1, 8).with_queue("q", 4, 3)
+    world.submit(a_job("a").in_queue("q").wanting(7))
+    ordered = run_cycle(world.state, world.now, world.policies, world.term).decided.actions
+    assert list(violations(world.state.snapshot(world.now), ordered)) == []
+    world.with_queue("q", 4, 2)
+    broken = list(violations(world.state.snapshot(world.now), ordered))
+    assert broken == ["queue q would hold 7 accelerators of its 6"]
 
 
 def test_who_waits_for_a_quota_to_be_let_go_is_told_who_holds_it() -> None:
@@ -315,7 +338,7 @@ def test_duties_are_done_under_a_broken_policy_too() -> None:
 def test_an_unknown_policy_is_named_with_those_that_there_are() -> None:
     world = a_cluster("round-robin").with_nodes(1, 1).submit(a_job())
     world.cycle(usable=False)
-    assert world.why("job").message.endswith("'round-robin'; there are equal-share, fifo")
+    assert world.why("job").message.endswith("'round-robin'; there are equal-share, fifo, rubick")
 
 
 def test_a_cycle_is_a_function_of_its_arguments() -> None:

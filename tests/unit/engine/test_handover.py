@@ -2,7 +2,6 @@
 
 import pytest
 
-from controlplane.baselines import BASELINES
 from controlplane.domain.action import StartAttempt, StopAttempt
 from controlplane.domain.changing import changed
 from controlplane.domain.event import (
@@ -21,9 +20,9 @@ from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent, Outcome, Progress, RunningUnit, UnitExit
 from controlplane.engine.hearsay import is_worth_storing
 from controlplane.engine.invariants import violations
-from tests.builders import World, a_cluster, a_job, a_node, a_unit, launches_for, started
+from tests.builders import POLICIES, World, a_cluster, a_job, a_node, a_unit, launches_for, started
 
-EITHER_POLICY = pytest.mark.parametrize("policy", sorted(BASELINES))
+EITHER_POLICY = pytest.mark.parametrize("policy", sorted(POLICIES))
 
 
 def two_elastic_jobs() -> World:

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from controlplane.baselines import BASELINES
 from controlplane.domain.action import EndAttempt, FailJob, ForgetJob, StopAttempt
 from controlplane.domain.clock import after, seconds
 from controlplane.domain.event import JobSubmitted, JobUpdated, UnitExited
@@ -16,8 +15,9 @@ from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Intent, Outcome, UnitExit
 from controlplane.engine import duties
 from controlplane.engine.duties import next_due
-from controlplane.engine.fold import UIDS_REMEMBERED
+from controlplane.engine.remembered_uids import UIDS_REMEMBERED
 from tests.builders import (
+    POLICIES,
     JobBuilder,
     World,
     a_cluster,
@@ -28,7 +28,7 @@ from tests.builders import (
     started,
 )
 
-EITHER_POLICY = pytest.mark.parametrize("policy", sorted(BASELINES))
+EITHER_POLICY = pytest.mark.parametrize("policy", sorted(POLICIES))
 
 
 def at_stage(stage: Stage) -> World:

@@ -2,14 +2,13 @@
 
 import pytest
 
-from controlplane.baselines import BASELINES
 from controlplane.domain.action import StartAttempt
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Outcome
 from controlplane.domain.suspicion import FIRST_SECONDS, MOST_SECONDS
-from tests.builders import World, a_cluster, a_job, a_node
+from tests.builders import POLICIES, World, a_cluster, a_job, a_node
 
-POLICIES = pytest.mark.parametrize("policy", sorted(BASELINES))
+EVERY_POLICY = pytest.mark.parametrize("policy", sorted(POLICIES))
 PERHAPS_THE_NODE = (
     ReasonCode.RANK_HUNG,
     ReasonCode.RANK_LOST,
@@ -50,7 +49,7 @@ def a_pair_of_two_nodes(policy: str, nodes: int) -> World:
     return world
 
 
-@POLICIES
+@EVERY_POLICY
 @pytest.mark.parametrize("code", [ReasonCode.RANK_HUNG, ReasonCode.RANK_LOST])
 def test_whoever_is_accused_of_its_silence_is_kept_off(policy: str, code: ReasonCode) -> None:
     world = a_pair_of_two_nodes(policy, 3)
@@ -63,7 +62,7 @@ def test_whoever_is_accused_of_its_silence_is_kept_off(policy: str, code: Reason
     assert world.replayed() == world.state
 
 
-@POLICIES
+@EVERY_POLICY
 @pytest.mark.parametrize("code", LACKS_SOMETHING)
 def test_a_node_that_lacks_what_a_rank_needs_is_kept_off_and_no_other(
     policy: str, code: ReasonCode
@@ -86,7 +85,7 @@ def test_a_unit_that_was_only_ended_lacks_nothing() -> None:
     assert avoided(world) == {"n1"}
 
 
-@POLICIES
+@EVERY_POLICY
 def test_a_connection_has_two_ends(policy: str) -> None:
     world = a_pair_of_two_nodes(policy, 4)
     ends_on(world, "n1", Outcome.FAILED, ReasonCode.COMMUNICATION_FAILED)
@@ -102,7 +101,7 @@ def test_a_rank_whose_actor_died_accuses_nobody_but_its_own_node() -> None:
     assert avoided(world) == {"n2"}
 
 
-@POLICIES
+@EVERY_POLICY
 @pytest.mark.parametrize("code", PERHAPS_THE_NODE)
 def test_without_other_room_the_same_is_taken_and_said(policy: str, code: ReasonCode) -> None:
     world = a_pair_of_two_nodes(policy, 2).fails("job", code)
@@ -112,7 +111,7 @@ def test_without_other_room_the_same_is_taken_and_said(policy: str, code: Reason
     assert told.endswith(", but there is no other room for it")
 
 
-@POLICIES
+@EVERY_POLICY
 def test_what_others_hold_is_no_other_room(policy: str) -> None:
     world = a_cluster(policy).with_nodes(1, 1).submit(a_job()).settle()
     world.with_node(a_node("n2", 1)).submit(a_job("other")).settle()

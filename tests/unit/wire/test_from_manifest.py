@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from controlplane.domain.ids import JobUid
-from controlplane.domain.job import Owner, ServiceClass, Topology
+from controlplane.domain.job import Job, Owner, ServiceClass, Topology
 from controlplane.domain.memory import Memory
+from controlplane.domain.model_type import type_named, type_text
 from controlplane.domain.offering import memory_need
 from controlplane.engine.fold import launch_part
+from controlplane.engine.observations import model_of
 from controlplane.wire.from_manifest import (
     immutable_changes,
     job_from_manifest,
@@ -21,6 +23,7 @@ from headrace.api.manifest import canonical_json
 from headrace.api.memory import estimated_peak_bytes
 from headrace.api.model_choice import chosen_shape
 from headrace.api.plan import ExecutionPlan
+from headrace.api.profile_rows import Asked
 
 
 def a_manifest(**spec: Any) -> str:
@@ -205,3 +208,40 @@ def test_a_finished_job_may_change_only_what_comes_after() -> None:
 def test_text_that_is_no_json_is_told_so() -> None:
     with pytest.raises(InvalidMessageError, match="manifest_json: wanted a manifest in JSON"):
         parse_manifest("{")
+
+
+def test_what_jobs_tell_in_passing_is_found_under_the_type_of_those_that_train_the_same() -> None:
+    data = {"source": "python-stdlib", "sequenceLength": 32}
+    config = {"numHiddenLayers": 3, "tieWordEmbeddings": False}
+    spec = a_job(model={"name": "gpt2", "config": config}, data=data).spec
+    told = Asked(model_of(spec.manifest_json), 2, 32, 32, "fp32")
+    assert spec.model_type == type_text(told)
+    known = type_named(spec.model_type)
+    assert known is not None
+    assert (known.shape, known.samples) == (chosen_shape("gpt2", "tiny", config, 32), 32)
+    assert type_named(a_job().spec.model_type) != known
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"model": {"name": "gpt2", "weights": "/w"}},
+        {"model": None, "data": None, "script": {"file": "/train.py"}},
+        {"model": None, "data": None, "training": None, "checkpoint": None}
+        | {"command": {"program": ["torchrun"]}},
+    ],
+)
+def test_what_only_its_author_knows_shares_nothing_and_runs_under_no_plan_but_its_own(
+    spec: dict[str, Any],
+) -> None:
+    found = a_job(**spec).spec
+    assert (found.model_type, found.any_plan) == ("", False)
+
+
+def test_a_built_in_model_may_run_under_any_plan_unless_its_manifest_names_some() -> None:
+    assert a_job().spec.any_plan
+    assert not a_job(plans=["dp1-ga8"]).spec.any_plan
+
+
+def a_job(**spec: Any) -> Job:
+    return job_from_manifest(parse_manifest(a_manifest(**spec)), uid=JobUid("u"))

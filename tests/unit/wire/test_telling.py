@@ -24,6 +24,7 @@ from controlplane.domain.event import (
     JobSubmitted,
     JobUpdated,
     JobWithdrawn,
+    ModelFitted,
     NodeDrained,
     NodeLost,
     NodeRegistered,
@@ -62,6 +63,7 @@ from controlplane.domain.record import (
     Progress,
     UnitExit,
 )
+from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.suspicion import Suspicion
 from controlplane.edges.store.rows import StoredDecision
 from controlplane.wire import redact
@@ -281,8 +283,25 @@ EVENTS: list[tuple[Event, str]] = [
         "failed on node-a: boom",
     ),
     (QueueChanged(Queue(QueueName("q"), 3)), "a quota of 3"),
+    (
+        QueueChanged(Queue(QueueName("q"), 3, borrowing_accelerators=2)),
+        "a quota of 3 and borrows up to 2",
+    ),
+    (QueueChanged(Queue(QueueName("q"), 3, (), None)), "a quota of 3 and borrows without limit"),
     (QueueRemoved(QueueName("q")), "queue q was removed"),
-    (PolicyChanged(PolicySettings()), "equal-share decides"),
+    (PolicyChanged(PolicySettings(policy="fifo")), "policy fifo decides, with new settings"),
+    (
+        PolicyChanged(PolicySettings(), who="ann", rolls_back_to=3),
+        "with the settings of version 3, by ann",
+    ),
+    (
+        ModelFitted(
+            StepTimeFit(
+                "gpt2-tiny fp32 batch 8x64", "cpu", (), (), 0.1, 1.6, 0.9, 7, 1.0, Instant(0)
+            )
+        ),
+        "batch 8x64 on cpu are fitted to 7 measurements",
+    ),
     (CycleDecided(Term(1), SequenceNumber(1), (START,)), "start attempt 1 with dp2 on node-a"),
     (
         CycleDecided(

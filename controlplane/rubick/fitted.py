@@ -1,0 +1,276 @@
+"""What steps take by models that were fitted to what jobs told, or that know only what sizes and
+hardware say: ``StepTimes`` of a live cluster.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from math import inf
+
+from controlplane.domain.any_plan import plans_to_choose
+from controlplane.domain.job import JobSpec, Topology
+from controlplane.domain.memory import Memory, estimated
+from controlplane.domain.model_type import type_named
+from controlplane.domain.offering import accelerators_offered, plans_of, sizes
+from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.domain.step_time_fit import StepTimeFit, fit_key
+from controlplane.domain.step_times import Shares, Way
+from controlplane.rubick.configurations import Configurations
+from controlplane.rubick.fits import as_model, donor_of, prior_of
+from controlplane.rubick.step_time import StepTimeModel
+from headrace.api.plan import ExecutionPlan
+
+_NODE_SIZES_LOOKED_AT = 3
+_GUESSED_EXPONENT = 0.8
+"""How steps of which nothing is known are taken to become faster with more accelerators: of a
+script, a command, or a model whose sizes only the nodes know. From 1 s on one; the upper end of
+what is predicted is infinite, which says that it is a guess."""
+
+_WITHOUT_OWN_MEMORY = "cpu"
+"""Slots of a processor: what would be moved to the host is there already."""
+
+_UNTOLD: frozenset[Memory | None] = frozenset()
+
+NodeSizes = tuple[tuple[int, int], ...]
+"""How many nodes have so many accelerators or more: (accelerators, nodes), the largest first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """What predicts the steps of a type of model on a type of accelerator.
+
+    Attributes:
+        model: The model.
+        cpu_threads: Of a rank.
+    """
+
+    model: StepTimeModel
+    cpu_threads: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """All that the ways of a job depend on, but for what predicts them.
+
+    Attributes:
+        plans: Among which to choose.
+        minimum: Fewest accelerators.
+        maximum: Most accelerators.
+        topology: How far apart they may be.
+        samples: Global batch.
+        model: The job's ``model``, from which memory is estimated.
+        nodes: Of the type.
+        memory: What the accelerators of the type tell of theirs.
+        offloads: Whether there is memory to offload to that is not the accelerators' own.
+    """
+
+    plans: tuple[ExecutionPlan, ...]
+    minimum: int
+    maximum: int
+    topology: Topology
+    samples: int
+    model: str
+    nodes: NodeSizes
+    memory: frozenset[Memory | None]
+    offloads: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """All of a snapshot that step times depend on.
+
+    Attributes:
+        fits: By type of model and of accelerator.
+        nodes: By type of accelerator.
+        memory: What accelerators tell of it, by type.
+        most: Accelerators of all types.
+    """
+
+    fits: Mapping[str, StepTimeFit]
+    nodes: Mapping[str, NodeSizes]
+    memory: Mapping[str, frozenset[Memory | None]]
+    most: int
+
+
+class FittedTimes:
+    """Gives the step times of a moment, and remembers what it predicted before."""
+
+    def __init__(self) -> None:
+        """Nothing was asked yet."""
+        # Replaced as a whole: what-if questions are answered beside the loop.
+        self._last: tuple[_Seen, FittedStepTimes] | None = None
+        self.known = lru_cache(maxsize=1024)(_known)
+        self.ways = lru_cache(maxsize=1024)(_ways)
+
+    def __call__(self, snapshot: ClusterSnapshot) -> "FittedStepTimes":
+        """The same object as long as neither fits nor nodes change."""
+        seen = _Seen(
+            dict(snapshot.fits),
+            node_sizes(snapshot),
+            {kind: told.every for kind, told in snapshot.memory.items()},
+            accelerators_offered(snapshot),
+        )
+        last = self._last
+        if last is not None and last[0] == seen:
+            return last[1]
+        times = FittedStepTimes(seen, self)
+        self._last = (seen, times)
+        return times
+
+
+class FittedStepTimes:
+    """Step times of one moment."""
+
+    def __init__(self, seen: _Seen, remembers: FittedTimes) -> None:
+        """Predicts by fits.
+
+        Args:
+            seen: What the cluster is like.
+            remembers: What was predicted before.
+        """
+        self._fits = seen.fits
+        self._nodes = seen.nodes
+        self._memory = seen.memory
+        self._most = seen.most
+        self._remembers = remembers
+        self._predictors: dict[tuple[str, str], _Known | None] = {}
+        self._way = lru_cache(maxsize=4096)(self._predicted_way)
+
+    def ways(self, spec: JobSpec, kind: str) -> tuple[Way, ...]:
+        """What fits into nodes as they are, whoever is on them now; see ``StepTimes``."""
+        if kind not in self._nodes:
+            return ()
+        known = self._predictor(spec.model_type, kind)
+        request = spec.accelerators
+        plans = spec.plans or plans_to_choose(spec, self._most)
+        question = _Question(
+            plans or tuple(plan for size in sizes(spec) for plan in plans_of(spec, size)),
+            request.minimum,
+            request.maximum,
+            request.topology,
+            spec.global_batch_size,
+            spec.model,
+            self._nodes[kind],
+            self._memory.get(kind, _UNTOLD) if spec.model else _UNTOLD,
+            kind != _WITHOUT_OWN_MEMORY,
+        )
+        return self._remembers.ways(known, question)
+
+    def way(self, spec: JobSpec, kind: str, plan: ExecutionPlan, shares: Shares) -> Way | None:
+        """What is predicted of one way; see ``StepTimes``."""
+        return self._way(spec.model_type, spec.global_batch_size, kind, plan, shares)
+
+    def _predicted_way(
+        self, model_type: str, samples: int, kind: str, plan: ExecutionPlan, shares: Shares
+    ) -> Way | None:
+        known = self._predictor(model_type, kind)
+        if plan.ranks != sum(shares) or not _lies_right(plan, shares):
+            return None
+        return _predicted(known, [(plan, shares)], samples)[0]
+
+    def _predictor(self, model_type: str, kind: str) -> _Known | None:
+        asked = (model_type, kind)
+        if asked not in self._predictors:
+            fit = self._fits.get(fit_key(model_type, kind))
+            donor = donor_of(model_type, kind, self._fits.values())
+            self._predictors[asked] = self._remembers.known(model_type, kind, fit, donor)
+        return self._predictors[asked]
+
+
+def node_sizes(snapshot: ClusterSnapshot) -> dict[str, NodeSizes]:
+    """How large the nodes of each type are that are offered."""
+    counts: dict[str, dict[int, int]] = {}
+    for offer in snapshot.usable.values():
+        for kind, every in offer.items():
+            sizes = counts.setdefault(kind, {})
+            sizes[len(every)] = sizes.get(len(every), 0) + 1
+    found: dict[str, NodeSizes] = {}
+    for kind, sizes in counts.items():
+        nodes, as_large = [], 0
+        for size in sorted(sizes, reverse=True):
+            as_large += sizes[size]
+            nodes.append((size, as_large))
+        found[kind] = tuple(nodes)
+    return found
+
+
+def layouts(accelerators: int, nodes: NodeSizes, topology: Topology) -> tuple[Shares, ...]:
+    """How so many accelerators may lie: on one node; on whole nodes, the last one in part if need
+    be; and on halves of nodes.
+
+    Args:
+        accelerators: How many.
+        nodes: What there is.
+        topology: How far apart they may be.
+    """
+    found: dict[Shares, None] = {}
+    if nodes and accelerators <= nodes[0][0]:
+        found[(accelerators,)] = None
+    for size, count in nodes[:_NODE_SIZES_LOOKED_AT] if topology is Topology.ANY else ():
+        halves = (size // 2,) if size % 2 == 0 else ()
+        for share in (size, *halves):
+            full, rest = divmod(accelerators, share)
+            shares = (share,) * full + ((rest,) if rest else ())
+            if full and 1 < len(shares) <= count and (share == size or not rest):
+                found[shares] = None
+    return tuple(found)
+
+
+def _known(
+    model_type: str, kind: str, fit: StepTimeFit | None, donor: StepTimeFit | None
+) -> _Known | None:
+    named = type_named(model_type)
+    if named is None:
+        return None
+    model = as_model(fit) if fit is not None else None
+    if model is None:
+        model = prior_of(named, kind, donor)
+    threads = fit or donor
+    return _Known(model, threads.cpu_threads if threads is not None else 1.0)
+
+
+def _ways(known: _Known | None, asked: _Question) -> tuple[Way, ...]:
+    lie: dict[int, tuple[Shares, ...]] = {}
+    pairs: list[tuple[ExecutionPlan, Shares]] = []
+    for plan in asked.plans:
+        size = plan.ranks
+        if size not in lie:
+            within = asked.minimum <= size <= asked.maximum
+            lie[size] = layouts(size, asked.nodes, asked.topology) if within else ()
+        if lie[size] and _has_room(plan, asked):
+            pairs += [(plan, shares) for shares in lie[size] if _lies_right(plan, shares)]
+    return tuple(_predicted(known, pairs, asked.samples))
+
+
+def _has_room(plan: ExecutionPlan, asked: _Question) -> bool:
+    if plan.offload and not asked.offloads:
+        return False
+    need = estimated(asked.model, plan, asked.samples) if asked.model else None
+    return need is None or all(need.fits(there) for there in asked.memory)
+
+
+def _lies_right(plan: ExecutionPlan, shares: Shares) -> bool:
+    """Ranks that are tensor parallel are on one node."""
+    return all(share % plan.tensor_parallel == 0 for share in shares)
+
+
+def _predicted(
+    known: _Known | None, pairs: list[tuple[ExecutionPlan, Shares]], samples: int
+) -> list[Way]:
+    if known is None:
+        return [Way(plan, shares, plan.ranks**-_GUESSED_EXPONENT, inf) for plan, shares in pairs]
+    if not pairs:
+        return []
+    configurations = Configurations.of(
+        [plan for plan, _ in pairs],
+        [shares for _, shares in pairs],
+        samples,
+        cpu_threads=known.cpu_threads,
+    )
+    times = known.model.predict(configurations)
+    return [
+        Way(plan, shares, seconds, upper)
+        for (plan, shares), seconds, upper in zip(
+            pairs, times.seconds.tolist(), times.upper.tolist(), strict=True
+        )
+    ]

@@ -1,0 +1,80 @@
+"""Whatever happens, Rubick decides what can be carried out and keeps what it promises.
+
+The rules are those that run in production (``rubick.invariants``, ``engine.invariants``): every
+cycle of these worlds checks them.
+"""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from controlplane.domain.lifecycle import FINISHED, Stage
+from controlplane.domain.record import Intent
+from controlplane.rubick.freedom import Freedom
+from controlplane.rubick.policy import Rubick
+from controlplane.rubick.settings import RubickSettings
+from tests.builders import JobBuilder, World, a_cluster, a_node
+from tests.property.stories import happens
+from tests.property.test_measured_baselines import STORY
+from tests.step_tables import A800, KIND
+
+COOL_DOWN_SECONDS = 30.0
+KNOBS = RubickSettings(
+    switch_seconds=10.0, cool_down_seconds=COOL_DOWN_SECONDS, starving_seconds=60.0
+)
+WORLDS = int(os.environ.get("LIVES", "15"))
+
+
+def checked(world: World, policy: Rubick) -> None:
+    """What no single cycle can show."""
+    snapshot = world.state.snapshot(world.now)
+    decision = policy(snapshot)
+    assert list(policy.violations(snapshot, decision)) == []
+    assert policy(snapshot) == decision, "the same snapshot is decided equally"
+    assert decision.optimality is not None
+    assert decision.optimality.value <= decision.optimality.bound + 1e-6
+    for uid, record in snapshot.jobs.items():
+        waits = record.stage is Stage.BACKING_OFF and snapshot.at < record.backoff_until
+        out = record.stage in FINISHED or record.stage is Stage.SUSPENDED or record.withdrawn
+        if not (waits or out or record.job.spec.suspend):
+            assert uid in decision.reasons, f"{uid} is told why"
+        assert all(policy.explanation(snapshot, uid))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("freedom", [Freedom.EVERYTHING, Freedom.ACCELERATORS])
+@settings(
+    max_examples=WORLDS,
+    deadline=None,
+    derandomize="LIVES" not in os.environ,
+    suppress_health_check=list(HealthCheck),
+)
+@given(
+    nodes=st.lists(
+        st.tuples(st.sampled_from([1, 4, 8, 8]), st.sampled_from([KIND, KIND, "x"])),
+        min_size=1,
+        max_size=7,
+    ),
+    story=STORY,
+)
+def test_whatever_happens_promises_are_kept_and_it_comes_to_rest(
+    freedom: Freedom, nodes: list[tuple[int, str]], story: list[tuple[str, JobBuilder, int]]
+) -> None:
+    policy = Rubick(lambda _: A800, KNOBS, freedom)
+    world = a_cluster().under(policy).with_queue("narrow", quota=6)
+    for i, (count, kind) in enumerate(nodes):
+        world.with_node(a_node(f"n{i}", count, kind, cores_each=2))
+    for what, job, luck in story:
+        happens(world, what, job, luck)
+        if luck % 3:
+            world.passes(float(luck)).settle(40)
+        else:
+            world.cycle()
+        checked(world, policy)
+    for _ in range(6):
+        world.passes(COOL_DOWN_SECONDS + 400).settle(40)
+    assert world.cycle().decided.actions == ()
+    for record in world.state.jobs.values():
+        assert record.attempt is None or record.attempt.intent is Intent.RUN

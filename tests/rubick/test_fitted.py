@@ -1,0 +1,310 @@
+"""Step times of a live cluster: what is asked, what is predicted, and what is learnt meanwhile."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from controlplane.domain.clock import Instant
+from controlplane.domain.codec import dump, load
+from controlplane.domain.event import ModelFitted
+from controlplane.domain.ids import Attempt, JobUid
+from controlplane.domain.job import AcceleratorRequest, JobSpec, ServiceClass, Topology
+from controlplane.domain.memory import model_text
+from controlplane.domain.model_type import type_named
+from controlplane.domain.observation import Observation
+from controlplane.domain.reason import ReasonCode
+from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.domain.step_time_fit import StepTimeFit
+from controlplane.rubick.configurations import Configurations, Shares
+from controlplane.rubick.fits import as_model, as_stored, prior_of
+from controlplane.rubick.fitted import FittedTimes, layouts, node_sizes
+from controlplane.rubick.learning import learn, lessons
+from controlplane.rubick.policy import Rubick
+from controlplane.rubick.settings import RubickSettings
+from controlplane.rubick.step_time import StepTimeModel
+from headrace.api.plan import ExecutionPlan
+from headrace.api.profile_rows import Asked, Machine, PlanRow, Status
+from tests.builders import JobBuilder, World, a_cluster, a_job, a_node
+
+TYPE = "gpt2-small fp32 batch 16x128"
+SPEC = replace(
+    a_job("a").job.spec,
+    accelerators=AcceleratorRequest(1, 4),
+    global_batch_size=16,
+    model_type=TYPE,
+    any_plan=True,
+    steps=100_000,
+)
+DP2 = ExecutionPlan(2)
+
+
+def cluster(*nodes: int, kind: str = "cpu") -> World:
+    world = a_cluster().under(Rubick(FittedTimes(), RubickSettings(switch_seconds=1.0)))
+    for number, count in enumerate(nodes or (2, 2)):
+        world.with_node(a_node(f"n{number}", count, kind))
+    return world
+
+
+def snapshot(world: World) -> ClusterSnapshot:
+    return world.state.snapshot(world.now)
+
+
+def job(name: str = "a", spec: JobSpec = SPEC) -> JobBuilder:
+    builder = a_job(name)
+    return JobBuilder(replace(builder.job, spec=spec))
+
+
+def model(model_type: str = TYPE, slower: float = 1.0) -> StepTimeModel:
+    """One whose accelerators compute so much more slowly than is expected of them."""
+    known = type_named(model_type)
+    assert known is not None
+    prior = prior_of(known, "cpu", None)
+    logs = prior.log_parameters.copy()
+    logs[0] -= np.log(slower)
+    return replace(prior, log_parameters=logs, rows=7)
+
+
+def a_fit(slower: float = 1.0, rows: int = 7, at: int = 5, model_type: str = TYPE) -> StepTimeFit:
+    kept = as_stored(model(model_type, slower), model_type, "cpu", 2.0, Instant(at))
+    return replace(kept, rows=rows)
+
+
+def told(
+    plan: str, shares: Shares, at: int, slower: float = 1.0, times: float = 1.0
+) -> Observation:
+    parsed = ExecutionPlan.parse(plan)
+    seconds = model(slower=slower).seconds(Configurations.of([parsed], [shares], 16))
+    machine = Machine("cpu", 1, "2", "", "", "", "0")
+    row = PlanRow(
+        Asked("gpt2-small", sum(shares), 16, 128, "fp32"),
+        plan,
+        Status.MEASURED,
+        placement="+".join(map(str, shares)),
+        iteration=float(seconds[0]) * times,
+        machine=machine,
+    )
+    return Observation(JobUid("a"), Attempt(1), at, Instant(at), row)
+
+
+# -- what is asked and predicted -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "nodes", "topology", "found"),
+    [
+        (2, ((2, 2),), Topology.ANY, {(2,), (1, 1)}),
+        (3, ((2, 2),), Topology.ANY, {(2, 1)}),
+        (4, ((2, 2),), Topology.ANY, {(2, 2)}),
+        (4, ((2, 2),), Topology.SAME_NODE, set()),
+        (5, ((2, 2),), Topology.ANY, set()),
+        (16, ((8, 4),), Topology.ANY, {(8, 8), (4, 4, 4, 4)}),
+        (12, ((8, 1), (4, 3)), Topology.ANY, {(4, 4, 4)}),
+    ],
+)
+def test_accelerators_lie_on_nodes_as_they_are(
+    count: int, nodes: tuple[tuple[int, int], ...], topology: Topology, found: set[Shares]
+) -> None:
+    assert set(layouts(count, nodes, topology)) == found
+
+
+def test_ways_are_those_of_the_jobs_plans_and_sizes_on_such_nodes() -> None:
+    world = cluster(2, 2)
+    times = FittedTimes()(snapshot(world))
+    ways = times.ways(SPEC, "cpu")
+    assert {way.shares for way in ways} >= {(1,), (2,), (1, 1), (2, 2)}
+    assert all(way.plan.ranks == way.accelerators for way in ways)
+    assert not any(way.plan.tensor_parallel > 1 for way in ways if way.shares == (1, 1))
+    assert all(0 < way.seconds < way.seconds_upper for way in ways)
+    named = replace(SPEC, plans=(DP2,))
+    assert {(way.plan, way.shares) for way in times.ways(named, "cpu")} == {
+        (DP2, (2,)),
+        (DP2, (1, 1)),
+    }
+    rigid = replace(SPEC, accelerators=AcceleratorRequest(2, 2))
+    assert {way.accelerators for way in times.ways(rigid, "cpu")} == {2}
+
+
+def test_one_way_is_predicted_like_all() -> None:
+    times = FittedTimes()(snapshot(cluster()))
+    for way in times.ways(SPEC, "cpu")[::20]:
+        one = times.way(SPEC, "cpu", way.plan, way.shares)
+        assert one is not None
+        assert one.seconds == pytest.approx(way.seconds)
+    assert times.way(SPEC, "cpu", DP2, (1,)) is None
+    assert times.way(SPEC, "cpu", ExecutionPlan.parse("tp2"), (1, 1)) is None
+
+
+def test_of_a_job_that_shares_nothing_it_is_guessed_that_more_accelerators_help() -> None:
+    times = FittedTimes()(snapshot(cluster()))
+    script = replace(SPEC, model_type="", any_plan=False)
+    ways = times.ways(script, "cpu")
+    assert {(str(way.plan), way.shares) for way in ways} == {
+        ("dp1", (1,)),
+        ("dp2", (2,)),
+        ("dp2", (1, 1)),
+        ("dp4", (2, 2)),
+    }
+    assert all(way.seconds_upper == float("inf") for way in ways)
+    assert [times.way(script, "cpu", way.plan, way.shares) for way in ways] == list(ways)
+    assert times.ways(SPEC, "gpu") == times.ways(script, "gpu") == ()
+
+
+def test_two_scripts_share_a_cluster() -> None:
+    script = replace(SPEC, model_type="", any_plan=False, plans=(), steps=5000)
+    world = cluster(2, 2).submit(job("a", script)).settle()
+    assert world.held("a") == 4
+    world.trains("a").passes(1000).submit(job("b", replace(script, steps=100))).settle()
+    assert world.held("b") >= 1
+    world.passes(60).exits("b").passes(60).settle()
+    assert world.held("a") == 4
+
+
+def test_slots_of_a_processor_have_nowhere_to_offload_to() -> None:
+    times = FittedTimes()(snapshot(cluster()))
+    assert not any(way.plan.offload for way in times.ways(SPEC, "cpu"))
+    on_gpus = FittedTimes()(snapshot(cluster(kind="nvidia-h200"))).ways(SPEC, "nvidia-h200")
+    assert any(way.plan.offload for way in on_gpus)
+
+
+def test_the_same_is_answered_until_something_is_learnt_of_it() -> None:
+    world, times = cluster(), FittedTimes()
+    before = times(snapshot(world))
+    ways = before.ways(SPEC, "cpu")
+    assert times(snapshot(world)) is before
+    other = a_fit(model_type="vit-tiny fp32 batch 64x17")
+    world.tell(ModelFitted(replace(other, accelerator_type="gpu")))
+    assert times(snapshot(world)) is not before
+    assert times(snapshot(world)).ways(SPEC, "cpu") is ways
+    world.tell(ModelFitted(a_fit(slower=10.0)))
+    slower = times(snapshot(world)).way(SPEC, "cpu", DP2, (2,))
+    known = before.way(SPEC, "cpu", DP2, (2,))
+    assert known is not None
+    assert slower is not None
+    assert slower.seconds > 2 * known.seconds
+
+
+def test_another_model_on_the_same_accelerators_says_what_to_begin_with() -> None:
+    world = cluster().tell(ModelFitted(a_fit(50.0, model_type="vit-tiny fp32 batch 64x17")))
+    way = FittedTimes()(snapshot(world)).way(SPEC, "cpu", DP2, (2,))
+    untaught = FittedTimes()(snapshot(cluster())).way(SPEC, "cpu", DP2, (2,))
+    assert way is not None
+    assert untaught is not None
+    assert way.seconds > 5 * untaught.seconds
+
+
+def test_a_fit_is_the_same_model_after_it_was_stored() -> None:
+    known = model(slower=3.0)
+    kept = as_stored(known, TYPE, "cpu", 2.0, Instant(5))
+    again = as_model(load(dump(kept, StepTimeFit), StepTimeFit))
+    assert again is not None
+    np.testing.assert_allclose(again.log_parameters, known.log_parameters)
+    np.testing.assert_allclose(again.covariance, known.covariance)
+    assert (again.sizes, again.rows) == (known.sizes, 7)
+    assert as_model(replace(kept, parameters=kept.parameters[1:])) is None
+
+
+# -- in a cluster --------------------------------------------------------------------------
+
+
+def test_rubick_runs_a_job_under_a_plan_that_nobody_named() -> None:
+    world = cluster(8, kind="nvidia-h200")
+    big = replace(
+        SPEC,
+        model_type="llama-2-7b bf16 batch 16x4096",
+        accelerators=AcceleratorRequest(1, 8),
+    )
+    world.submit(job(spec=big)).settle()
+    ways = FittedTimes()(snapshot(world)).ways(big, "nvidia-h200")
+    placement = world.attempt("a").placement
+    fastest = min((way for way in ways if way.accelerators == 8), key=lambda way: way.seconds)
+    assert placement.plan == fastest.plan != ExecutionPlan(8)
+    assert placement.accelerator_count == 8
+
+
+def test_a_job_for_which_no_plan_has_room_is_told_so_and_holds_up_nobody() -> None:
+    world = a_cluster().under(Rubick(FittedTimes()))
+    small = replace(a_node("n", 1, "nvidia-h200").accelerators[0], memory_bytes=2**30)
+    world.with_node(replace(a_node("n", 1, "nvidia-h200"), accelerators=(small,)))
+    type_ = "llama-2-7b fp32 batch 16x4096"
+    large = replace(SPEC, model=model_text("llama", "2-7b", {}, 0, "fp32"), model_type=type_)
+    one = AcceleratorRequest(1, 1)
+    world.submit(
+        job("large", replace(large, accelerators=one, plans=(ExecutionPlan(1),), any_plan=False)),
+        job("small", replace(SPEC, accelerators=one)),
+    ).settle()
+    told = world.job("large").reason
+    assert told is not None
+    assert told.code is ReasonCode.DOES_NOT_FIT
+    assert world.held("small") == 1
+
+
+def test_a_guaranteed_job_gets_the_speed_of_what_it_asks_for() -> None:
+    world = cluster(2, 2).submit(job()).settle().passes(1000)
+    asks = replace(
+        SPEC,
+        accelerators=AcceleratorRequest(2, 2),
+        service_class=ServiceClass.GUARANTEED,
+    )
+    world.submit(job("b", asks)).settle()
+    assert world.held("b") == 2
+    assert node_sizes(snapshot(world)) == {"cpu": ((2, 2),)}
+
+
+# -- what is learnt ------------------------------------------------------------------------
+
+ROWS = [
+    told(plan, shares, at, slower=20.0)
+    for at, (plan, shares) in enumerate(
+        [("dp1", (1,)), ("dp2", (2,)), ("dp2", (1, 1)), ("dp4", (2, 2)), ("dp2-gc", (2,))], 1
+    )
+]
+
+
+def test_what_was_never_fitted_is_and_then_predicts_what_it_has_not_seen() -> None:
+    (lesson,) = lessons(ROWS, {})
+    assert (lesson.model_type, lesson.accelerator_type, lesson.at) == (TYPE, "cpu", 5)
+    learnt = learn(lesson)
+    assert learnt.fit is not None
+    assert (learnt.fit.rows, learnt.fit.at, learnt.outliers) == (5, 5, ())
+    assert learnt.error < 0.1 < learnt.error_before
+    found = as_model(learnt.fit)
+    assert found is not None
+    unseen = Configurations.of([ExecutionPlan.parse("dp1-gc")], [(1,)], 16)
+    assert found.seconds(unseen)[0] == pytest.approx(model(slower=20.0).seconds(unseen)[0], rel=0.3)
+    assert list(lessons(ROWS, {lesson.key: learnt.fit})) == []
+
+
+def test_many_more_rows_are_news_and_so_is_one_that_surprises() -> None:
+    (lesson,) = lessons(ROWS, {})
+    fit = learn(lesson).fit
+    assert fit is not None
+    fits = {lesson.key: fit}
+    as_expected = told("dp4-gc", (2, 2), 9, slower=20.0)
+    assert list(lessons([*ROWS, as_expected], fits)) == []
+    assert list(lessons([*ROWS, as_expected], {lesson.key: replace(fit, rows=4)}))
+    assert list(lessons([*ROWS, told("dp4-gc", (2, 2), 9, slower=20.0, times=9.0)], fits))
+
+
+def test_a_fit_that_predicts_the_newest_rows_worse_is_not_adopted() -> None:
+    knows = a_fit(slower=20.0, rows=1, at=4)
+    crowd = [
+        told(each.row.plan, (sum(map(int, each.row.placement.split("+"))),), 2) for each in ROWS
+    ]
+    lesson = replace(next(iter(lessons(ROWS, {}))), told=(*crowd, ROWS[-1]), before=knows)
+    learnt = learn(lesson)
+    assert learnt.fit is None
+    assert learnt.error > learnt.error_before
+
+
+def test_a_row_that_the_others_do_not_bear_out_is_named() -> None:
+    rows = [*ROWS, *(replace(each, at=Instant(each.at + 10)) for each in ROWS)]
+    learnt = learn(next(iter(lessons([*rows, told("dp1-gc", (1,), 30, 20.0, times=50.0)], {}))))
+    assert len(learnt.outliers) == 1
+    assert learnt.outliers[0].startswith("dp1-gc on 1: ")
+
+
+def test_what_is_no_built_in_model_is_left_alone() -> None:
+    row = ROWS[0].row
+    script = replace(ROWS[0], row=replace(row, asked=replace(row.asked, model="train.py")))
+    assert list(lessons([script], {})) == []
