@@ -164,6 +164,7 @@ def simulate_to_the_end(
     *,
     name: str,
     period_seconds: float = 60.0,
+    round_seconds: float = 0.0,
     progress: Callable[[int, Instant], None] | None = None,
 ) -> Result:
     """Plays ``scenario`` until its last job has ended.
@@ -173,6 +174,8 @@ def simulate_to_the_end(
         policy: What decides.
         name: Its name.
         period_seconds: Longest virtual time between two decisions.
+        round_seconds: Decisions are made at multiples of this only; 0 for whenever something
+            happens.
         progress: Told, whenever a job has ended, how many have, and when.
 
     Raises:
@@ -188,7 +191,9 @@ def simulate_to_the_end(
     clock = VirtualClock()
     store = MemoryStore(keeps_log=False)
     term = store.acquire_term()
-    cluster = VirtualCluster(scenario, clock, FOREVER, store, term, until_finished=True)
+    cluster = VirtualCluster(
+        scenario, clock, FOREVER, store, term, until_finished=True, round_seconds=round_seconds
+    )
     watcher = Watcher(progress=progress)
     return _play(cluster, clock, store, {name: policy}, term, state, FOREVER, watcher)
 

@@ -103,6 +103,7 @@ class VirtualCluster:
         term: Term,
         *,
         until_finished: bool = False,
+        round_seconds: float = 0.0,
         changes: Sequence[Event] = (),
     ) -> None:
         """Schedules the scenario's nodes, jobs and faults up to ``horizon``.
@@ -114,8 +115,11 @@ class VirtualCluster:
             store: Where events become durable, so to speak, before the loop takes them.
             term: Reign under which they are appended.
             until_finished: Whether time jumps to the horizon once all jobs have ended.
+            round_seconds: What happens is told to the loop at multiples of this only, as for a
+                policy that decides in rounds; 0 for at once.
             changes: What else happens at once.
         """
+        self._round = seconds(round_seconds)
         self._store, self._term = store, term
         self._scenario = scenario
         self._clock = clock
@@ -152,10 +156,12 @@ class VirtualCluster:
             self._clock.advance(self._horizon)
             return []
         while self._heap and self._heap[0][0] <= deadline:
-            self._clock.advance(self._heap[0][0])
-            now = self._clock.now()
+            now = self._end_of_round(self._heap[0][0], deadline)
             while self._heap and self._heap[0][0] <= now:
-                self._happens(heapq.heappop(self._heap)[2])
+                at, _, what = heapq.heappop(self._heap)
+                self._clock.advance(at)
+                self._happens(what)
+            self._clock.advance(now)
             batch = await self._store.take(deadline)
             if batch:
                 self._count(now)
@@ -164,6 +170,12 @@ class VirtualCluster:
             deadline = max(deadline, self._awaited())
         self._clock.advance(deadline)
         return []
+
+    def _end_of_round(self, first: Instant, deadline: Instant) -> Instant:
+        """When the loop is told of what happens then."""
+        if not self._round:
+            return first
+        return min(deadline, Instant(-(-first // self._round) * self._round))
 
     def _count(self, now: Instant) -> None:
         """Counts decisions of one instant, of which a policy that contradicts itself has no end."""
