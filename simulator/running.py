@@ -7,7 +7,7 @@ from controlplane.domain.chance import draw, draw_between
 from controlplane.domain.clock import Instant
 from controlplane.domain.ids import Attempt, NodeId
 from controlplane.domain.node import Node
-from controlplane.domain.record import AttemptRecord
+from controlplane.domain.record import AttemptRecord, JobRecord
 from controlplane.placing.shares import shares_of
 from simulator.physics import Run, UnknownPlacementError
 from simulator.results.allocation_log import HOLDS_NOTHING, Happened, Row
@@ -87,3 +87,9 @@ def row_of(run: Run, event: Happened, at: Instant, step: float, speed: float = 0
     for unit in run.placement.units:
         held[unit.node] = held.get(unit.node, 0) + len(unit.accelerators)
     return Row(at, run.uid, event, tuple(held.items()), str(run.placement.plan), speed, step)
+
+
+def is_limited(record: JobRecord) -> bool:
+    """Whether it is ended at some time, whatever it does."""
+    spec = record.job.spec
+    return bool(spec.deadline_seconds or spec.max_run_seconds)

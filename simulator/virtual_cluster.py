@@ -36,7 +36,7 @@ from controlplane.engine.state import ClusterState, SequencedEvent
 from simulator.memory_store import MemoryStore
 from simulator.physics import Run
 from simulator.results.allocation_log import Happened, Row
-from simulator.running import Speeds, row_of
+from simulator.running import Speeds, is_limited, row_of
 from simulator.scenario import Arrival, Scenario
 from simulator.virtual_clock import VirtualClock
 
@@ -317,7 +317,7 @@ class VirtualCluster:
         self._lose(record.uid)
         now, arrival = self._clock.now(), self._arrivals[record.uid]
         first = self._steps.get(record.uid, 0.0)
-        step_seconds = self._speeds.step_seconds(arrival, attempt, self._node)
+        step_seconds = self._speeds.step_seconds(arrival, attempt, self._nodes.get)
         last, fails = self._speeds.ends_at_step(arrival, attempt.number, first, step_seconds)
         run = Run(
             uid=record.uid,
@@ -332,7 +332,7 @@ class VirtualCluster:
             fails=fails,
         )
         self._runs[record.uid] = run
-        if arrival.endless and not _is_limited(record):
+        if arrival.endless and not is_limited(record):
             self.unfinished.discard(record.uid)  # There is no end to be waited for.
         self._note(run, Happened.STARTED, now)
         self._come_up(run, attempt.placement.units, run.begins_at)
@@ -407,7 +407,7 @@ class VirtualCluster:
             placement=attempt.placement,
             begins_at=after(ready, seconds(pause)),
             first_step=step,
-            step_seconds=self._speeds.step_seconds(arrival, attempt, self._node),
+            step_seconds=self._speeds.step_seconds(arrival, attempt, self._nodes.get),
         )
         self._runs[record.uid] = run
         self._note(run, Happened.CHANGED, now, step)
@@ -592,15 +592,6 @@ class VirtualCluster:
             self._push(lost, NodeLost(node.id))
             back = after(lost, seconds(faults.nodeAwaySeconds))
             self._push(back, NodeRegistered(node))
-
-    def _node(self, node: NodeId) -> Node | None:
-        return self._nodes.get(node)
-
-
-def _is_limited(record: JobRecord) -> bool:
-    """Whether it is ended at some time, whatever it does."""
-    spec = record.job.spec
-    return bool(spec.deadline_seconds or spec.max_run_seconds)
 
 
 def _is_message(what: _Coming) -> bool:

@@ -162,8 +162,8 @@ class KnownSteps:
 
     def _fitted_way(self, spec: JobSpec) -> tuple[str, Way | None]:
         """Some way of the job that the fits know, and the type of accelerators that it is on."""
-        if self.fitted is None:
-            return "", None
+        if self.fitted is None or not spec.model_type:
+            return "", None  # Of a job without a type of model there are only guesses.
         kinds = {a.type for record in self.state.nodes.values() for a in record.node.accelerators}
         for kind in sorted(kinds):
             for size in sizes(spec):

@@ -98,7 +98,7 @@ def test_queues_and_policies_are_kept(real: Path) -> None:
     assert unpointed("queue", "set", "research", "--quota", "2").exit_code == ExitCode.OK
     queues = json.loads(unpointed("get", "queues", "-o", "json").stdout)["items"]
     assert {each["name"]: each.get("quotaAccelerators") for each in queues}["research"] == 2
-    assert unpointed("policy", "set", "policy=fifo").stdout == "policy: equal-share -> fifo\n"
+    assert unpointed("policy", "set", "policy=fifo").stdout == "policy: rubick -> fifo\n"
     wrong = unpointed("policy", "set", "policy=best")
     assert wrong.exit_code == ExitCode.REFUSED, wrong.output
     assert unpointed("drain", "node-x").exit_code == ExitCode.NOT_FOUND
