@@ -24,7 +24,7 @@ COOL_DOWN_SECONDS = 30.0
 KNOBS = RubickSettings(
     switch_seconds=10.0, cool_down_seconds=COOL_DOWN_SECONDS, starving_seconds=60.0
 )
-WORLDS = int(os.environ.get("LIVES", "15"))
+WORLDS = int(os.environ.get("LIVES", "60"))
 
 
 def checked(world: World, policy: Rubick) -> None:
@@ -53,20 +53,33 @@ def checked(world: World, policy: Rubick) -> None:
 )
 @given(
     nodes=st.lists(
-        st.tuples(st.sampled_from([1, 4, 8, 8]), st.sampled_from([KIND, KIND, "x"])),
+        st.tuples(
+            st.sampled_from([1, 4, 8, 8]),
+            st.sampled_from([KIND, KIND, "x"]),
+            st.sampled_from("ab"),
+            st.sampled_from([(), (), ("special",)]),
+            st.sampled_from([0, 24, 80]),
+        ),
         min_size=1,
         max_size=7,
     ),
     story=STORY,
 )
 def test_whatever_happens_promises_are_kept_and_it_comes_to_rest(
-    freedom: Freedom, nodes: list[tuple[int, str]], story: list[tuple[str, JobBuilder, int]]
+    freedom: Freedom,
+    nodes: list[tuple[int, str, str, tuple[str, ...], int]],
+    story: list[tuple[str, JobBuilder, int]],
 ) -> None:
     policy = Rubick(lambda _: A800, KNOBS, freedom)
     world = a_cluster().under(policy).with_queue("narrow", quota=6)
-    for i, (count, kind) in enumerate(nodes):
-        world.with_node(a_node(f"n{i}", count, kind, cores_each=2))
-    for what, job, luck in story:
+    for i, (count, kind, zone, taints, gib) in enumerate(nodes):
+        labels = {"zone": zone}
+        node = a_node(f"n{i}", count, kind, cores_each=2, labels=labels, taints=taints, gib=gib)
+        world.with_node(node)
+    for what, plain, luck in story:
+        job = plain.selecting(zone="ab"[luck % 2]) if luck % 5 == 0 else plain
+        job = job.tolerating("special") if luck % 7 == 0 else job
+        job = job.of_model("gpt2-1.26b", length=1024) if luck % 11 == 0 else job
         happens(world, what, job, luck)
         if luck % 3:
             world.passes(float(luck)).settle(40)
