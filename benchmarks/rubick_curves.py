@@ -44,7 +44,7 @@ def curves(lines: Sequence[Line], across: str, up: str) -> str:
         tall = _HEIGHT - _TOP - _BOTTOM
         return _TOP + tall * (1 - log(value / low) / log(high / low))
 
-    body = [text(8, 16, f"{up}, by what {across}", BOLD)]
+    body = [text(8, 16, f"{up} against {across}", BOLD)]
     body += [text(x_of(x), _HEIGHT - 22, f"{x:g}", 'text-anchor="middle"') for x in xs]
     for y in _TICKS:
         if low <= y <= high:
