@@ -6,7 +6,7 @@ they were measured; where nothing is known of it, as the cluster has room.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from controlplane.domain.changing import changed
 from controlplane.domain.ids import AcceleratorId, NodeId
@@ -17,7 +17,7 @@ from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.step_times import Shares, StepTimes
 from controlplane.placing.capacity import Capacity, Holding, Parts
-from controlplane.placing.layout import placement_on, placement_under, reserved
+from controlplane.placing.layout import family, placement_on, placement_under, reserved
 from controlplane.placing.order import as_wanted
 from headrace.api.plan import ExecutionPlan
 
@@ -45,13 +45,6 @@ class Layout:
         if placement.accelerator_count != self.accelerators or self.kind not in ("", kind):
             return False
         return not self.shares or (self.shares == shares and self.plan == placement.plan)
-
-
-def family(plan: ExecutionPlan) -> ExecutionPlan:
-    """What plans have in common that differ in replicas alone, and in the micro-batches that follow
-    from their number.
-    """
-    return replace(plan, data_parallel=1, accumulation_steps=1)
 
 
 def requested(spec: JobSpec) -> tuple[int, ExecutionPlan] | None:

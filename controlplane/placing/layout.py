@@ -1,6 +1,7 @@
 """How a job is laid out: which sizes it can have, under which plan, in which launch units."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from controlplane.domain.changing import changed
@@ -157,6 +158,13 @@ def placement_on(
     plan = plan_for(spec, {name: [a.id for a in each] for name, each in parts.items()}, capacity)
     assert plan is not None, "what was reserved suits a plan"
     return placement_under(spec, plan, parts)
+
+
+def family(plan: ExecutionPlan) -> ExecutionPlan:
+    """What plans have in common that differ in replicas alone, and in the micro-batches that follow
+    from their number.
+    """
+    return replace(plan, data_parallel=1, accumulation_steps=1)
 
 
 def placement_under(

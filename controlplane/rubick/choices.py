@@ -177,13 +177,6 @@ class Curve:
             before = (size, speed)
         return 0.0
 
-    def fewest(self, steps_per_second: float) -> int | None:
-        """The fewest accelerators that are as fast as that; None if none are."""
-        for size, speed in zip(self.sizes, self.speeds, strict=True):
-            if speed >= steps_per_second * (1 - 1e-9):
-                return size
-        return None
-
 
 def _hull(sizes: Sequence[int], speeds: Sequence[float]) -> tuple[int, ...]:
     """Positions of the corners of the upper concave hull over (0, 0) and these points."""

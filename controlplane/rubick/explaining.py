@@ -101,6 +101,9 @@ def _why_not_more(seat: Seat, given: Choice, optimality: Optimality) -> Iterator
     if not more:
         yield "No number of accelerators that it may have would make it faster."
         return
+    slope = seat.choices.curves[given.kind].slope(given.accelerators)
+    if slope > 0:
+        yield f"By its curve each further accelerator adds up to {slope:.3g} steps a second."
     best = max(more, key=lambda each: _worth(seat, each) - _price(each, optimality))
     sooner = seat.steps_left * (given.seconds - best.seconds)
     if seat.held is not None:

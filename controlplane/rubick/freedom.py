@@ -4,12 +4,11 @@ The ablations of the paper (MLSys 2025, section 7.3): Rubick-E changes plans on 
 that were asked for, Rubick-R accelerators under the plan that was asked for, Rubick-N neither.
 """
 
-from dataclasses import replace
 from enum import StrEnum
 
 from controlplane.domain.job import JobSpec
 from controlplane.domain.step_times import Way
-from headrace.api.plan import ExecutionPlan
+from controlplane.placing.layout import family
 
 
 class Freedom(StrEnum):
@@ -39,11 +38,4 @@ class Freedom(StrEnum):
             return True
         if self is Freedom.NOTHING:
             return way.plan == asked
-        return _of_one_replica(way.plan) == _of_one_replica(asked)
-
-
-def _of_one_replica(plan: ExecutionPlan) -> ExecutionPlan:
-    """What plans have in common that differ in replicas alone, and in the micro-batches that follow
-    from their number.
-    """
-    return replace(plan, data_parallel=1, accumulation_steps=1)
+        return family(way.plan) == family(asked)

@@ -126,6 +126,22 @@ class _Decision:
             Optimality(dealing.worth(), most, bound.prices),
         )
 
+    def _nothing_to_choose(self, record: JobRecord) -> Reason:
+        """Why there is nothing that the job could be given, and what would help."""
+        promise = self.seats.promises.get(record.uid)
+        if promise is not None and promise.steps_per_second:
+            text = (
+                f"is promised {promise.steps_per_second:.3g} steps a second, and nothing in the "
+                "cluster that it may use is as fast; more or other accelerators would help, or "
+                "to ask for fewer"
+            )
+        else:
+            text = (
+                "none of its plans and sizes fits the nodes that it may use; larger nodes, or more "
+                "plans in spec.plans, would help"
+            )
+        return Reason(ReasonCode.NO_MATCHING_ACCELERATOR, text)
+
     def _possible(self, record: JobRecord, empty: Capacity) -> bool:
         queue = self.snapshot.queues.get(record.job.spec.queue)
         if queue is None:
@@ -201,11 +217,7 @@ class _Decision:
                 continue
             record = standing.record
             if not len(seat.choices.every):
-                self.now.reasons[record.uid] = Reason(
-                    ReasonCode.NO_MATCHING_ACCELERATOR,
-                    f"nothing is known of {record.job.spec.model_type or 'its model'} on what the "
-                    "cluster has, or nothing keeps what it was promised",
-                )
+                self.now.reasons[record.uid] = self._nothing_to_choose(record)
                 continue
             displaced = dealing.displaced.get(seat.uid)
             least = min(each.accelerators for each in seat.choices.every)

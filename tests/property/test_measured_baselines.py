@@ -7,11 +7,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controlplane.baselines import baselines
-from controlplane.baselines.layouts import family, requested
+from controlplane.baselines.layouts import requested
 from controlplane.baselines.sia import Sia
 from controlplane.domain.lifecycle import FINISHED, Stage
 from controlplane.domain.policy import Policy
 from controlplane.domain.record import Intent
+from controlplane.placing.layout import family
 from tests.builders import JobBuilder, World, a_cluster, a_node
 from tests.property.stories import happens, jobs
 from tests.step_tables import A800, KIND, a_measured_job

@@ -58,8 +58,6 @@ def test_a_plateau_counts_as_the_rise_behind_it() -> None:
 def test_a_point_under_the_hull_is_no_corner() -> None:
     found = curve((1, 1.0), (2, 1.1), (4, 3.9))
     assert found.slope(1) == pytest.approx(2.9 / 3)
-    assert found.fewest(1.05) == 2
-    assert found.fewest(4.0) is None
 
 
 @given(st.dictionaries(st.integers(1, 64), st.floats(0.01, 100.0), min_size=1, max_size=12))

@@ -1,9 +1,10 @@
 """How jobs are laid out as they were measured, and what of a cluster Sia's program counts."""
 
-from controlplane.baselines.layouts import Layout, family, nodes_near, requested
+from controlplane.baselines.layouts import Layout, nodes_near, requested
 from controlplane.baselines.sia_limits import Limits
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.placing.capacity import Capacity
+from controlplane.placing.layout import family
 from controlplane.placing.order import Quotas
 from headrace.api.plan import ExecutionPlan
 from tests.builders import a_cluster, a_job, a_node
