@@ -261,14 +261,17 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         record = self._directory.find(uid)
         if record is None:
             raise not_found("job with uid", uid)
+        # All of one moment: the loop goes on while decisions are read from the store.
         record = self._feed.as_of_now(record)
-        decisions = await self._history.decisions(uid, _DECISIONS_TOLD)
         backs_off = record.stage is Stage.BACKING_OFF
         unfit = self._unfit(record)
+        holders = self._holders_told(record)
+        position = self._position(record)
+        decisions = await self._history.decisions(uid, _DECISIONS_TOLD)
         return admin_pb2.ExplainResponse(
             stage=record.stage.value,
             reason=reason_to_wire(record.reason),
-            holders=self._holders_told(record),
+            holders=holders,
             decisions=[
                 admin_pb2.ExplainedDecision(
                     sequence=decision.sequence,
@@ -278,7 +281,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
                 )
                 for decision in decisions
             ],
-            position=self._position(record),
+            position=position,
             retry_at=timestamp(record.backoff_until) if backs_off else None,
             does_not_fit=[
                 admin_pb2.PlanThatDoesNotFit(

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 from controlplane.domain import codec
 from controlplane.domain.clock import Instant
+from controlplane.domain.ids import JobUid
 from controlplane.edges.grpc_server import export
+from controlplane.edges.grpc_server.history import History
 from controlplane.edges.store.backup import restore
+from controlplane.edges.store.rows import StoredDecision
 from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.state import ClusterState
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
@@ -222,6 +226,30 @@ def test_the_estimate_is_not_asked_where_the_manifest_says_so(tmp_path: Path) ->
             told = await api.admin.Explain(admin_pb2.ExplainRequest(uid=job.uid))
         assert launch.plan == "dp1"
         assert not told.does_not_fit
+
+    run(test())
+
+
+def test_explain_tells_of_one_moment_while_the_loop_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = History.decisions
+
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            created = await api.submit()
+            await api.until_stage(created.uid, "Queued")
+
+            async def after_it_began(
+                self: History, uid: JobUid, limit: int
+            ) -> Sequence[StoredDecision]:
+                await Agent(api).register()
+                await api.until_stage(created.uid, "Starting")
+                return await told(self, uid, limit)
+
+            monkeypatch.setattr(History, "decisions", after_it_began)
+            explained = await api.admin.Explain(admin_pb2.ExplainRequest(uid=created.uid))
+        assert (explained.stage, explained.position) == ("Queued", 1)
 
     run(test())
 
