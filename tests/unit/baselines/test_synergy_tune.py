@@ -131,7 +131,8 @@ def test_tuning_leaves_nobody_out_and_never_beats_the_program(
     profiles = []
     for job in jobs:
         able = capped(job, SMALL)
-        points = ((*SMALL.share[:2], 1.0), (*able.demand[:2], able.speedup))
+        (cpus, gb, _), (own_cpus, own_gb, _) = SMALL.share, able.demand
+        points = ((cpus, gb, 1.0), (own_cpus, own_gb, able.speedup))
         profiles.append(Profile(job.accelerators, points))
     most = sum(point[2] for point in best_points(profiles, 24, 500))
     assert sum(grant.speed for grant in tuned.values()) <= most + 1e-6
