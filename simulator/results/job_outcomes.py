@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from controlplane.baselines.fifo_by_request import requested_plan, requested_way
+from controlplane.baselines.layouts import requested, requested_way
 from controlplane.domain.clock import SECOND, Instant
 from controlplane.domain.ids import JobUid
 from controlplane.domain.job import ServiceClass
@@ -28,7 +28,7 @@ class JobOutcome:
         service_class: Guaranteed or best effort.
         queue: Its tenant's queue.
         requested: Accelerators that it asks for.
-        requested_plan: Under which plan.
+        requested_plan: Under which plan; empty if it can have none.
         steps: Until it is done.
         submitted: When it was submitted.
         started: When it first held accelerators; None if never.
@@ -163,6 +163,7 @@ def _read(rows: Sequence[Row], until: Instant) -> _Log:
 def _outcome(arrival: Arrival, record: JobRecord, sums: _Sums, scenario: Scenario) -> JobOutcome:
     spec = record.job.spec
     times, kind = scenario.step_times, spec.accelerators.type
+    asked = requested(spec)
     promised = requested_way(times, spec, kind)
     run = slowest = None
     if promised is not None:
@@ -179,7 +180,7 @@ def _outcome(arrival: Arrival, record: JobRecord, sums: _Sums, scenario: Scenari
         service_class=spec.service_class,
         queue=spec.queue,
         requested=spec.accelerators.asked_for,
-        requested_plan=str(requested_plan(spec)),
+        requested_plan="" if asked is None else str(asked[1]),
         steps=spec.steps,
         submitted=record.job.submitted_at / SECOND,
         started=_seconds(record.first_started_at),
