@@ -63,6 +63,19 @@ class Fifo:
     step_times: StepTimes | None = None
     skip: bool = False
 
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """How the queue is served, to be printed with every result."""
+        discipline = (
+            "fifo-skip: who does not fit is passed over"
+            if self.skip
+            else "fifo: strict, who waits is not overtaken by who wants any of the same nodes"
+        )
+        return (
+            f"{discipline}; nobody is preempted, and number, plan and place never change",
+            "fifo, fifo-skip: a job lies on the fewest nodes for which its plan was measured",
+        )
+
     def __call__(self, snapshot: ClusterSnapshot) -> Decision:
         """Where each job should run."""
         return _Round(self, snapshot).decide()
