@@ -232,8 +232,8 @@ def _legend(played: Sequence[tuple[float, Played]], *, promises: bool) -> Iterat
     seeds = sorted({each.summary.seed for _, each in played})
     yield "AVG, P50, P99: job completion times in hours; LONG: average of the jobs that"
     yield f"ask for more than {LONG_SECONDS / 60:g} minutes; SPAN: makespan; HELD, GOOD: share of"
-    yield "accelerator time held, and making progress; FAIR: Jain's index of the jobs'"
-    yield "speeds; RECONF: planned changes of number, place or plan"
+    yield "accelerator time held, and making progress that lasted; FAIR: Jain's index of"
+    yield "the jobs' speeds; RECONF: planned changes of number, place or plan"
     if promises:
         yield "LATE: guaranteed jobs that took longer than their request promises"
     if len(seeds) > 1:

@@ -5,17 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from controlplane.domain.any_plan import plans_to_choose
 from controlplane.domain.clock import Instant
 from controlplane.domain.codec import dump, load
 from controlplane.domain.event import ModelFitted
 from controlplane.domain.ids import Attempt, JobUid
 from controlplane.domain.job import AcceleratorRequest, JobSpec, ServiceClass, Topology
-from controlplane.domain.memory import model_text
+from controlplane.domain.memory import estimated, model_text
 from controlplane.domain.model_type import type_named
 from controlplane.domain.observation import Observation
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_time_fit import StepTimeFit
+from controlplane.domain.step_times import Way
 from controlplane.rubick.configurations import Configurations, Shares
 from controlplane.rubick.fits import as_model, as_stored, prior_of
 from controlplane.rubick.fitted import FittedTimes, layouts, node_sizes
@@ -23,6 +25,7 @@ from controlplane.rubick.learning import learn, lessons
 from controlplane.rubick.policy import Rubick
 from controlplane.rubick.settings import RubickSettings
 from controlplane.rubick.step_time import StepTimeModel
+from headrace.api.memory import GIB
 from headrace.api.plan import ExecutionPlan
 from headrace.api.profile_rows import Asked, Machine, PlanRow, Status
 from tests.builders import JobBuilder, World, a_cluster, a_job, a_node
@@ -161,10 +164,40 @@ def test_a_script_gets_all_there_is_and_makes_room_for_a_shorter_one() -> None:
 
 
 def test_slots_of_a_processor_have_nowhere_to_offload_to() -> None:
+    plans = (DP2, ExecutionPlan.parse("dp2-z2-offload"))
+    named = replace(SPEC, plans=plans, any_plan=False)
     times = FittedTimes()(snapshot(cluster()))
-    assert not any(way.plan.offload for way in times.ways(SPEC, "cpu"))
-    on_gpus = FittedTimes()(snapshot(cluster(kind="nvidia-h200"))).ways(SPEC, "nvidia-h200")
-    assert any(way.plan.offload for way in on_gpus)
+    assert {str(way.plan) for way in times.ways(named, "cpu")} == {"dp2"}
+    on_gpus = FittedTimes()(snapshot(cluster(kind="nvidia-h200"))).ways(named, "nvidia-h200")
+    assert "dp2-z2-offload" in {str(way.plan) for way in on_gpus}
+
+
+def test_of_each_layout_the_fastest_plan_is_found_that_has_room() -> None:
+    """However many plans there are, and most have no room: the same as if each was looked at."""
+    large = replace(
+        SPEC,
+        model=model_text("llama", "2-7b", {}, 0, "bf16"),
+        model_type="llama-2-7b bf16 batch 16x4096",
+        accelerators=AcceleratorRequest(1, 8),
+    )
+    world = a_cluster().with_node(
+        *(a_node(f"n{i}", 4, "nvidia-h200", gib=60, host_gib_each=400) for i in range(2))
+    )
+    times = FittedTimes()(snapshot(world))
+    plans = plans_to_choose(large, 8)
+    every = times.ways(replace(large, plans=plans, any_plan=False), "nvidia-h200")
+    need = {plan: estimated(large.model, plan, 16) for plan in plans}
+    fits = [plan for plan in plans if (it := need[plan]) and it.accelerator_bytes <= 60 * GIB]
+    assert 10 < len(fits) < len(plans) / 2, "memory leaves most of them out"
+    assert {way.plan for way in every} <= set(fits)
+    fastest: dict[Shares, Way] = {}
+    for way in every:
+        if way.shares not in fastest or way.seconds < fastest[way.shares].seconds:
+            fastest[way.shares] = way
+    found = {way.shares: way for way in times.ways(large, "nvidia-h200")}
+    assert found.keys() == fastest.keys()
+    for shares, way in found.items():
+        assert way.seconds == pytest.approx(fastest[shares].seconds)
 
 
 def test_the_same_is_answered_until_something_is_learnt_of_it() -> None:
