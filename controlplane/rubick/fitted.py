@@ -270,8 +270,8 @@ def _ways(known: _Known | None, asked: _Question) -> tuple[Way, ...]:
         if (lie[size] or parts[size]) and (asked.offloads or not plan.offload):
             pairs += [(plan, shares) for shares in lie[size] if _lies_right(plan, shares)]
             if plan.data_parallel == size:
-                # Nothing but the exchange of gradients crosses to the other node, and what an uneven
-                # share costs there is among what is fitted.
+                # Nothing but the exchange of gradients crosses to the other node, and what an
+                # uneven share costs there is among what is fitted.
                 pairs += [(plan, shares) for shares in parts[size]]
     if known is not None and asked.any_will_do:
         pairs = list(_fastest_with_room(known, pairs, asked))
