@@ -75,7 +75,9 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1, help="all chance comes from it (default 1)")
     parser.add_argument(
-        "--hours", type=float, help="virtual hours (default 24), or of Philly's trace (default 12)"
+        "--hours",
+        type=comparing.number(0, without_least=True),
+        help="virtual hours (default 24), or of Philly's trace (default 12)",
     )
     parser.add_argument(
         "-o",
@@ -91,6 +93,9 @@ def main() -> int:
             "wanted --workload NAME, --scenario FILE or --snapshot FILE, got none of them; --help "
             "has examples"
         )
+    if options.workload is not None and (options.scenario or options.snapshot):
+        other = "--scenario" if options.scenario else "--snapshot"
+        parser.error(f"wanted --workload or {other}, got both: a workload has nodes of its own")
     try:
         if options.workload is not None:
             return comparing.compare(options)

@@ -138,8 +138,10 @@ class _Round:
                 self._keep(record, attempt.placement)
         if len({record.job.spec.service_class for record in waiting}) > 1:
             waiting.sort(key=lambda each: (-each.job.spec.priority, each.job.submitted_at))
+        alike = _alike if self.times is not None else question
         for record in waiting:
-            self.reasons[record.uid] = self._answer(record)
+            asks = alike(record)
+            self.reasons[record.uid] = self.answers.get(asks) or self._answer(record, asks)
         return Decision(self.targets, self.reasons)
 
     def _keep(self, record: JobRecord, placement: Placement) -> None:
@@ -150,14 +152,10 @@ class _Round:
         target = self.targets[record.uid] = as_wanted(record, placement, self.left)
         self.reasons[record.uid] = RUNNING if target is placement else OTHER_PLAN
 
-    def _answer(self, record: JobRecord) -> Reason:
+    def _answer(self, record: JobRecord, asks: Hashable) -> Reason:
         """Gives the job what it asks for, or a reason why not now. Of what does not fit, nobody who
         comes later and asks the same finds more.
         """
-        alike = _alike(record)
-        known = self.answers.get(alike)
-        if known is not None:
-            return known
         why = self._behind_at_once(record) or impossible(record, self.left, self.quotas)
         if why is None:
             spec = record.job.spec
@@ -167,9 +165,9 @@ class _Round:
             else:
                 ahead = self.blocked.get(_signatures(wish)) or self.queue_blocked.get(spec.queue)
                 if ahead is None:
-                    return self._given(record, wish)
+                    return self._given(record, wish, asks)
                 why = self.waits.behind(as_asked(record, wish.asked), wish.wanted, ahead)
-        self.answers[alike] = why
+        self.answers[asks] = why
         return why
 
     def _behind_at_once(self, record: JobRecord) -> Reason | None:
@@ -206,19 +204,19 @@ class _Round:
         limit = most if quota is None else min(most, quota)
         return max(n for n in sizes_in(spec, self.left) if n <= limit)
 
-    def _given(self, record: JobRecord, wish: _Wish) -> Reason:
+    def _given(self, record: JobRecord, wish: _Wish, asks: Hashable) -> Reason:
         spec, wanted = record.job.spec, wish.wanted
         left = self.quotas.left(spec.queue)
         if left is not None and left < wanted:
             why = self.waits.for_quota(record, wanted, left)
             if self.skip:
-                self.answers[_alike(record)] = why
+                self.answers[asks] = why
             else:
                 self.queue_blocked[spec.queue] = Ahead(record, wanted, of_quota=True)
             return why
         target = self._target(record, wish)
         if target is None:
-            return self._waits(as_asked(record, wish.asked), wish)
+            return self._waits(as_asked(record, wish.asked), wish, asks)
         self.targets[record.uid] = target
         self.waits.gets(record.uid, target.slots())
         self.quotas.use(spec.queue, wanted)
@@ -232,14 +230,14 @@ class _Round:
         holding = reserved_rather_off(spec, wish.wanted, self.left, avoids)
         return None if holding is None else placement_on(spec, holding.parts, self.left)
 
-    def _waits(self, record: JobRecord, wish: _Wish) -> Reason:
+    def _waits(self, record: JobRecord, wish: _Wish, asks: Hashable) -> Reason:
         """The job waits and, unless others may pass it, keeps the nodes that it could use for
         itself.
         """
         available = max(self.left.most(way.request, way.group) for way in wish.asked)
         if self.skip:
             why = self.waits.for_accelerators(record, wish.wanted, available)
-            self.answers[_alike(record)] = why
+            self.answers[asks] = why
             return why
         could_use: dict[NodeId, None] = {}
         for request in requests(wish.asked):

@@ -65,9 +65,8 @@ def requested_way(times: StepTimes, spec: JobSpec, kind: str) -> Way | None:
     the fastest; None if nobody knows one.
     """
     asked = requested(spec)
-    if asked is None:
-        return None
-    found = (way for way in times.ways(spec, kind) if way.plan == asked[1])
+    plan = spec.requested_plan or (None if asked is None else asked[1])
+    found = (way for way in times.ways(spec, kind) if way.plan == plan)
     return min(found, key=lambda way: (len(way.shares), way.seconds, way.shares), default=None)
 
 

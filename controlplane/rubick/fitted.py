@@ -224,6 +224,25 @@ def layouts(accelerators: int, nodes: NodeSizes, topology: Topology) -> tuple[Sh
     return tuple(found)
 
 
+def split_in_two(accelerators: int, nodes: NodeSizes, topology: Topology) -> tuple[Shares, ...]:
+    """How so many may lie on what is left of two nodes, in whatever parts: 3 and 1, or 5 and 4.
+
+    Args:
+        accelerators: How many.
+        nodes: What there is.
+        topology: How far apart they may be.
+    """
+    if not nodes or topology is not Topology.ANY:
+        return ()
+    found = []
+    for more in range((accelerators + 1) // 2, min(accelerators - 1, nodes[0][0]) + 1):
+        less = accelerators - more
+        as_large = max((count for size, count in nodes if size >= less), default=0)
+        if as_large > 1:
+            found.append((more, less))
+    return tuple(found)
+
+
 def _known(
     model_type: str, kind: str, fit: StepTimeFit | None, donor: StepTimeFit | None
 ) -> _Known | None:
@@ -239,14 +258,21 @@ def _known(
 
 def _ways(known: _Known | None, asked: _Question) -> tuple[Way, ...]:
     lie: dict[int, tuple[Shares, ...]] = {}
+    parts: dict[int, tuple[Shares, ...]] = {}
     pairs: list[_Pair] = []
     for plan in asked.plans:
         size = plan.ranks
         if size not in lie:
             within = asked.minimum <= size <= asked.maximum
-            lie[size] = layouts(size, asked.nodes, asked.topology) if within else ()
-        if lie[size] and (asked.offloads or not plan.offload):
+            even = layouts(size, asked.nodes, asked.topology) if within else ()
+            two = split_in_two(size, asked.nodes, asked.topology) if within and known else ()
+            lie[size], parts[size] = even, tuple(each for each in two if each not in even)
+        if (lie[size] or parts[size]) and (asked.offloads or not plan.offload):
             pairs += [(plan, shares) for shares in lie[size] if _lies_right(plan, shares)]
+            if plan.data_parallel == size:
+                # Nothing but the exchange of gradients crosses to the other node, and what an
+                # uneven share costs there is among what is fitted.
+                pairs += [(plan, shares) for shares in parts[size]]
     if known is not None and asked.any_will_do:
         pairs = list(_fastest_with_room(known, pairs, asked))
     else:

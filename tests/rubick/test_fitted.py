@@ -20,7 +20,7 @@ from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.step_times import Way
 from controlplane.rubick.configurations import Configurations, Shares
 from controlplane.rubick.fits import as_model, as_stored, prior_of
-from controlplane.rubick.fitted import FittedTimes, layouts, node_sizes
+from controlplane.rubick.fitted import FittedTimes, layouts, node_sizes, split_in_two
 from controlplane.rubick.learning import learn, lessons
 from controlplane.rubick.policy import Rubick
 from controlplane.rubick.settings import RubickSettings
@@ -109,6 +109,55 @@ def test_accelerators_lie_on_nodes_as_they_are(
     count: int, nodes: tuple[tuple[int, int], ...], topology: Topology, found: set[Shares]
 ) -> None:
     assert set(layouts(count, nodes, topology)) == found
+
+
+@pytest.mark.parametrize(
+    ("count", "nodes", "topology", "found"),
+    [
+        (4, ((4, 2),), Topology.ANY, {(2, 2), (3, 1)}),
+        (5, ((4, 3),), Topology.ANY, {(3, 2), (4, 1)}),
+        (8, ((4, 2),), Topology.ANY, {(4, 4)}),
+        (9, ((4, 3),), Topology.ANY, set()),
+        (1, ((4, 2),), Topology.ANY, set()),
+        (4, ((4, 1),), Topology.ANY, set()),
+        (4, ((4, 2),), Topology.SAME_NODE, set()),
+        (12, ((8, 1), (4, 3)), Topology.ANY, {(8, 4)}),
+        (10, ((8, 1), (4, 3)), Topology.ANY, {(6, 4), (7, 3), (8, 2)}),
+    ],
+)
+def test_accelerators_lie_in_whatever_parts_on_two_nodes(
+    count: int, nodes: tuple[tuple[int, int], ...], topology: Topology, found: set[Shares]
+) -> None:
+    assert set(split_in_two(count, nodes, topology)) == found
+
+
+def test_replicas_lie_unevenly_where_nothing_else_is_free() -> None:
+    """Plans that split the model do not, nor does a command, whose ranks are its own affair."""
+    both = replace(SPEC, accelerators=AcceleratorRequest(4, 4))
+    world = cluster(4, 4)
+    ways = FittedTimes()(snapshot(world)).ways(both, "cpu")
+    uneven = next(way for way in ways if way.shares == (3, 1))
+    assert uneven.plan.data_parallel == 4
+    assert uneven.seconds > min(way.seconds for way in ways if way.shares == (4,))
+    split = replace(both, plans=(ExecutionPlan.parse("dp2-tp2"),), any_plan=False)
+    assert {way.shares for way in FittedTimes()(snapshot(world)).ways(split, "cpu")} == {
+        (4,),
+        (2, 2),
+    }
+    script = replace(both, model_type="", any_plan=False)
+    assert (3, 1) not in {w.shares for w in FittedTimes()(snapshot(world)).ways(script, "cpu")}
+    # One is left of the one node and two of the other.
+    world.submit(a_job("x").running_a_command().wanting(3)).settle()
+    world.submit(a_job("y").running_a_command().wanting(2)).settle()
+    three = replace(
+        SPEC,
+        accelerators=AcceleratorRequest(3, 3),
+        global_batch_size=48,
+        model_type="gpt2-small fp32 batch 48x128",
+    )
+    world.submit(job("a", three)).settle()
+    assert world.held("a") == 3
+    assert len(world.nodes_of("a")) == 2
 
 
 def test_ways_are_those_of_the_jobs_plans_and_sizes_on_such_nodes() -> None:
