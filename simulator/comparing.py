@@ -52,6 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"what a start or a change takes (default {SWITCH_SECONDS:g}); several are swept",
     )
     group.add_argument("--nodes", type=_positive, default=8, help="of 8 accelerators (default 8)")
+    group.add_argument(
+        "--nodes-per-rack", type=_positive, default=0, metavar="N", help="N of them share a rack"
+    )
+    group.add_argument(
+        "--accelerators-per-island",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help="N of a node are joined by NVLink",
+    )
     group.add_argument("--load", type=float, default=1.0, help="jobs arrive so many times as fast")
     group.add_argument(
         "--guaranteed", type=int, metavar="N", help="so many jobs are, from the seed"
@@ -123,7 +133,11 @@ def _study(options: argparse.Namespace, switch_seconds: float) -> Study:
     return Study(
         workload=options.workload,
         data=options.data,
-        cluster=Cluster(nodes=options.nodes),
+        cluster=Cluster(
+            nodes=options.nodes,
+            nodes_per_rack=options.nodes_per_rack,
+            accelerators_per_island=options.accelerators_per_island,
+        ),
         switch_seconds=switch_seconds,
         load=options.load,
         guaranteed=options.guaranteed,

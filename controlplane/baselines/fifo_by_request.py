@@ -12,7 +12,7 @@ average completion time differs by a factor of six between the two.
 from functools import cached_property
 
 from controlplane.domain.ids import JobUid
-from controlplane.domain.job import JobSpec
+from controlplane.domain.job import JobSpec, Topology
 from controlplane.domain.offering import data_parallel
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Policy
@@ -80,7 +80,7 @@ class _Round:
         self.targets: dict[JobUid, Placement] = {}
         self.reasons: dict[JobUid, Reason] = {}
         self.ahead: Ahead | None = None
-        self.too_large: dict[tuple[Signature, Shares], Reason] = {}
+        self.too_large: dict[tuple[Signature, Topology, Shares], Reason] = {}
 
     @cached_property
     def left(self) -> Capacity:
@@ -133,7 +133,8 @@ class _Round:
                 f"nobody knows what steps of {requested_plan(spec)} take on {wanted} accelerators"
             )
             return Reason(ReasonCode.DOES_NOT_FIT, text, wanted)
-        known = self.too_large.get((signature(spec.accelerators), way.shares))
+        like = (signature(spec.accelerators), spec.accelerators.topology, way.shares)
+        known = self.too_large.get(like)
         if known is not None:
             return known
         if not self.quotas.allows(spec.queue, wanted):
@@ -143,7 +144,7 @@ class _Round:
         target = placed(spec, way.plan, way.shares, self.left)
         if target is None:
             why = self.waits.for_accelerators(record, wanted, self.left.most(spec.accelerators))
-            self.too_large[signature(spec.accelerators), way.shares] = why
+            self.too_large[like] = why
             self._block(record, wanted)
             return why
         self.targets[record.uid] = target

@@ -109,7 +109,7 @@ class _Decision:
 
     def decide(self) -> Decision:
         seats = self.seats.every
-        board = Board(self.left.by_node())
+        board = Board(self.left.by_node(), self.snapshot.racks)
         capacity = {kind: board.whole[kind] for kind in board.kinds}
         bound = upper_bound([bidder_of(seat) for seat in seats], capacity)
         dealing = Round(seats, board, self.settings, self._quotas(), bound.prices, self._own())
@@ -182,6 +182,9 @@ class _Decision:
                 self.now.keep(standing.record, standing.place)
             elif given.choice is not None:
                 others.append((standing, given.choice, given))
+        if self.left.is_divided:
+            # While there is a choice it is for those whose ranks must be close to each other.
+            others.sort(key=lambda each: (-each[1].plan.tensor_parallel, -each[1].accelerators))
         own = {standing.uid: _held(standing) for standing, _, _ in others}
         wanted = {
             (node, each) for held in own.values() for node, ids in held.items() for each in ids
@@ -205,7 +208,11 @@ class _Decision:
         order = [node for node in own if node in counts]
         order += [node for node in counts if node not in own]
         chosen = self.left.take_rather(
-            choice.kind, {node: counts[node] for node in order}, own, wanted
+            choice.kind,
+            {node: counts[node] for node in order},
+            own,
+            wanted,
+            choice.plan.tensor_parallel,
         )
         return chosen.parts
 

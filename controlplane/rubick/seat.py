@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from controlplane.domain.ids import JobUid, QueueName
-from controlplane.rubick.board import Allowed, Parts
+from controlplane.domain.job import Topology
+from controlplane.placing.racks import Allowed
+from controlplane.rubick.board import Parts
 from controlplane.rubick.bound import Bidder
 from controlplane.rubick.choices import Choice, Choices
 from controlplane.rubick.worth import Worths
@@ -57,7 +59,7 @@ class Seat:
         switch_seconds: What it costs it to start or change.
         stays: Whether it cannot be changed now.
         starves_since: Since when it starves, in seconds of any clock; None if it does not.
-        one_node: Whether it must be on one node.
+        topology: How far apart its accelerators may be.
         given: What it has been dealt so far.
     """
 
@@ -77,7 +79,7 @@ class Seat:
     switch_seconds: float = 0.0
     stays: bool = False
     starves_since: float | None = None
-    one_node: bool = False
+    topology: Topology = Topology.ANY
     given: Given | None = None
 
     def nodes_for(self, choice: Choice) -> Mapping[str, Allowed]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from controlplane.domain.job import Topology
 from controlplane.domain.step_times import Shares
-from controlplane.rubick.board import Allowed, Bin, Board
+from controlplane.placing.racks import Allowed
+from controlplane.rubick.board import Bin, Board, by_rack
 from controlplane.rubick.seat import Seat, count_of
 
 
@@ -27,10 +29,15 @@ def protected(seats: Sequence[Seat], limit: float) -> frozenset[int]:
 
 
 def soonest(
-    board: Board, seats: Sequence[Seat], kind: str, shares: Shares, allowed: Allowed
+    board: Board,
+    seats: Sequence[Seat],
+    kind: str,
+    shares: Shares,
+    allowed: Allowed,
+    topology: Topology = Topology.ANY,
 ) -> tuple[float, list[Bin]] | None:
     """How many seconds until the largest share is free on as many nodes, and which ones these are;
-    None if there are not as many nodes.
+    None if there are not as many nodes, of one rack where the job must keep to one.
 
     Args:
         board: Who holds what.
@@ -38,7 +45,21 @@ def soonest(
         kind: Type of the accelerators.
         shares: How many of each node, most first.
         allowed: Nodes to look among.
+        topology: How far apart they may be.
     """
+    found = _free_first(board, seats, kind, shares, allowed)
+    if topology is not Topology.SAME_RACK or len(shares) < 2:
+        return _first(found, len(shares))
+    racks = by_rack([where[1] for _, _, where in found], board.racks)
+    of_racks = [_first([e for e in found if e[2][1] in rack], len(shares)) for rack in racks]
+    able = [each for each in of_racks if each is not None]
+    return min(able, key=lambda each: each[0], default=None)
+
+
+def _free_first(
+    board: Board, seats: Sequence[Seat], kind: str, shares: Shares, allowed: Allowed
+) -> list[tuple[float, int, Bin]]:
+    """Nodes on which the largest share will be free, those first where it is soonest."""
     found: list[tuple[float, int, Bin]] = []
     for place, where in enumerate(board.bins(kind)):
         if allowed is None or where[1] in allowed:
@@ -46,9 +67,13 @@ def soonest(
             if wait is not None:
                 found.append((wait, place, where))
     found.sort()
-    if len(found) < len(shares):
+    return found
+
+
+def _first(found: Sequence[tuple[float, int, Bin]], nodes: int) -> tuple[float, list[Bin]] | None:
+    if len(found) < nodes:
         return None
-    chosen = found[: len(shares)]
+    chosen = found[:nodes]
     return chosen[-1][0], [where for _, _, where in chosen]
 
 
