@@ -467,7 +467,8 @@ class Capacity:
         for name, count in counts.items():
             mine, free = own.get(name, ()), pool.free[name]
             rather = [a for a in free if a.id in mine or (name, a.id) not in wanted]
-            part = picked(rather, count, group, mine)
+            alike = not mine and not pool.is_divided
+            part = rather[:count] if alike else picked(rather, count, group, mine)
             if len(part) < count:
                 taken = {a.id for a in part}
                 rest = [a for a in free if a.id not in taken]

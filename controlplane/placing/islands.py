@@ -14,7 +14,7 @@ _Islands = dict[str, list[Accelerator]]
 
 def is_divided(accelerators: Sequence[Accelerator]) -> bool:
     """Whether some of these are in an island, and others are not in the same one."""
-    return any(each.island != accelerators[0].island for each in accelerators)
+    return len({each.island for each in accelerators}) > 1
 
 
 def in_groups(accelerators: Sequence[Accelerator], group: int) -> int:
@@ -62,12 +62,12 @@ def picked(
     return [*chosen, *_of_few_islands(_by_island(free), more, group, near)]
 
 
-def side_by_side(accelerators: Sequence[Accelerator], group: int) -> list[Accelerator]:
+def side_by_side(accelerators: Sequence[Accelerator], group: int) -> Sequence[Accelerator]:
     """The same, in the order in which ranks are numbered over them: those of an island one after
     the other, and first what makes whole groups.
     """
     if len(accelerators) < 2 or not is_divided(accelerators):
-        return list(accelerators)
+        return accelerators
     islands = _by_island(accelerators).values()
     whole = [each for every in islands for each in every[: len(every) - len(every) % group]]
     rest = [each for every in islands for each in every[len(every) - len(every) % group :]]

@@ -56,9 +56,9 @@ class Board:
         """All bins of a type, those with least left first."""
         return ((kind, node) for node in self._nodes[kind].fullest_first())
 
-    def emptiest_first(self, kind: str) -> Iterator[Bin]:
-        """The same the other way round."""
-        return ((kind, node) for node in self._nodes[kind].emptiest_first())
+    def emptiest_first(self, kind: str, near: Collection[str] = ()) -> Iterator[Bin]:
+        """The same the other way round; all of the racks that are near before any others."""
+        return ((kind, node) for node in self._nodes[kind].emptiest_first(near))
 
     def left(self, kind: str) -> int:
         """Accelerators of a type that are left on nodes that are not closed."""
@@ -120,7 +120,12 @@ class Board:
             topology: How far apart they may be.
         """
         nodes = self._nodes.get(kind)
-        found = None if nodes is None else nodes.find(shares, allowed, topology)
+        if nodes is None:
+            return None
+        if len(shares) == 1:
+            node = nodes.fullest(shares[0], allowed)
+            return None if node is None else (((kind, node), shares[0]),)
+        found = nodes.find(shares, allowed, topology)
         if found is None:
             return None
         return tuple(((kind, node), share) for node, share in zip(found, shares, strict=True))

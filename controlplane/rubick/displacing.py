@@ -1,6 +1,6 @@
 """Where a job could be put if others left, and who these are: as few and as little as possible."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from controlplane.domain.job import Topology
 from controlplane.placing.racks import Allowed
@@ -87,22 +87,21 @@ class Displacing:
         gone: dict[int, Seat] = {}
         parts: list[tuple[Bin, int]] = []
         used: set[Bin] = set()
-        racks, near = self._board.racks, set[str | None]()
+        racks, near = self._board.racks, set[str]()
         lost = 0.0
         for share in choice.shares:
             best: tuple[tuple[float, bool, int], Bin, list[Seat]] | None = None
-            for where in self._candidates(choice.kind, allowed, used):
+            for where in self._candidates(choice.kind, allowed, used, near):
                 leaving = self._who_leaves(seat, where, share, gone, smallest_first, may_leave)
                 if leaving is None:
                     continue
                 loss = sum(
                     worth_of(v.given) if not smallest_first else float(count_of(v)) for v in leaving
                 )
-                is_far = bool(near) and racks.get(where[1]) not in near
-                key = (loss, is_far, self._board.free[where])
+                key = (loss, racks.get(where[1]) not in near, self._board.free[where])
                 if best is None or key < best[0]:
                     best = (key, where, leaving)
-                    if not leaving and not is_far:
+                    if not leaving:
                         break
             if best is None:
                 return None
@@ -115,9 +114,11 @@ class Displacing:
                 return None
         return lost, tuple(parts), list(gone.values())
 
-    def _candidates(self, kind: str, allowed: Allowed, used: set[Bin]) -> Iterator[Bin]:
+    def _candidates(
+        self, kind: str, allowed: Allowed, used: set[Bin], near: Collection[str]
+    ) -> Iterator[Bin]:
         looked_at = 0
-        for where in self._board.emptiest_first(kind):
+        for where in self._board.emptiest_first(kind, near):
             if where in used or (allowed is not None and where[1] not in allowed):
                 continue
             yield where

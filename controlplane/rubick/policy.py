@@ -8,6 +8,7 @@ Where and why this leaves the paper: docs/decisions/0011.
 from collections.abc import Iterator, Mapping, Sequence
 
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
+from controlplane.domain.job import Topology
 from controlplane.domain.knob import Knob
 from controlplane.domain.node import Accelerator
 from controlplane.domain.placement import Placement
@@ -136,10 +137,13 @@ class _Decision:
                 "to ask for fewer"
             )
         else:
+            topology = record.job.spec.accelerators.topology
             text = (
-                "none of its plans and sizes fits the nodes that it may use; larger nodes, or more "
-                "plans in spec.plans, would help"
+                f"none of its plans and sizes fits the nodes that it may use{topology.words}; "
+                "larger nodes, or more plans in spec.plans, would help"
             )
+            if topology is not Topology.ANY:
+                text += ", or topology Any in its spec"
         return Reason(ReasonCode.NO_MATCHING_ACCELERATOR, text)
 
     def _possible(self, record: JobRecord, empty: Capacity) -> bool:

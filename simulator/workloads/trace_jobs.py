@@ -84,12 +84,12 @@ class Cluster:
         """What is assumed of it, to be printed with every result."""
         told = []
         if self.nodes_per_rack:
-            told.append(f"{self.nodes_per_rack} nodes share a rack")
+            told.append(f"nodes of a rack: {self.nodes_per_rack}")
         if self.accelerators_per_island:
-            told.append(f"{self.accelerators_per_island} accelerators of a node share an island")
+            told.append(f"accelerators of an NVLink island: {self.accelerators_per_island}")
         if not told:
             return ()
-        return (f"{' and '.join(told)}; step times were not measured by that, and are the same",)
+        return (f"{', '.join(told)}; step times were not measured by that, and are the same",)
 
 
 def requested(table: MeasuredTable, model_type: str, plan: ExecutionPlan) -> Way | None:

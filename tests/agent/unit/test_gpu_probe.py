@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agent.gpu_probe import AcceleratorsMissingError, GpuProbe, Wanted, shares
+from agent.translate import accelerator
 from headrace.api.accelerator_type import type_label
 
 
@@ -97,6 +98,7 @@ def test_gpus_that_nvlink_joins_are_in_one_island_whichever_of_them_are_offered(
     nvml = PlayedNvml([f"GPU-{i}" for i in range(1, 6)], links=links)
     found = GpuProbe(nvml, {}).find("n", Wanted())
     assert [one.island for one in found] == ["0", "1", "0", "1", ""]
+    assert [accelerator(one).island for one in found] == ["0", "1", "0", "1", ""], "as registered"
     some = GpuProbe(nvml, {}).find("n", Wanted("GPU-4, GPU-5"))
     assert [one.island for one in some] == ["1", ""]
 
