@@ -1,7 +1,7 @@
 """What racks in view do: the same jobs come and go on two clusters that differ in one thing, that
 the nodes of one tell their racks.
 
-    python benchmarks/racks.py [--nodes 256] [--nodes-per-rack 8] [--jobs 20000] [--seeds 5] [--csv]
+    python benchmarks/racks.py [--nodes 256] [--nodes-per-rack 8] [--jobs 8000] [--seeds 5] [--csv]
 
 Each job takes its accelerators as a policy asks for them (so many of each of its nodes, and some
 wherever there is room) and holds them for a while. A job for which one of the clusters has no room
@@ -171,7 +171,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, default=256)
     parser.add_argument("--nodes-per-rack", type=int, default=8)
-    parser.add_argument("--jobs", type=int, default=20_000)
+    parser.add_argument("--jobs", type=int, default=8_000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--csv", action="store_true", help="lines of CSV instead of a table")
     args = parser.parse_args()

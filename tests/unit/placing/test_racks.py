@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.racks import played
 from controlplane.domain.ids import NodeId
 from controlplane.domain.job import Topology
 from controlplane.domain.racks import racks_spanned
@@ -192,3 +193,13 @@ def test_what_was_moved_is_found_as_if_it_had_always_been_so(
     for name, (_, count) in list(nodes.items()):
         there.drop(NodeId(name), count)
     assert (there.left, there.fullest(1), list(there.fullest_first())) == (0, None, [])
+
+
+def test_racks_in_view_bring_jobs_together_and_leave_no_less_in_one_piece() -> None:
+    before, after = played(nodes=64, nodes_per_rack=4, jobs=2000, seed=1)
+    assert after.spanned < before.spanned - 1
+    assert after.in_one > before.in_one + 0.3
+    assert after.whole_racks >= before.whole_racks
+    assert after.nodes_in_one > before.nodes_in_one
+    assert after.no_room <= before.no_room + 0.005
+    assert after.whole_nodes >= before.whole_nodes - 0.005
