@@ -187,9 +187,9 @@ class Racks:
         """
         if self._only is not None:
             for bucket in self._only.by_count[count:]:
-                for node in bucket:
-                    if allowed is None or node in allowed:
-                        return node
+                for name in bucket:
+                    if allowed is None or name in allowed:
+                        return name
             return None
         racks = self._racks.values()
         if near:

@@ -1,6 +1,7 @@
 """Which accelerators of a node are taken, and in which order ranks lie on them."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ def accelerators(islands: str) -> list[Accelerator]:
     ]
 
 
-def names(found: list[Accelerator]) -> str:
+def names(found: Sequence[Accelerator]) -> str:
     return " ".join(each.id for each in found)
 
 
