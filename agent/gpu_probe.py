@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from agent.nvlink import islands, links_of
 from controlplane.domain.ids import AcceleratorId
 from controlplane.domain.node import Accelerator
 from headrace.api.accelerator_type import type_label
@@ -67,7 +68,7 @@ class GpuProbe:
         """
         cores = wanted.cpu_cores or tuple(sorted(os.sched_getaffinity(0)))
         memory_bytes = psutil.virtual_memory().total
-        gpus = {} if wanted.accelerators == CPU_TYPE else self._gpus()
+        every = gpus = {} if wanted.accelerators == CPU_TYPE else self._gpus()
         left = {uuid: gpus[uuid] for uuid in visible_gpus(tuple(gpus), self.environment)}
         if wanted.accelerators == "auto" or wanted.accelerators.isdigit():
             gpus = left
@@ -86,6 +87,8 @@ class GpuProbe:
             )
         self._watch(gpus)
         problems = self.problems()
+        # Of all GPUs, so that agents that share a machine call an island the same.
+        island = islands(tuple(every), links_of(self.nvml, every))
         return tuple(
             Accelerator(
                 id=AcceleratorId(uuid),
@@ -94,6 +97,7 @@ class GpuProbe:
                 cpu_cores=share,
                 host_memory_bytes=memory_bytes // len(gpus),
                 unhealthy=problems.get(uuid, ""),
+                island=island[uuid],
             )
             for (uuid, handle), share in zip(gpus.items(), shares(cores, len(gpus)), strict=True)
         )

@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from agent.launching import LaunchSettings
 from agent.ray_bridge import RayAddress
 from agent.units import UnitSettings
 from headrace.api.addresses import CONTROL_PLANE, is_loopback
+from headrace.api.racks import RACK_LABEL
+
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
 class SettingsError(Exception):
@@ -79,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
         "control plane)",
     )
     add("--label", action="append", default=[], metavar="KEY=VALUE")
+    add("--rack", default="", help=f"rack that this node is in; its label {RACK_LABEL}")
     add("--taint", action="append", default=[], metavar="KEY[=VALUE]")
     add("--run-as-uid", type=int, default=-1, help="user that ranks run as (needs root)")
     add("--launch-module", default="headrace.workloads.launch", help=argparse.SUPPRESS)
@@ -135,7 +140,7 @@ def parse(
         description=NodeDescription(
             name=given.node,
             address=advertised,
-            labels=dict(_pair(text, "--label", needs_value=True) for text in given.label),
+            labels=_labels(given.label, given.rack),
             taints=tuple(_pair(text, "--taint", needs_value=False) for text in given.taint),
         ),
         units=UnitSettings(
@@ -195,6 +200,23 @@ def _tls(given: argparse.Namespace) -> Tls | None:
     except OSError as error:
         raise SettingsError(f"{error.filename} cannot be read: {error.strerror}") from None
     return Tls(ca, certificate, key)
+
+
+def _labels(told: Sequence[str], rack: str) -> dict[str, str]:
+    labels = dict(_pair(text, "--label", needs_value=True) for text in told)
+    if not rack:
+        return labels
+    if not _LABEL_VALUE.fullmatch(rack):
+        raise SettingsError(
+            f"--rack {rack!r}: wanted 1 to 63 letters, digits, '-', '_' and '.', beginning and "
+            "ending with a letter or digit"
+        )
+    if labels.get(RACK_LABEL, rack) != rack:
+        raise SettingsError(
+            f"--rack {rack} and --label {RACK_LABEL}={labels[RACK_LABEL]} contradict each other; "
+            "give one of them"
+        )
+    return labels | {RACK_LABEL: rack}
 
 
 def _pair(text: str, flag: str, *, needs_value: bool) -> tuple[str, str]:

@@ -68,6 +68,7 @@ def accelerator(known: Accelerator) -> nodes_pb2.Accelerator:
         cpu_cores=known.cpu_cores,
         host_memory_bytes=known.host_memory_bytes,
         unhealthy=known.unhealthy,
+        island=known.island,
     )
 
 

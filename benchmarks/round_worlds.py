@@ -25,6 +25,7 @@ from controlplane.engine.cycle import run_cycle
 from controlplane.engine.state import ClusterState, SequencedEvent
 from controlplane.rubick.policy import Rubick
 from headrace.api.plan import ExecutionPlan
+from headrace.api.racks import RACK_LABEL
 from simulator.measured_table import MeasuredTable
 
 POLICY = "rubick"
@@ -34,8 +35,8 @@ _LARGE = {"llama7": 16, "llama30": 32}
 class World:
     """A cluster played by agents that do at once what they are told."""
 
-    def __init__(self, nodes: Sequence[tuple[str, int]]) -> None:
-        """Of so many accelerators of one type each."""
+    def __init__(self, nodes: Sequence[tuple[str, int]], nodes_per_rack: int = 0) -> None:
+        """Of so many accelerators of one type each, and so many in a rack, if they tell one."""
         self.now = Instant(seconds(1_000_000))
         self.state = ClusterState.empty()
         self._sequence = 0
@@ -46,6 +47,7 @@ class World:
                     Node(
                         NodeId(f"node-{i}"),
                         tuple(Accelerator(AcceleratorId(f"{i}-{k}"), kind) for k in range(size)),
+                        ((RACK_LABEL, f"r{i // nodes_per_rack}"),) if nodes_per_rack else (),
                     )
                 )
                 for i, (kind, size) in enumerate(nodes)
@@ -83,10 +85,12 @@ def _submitted(name: str, spec: JobSpec) -> Event:
     return JobSubmitted(Job(JobUid(name), "default", name, 1, spec))
 
 
-def artifact_world(table: MeasuredTable, accelerators: int, jobs: int, seed: int) -> World:
+def artifact_world(
+    table: MeasuredTable, accelerators: int, jobs: int, seed: int, nodes_per_rack: int = 0
+) -> World:
     """Jobs of the artifact's models, one in eleven a LLaMA, on nodes of 8 A800."""
     luck = random.Random(seed)
-    world = World([(table.kind, 8)] * (accelerators // 8))
+    world = World([(table.kind, 8)] * (accelerators // 8), nodes_per_rack)
     plans = {model: table.plans(model) for model in table.models}
     names = ["vit", "roberta", "bert", "t5", "gpt2"] * 4 + list(_LARGE)
     events = []
@@ -155,7 +159,9 @@ TYPES: Mapping[str, tuple[int, float]] = {"t4": (4, 1.0), "rtx": (8, 1.6), "a100
 _SHARES = (0.375, 0.375, 0.25)
 
 
-def sia_shaped_world(accelerators: int, jobs: int, seed: int) -> tuple[World, StepTimes]:
+def sia_shaped_world(
+    accelerators: int, jobs: int, seed: int, nodes_per_rack: int = 0
+) -> tuple[World, StepTimes]:
     """Goodput of a type: its speed, a lognormal of 0.6, and ``n ** uniform(0.55, 0.98)``."""
     luck = random.Random(seed)
     nodes = [
@@ -163,7 +169,7 @@ def sia_shaped_world(accelerators: int, jobs: int, seed: int) -> tuple[World, St
         for (kind, (size, _)), share in zip(TYPES.items(), _SHARES, strict=True)
         for _ in range(int(accelerators * share) // size)
     ]
-    world = World(nodes)
+    world = World(nodes, nodes_per_rack)
     goodput: dict[str, tuple[Mapping[str, float], float]] = {}
     events = []
     for j in range(jobs):

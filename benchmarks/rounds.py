@@ -1,6 +1,7 @@
 """How long one Rubick round takes, how far it may be from the best, and what others take.
 
     python benchmarks/rounds.py --data DIR [--csv] [--sizes 64/100,2048/1536] [--repeats 5]
+        [--nodes-per-rack 8]
 
 A round is measured when all jobs wait (the first one; ``cold`` is the very first call, with nothing
 remembered) and when most of them have run for ten minutes (``steady``), alone and within a whole
@@ -271,6 +272,7 @@ def main() -> int:
     parser.add_argument("--sizes", default=",".join(LIMITS_MS), help="accelerators/jobs, by commas")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--nodes-per-rack", type=int, default=0, help="0 if no rack is told")
     parser.add_argument("--only-rubick", action="store_true", help="nobody else is measured")
     args = parser.parse_args()
     data = args.data or (
@@ -292,8 +294,9 @@ def main() -> int:
     for size in args.sizes.split(","):
         accelerators, jobs = map(int, size.split("/"))
         programs = not args.only_rubick and jobs <= MOST_FOR_PROGRAMS
-        artifact = artifact_world(table, accelerators, jobs, args.seed)
-        sia, times = sia_shaped_world(accelerators, jobs, args.seed)
+        racks = args.nodes_per_rack
+        artifact = artifact_world(table, accelerators, jobs, args.seed, racks)
+        sia, times = sia_shaped_world(accelerators, jobs, args.seed, racks)
         for name, world, step_times in (("a800", artifact, table), ("sia", sia, times)):
             for row in rows(name, size, world, step_times, args.repeats, programs):
                 every.append(row)

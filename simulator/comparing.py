@@ -86,6 +86,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--nodes", type=_positive, default=8, help="of 8 accelerators (default 8)")
     group.add_argument(
+        "--nodes-per-rack", type=_positive, default=0, metavar="N", help="N of them share a rack"
+    )
+    group.add_argument(
+        "--accelerators-per-island",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help="N of a node are joined by NVLink",
+    )
+    group.add_argument(
         "--load", type=_ABOVE_0, default=1.0, help="jobs arrive so many times as fast"
     )
     group.add_argument(
@@ -172,7 +182,11 @@ def _study(options: argparse.Namespace, switch_seconds: float) -> Study:
     return Study(
         workload=options.workload,
         data=options.data,
-        cluster=Cluster(nodes=options.nodes),
+        cluster=Cluster(
+            nodes=options.nodes,
+            nodes_per_rack=options.nodes_per_rack,
+            accelerators_per_island=options.accelerators_per_island,
+        ),
         switch_seconds=switch_seconds,
         load=options.load,
         guaranteed=options.guaranteed,

@@ -28,6 +28,7 @@ from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.step_times import StepTimes
 from headrace.api.manifest_part import broken
 from headrace.api.manifest_source import Finding, documents_in
+from headrace.api.racks import RACK_LABEL
 from headrace.api.refusal import Problem, problems_in
 from simulator.physics import ScaledStepTimes
 
@@ -37,12 +38,25 @@ class _Strict(BaseModel):
 
 
 class NodeGroup(_Strict):
-    """Nodes of one kind."""
+    """Nodes of one kind. ``nodesPerRack`` of them share a rack, and ``acceleratorsPerIsland`` of
+    those of a node are joined by NVLink; 0 where nothing of that is told. A rack can also be told
+    by its label.
+    """
 
     count: PositiveInt = 1
     accelerators: PositiveInt = 8
     type: str = "nvidia-h100"
     labels: dict[str, str] = Field(default_factory=dict)
+    nodesPerRack: int = Field(0, ge=0)  # noqa: N815 - the YAML keys are those of manifests
+    acceleratorsPerIsland: int = Field(0, ge=0)  # noqa: N815
+
+    @model_validator(mode="after")
+    def _of_one_rack(self) -> "NodeGroup":
+        if self.nodesPerRack and RACK_LABEL in self.labels:
+            raise ValueError(
+                f"wanted nodesPerRack or the label {RACK_LABEL}, got both: each names the racks"
+            )
+        return self
 
 
 class JobGroup(_Strict):
@@ -284,7 +298,7 @@ def build(described: ScenarioFile, seed: int) -> Scenario:
     arrivals = [a for group in described.jobs for a in _arrivals(group, seed)]
     arrivals.sort(key=lambda a: (a.at, a.job.uid))
     nodes = [
-        _node(f"node-{g}-{i}", group)
+        _node(f"node-{g}-{i}", group, rack_name(f"rack-{g}", i, group.nodesPerRack))
         for g, group in enumerate(described.nodes)
         for i in range(group.count)
     ]
@@ -299,13 +313,28 @@ def build(described: ScenarioFile, seed: int) -> Scenario:
     )
 
 
-def _node(name: str, group: NodeGroup) -> Node:
+def _node(name: str, group: NodeGroup, rack: str) -> Node:
     accelerators = tuple(
-        Accelerator(AcceleratorId(f"{name}-gpu-{i}"), group.type, cpu_cores=(i,))
+        Accelerator(
+            AcceleratorId(f"{name}-gpu-{i}"),
+            group.type,
+            cpu_cores=(i,),
+            island=island_name(i, group.acceleratorsPerIsland),
+        )
         for i in range(group.accelerators)
     )
-    labels = tuple(sorted(group.labels.items()))
-    return Node(NodeId(name), accelerators, labels=labels, address=name)
+    labels = group.labels | ({RACK_LABEL: rack} if rack else {})
+    return Node(NodeId(name), accelerators, labels=tuple(sorted(labels.items())), address=name)
+
+
+def rack_name(prefix: str, number: int, nodes: int) -> str:
+    """The rack of the node of this number where so many share one; empty where none does."""
+    return f"{prefix}-{number // nodes}" if nodes else ""
+
+
+def island_name(number: int, accelerators: int) -> str:
+    """The NVLink island of the accelerator of this number, likewise."""
+    return str(number // accelerators) if accelerators else ""
 
 
 def _arrivals(group: JobGroup, seed: int) -> list[Arrival]:

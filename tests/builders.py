@@ -69,6 +69,7 @@ from controlplane.engine.state import ClusterState, SequencedEvent, in_replay_or
 from controlplane.rubick.policy import Rubick
 from headrace.api.memory import GIB
 from headrace.api.plan import ExecutionPlan
+from headrace.api.racks import RACK_LABEL
 
 
 class NothingKnown:
@@ -119,6 +120,10 @@ class JobBuilder:
     def on_one_node(self) -> "JobBuilder":
         """All ranks on one node."""
         return self._request(topology=Topology.SAME_NODE)
+
+    def in_one_rack(self) -> "JobBuilder":
+        """All ranks in one rack."""
+        return self._request(topology=Topology.SAME_RACK)
 
     def needing(self, cores: int) -> "JobBuilder":
         """CPU cores beside each accelerator."""
@@ -194,8 +199,12 @@ def a_node(
     cores_each: int = 1,
     gib: float = 0,
     host_gib_each: float = 0,
+    rack: str = "",
+    island_of: int = 0,
 ) -> Node:
-    """A node with ``count`` accelerators of one type, and with so much memory; 0 for unknown."""
+    """A node with ``count`` accelerators of one type, ``island_of`` of them in an NVLink island
+    each, and with so much memory; 0 for unknown.
+    """
     accelerators = tuple(
         Accelerator(
             AcceleratorId(f"{name}-{index}"),
@@ -203,13 +212,14 @@ def a_node(
             memory_bytes=round(gib * GIB),
             cpu_cores=tuple(range(index * cores_each, (index + 1) * cores_each)),
             host_memory_bytes=round(host_gib_each * GIB),
+            island=str(index // island_of) if island_of else "",
         )
         for index in range(count)
     )
     return Node(
         NodeId(name),
         accelerators,
-        labels=tuple(sorted((labels or {}).items())),
+        labels=tuple(sorted((({RACK_LABEL: rack} if rack else {}) | dict(labels or {})).items())),
         taints=tuple(Taint(key) for key in taints),
         address=name,
     )

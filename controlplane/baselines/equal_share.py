@@ -364,7 +364,7 @@ class _Admission:
         group = min(way.group for way in asked)
         available = max(self.paper.most(way.request, way.group) for way in asked)
         asking = as_asked(record, asked)
-        if spec.accelerators.topology is Topology.SAME_NODE or group > 1:
+        if spec.accelerators.topology is not Topology.ANY or group > 1:
             self.scattered |= self.paper.total_left(asking.job.spec.accelerators) >= least
         self._comes_first(record, Ahead(asking, least))
         return self._waits.for_accelerators(asking, least, available)

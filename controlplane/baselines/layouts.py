@@ -5,12 +5,12 @@ Policies that are kept for comparison do not choose plans. Where step times are 
 they were measured; where nothing is known of it, as the cluster has room.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.domain.changing import changed
 from controlplane.domain.ids import AcceleratorId, NodeId
-from controlplane.domain.job import JobSpec
+from controlplane.domain.job import JobSpec, Topology
 from controlplane.domain.offering import memory_need, plans_of, sizes
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import Reason, ReasonCode
@@ -19,6 +19,8 @@ from controlplane.domain.step_times import Shares, StepTimes, Way
 from controlplane.placing.capacity import Capacity, Holding, Parts
 from controlplane.placing.layout import family, placement_on, placement_under, reserved
 from controlplane.placing.order import as_wanted
+from controlplane.placing.racks import NO_RACKS
+from controlplane.placing.shares import exists, nodes_for
 from headrace.api.plan import ExecutionPlan
 
 
@@ -82,7 +84,7 @@ def scaled(step_times: StepTimes, spec: JobSpec, capacity: Capacity) -> tuple[La
         Layout(way.accelerators, way.plan, way.shares, kind, way.seconds)
         for kind in capacity.allowed_nodes(spec.accelerators)
         for way in step_times.ways(spec, kind)
-        if family(way.plan) == same
+        if family(way.plan) == same and _can_lie(spec, kind, way.shares, capacity)
     ]
     return tuple(sorted(found, key=_by_size))
 
@@ -100,11 +102,19 @@ def as_requested(step_times: StepTimes, spec: JobSpec, capacity: Capacity) -> tu
         Layout(count, plan, way.shares, kind, way.seconds)
         for kind in kinds
         for way in step_times.ways(spec, kind)
-        if way.plan == plan
+        if way.plan == plan and _can_lie(spec, kind, way.shares, capacity)
     ]
     if found or any(step_times.ways(spec, kind) for kind in kinds):
         return tuple(sorted(found, key=_by_size))
     return (Layout(count),)
+
+
+def _can_lie(spec: JobSpec, kind: str, shares: Shares, capacity: Capacity) -> bool:
+    """Whether some rack has as many nodes as large, where a job must keep to one."""
+    request = spec.accelerators
+    if request.topology is not Topology.SAME_RACK or len(shares) < 2:
+        return True
+    return exists(capacity.shape(request), kind, shares)
 
 
 def under_the_plan_asked_for(
@@ -154,12 +164,13 @@ def placed(
     asking = with_room(spec, layout, capacity)
     free = capacity.free_by_node(asking.accelerators).get(layout.kind, {})
     parts = {} if own is None else own.by_node()
-    names = nodes_near(layout.shares, free, parts)
+    names = nodes_near(layout.shares, free, parts, capacity.racks, spec.accelerators.topology)
     if names is None:
         return None
     holding = Holding(layout.kind)
     for name, share in zip(names, layout.shares, strict=True):
-        _take(holding, capacity, name, share, parts.get(name, ()))
+        group = layout.plan.tensor_parallel
+        _take(holding, capacity, name, share, parts.get(name, ()), group)
     if own is not None and own.plan == layout.plan and holding.covers(parts):
         return own
     # Who stays keeps its rank, so its nodes come first and in their order.
@@ -177,29 +188,71 @@ def with_room(spec: JobSpec, layout: Layout, capacity: Capacity) -> JobSpec:
     return spec if request is spec.accelerators else changed(spec, accelerators=request)
 
 
-def nodes_near(shares: Shares, free: dict[NodeId, int], own: Parts) -> tuple[NodeId, ...] | None:
-    """A node of its own for each share: rather one where the job is; else the fullest that still
-    has as much. None if there are not enough.
+def nodes_near(
+    shares: Shares,
+    free: Mapping[NodeId, int],
+    own: Parts,
+    racks: Mapping[NodeId, str] = NO_RACKS,
+    topology: Topology = Topology.ANY,
+) -> tuple[NodeId, ...] | None:
+    """A node of its own for each share: rather one where the job is; else one in a rack where it
+    is; else the fullest that still has as much. None if there are not enough.
 
     Args:
         shares: Accelerators wanted of each node, most first.
         free: What is left of each node, what the job has itself included.
         own: What the job has.
+        racks: The rack of each node that tells one.
+        topology: How far apart they may be.
     """
+    if free.keys().isdisjoint(own):
+        return nodes_for(shares, free, racks, topology)
+    if topology is Topology.SAME_RACK and len(shares) > 1:
+        return _in_one_rack(shares, free, own, racks)
     chosen: list[NodeId] = []
     left = dict(free)
+    near = {racks[name] for name in own if name in racks}
     for share in shares:
         able = [name for name, count in left.items() if count >= share]
         if not able:
             return None
-        name = min(able, key=lambda each: (-min(share, len(own.get(each, ()))), left[each]))
+        name = min(
+            able,
+            key=lambda each: (
+                -min(share, len(own.get(each, ()))),
+                racks.get(each) not in near,
+                left[each],
+            ),
+        )
         chosen.append(name)
         del left[name]
+        near |= {racks[name]} if name in racks else set()
     return tuple(chosen)
 
 
+def _in_one_rack(
+    shares: Shares, free: Mapping[NodeId, int], own: Parts, racks: Mapping[NodeId, str]
+) -> tuple[NodeId, ...] | None:
+    """The same within one rack: the one where the job has most, of those that have enough."""
+    held: dict[str, int] = {}
+    for name in free:
+        if name in racks:
+            held[racks[name]] = held.get(racks[name], 0) + len(own.get(name, ()))
+    for rack in sorted(held, key=lambda each: -held[each]):
+        there = {name: count for name, count in free.items() if racks.get(name) == rack}
+        found = nodes_near(shares, there, own)
+        if found is not None:
+            return found
+    return None
+
+
 def _take(
-    holding: Holding, capacity: Capacity, name: NodeId, share: int, own: Sequence[AcceleratorId]
+    holding: Holding,
+    capacity: Capacity,
+    name: NodeId,
+    share: int,
+    own: Sequence[AcceleratorId],
+    group: int,
 ) -> None:
     """Adds a share of a node: of the job's own accelerators there as many as there are."""
     kept = capacity.claim({name: list(own[:share])}) if own else None
@@ -207,7 +260,7 @@ def _take(
         holding.add(name, kept.parts[name])
         share -= kept.count
     if share:
-        holding.add(name, capacity.take(holding.kind, {name: share}).parts[name])
+        holding.add(name, capacity.take(holding.kind, {name: share}, group).parts[name])
 
 
 def _by_size(layout: Layout) -> tuple[int, float, Shares, str]:

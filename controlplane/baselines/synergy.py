@@ -158,7 +158,7 @@ class _Round:
             """Nodes where it lies as it was measured, each with enough of everything."""
             free = self.left.free_by_node(asking).get(layout.kind, {})
             room = {name: min(count, floor.room(name, demand)) for name, count in free.items()}
-            names = nodes_for(layout.shares, room)
+            names = nodes_for(layout.shares, room, self.left.racks, asking.topology)
             return None if names is None else dict(zip(names, layout.shares, strict=True))
 
         grant = Tuner(find).admit(self.floor, tenant)
@@ -166,7 +166,8 @@ class _Round:
             return None
         counts = {NodeId(name): count for name, count in grant.parts.items()}
         assert layout.plan is not None, "shares are known for a plan"
-        return placement_under(spec, layout.plan, self.left.take(layout.kind, counts).parts)
+        held = self.left.take(layout.kind, counts, layout.plan.tensor_parallel)
+        return placement_under(spec, layout.plan, held.parts)
 
 
 def _servers(snapshot: ClusterSnapshot) -> Sequence[Server]:

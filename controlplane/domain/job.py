@@ -21,7 +21,16 @@ class Topology(StrEnum):
     """How far apart the job's ranks may be."""
 
     ANY = "Any"
+    SAME_RACK = "SameRack"
+    """On nodes that tell the same rack, or on one node, whatever that tells."""
     SAME_NODE = "SameNode"
+
+    @property
+    def words(self) -> str:
+        """As it is said behind a number of accelerators; empty where nothing is asked for."""
+        if self is Topology.ANY:
+            return ""
+        return " in one rack" if self is Topology.SAME_RACK else " on one node"
 
 
 class Owner(StrEnum):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from controlplane.domain.ids import AcceleratorId, NodeId
+from headrace.api.racks import RACK_LABEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class Accelerator:
         cpu_cores: Core numbers of the node that belong to this accelerator.
         host_memory_bytes: The share of the node's memory that belongs to it.
         unhealthy: Why it is quarantined; empty while healthy.
+        island: Those of a node with the same name reach each other over NVLink; empty for one that
+            reaches none so, or where nobody knows.
     """
 
     id: AcceleratorId
@@ -25,6 +28,7 @@ class Accelerator:
     cpu_cores: tuple[int, ...] = ()
     host_memory_bytes: int = 0
     unhealthy: str = ""
+    island: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,11 @@ class Node:
     taints: tuple[Taint, ...] = ()
     address: str = ""
     agent_version: str = ""
+
+    @property
+    def rack(self) -> str:
+        """The rack that it is in; empty where it tells none."""
+        return next((value for key, value in self.labels if key == RACK_LABEL), "")
 
 
 class Contact(StrEnum):

@@ -45,6 +45,7 @@ class ClusterSnapshot:
         holders: Who holds each accelerator that is not free: attempts not released, and strays; in
             no certain order.
         usable: What each node offers to new work, in order of registration.
+        racks: The rack of each node that tells one.
         memory: What the accelerators of each type that is offered tell of it.
         observations: What plans take, as jobs told in passing, by what it is about.
         switch_prices: What changes of plan or place cost so far, by their sort.
@@ -59,6 +60,7 @@ class ClusterSnapshot:
     queues: Mapping[QueueName, Queue]
     holders: Mapping[Slot, JobUid]
     usable: Mapping[NodeId, Offer]
+    racks: Mapping[NodeId, str]
     memory: Mapping[str, TypeMemory]
     observations: Mapping[str, Observation]
     switch_prices: Mapping[str, SwitchPrice]

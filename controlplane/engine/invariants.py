@@ -20,6 +20,7 @@ from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from headrace.api.feasible_plans import infeasible
 from headrace.api.plan import ExecutionPlan
+from headrace.api.racks import RACK_LABEL
 
 
 def violations(snapshot: ClusterSnapshot, actions: tuple[Action, ...]) -> Iterator[str]:
@@ -263,6 +264,8 @@ def _where_allowed(
     request = snapshot.jobs[uid].job.spec.accelerators
     if request.topology is Topology.SAME_NODE and len({unit.node for unit in units}) > 1:
         yield f"{uid} must stay on one node"
+    if request.topology is Topology.SAME_RACK:
+        yield from _one_rack(snapshot, uid, units)
     types = set()
     for unit in units:
         record = snapshot.nodes.get(unit.node)
@@ -277,6 +280,18 @@ def _where_allowed(
         types |= {a.type for a in record.node.accelerators if a.id in unit.accelerators}
     if len(types) > 1 or (request.type and types - {request.type}):
         yield f"{uid} would run on {', '.join(sorted(types))}, wanted {request.type or 'one'}"
+
+
+def _one_rack(
+    snapshot: ClusterSnapshot, uid: JobUid, units: tuple[LaunchUnit, ...]
+) -> Iterator[str]:
+    racks: dict[NodeId, str] = {}
+    for unit in units:
+        record = snapshot.nodes.get(unit.node)
+        racks[unit.node] = dict(record.node.labels).get(RACK_LABEL, "") if record else ""
+    if len(racks) > 1 and ("" in racks.values() or len(set(racks.values())) > 1):
+        told = ", ".join(f"{node} ({rack or 'tells none'})" for node, rack in racks.items())
+        yield f"{uid} must stay in one rack, and would be on {told}"
 
 
 def _quotas(

@@ -24,6 +24,7 @@ from controlplane.domain.node import Contact
 from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
+from controlplane.domain.racks import racks_of
 from controlplane.domain.record import JobRecord, NodeRecord
 from controlplane.domain.settings_version import SettingsVersion
 from controlplane.domain.snapshot import ClusterSnapshot, Offer, Slot, TypeMemory
@@ -150,8 +151,10 @@ class ClusterState:
             then.__dict__["_usable"] = usable_after(self._usable, self.nodes, then.nodes)
             if "_memory" in self.__dict__ and then._usable is self._usable:
                 then.__dict__["_memory"] = self._memory
-        if "conditions" in self.__dict__ and then.nodes is self.nodes:
-            then.__dict__["conditions"] = self.conditions
+        if then.nodes is self.nodes:
+            for found in ("conditions", "racks"):
+                if found in self.__dict__:
+                    then.__dict__[found] = self.__dict__[found]
         return then
 
     @cached_property
@@ -180,6 +183,11 @@ class ClusterState:
         """What is wrong with nodes; like ``_usable``, it follows from them."""
         return conditions_of(self.nodes)
 
+    @cached_property
+    def racks(self) -> Mapping[NodeId, str]:
+        """The rack of each node that tells one; like ``_usable``, it follows from the nodes."""
+        return racks_of(self.nodes)
+
     def snapshot(self, at: Instant) -> ClusterSnapshot:
         """What a policy may see."""
         return ClusterSnapshot(
@@ -189,6 +197,7 @@ class ClusterState:
             queues=MappingProxyType(self.queues),
             holders=self.holders,
             usable=MappingProxyType(self._usable),
+            racks=MappingProxyType(self.racks),
             memory=MappingProxyType(self._memory),
             observations=MappingProxyType(self.observations),
             switch_prices=MappingProxyType(self.switch_prices),

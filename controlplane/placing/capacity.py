@@ -1,7 +1,7 @@
-"""Which accelerators are left, and a choice out of them that spans few nodes."""
+"""Which accelerators are left, and a choice out of them that spans few nodes, racks and islands."""
 
 from collections import Counter
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from types import MappingProxyType
@@ -12,19 +12,28 @@ from controlplane.domain.job import AcceleratorRequest, JobSpec, Topology
 from controlplane.domain.memory import Memory, memories, memory_of
 from controlplane.domain.node import Accelerator
 from controlplane.domain.offering import Misfit, admits, misfits
+from controlplane.domain.racks import racks_spanned
 from controlplane.domain.record import NOWHERE
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
+from controlplane.domain.step_times import Shares
+from controlplane.placing.islands import picked
+from controlplane.placing.pool import Chosen, Pool
+from controlplane.placing.racks import Allowed
 
 Signature = tuple[object, ...]
 
 Parts = Mapping[NodeId, Sequence[AcceleratorId]]
 """Accelerators by node."""
 
-Shape = tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
-"""Of each type how many nodes there are of each size: ((type, ((size, nodes), ...)), ...)."""
+Nodes = tuple[NodeId, ...]
 
-Allowed = Collection[NodeId] | None
-"""Nodes that a request may use; None for every node of the pool."""
+Sizes = tuple[tuple[int, int], ...]
+"""How many nodes there are of each size: ((size, nodes), ...)."""
+
+Shape = tuple[tuple[str, tuple[Sizes, ...]], ...]
+"""Of each type the nodes that a job may have together: all of them, or those of one rack, or one
+node. What looks the same is there once.
+"""
 
 
 def signature(request: AcceleratorRequest) -> Signature:
@@ -46,96 +55,6 @@ def _large_enough(request: AcceleratorRequest, accelerators: list[Accelerator]) 
         and (request.memory is None or request.memory.fits(memory_of(a)))
         for a in accelerators
     )
-
-
-Chosen = list[tuple[NodeId, list[Accelerator]]]
-
-
-class Pool:
-    """Accelerators of one type that are left, with the nodes sorted by how many they have left.
-
-    Finding a node costs a look into a few buckets, however many nodes there are.
-    """
-
-    def __init__(self) -> None:
-        """Begins empty."""
-        self.free: dict[NodeId, list[Accelerator]] = {}
-        self.whole: dict[NodeId, int] = {}
-        self.total = 0
-        self._by_count: list[dict[NodeId, None]] = [{}]
-
-    def add(self, node: NodeId, accelerators: list[Accelerator], whole: int) -> None:
-        """Puts a node's free accelerators in; it has ``whole``, held ones included."""
-        self.free[node] = accelerators
-        self.whole[node] = whole
-        self.total += len(accelerators)
-        self._bucket(len(accelerators))[node] = None
-
-    def _bucket(self, count: int) -> dict[NodeId, None]:
-        while len(self._by_count) <= count:
-            self._by_count.append({})
-        return self._by_count[count]
-
-    def _replace(self, node: NodeId, left: list[Accelerator]) -> None:
-        before = self.free[node]
-        if len(before) != len(left):
-            del self._by_count[len(before)][node]
-            self._bucket(len(left))[node] = None
-            self.total += len(left) - len(before)
-        self.free[node] = left
-
-    def remove(self, node: NodeId, gone: Container[AcceleratorId]) -> list[Accelerator]:
-        """Takes accelerators of a node out; those that are not there are passed over."""
-        before = self.free.get(node)
-        if not before:
-            return []
-        removed = [a for a in before if a.id in gone]
-        if len(removed) == len(before):
-            self._replace(node, [])
-        elif removed:
-            self._replace(node, [a for a in before if a.id not in gone])
-        return removed
-
-    def put_back(self, node: NodeId, accelerators: Sequence[Accelerator]) -> None:
-        """Gives back what ``remove`` took."""
-        self._replace(node, [*self.free[node], *accelerators])
-
-    def most_full(self, count: int, allowed: Allowed) -> NodeId | None:
-        """The node with the fewest left that still has ``count``."""
-        for bucket in self._by_count[count:]:
-            for node in bucket:
-                if allowed is None or node in allowed:
-                    return node
-        return None
-
-    def emptiest_first(self, allowed: Allowed) -> Iterator[NodeId]:
-        """Nodes with something left, those with most first."""
-        for bucket in reversed(self._by_count[1:]):
-            for node in bucket:
-                if allowed is None or node in allowed:
-                    yield node
-
-    def count(self, allowed: Allowed) -> int:
-        """Accelerators left on the allowed nodes."""
-        if allowed is None:
-            return self.total
-        return sum(len(self.free[node]) for node in allowed if node in self.free)
-
-    def most(self, allowed: Allowed, topology: Topology, group: int) -> int:
-        """Most accelerators that one job could get from what is left."""
-        if topology is Topology.ANY and group == 1:
-            return self.count(allowed)
-        counts = (_whole_groups(len(self.free[n]), group) for n in self.emptiest_first(allowed))
-        return next(counts, 0) if topology is Topology.SAME_NODE else sum(counts)
-
-    def most_if_empty(self, allowed: Allowed, topology: Topology, group: int) -> int:
-        """Most accelerators that one job could get if nobody held any."""
-        counts = [
-            _whole_groups(n, group)
-            for node, n in self.whole.items()
-            if allowed is None or node in allowed
-        ]
-        return max(counts, default=0) if topology is Topology.SAME_NODE else sum(counts)
 
 
 @dataclass(slots=True)
@@ -188,7 +107,7 @@ class Capacity:
         self._pools: dict[str, Pool] = {}
         self._allowed: dict[Signature, dict[str, Allowed]] = {}
         self._memory: dict[Signature, Mapping[str, frozenset[Memory | None]]] = {}
-        self._shapes: dict[Signature, Shape] = {}
+        self._shapes: dict[tuple[Signature, Topology], Shape] = {}
         self._most_if_empty: dict[tuple[Signature, Topology, int], int] = {}
         gone = Counter(map(itemgetter(0), without))
         for name, offer in snapshot.usable.items():
@@ -202,8 +121,8 @@ class Capacity:
                     free = [a for a in every if (name, a.id) not in without]
                 pool = self._pools.get(kind)
                 if pool is None:
-                    pool = self._pools[kind] = Pool()
-                pool.add(name, free, len(every))
+                    pool = self._pools[kind] = Pool(snapshot.racks)
+                pool.add(name, free, every)
 
     def allowed_nodes(self, request: AcceleratorRequest) -> dict[str, Allowed]:
         """For each type that the request accepts, the nodes it may use; None for all."""
@@ -342,9 +261,15 @@ class Capacity:
             if not _large_enough(request, own):
                 return False
             kinds |= {a.type for a in own}
-        if request.topology is Topology.SAME_NODE and len(held) > 1:
+        if not self.are_together(request.topology, held):
             return False
         return len(kinds) == 1 and request.type in ("", *kinds)
+
+    def are_together(self, topology: Topology, nodes: Collection[NodeId]) -> bool:
+        """Whether these nodes, each once, are no farther apart than that."""
+        if topology is Topology.ANY or len(nodes) < 2:
+            return True
+        return topology is Topology.SAME_RACK and racks_spanned(self._snapshot.racks, nodes) == 1
 
     def _allowed_without(
         self, request: AcceleratorRequest, without: Collection[NodeId]
@@ -371,8 +296,7 @@ class Capacity:
     ) -> Holding | None:
         """Uses up ``count`` accelerators for the request; None, and nothing used, if impossible.
 
-        Prefers the type with the least left over, then few nodes: the fullest node that still
-        holds the whole job, else the emptiest nodes first.
+        Prefers the type with the least left over, then few nodes and few racks; see ``Racks``.
 
         Args:
             request: What is asked for.
@@ -385,7 +309,7 @@ class Capacity:
             pool = self._pools[kind]
             if best is not None and pool.total >= best[0]:
                 continue
-            chosen = _choose(pool, count, request.topology, allowed, group)
+            chosen = pool.chosen(count, group, allowed, request.topology)
             if chosen is not None:
                 best = (pool.total, kind, chosen)
         if best is None:
@@ -425,7 +349,8 @@ class Capacity:
                 free, own = pool.free.get(name, []), -len(held) % group
                 lacking -= own
                 most = own + _whole_groups(min(len(free), more - lacking) - own, group)
-                part = _preferred(free, prefer.get(name, ()))[: max(0, most)]
+                beside = {each.island for each in held}
+                part = picked(free, max(0, most), group, prefer.get(name, ()), beside)
                 self._move(added, [(name, part)])
                 more -= len(part)
         if any(
@@ -436,11 +361,7 @@ class Capacity:
             return False
         if more:
             # What it has on its own nodes is used up now, so these are other nodes.
-            rest = (
-                _choose(pool, more, request.topology, allowed, group)
-                if request.topology is Topology.ANY
-                else None
-            )
+            rest = pool.chosen(more, group, allowed, request.topology, near=holding.parts)
             if rest is None:
                 self.give_back(added)
                 return False
@@ -460,28 +381,63 @@ class Capacity:
             for kind, allowed in self.allowed_nodes(request).items()
         }
 
-    def take(self, kind: str, counts: Mapping[NodeId, int]) -> Holding:
-        """Uses up so many accelerators of each of these nodes, which must have them left."""
+    def find(self, request: AcceleratorRequest, shares: Shares) -> tuple[str, Nodes] | None:
+        """A node of its own for each share, and their type: of several types the one with the least
+        left over. None if there are none; nothing is used up.
+
+        Args:
+            request: What is asked for.
+            shares: Accelerators wanted of each node, most first.
+        """
+        kinds = self.allowed_nodes(request).items()
+        for kind, allowed in sorted(kinds, key=lambda each: self._pools[each[0]].count(each[1])):
+            names = self._pools[kind].racks.find(shares, allowed, request.topology)
+            if names is not None:
+                return kind, names
+        return None
+
+    def take(self, kind: str, counts: Mapping[NodeId, int], group: int = 1) -> Holding:
+        """Uses up so many accelerators of each of these nodes, which must have them left.
+
+        Args:
+            kind: Their type.
+            counts: How many of each node.
+            group: How many the job uses most closely together.
+        """
         holding, pool = Holding(kind), self._pools[kind]
         for name, count in counts.items():
             assert count <= len(pool.free[name]), f"{name} has {count} left"
-            self._move(holding, [(name, pool.free[name][:count])])
+            self._move(holding, [(name, picked(pool.free[name], count, group))])
         return holding
 
+    @property
+    def racks(self) -> Mapping[NodeId, str]:
+        """The rack of each node that tells one."""
+        return self._snapshot.racks
+
     def shape(self, request: AcceleratorRequest) -> Shape:
-        """How large the nodes are that the request may use, held accelerators included."""
-        key = signature(request)
+        """How large the nodes are that the request may have together, whoever holds them."""
+        key = (signature(request), request.topology)
         known = self._shapes.get(key)
         if known is None:
             known = self._shapes[key] = tuple(
-                (kind, tuple(sorted(self._sizes(kind, allowed).items())))
+                (kind, self._sizes(kind, allowed, request.topology))
                 for kind, allowed in self.allowed_nodes(request).items()
             )
         return known
 
-    def _sizes(self, kind: str, allowed: Allowed) -> Counter[int]:
+    def _sizes(self, kind: str, allowed: Allowed, topology: Topology) -> tuple[Sizes, ...]:
         whole = self._pools[kind].whole
-        return Counter(whole.values() if allowed is None else (whole[name] for name in allowed))
+        names = whole if allowed is None else allowed
+        if topology is Topology.ANY:
+            return (tuple(sorted(Counter(whole[name] for name in names).items())),)
+        racks = self._snapshot.racks if topology is Topology.SAME_RACK else {}
+        together: dict[tuple[bool, str], list[int]] = {}
+        for name in names:
+            own = (True, racks[name]) if name in racks else (False, name)
+            together.setdefault(own, []).append(whole[name])
+        found = (tuple(sorted(Counter(each).items())) for each in together.values())
+        return tuple(dict.fromkeys(found))
 
     def by_node(self) -> dict[str, dict[NodeId, int]]:
         """What is left of each node, by type, in order of registration."""
@@ -491,7 +447,12 @@ class Capacity:
         }
 
     def take_rather(
-        self, kind: str, counts: Mapping[NodeId, int], own: Parts, wanted: Container[Slot]
+        self,
+        kind: str,
+        counts: Mapping[NodeId, int],
+        own: Parts,
+        wanted: Container[Slot],
+        group: int = 1,
     ) -> Holding:
         """Uses up so many accelerators of each of these nodes, which must have them left.
 
@@ -500,21 +461,32 @@ class Capacity:
             counts: How many of each node.
             own: Those to take first.
             wanted: Those to take last: others would take them first.
+            group: How many the job uses most closely together.
         """
         holding, pool = Holding(kind), self._pools[kind]
         for name, count in counts.items():
-            mine = set(own.get(name, ()))
-            rather = sorted(
-                pool.free[name],
-                key=lambda a: 0 if a.id in mine else 2 if (name, a.id) in wanted else 1,
-            )
-            self._move(holding, [(name, rather[:count])])
+            mine, free = own.get(name, ()), pool.free[name]
+            rather = [a for a in free if a.id in mine or (name, a.id) not in wanted]
+            alike = not mine and not pool.is_divided
+            part = rather[:count] if alike else picked(rather, count, group, mine)
+            if len(part) < count:
+                taken = {a.id for a in part}
+                rest = [a for a in free if a.id not in taken]
+                beside = {a.island for a in part}
+                part += picked(rest, count - len(part), group, beside=beside)
+            self._move(holding, [(name, part)])
         return holding
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether some node has accelerators in an island, and others that are not in it."""
+        return any(pool.is_divided for pool in self._pools.values())
 
     def _move(self, holding: Holding, chosen: Chosen) -> None:
         pool = self._pools[holding.kind]
         for name, accelerators in chosen:
-            holding.add(name, pool.remove(name, {a.id for a in accelerators}))
+            pool.remove(name, {a.id for a in accelerators})
+            holding.add(name, accelerators)
 
     def claim(self, parts: Parts) -> Holding | None:
         """Uses up exactly these; None, and nothing used, unless all are left and of one type."""
@@ -545,29 +517,3 @@ class Capacity:
 
 def _whole_groups(count: int, group: int) -> int:
     return count - count % group
-
-
-def _choose(
-    pool: Pool, count: int, topology: Topology, allowed: Allowed, group: int
-) -> Chosen | None:
-    name = pool.most_full(count, allowed)
-    if name is not None:
-        return [(name, pool.free[name][:count])]
-    if topology is Topology.SAME_NODE or pool.count(allowed) < count:
-        return None
-    chosen: Chosen = []
-    for emptiest in pool.emptiest_first(allowed):
-        part = pool.free[emptiest][: min(count, _whole_groups(len(pool.free[emptiest]), group))]
-        if not part:
-            return None
-        chosen.append((emptiest, part))
-        count -= len(part)
-        if count == 0:
-            return chosen
-    return None
-
-
-def _preferred(
-    accelerators: list[Accelerator], prefer: Container[AcceleratorId]
-) -> list[Accelerator]:
-    return sorted(accelerators, key=lambda a: a.id not in prefer) if prefer else accelerators

@@ -13,6 +13,7 @@ from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.record import NOWHERE, JobRecord
 from controlplane.domain.snapshot import Slot
 from controlplane.placing.capacity import Capacity, Holding, Parts
+from controlplane.placing.islands import side_by_side
 from headrace.api.plan import ExecutionPlan
 
 
@@ -170,7 +171,8 @@ def family(plan: ExecutionPlan) -> ExecutionPlan:
 def placement_under(
     spec: JobSpec, plan: ExecutionPlan, parts: Mapping[NodeId, Sequence[Accelerator]]
 ) -> Placement:
-    """The job laid out over these accelerators: one rank each, node after node.
+    """The job laid out over these accelerators: one rank each, node after node, and those of an
+    NVLink island side by side.
 
     Args:
         spec: Of the job.
@@ -179,7 +181,8 @@ def placement_under(
     """
     units: list[LaunchUnit] = []
     rank = 0
-    for name, accelerators in parts.items():
+    for name, each in parts.items():
+        accelerators = side_by_side(each, plan.tensor_parallel)
         unit_groups = [accelerators] if spec.unit_per_node else [[a] for a in accelerators]
         for group in unit_groups:
             units.append(_unit(len(units), name, group, rank))

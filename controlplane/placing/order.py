@@ -5,7 +5,7 @@ from copy import copy
 
 from controlplane.domain.changing import changed
 from controlplane.domain.ids import NodeId, QueueName
-from controlplane.domain.job import JobSpec, ServiceClass
+from controlplane.domain.job import JobSpec, ServiceClass, Topology
 from controlplane.domain.lifecycle import FINISHED, Stage
 from controlplane.domain.offering import offered, sizes
 from controlplane.domain.placement import Placement
@@ -71,6 +71,11 @@ def cannot_stay(
     leaves = left_nodes(placement, away)
     if leaves:
         return Reason(ReasonCode.MOVED_OFF_NODE, f"{', '.join(leaves)} takes no work now")
+    if record.job.spec.accelerators.topology is Topology.SAME_RACK and not capacity.are_together(
+        Topology.SAME_RACK, placement.nodes
+    ):
+        text = f"{', '.join(sorted(placement.nodes))} are not in one rack any more"
+        return Reason(ReasonCode.MOVED_OFF_NODE, text)
     outdated = _outdated(record, placement, capacity)
     return Reason(ReasonCode.SPEC_CHANGED, outdated) if outdated else None
 
@@ -129,6 +134,7 @@ def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reaso
         )
         return Reason(ReasonCode.BATCH_NOT_DIVISIBLE, text)
     kind, most = spec.accelerators.type, capacity.most_if_empty(spec.accelerators)
+    where = spec.accelerators.topology.words
     if most == 0:
         any_of = kind or "accelerator"
         text = f"no usable node has an {any_of} that its selector, taints and sizes allow"
@@ -141,12 +147,15 @@ def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reaso
         group = min(way.group for way in ways(spec, least, capacity))
         most = capacity.most_if_empty(spec.accelerators, group)
         text = (
-            f"wants {least} accelerators in tensor-parallel groups of {group} on one node each, "
-            f"the usable nodes have {most} for it"
+            f"wants {least} accelerators{where} in tensor-parallel groups of {group} on one node "
+            f"each, the usable nodes have {most} for it{_what_would_help(spec, capacity)}"
         )
         return Reason(ReasonCode.EXCEEDS_CLUSTER, text, least, most, type=kind)
     if most < least:
-        text = f"wants {least} accelerators, the usable nodes have {most} for it"
+        text = (
+            f"wants {least} accelerators{where}, the usable nodes have {most} for it{where}"
+            f"{_what_would_help(spec, capacity)}"
+        )
         return Reason(ReasonCode.EXCEEDS_CLUSTER, text, least, most, type=kind)
     least = here[0]
     quota = quotas.whole(spec.queue)
@@ -154,6 +163,22 @@ def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reaso
         text = f"wants {least} accelerators, the whole quota of queue {spec.queue} is {quota}"
         return Reason(ReasonCode.QUOTA_EXCEEDED, text, least, quota, type=kind)
     return None
+
+
+def _what_would_help(spec: JobSpec, capacity: Capacity) -> str:
+    """What could be changed where the job's topology is what keeps it from running."""
+    request = spec.accelerators
+    if request.topology is Topology.ANY:
+        return ""
+    apart = capacity.most_if_empty(changed(request, topology=Topology.ANY))
+    if apart <= capacity.most_if_empty(request):
+        return ""
+    if request.topology is Topology.SAME_RACK and not capacity.racks:
+        return (
+            f", and {apart} in all; no node tells its rack, so only a node for itself counts as "
+            "one: the agents' option --rack would help"
+        )
+    return f", and {apart} in all: topology Any in its spec would let it have those"
 
 
 def _does_not_fit(spec: JobSpec, capacity: Capacity) -> Reason | None:

@@ -6,37 +6,51 @@ Step times that were measured hold for certain shares only, so who chooses by th
 from collections.abc import Mapping
 
 from controlplane.domain.ids import NodeId
-from controlplane.domain.job import JobSpec
+from controlplane.domain.job import JobSpec, Topology
 from controlplane.domain.placement import Placement
 from controlplane.domain.step_times import Shares
-from controlplane.placing.capacity import Capacity, Holding
+from controlplane.placing.capacity import Capacity, Shape
 from controlplane.placing.layout import placement_under
+from controlplane.placing.racks import NO_RACKS, Racks
 from headrace.api.plan import ExecutionPlan
 
 
-def nodes_for(shares: Shares, free: Mapping[NodeId, int]) -> tuple[NodeId, ...] | None:
-    """A node of its own for each share; None if there are not enough nodes with as much.
-
-    Best fit: each share, the largest first, gets the node that has the fewest left and still
-    enough; of equals the one that stands first in ``free``. Whatever fits at all is found, because
-    a node that holds the largest share holds any other as well.
+def nodes_for(
+    shares: Shares,
+    free: Mapping[NodeId, int],
+    racks: Mapping[NodeId, str] = NO_RACKS,
+    topology: Topology = Topology.ANY,
+) -> tuple[NodeId, ...] | None:
+    """A node of its own for each share; None if there are not enough nodes with as much. Of equals
+    the one that stands first in ``free``; see ``Racks.find``.
 
     Args:
         shares: Accelerators wanted of each node, most first.
         free: What is left of each node.
+        racks: The rack of each node that tells one.
+        topology: How far apart they may be.
     """
-    chosen: list[NodeId] = []
-    candidates = sorted(
-        (name for name, count in free.items() if count >= shares[-1]), key=free.__getitem__
+    nodes = Racks(racks)
+    for name, count in free.items():
+        nodes.add(name, count)
+    return nodes.find(shares, None, topology)
+
+
+def exists(shape: Shape, kind: str, shares: Shares) -> bool:
+    """Whether there are as many nodes as large together, whoever has them now.
+
+    Args:
+        shape: The nodes that a job may have together.
+        kind: Type of the accelerators.
+        shares: Accelerators wanted of each node, most first.
+    """
+    return any(
+        all(
+            sum(nodes for size, nodes in sizes if size >= share) > place
+            for place, share in enumerate(shares)
+        )
+        for sizes in dict(shape)[kind]
     )
-    for share in shares:
-        # Sorting keeps the order of equals, so the first that is large enough is the best fit.
-        name = next((each for each in candidates if free[each] >= share), None)
-        if name is None:
-            return None
-        chosen.append(name)
-        candidates.remove(name)
-    return tuple(chosen)
 
 
 def shares_of(placement: Placement) -> Shares:
@@ -45,23 +59,6 @@ def shares_of(placement: Placement) -> Shares:
     for unit in placement.units:
         counts[unit.node] = counts.get(unit.node, 0) + len(unit.accelerators)
     return tuple(sorted(counts.values(), reverse=True))
-
-
-def holding_for(spec: JobSpec, shares: Shares, capacity: Capacity) -> Holding | None:
-    """Uses up accelerators that lie so, of nodes that the job may use; None, and nothing used, if
-    there are none. Of several types it takes the one with the least left over.
-
-    Args:
-        spec: Of the job.
-        shares: Accelerators wanted of each node, most first.
-        capacity: What is left.
-    """
-    kinds = capacity.free_by_node(spec.accelerators)
-    for kind, free in sorted(kinds.items(), key=lambda each: sum(each[1].values())):
-        names = nodes_for(shares, free)
-        if names is not None:
-            return capacity.take(kind, dict(zip(names, shares, strict=True)))
-    return None
 
 
 def placed(
@@ -76,5 +73,9 @@ def placed(
         shares: Accelerators wanted of each node, most first.
         capacity: What is left.
     """
-    holding = holding_for(spec, shares, capacity)
-    return None if holding is None else placement_under(spec, plan, holding.parts)
+    found = capacity.find(spec.accelerators, shares)
+    if found is None:
+        return None
+    kind, names = found
+    counts = dict(zip(names, shares, strict=True))
+    return placement_under(spec, plan, capacity.take(kind, counts, plan.tensor_parallel).parts)

@@ -71,7 +71,8 @@ class Waits:
     def for_accelerators(self, record: JobRecord, wanted: int, available: int) -> Reason:
         """The job waits for accelerators that others hold."""
         request = record.job.spec.accelerators
-        text = f"wants {_accelerators(wanted, request.type)}, {available} free for it"
+        where = request.topology.words
+        text = f"wants {_accelerators(wanted, request.type)}{where}, {available} free for it{where}"
         code, held = ReasonCode.WAITING_FOR_ACCELERATORS, self._on_nodes(request)
         return Reason(code, text, wanted, available, *held, request.type)
 

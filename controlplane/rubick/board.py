@@ -3,16 +3,15 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from controlplane.domain.ids import NodeId
+from controlplane.domain.job import Topology
 from controlplane.domain.step_times import Shares
+from controlplane.placing.racks import NO_RACKS, Allowed, Racks
 
 Bin = tuple[str, NodeId]
 """A node's accelerators of one type."""
 
 Parts = tuple[tuple[Bin, int], ...]
 """So many accelerators of each of these."""
-
-Allowed = Collection[NodeId] | None
-"""Nodes that a job may use; None for all."""
 
 
 class Board:
@@ -22,49 +21,48 @@ class Board:
         free: Accelerators left of each bin.
         whole: Accelerators of each type in all.
         held: Who has how many of each bin, by a number of the holder's.
+        racks: The rack of each node that tells one.
     """
 
-    def __init__(self, free: Mapping[str, Mapping[NodeId, int]]) -> None:
+    def __init__(
+        self, free: Mapping[str, Mapping[NodeId, int]], racks: Mapping[NodeId, str] = NO_RACKS
+    ) -> None:
         """Begins with these, of which nobody holds any.
 
         Args:
             free: Accelerators by type and node.
+            racks: The rack of each node that tells one.
         """
         self.free: dict[Bin, int] = {}
         self.whole: dict[str, int] = {}
         self.held: dict[Bin, dict[int, int]] = {}
-        self._by_count: dict[str, list[dict[NodeId, None]]] = {}
+        self.racks = racks
+        self._nodes: dict[str, Racks] = {}
         self._closed: set[Bin] = set()
         for kind, nodes in free.items():
-            most = max(nodes.values(), default=0)
-            buckets: list[dict[NodeId, None]] = [{} for _ in range(most + 1)]
+            sorted_nodes = self._nodes[kind] = Racks(racks)
             for node, count in nodes.items():
                 self.free[kind, node] = count
                 self.held[kind, node] = {}
-                buckets[count][node] = None
-            self._by_count[kind] = buckets
+                sorted_nodes.add(node, count)
             self.whole[kind] = sum(nodes.values())
 
     @property
     def kinds(self) -> Iterable[str]:
         """Types of accelerators."""
-        return self._by_count
+        return self._nodes
 
     def bins(self, kind: str) -> Iterable[Bin]:
         """All bins of a type, those with least left first."""
-        for bucket in self._by_count[kind]:
-            for node in bucket:
-                yield kind, node
+        return ((kind, node) for node in self._nodes[kind].fullest_first())
 
-    def emptiest_first(self, kind: str) -> Iterator[Bin]:
-        """The same the other way round."""
-        for bucket in reversed(self._by_count[kind]):
-            for node in reversed(bucket):
-                yield kind, node
+    def emptiest_first(self, kind: str, near: Collection[str] = ()) -> Iterator[Bin]:
+        """The same the other way round; all of the racks that are near before any others."""
+        return ((kind, node) for node in self._nodes[kind].emptiest_first(near))
 
     def left(self, kind: str) -> int:
         """Accelerators of a type that are left on nodes that are not closed."""
-        return sum(i * len(bucket) for i, bucket in enumerate(self._by_count[kind]))
+        return self._nodes[kind].left
 
     def has(self, parts: Parts) -> bool:
         """Whether these are left."""
@@ -93,82 +91,66 @@ class Board:
         assert count >= 0, f"{node} has {before} left"
         self.free[where] = count
         if where not in self._closed:
-            buckets = self._by_count[kind]
-            del buckets[before][node]
-            buckets[count][node] = None
+            self._nodes[kind].move(node, before, count)
 
     def close(self, bins: Iterable[Bin]) -> None:
         """Nobody finds anything on these any more; what is held there stays held."""
         for where in bins:
             if where not in self._closed:
                 self._closed.add(where)
-                del self._by_count[where[0]][self.free[where]][where[1]]
+                self._nodes[where[0]].drop(where[1], self.free[where])
 
     def is_open(self, where: Bin) -> bool:
         """Whether something may still be placed there."""
         return where not in self._closed
 
-    def find(self, kind: str, shares: Shares, allowed: Allowed = None) -> Parts | None:
-        """A node of its own for each share: the one with least left that has enough; None if there
-        are not as many.
+    def find(
+        self,
+        kind: str,
+        shares: Shares,
+        allowed: Allowed = None,
+        topology: Topology = Topology.ANY,
+    ) -> Parts | None:
+        """A node of its own for each share; None if there are not as many. See ``Racks.find``.
 
         Args:
             kind: Type of the accelerators.
             shares: How many of each node, most first.
             allowed: Nodes to look among.
+            topology: How far apart they may be.
         """
-        buckets = self._by_count.get(kind)
-        if buckets is None or shares[0] >= len(buckets):
+        nodes = self._nodes.get(kind)
+        if nodes is None:
             return None
-        found: list[tuple[Bin, int]] = []
-        used: set[NodeId] = set()
-        for share in shares:
-            node = self._best_fit(buckets, share, used, allowed)
-            if node is None:
-                return None
-            used.add(node)
-            found.append(((kind, node), share))
-        return tuple(found)
-
-    def _best_fit(
-        self, buckets: list[dict[NodeId, None]], share: int, used: set[NodeId], allowed: Allowed
-    ) -> NodeId | None:
-        for bucket in buckets[share:]:
-            for node in bucket:
-                if node not in used and (allowed is None or node in allowed):
-                    return node
-        return None
+        if len(shares) == 1:
+            node = nodes.fullest(shares[0], allowed)
+            return None if node is None else (((kind, node), shares[0]),)
+        found = nodes.find(shares, allowed, topology)
+        if found is None:
+            return None
+        return tuple(((kind, node), share) for node, share in zip(found, shares, strict=True))
 
     def find_anywhere(
-        self, kind: str, count: int, group: int = 1, allowed: Allowed = None, one_node: bool = False
+        self,
+        kind: str,
+        count: int,
+        group: int = 1,
+        allowed: Allowed = None,
+        topology: Topology = Topology.ANY,
     ) -> Parts | None:
-        """So many accelerators on few nodes: on the fullest node that has them all, else on the
-        emptiest ones; None if there are not as many.
+        """So many accelerators on few nodes; None if there are not as many. See
+        ``Racks.find_anywhere``.
 
         Args:
             kind: Type of the accelerators.
             count: How many.
             group: Of each node a multiple of this.
             allowed: Nodes to look among.
-            one_node: Whether they must be on one node.
+            topology: How far apart they may be.
         """
-        buckets = self._by_count.get(kind, [])
-        if count < len(buckets):
-            node = self._best_fit(buckets, count, set(), allowed)
-            if node is not None:
-                return (((kind, node), count),)
-        if one_node:
-            return None
-        found: list[tuple[Bin, int]] = []
-        for left in range(len(buckets) - 1, 0, -1):
-            part = left - left % group
-            for node in buckets[left] if part else ():
-                if allowed is None or node in allowed:
-                    found.append(((kind, node), min(part, count)))
-                    count -= found[-1][1]
-                    if not count:
-                        return tuple(found)
-        return None
+        nodes = self._nodes.get(kind)
+        found = None if nodes is None else nodes.find_anywhere(count, group, allowed, topology)
+        return None if found is None else tuple(((kind, node), part) for node, part in found)
 
 
 def both(one: Allowed, other: Allowed) -> Allowed:
@@ -176,3 +158,12 @@ def both(one: Allowed, other: Allowed) -> Allowed:
     if one is None or other is None:
         return other if one is None else one
     return dict.fromkeys(node for node in one if node in other)
+
+
+def by_rack(nodes: Collection[NodeId], racks: Mapping[NodeId, str]) -> Iterator[Collection[NodeId]]:
+    """These nodes, those of each rack by themselves; one that tells none is alone."""
+    found: dict[tuple[bool, str], dict[NodeId, None]] = {}
+    for node in nodes:
+        where = (True, racks[node]) if node in racks else (False, node)
+        found.setdefault(where, {})[node] = None
+    yield from found.values()

@@ -214,7 +214,7 @@ def layouts(accelerators: int, nodes: NodeSizes, topology: Topology) -> tuple[Sh
     found: dict[Shares, None] = {}
     if nodes and accelerators <= nodes[0][0]:
         found[(accelerators,)] = None
-    for size, count in nodes[:_NODE_SIZES_LOOKED_AT] if topology is Topology.ANY else ():
+    for size, count in nodes[:_NODE_SIZES_LOOKED_AT] if topology is not Topology.SAME_NODE else ():
         halves = (size // 2,) if size % 2 == 0 else ()
         for share in (size, *halves):
             full, rest = divmod(accelerators, share)

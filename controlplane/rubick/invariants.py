@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import ge
 
 from controlplane.domain.ids import AcceleratorId, NodeId, QueueName
-from controlplane.domain.job import ServiceClass
+from controlplane.domain.job import ServiceClass, Topology
 from controlplane.domain.node import Contact
 from controlplane.domain.offering import accelerators_offered, admits, offered_to_choose
 from controlplane.domain.placement import Placement
@@ -115,6 +115,10 @@ def _must_leave(snapshot: ClusterSnapshot, record: JobRecord, placement: Placeme
     """Whether the job cannot stay where it is, whoever else there is."""
     if record.job.generation > 1:
         return True
+    racks = [snapshot.nodes[name].node.rack for name in placement.nodes if name in snapshot.nodes]
+    one_rack = record.job.spec.accelerators.topology is Topology.SAME_RACK
+    if one_rack and len(racks) > 1 and (not all(racks) or len(set(racks)) > 1):
+        return True
     for name in placement.nodes:
         node = snapshot.nodes.get(name)
         if node is None or node.drained or node.contact is Contact.LOST:
@@ -166,14 +170,20 @@ def _promised_speed(snapshot: ClusterSnapshot, record: JobRecord, step_times: St
     )
     best = 0.0
     for kind in kinds:
-        sizes = [
-            len(offer[kind])
-            for name, offer in snapshot.usable.items()
-            if kind in offer and admits(spec.accelerators, snapshot.nodes[name])
-        ]
+        together: dict[str, list[int]] = {}
+        for name, offer in snapshot.usable.items():
+            if kind in offer and admits(spec.accelerators, snapshot.nodes[name]):
+                where = ""
+                if spec.accelerators.topology is Topology.SAME_RACK:
+                    where = f"rack {snapshot.nodes[name].node.rack or f'of {name} alone'}"
+                together.setdefault(where, []).append(len(offer[kind]))
         for way in step_times.ways(spec, kind):
             asked = sum(way.shares) == spec.accelerators.asked_for
-            if asked and spec.requested_plan in (None, way.plan) and _lies(way.shares, sizes):
+            if (
+                asked
+                and spec.requested_plan in (None, way.plan)
+                and any(_lies(way.shares, sizes) for sizes in together.values())
+            ):
                 best = max(best, 1.0 / way.seconds)
     return best
 

@@ -8,6 +8,7 @@ Where and why this leaves the paper: docs/decisions/0011.
 from collections.abc import Iterator, Mapping, Sequence
 
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
+from controlplane.domain.job import Topology
 from controlplane.domain.knob import Knob
 from controlplane.domain.node import Accelerator
 from controlplane.domain.placement import Placement
@@ -109,7 +110,7 @@ class _Decision:
 
     def decide(self) -> Decision:
         seats = self.seats.every
-        board = Board(self.left.by_node())
+        board = Board(self.left.by_node(), self.snapshot.racks)
         capacity = {kind: board.whole[kind] for kind in board.kinds}
         bound = upper_bound([bidder_of(seat) for seat in seats], capacity)
         dealing = Round(seats, board, self.settings, self._quotas(), bound.prices, self._own())
@@ -136,10 +137,13 @@ class _Decision:
                 "to ask for fewer"
             )
         else:
+            topology = record.job.spec.accelerators.topology
             text = (
-                "none of its plans and sizes fits the nodes that it may use; larger nodes, or more "
-                "plans in spec.plans, would help"
+                f"none of its plans and sizes fits the nodes that it may use{topology.words}; "
+                "larger nodes, or more plans in spec.plans, would help"
             )
+            if topology is not Topology.ANY:
+                text += ", or topology Any in its spec"
         return Reason(ReasonCode.NO_MATCHING_ACCELERATOR, text)
 
     def _possible(self, record: JobRecord, empty: Capacity) -> bool:
@@ -182,6 +186,9 @@ class _Decision:
                 self.now.keep(standing.record, standing.place)
             elif given.choice is not None:
                 others.append((standing, given.choice, given))
+        if self.left.is_divided:
+            # While there is a choice it is for those whose ranks must be close to each other.
+            others.sort(key=lambda each: (-each[1].plan.tensor_parallel, -each[1].accelerators))
         own = {standing.uid: _held(standing) for standing, _, _ in others}
         wanted = {
             (node, each) for held in own.values() for node, ids in held.items() for each in ids
@@ -205,7 +212,11 @@ class _Decision:
         order = [node for node in own if node in counts]
         order += [node for node in counts if node not in own]
         chosen = self.left.take_rather(
-            choice.kind, {node: counts[node] for node in order}, own, wanted
+            choice.kind,
+            {node: counts[node] for node in order},
+            own,
+            wanted,
+            choice.plan.tensor_parallel,
         )
         return chosen.parts
 

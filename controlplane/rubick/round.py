@@ -11,15 +11,17 @@ its speed: whatever the others lose, as long as nobody else's promise breaks), a
 nothing behind.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
 from controlplane.domain.ids import JobUid, QueueName
-from controlplane.rubick.board import Allowed, Bin, Board, Parts, both
+from controlplane.placing.racks import Allowed
+from controlplane.rubick.board import Bin, Board, Parts, both
 from controlplane.rubick.borrowing import Borrowing
 from controlplane.rubick.choices import Choice, Choices, Numbers, best_first
+from controlplane.rubick.displacing import Displacing
 from controlplane.rubick.seat import (
     FOR_NOTHING,
     UNKNOWN_SECONDS_LEFT,
@@ -35,9 +37,6 @@ from controlplane.rubick.starving import Leaving, begins_soonest, protected
 
 _LOOKED_AT = 6
 """So many choices of a job, the best ones, are worth displacing others for."""
-
-_NODES_LOOKED_AT = 64
-"""So many nodes are compared for each share when others are to be displaced."""
 
 _NOTHING: Mapping[QueueName, int] = MappingProxyType({})
 
@@ -104,6 +103,9 @@ class Round:
                 self._give(seat, seat.held)
         self._last_rank = max((seat.rank[0] for seat in seats if seat.rank), default=0.0)
         self._protected = protected(seats, settings.starving_share * sum(board.whole.values()))
+        self._displacing = Displacing(
+            seats, board, self._borrowing, self._protected, settings.displaced_at_most
+        )
 
     # -- dealing --------------------------------------------------------------------------
 
@@ -270,11 +272,11 @@ class Round:
 
     def _find_among(self, seat: Seat, choice: Choice, allowed: Allowed) -> Parts | None:
         if choice.shares:
-            parts = self._board.find(choice.kind, choice.shares, allowed)
+            parts = self._board.find(choice.kind, choice.shares, allowed, seat.topology)
             return parts if parts is not None else self._backfilled(seat, choice, allowed)
         group = choice.plan.tensor_parallel
         return self._board.find_anywhere(
-            choice.kind, choice.accelerators, group, allowed, seat.one_node
+            choice.kind, choice.accelerators, group, allowed, seat.topology
         )
 
     def _backfilled(self, seat: Seat, choice: Choice, allowed: Allowed) -> Parts | None:
@@ -372,7 +374,7 @@ class Round:
         must = reclaims or (starts and (seat.promised or seat.number in self._protected))
         for smallest_first in (False, True):
             self._attempts -= 1
-            found = self._victims(seat, choice, smallest_first, reclaims)
+            found = self._displacing.victims(seat, choice, smallest_first, reclaims)
             if found is None:
                 return False
             if self._exchange(seat, index, *found, must, reclaims):
@@ -440,106 +442,6 @@ class Round:
 
     def _price_of(self, given: Given | None) -> float:
         return 0.0 if given is None else given.accelerators * self._prices.get(kind_of(given), 0.0)
-
-    def _victims(
-        self, seat: Seat, choice: Choice, smallest_first: bool, reclaims: bool
-    ) -> tuple[Parts, list[Seat]] | None:
-        """Nodes for the choice, and who would have to leave them; None if there are none.
-
-        Args:
-            seat: Who is to get it.
-            choice: The choice.
-            smallest_first: Whether jobs with few accelerators leave first; else those whose being
-                there is worth least.
-            reclaims: Whether those leave that borrow, and no others.
-        """
-
-        def may_leave(victim: Seat) -> bool:
-            if reclaims:
-                return self._borrowing.borrows(victim)
-            if self._borrowing.protects(victim, seat, choice.accelerators):
-                return False
-            return victim.rank >= seat.rank
-
-        allowed = seat.nodes_for(choice)[choice.kind]
-        gone: dict[int, Seat] = {}
-        parts: list[tuple[Bin, int]] = []
-        used: set[Bin] = set()
-        for share in choice.shares:
-            best: tuple[tuple[float, int], Bin, list[Seat]] | None = None
-            for where in self._candidates(choice.kind, share, allowed, used):
-                leaving = self._who_leaves(seat, where, share, gone, smallest_first, may_leave)
-                if leaving is None:
-                    continue
-                loss = sum(
-                    worth_of(v.given) if not smallest_first else float(count_of(v)) for v in leaving
-                )
-                key = (loss, self._board.free[where])
-                if best is None or key < best[0]:
-                    best = (key, where, leaving)
-                    if not leaving:
-                        break
-            if best is None:
-                return None
-            used.add(best[1])
-            parts.append((best[1], share))
-            gone.update((victim.number, victim) for victim in best[2])
-            if len(gone) > self._settings.displaced_at_most and not seat.starves_long:
-                return None
-        return tuple(parts), list(gone.values())
-
-    def _candidates(self, kind: str, share: int, allowed: Allowed, used: set[Bin]) -> Iterator[Bin]:
-        looked_at = 0
-        for where in self._board.emptiest_first(kind):
-            if where in used or (allowed is not None and where[1] not in allowed):
-                continue
-            yield where
-            looked_at += 1
-            if looked_at >= _NODES_LOOKED_AT:
-                return
-
-    def _who_leaves(
-        self,
-        seat: Seat,
-        where: Bin,
-        share: int,
-        gone: Mapping[int, Seat],
-        smallest_first: bool,
-        may_leave: Callable[[Seat], bool],
-    ) -> list[Seat] | None:
-        """Who must leave the node so that so many are free on it; None if not enough can."""
-        free = self._board.free[where]
-        holders = self._board.held[where]
-        for number, count in holders.items():
-            if number == seat.number or number in gone:
-                free += count
-        if free >= share:
-            return []
-        able = [
-            self.seats[number]
-            for number in holders
-            if number != seat.number
-            and number not in gone
-            and self._can_leave(self.seats[number])
-            and may_leave(self.seats[number])
-        ]
-        able.sort(
-            key=lambda v: (
-                (count_of(v), v.number) if smallest_first else (worth_of(v.given), v.number)
-            )
-        )
-        leaving: list[Seat] = []
-        for victim in able:
-            leaving.append(victim)
-            free += holders[victim.number]
-            if free >= share:
-                return leaving
-        return None
-
-    def _can_leave(self, victim: Seat) -> bool:
-        if victim.stays or victim.number in self._protected:
-            return False
-        return victim.given is victim.held
 
     # -- jobs that starve -----------------------------------------------------------------
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from controlplane.domain.ids import JobUid, QueueName
-from controlplane.rubick.board import Allowed, Parts
+from controlplane.domain.job import Topology
+from controlplane.placing.racks import Allowed
+from controlplane.rubick.board import Parts
 from controlplane.rubick.bound import Bidder
 from controlplane.rubick.choices import Choice, Choices
 from controlplane.rubick.worth import Worths
@@ -63,7 +65,7 @@ class Seat:
         stays: Whether it cannot be changed now.
         starves_since: Since when it starves, in seconds of any clock; None if it does not.
         starves_long: Whether it stood still for twice as long as it takes to starve.
-        one_node: Whether it must be on one node.
+        topology: How far apart its accelerators may be.
         given: What it has been dealt so far.
     """
 
@@ -85,7 +87,7 @@ class Seat:
     stays: bool = False
     starves_since: float | None = None
     starves_long: bool = False
-    one_node: bool = False
+    topology: Topology = Topology.ANY
     given: Given | None = None
 
     def nodes_for(self, choice: Choice) -> Mapping[str, Allowed]:

@@ -7,7 +7,7 @@ from math import inf
 import numpy as np
 
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
-from controlplane.domain.job import JobSpec, ServiceClass, Topology
+from controlplane.domain.job import JobSpec, ServiceClass
 from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.offering import memory_need, plans_of, sizes
 from controlplane.domain.placement import Placement
@@ -15,9 +15,10 @@ from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_times import Shares, StepTimes, Way
 from controlplane.placing.capacity import Capacity, Shape
-from controlplane.placing.shares import shares_of
+from controlplane.placing.racks import Allowed
+from controlplane.placing.shares import exists, shares_of
 from controlplane.placing.standing import Standing
-from controlplane.rubick.board import Allowed, Parts
+from controlplane.rubick.board import Parts
 from controlplane.rubick.choices import Choice, Choices, choices_among
 from controlplane.rubick.freedom import Freedom
 from controlplane.rubick.seat import UNKNOWN_SECONDS_LEFT, Given, Seat
@@ -121,7 +122,7 @@ class Menu:
         found = ((kind, self._times.ways(spec, kind)) for kind in kinds)
         # What has no room even if nobody else were there is neither promised nor waited for.
         ways = {
-            kind: [way for way in each if _exists(shape, kind, way.shares)]
+            kind: [way for way in each if exists(shape, kind, way.shares)]
             for kind, each in found
             if each
         }
@@ -156,22 +157,13 @@ class Menu:
         return Offer(choices, promise, tight)
 
 
-def _exists(shape: Shape, kind: str, shares: Shares) -> bool:
-    """Whether there are as many nodes as large, whoever has them now."""
-    sizes_of_nodes = dict(shape)[kind]
-    return all(
-        sum(nodes for size, nodes in sizes_of_nodes if size >= share) > place
-        for place, share in enumerate(shares)
-    )
-
-
-def _exists_anywhere(shape: Shape, kind: str, plan: ExecutionPlan, topology: Topology) -> bool:
+def _exists_anywhere(shape: Shape, kind: str, plan: ExecutionPlan) -> bool:
     """Whether there are as many accelerators as the plan takes, in groups that lie together."""
     group = plan.tensor_parallel
-    whole = [(size - size % group, nodes) for size, nodes in dict(shape)[kind]]
-    if topology is Topology.SAME_NODE:
-        return any(size >= plan.ranks for size, _ in whole)
-    return sum(size * nodes for size, nodes in whole) >= plan.ranks
+    return any(
+        sum((size - size % group) * nodes for size, nodes in sizes) >= plan.ranks
+        for sizes in dict(shape)[kind]
+    )
 
 
 def _question(spec: JobSpec, shape: Shape, quota: int | None) -> tuple[object, ...]:
@@ -213,8 +205,7 @@ def _as_asked(spec: JobSpec, shape: Shape, capacity: Capacity) -> Choices:
         for count in able
         for plan in plans_of(spec, count)
         for kind, _ in shape
-        if _exists_anywhere(shape, kind, plan, spec.accelerators.topology)
-        and kind in _rooms(spec, plan, capacity)
+        if _exists_anywhere(shape, kind, plan) and kind in _rooms(spec, plan, capacity)
     ]
     fewest = min((each.accelerators for each in found), default=0)
     return Choices(tuple(each for each in found if each.accelerators == fewest))
@@ -426,7 +417,7 @@ class Seats:
             stays=stays,
             starves_since=self._starves_since(record, still),
             starves_long=held is None and still >= 2 * self._settings.starving_seconds,
-            one_node=spec.accelerators.topology is Topology.SAME_NODE,
+            topology=spec.accelerators.topology,
         )
 
     def _rather(self, record: JobRecord) -> dict[str, Allowed] | None:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 
+from controlplane.domain.job import Topology
 from controlplane.domain.step_times import Shares
-from controlplane.rubick.board import Allowed, Bin, Board
+from controlplane.placing.racks import Allowed
+from controlplane.rubick.board import Bin, Board, by_rack
 from controlplane.rubick.borrowing import Borrowing
 from controlplane.rubick.choices import best_first
 from controlplane.rubick.seat import Seat, count_of
@@ -90,7 +92,7 @@ def begins_soonest(
             continue
         within = partial(leaving.within, accelerators=choice.accelerators)
         nodes = seat.nodes_for(choice)[choice.kind]
-        waits = soonest(board, within, choice.kind, choice.shares, nodes)
+        waits = soonest(board, within, choice.kind, choice.shares, nodes, seat.topology)
         if waits is None:
             continue
         loss = waits[0] - float(seat.worths.of_choices[i]) / seat.worths.of_a_second
@@ -100,11 +102,17 @@ def begins_soonest(
 
 
 def soonest(
-    board: Board, leaves_within: Callable[[int], float], kind: str, shares: Shares, allowed: Allowed
+    board: Board,
+    leaves_within: Callable[[int], float],
+    kind: str,
+    shares: Shares,
+    allowed: Allowed,
+    topology: Topology = Topology.ANY,
 ) -> tuple[float, list[Bin]] | None:
     """How many seconds until the largest share is free on as many nodes, and which ones these are;
-    None if there are not as many nodes. Where that is not known, it is infinite, and nodes come
-    first that lack least: as nobody else is put on them, they stay the first.
+    None if there are not as many nodes, of one rack where the job must keep to one. Where that is
+    not known, it is infinite, and nodes come first that lack least: as nobody else is put on them,
+    they stay the first.
 
     Args:
         board: Who holds what.
@@ -112,7 +120,21 @@ def soonest(
         kind: Type of the accelerators.
         shares: How many of each node, most first.
         allowed: Nodes to look among.
+        topology: How far apart they may be.
     """
+    found = _free_first(board, leaves_within, kind, shares, allowed)
+    if topology is not Topology.SAME_RACK or len(shares) < 2:
+        return _first(found, len(shares))
+    racks = by_rack([each[-1][1] for each in found], board.racks)
+    of_racks = [_first([e for e in found if e[-1][1] in rack], len(shares)) for rack in racks]
+    able = [each for each in of_racks if each is not None]
+    return min(able, key=lambda each: each[0], default=None)
+
+
+def _free_first(
+    board: Board, leaves_within: Callable[[int], float], kind: str, shares: Shares, allowed: Allowed
+) -> list[tuple[float, int, int, Bin]]:
+    """Nodes on which the largest share will be free, those first where it is soonest."""
     found: list[tuple[float, int, int, Bin]] = []
     for place, where in enumerate(board.bins(kind)):
         if allowed is None or where[1] in allowed:
@@ -121,9 +143,15 @@ def soonest(
                 lacks = max(0, shares[0] - board.free[where])
                 found.append((wait, lacks, place, where))
     found.sort()
-    if len(found) < len(shares):
+    return found
+
+
+def _first(
+    found: Sequence[tuple[float, int, int, Bin]], nodes: int
+) -> tuple[float, list[Bin]] | None:
+    if len(found) < nodes:
         return None
-    chosen = found[: len(shares)]
+    chosen = found[:nodes]
     return chosen[-1][0], [each[-1] for each in chosen]
 
 

@@ -43,6 +43,7 @@ NAME_RULE = "a DNS name: 1 to 253 of a-z, 0-9, '-' and '.', beginning and ending
 ACCELERATOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 UID_RULE = "1 to 128 letters, digits, '.', '_' or '-'"
+_ISLAND_MOST = 64
 _REASONS = {code.value: code for code in ReasonCode}
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 _INTENTS = {
@@ -145,6 +146,7 @@ def node_to_wire(node: Node) -> nodes_pb2.Node:
                 cpu_cores=accelerator.cpu_cores,
                 host_memory_bytes=accelerator.host_memory_bytes,
                 unhealthy=accelerator.unhealthy,
+                island=accelerator.island,
             )
             for accelerator in node.accelerators
         ],
@@ -171,6 +173,12 @@ def _accelerator(wire: nodes_pb2.Accelerator, path: str, checks: Checks) -> Acce
         wire.host_memory_bytes,
     )
     checks.wants(
+        len(wire.island) <= _ISLAND_MOST,
+        f"{path}.island",
+        f"a name of at most {_ISLAND_MOST} characters",
+        wire.island,
+    )
+    checks.wants(
         all(core >= 0 for core in wire.cpu_cores),
         f"{path}.cpu_cores",
         "core numbers from 0",
@@ -183,6 +191,7 @@ def _accelerator(wire: nodes_pb2.Accelerator, path: str, checks: Checks) -> Acce
         cpu_cores=tuple(wire.cpu_cores),
         host_memory_bytes=wire.host_memory_bytes,
         unhealthy=wire.unhealthy,
+        island=wire.island,
     )
 
 

@@ -89,8 +89,8 @@ class Accelerators(Part):
         default_factory=dict
     )
     """Node labels that must match."""
-    topology: Literal["Any", "SameNode"] = "Any"
-    """How far apart the ranks may be."""
+    topology: Literal["Any", "SameRack", "SameNode"] = "Any"
+    """How far apart the ranks may be; a job waits rather than break it. Few is always preferred."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=64, strict=False)] = ()
     """Taints that do not keep the job off a node."""
     cpu_cores_each: Annotated[int, Field(ge=0, le=4096)] = 0

@@ -40,6 +40,7 @@ _UNIT_COLUMNS = (
 _SLOT_COLUMNS = (
     Column("ACCELERATOR", gives_way=1),
     Column("TYPE", gives_way=2),
+    Column("ISLAND"),
     Column("HEALTH", gives_way=3, colours={"healthy": STAGE_COLOURS["Online"]}, wraps=True),
     Column("HELD BY", gives_way=4, wraps=True),
 )
@@ -270,6 +271,7 @@ def _describe_node(client: Client, status: admin_pb2.NodeStatus, wide: bool) -> 
         ("Drained", "yes" if status.drained else "no"),
         ("Address", node.address),
         ("Agent", node.agent_version),
+        ("Rack", views.rack(node)),
         ("Labels", ", ".join(f"{key}={text}" for key, text in sorted(node.labels.items())) or "-"),
         ("Taints", ", ".join(f"{each.key}={each.value}" for each in node.taints) or "-"),
     ):
@@ -286,7 +288,8 @@ def _describe_node(client: Client, status: admin_pb2.NodeStatus, wide: bool) -> 
 
 def _slot_row(slot: Any, status: admin_pb2.NodeStatus, names: dict[str, str]) -> list[str]:
     holder = status.holders.get(slot.id, "")
-    return [slot.id, slot.type, slot.unhealthy or "healthy", names.get(holder, holder) or "free"]
+    health, held = slot.unhealthy or "healthy", names.get(holder, holder) or "free"
+    return [slot.id, slot.type, slot.island or "-", health, held]
 
 
 def _queue(client: Client, name: str) -> common_pb2.Queue:

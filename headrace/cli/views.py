@@ -1,6 +1,7 @@
 """Rows and documents of jobs, nodes and queues, from the messages of the API. Pure."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,7 +10,8 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
+from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2, nodes_pb2
+from headrace.api.racks import RACK_LABEL
 from headrace.cli.tables import ELLIPSIS, STAGE_COLOURS, Column, age
 
 _UID_SHOWN = 8
@@ -37,15 +39,17 @@ NODE_COLUMNS: tuple[Column, ...] = (
     Column("STATE", colours=STAGE_COLOURS),
     Column("HELD", right=True),
     Column("TYPE", gives_way=2),
+    Column("RACK", gives_way=3),
     Column("UNHEALTHY", right=True),
     Column("STRAYS", right=True),
 )
 WIDE_NODE_COLUMNS: tuple[Column, ...] = (
     *NODE_COLUMNS,
+    Column("ISLANDS"),
     Column("ADDRESS"),
     Column("AGENT"),
-    Column("LABELS", gives_way=3),
-    Column("TAINTS", gives_way=4),
+    Column("LABELS", gives_way=4),
+    Column("TAINTS", gives_way=5),
 )
 QUEUE_COLUMNS = (
     Column("NAME", gives_way=1),
@@ -194,6 +198,17 @@ def _first_line(text: str) -> str:
     return f"{first} {ELLIPSIS}" if more else first
 
 
+def rack(node: nodes_pb2.Node) -> str:
+    """The rack that the node is in, as far as it tells one."""
+    return node.labels.get(RACK_LABEL, "") or "-"
+
+
+def islands(node: nodes_pb2.Node) -> str:
+    """How many accelerators each NVLink island of the node has."""
+    sizes = Counter(each.island for each in node.accelerators if each.island)
+    return "+".join(map(str, sizes.values())) or "-"
+
+
 def node_row(status: admin_pb2.NodeStatus, *, wide: bool = False) -> list[str]:
     """A node as a row of ``NODE_COLUMNS``."""
     node = status.node
@@ -202,11 +217,13 @@ def node_row(status: admin_pb2.NodeStatus, *, wide: bool = False) -> list[str]:
         f"{status.contact},drained" if status.drained else status.contact,
         f"{len(status.holders)}/{len(node.accelerators)}",
         ",".join(sorted({each.type for each in node.accelerators})),
+        rack(node),
         str(sum(1 for each in node.accelerators if each.unhealthy)),
         str(len(status.strays)),
     ]
     if wide:
         row += [
+            islands(node),
             node.address,
             node.agent_version,
             ",".join(f"{key}={value}" for key, value in sorted(node.labels.items())),

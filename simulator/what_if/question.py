@@ -191,12 +191,14 @@ def _like(state: ClusterState, name: NodeId, kind: str, count: int) -> Node:
         Accelerator(AcceleratorId(""), kind),
     )
     cores = len(pattern.cpu_cores)
+    islands = [each.island for each in model.accelerators if each.type == kind] or [""]
     accelerators = tuple(
         replace(
             pattern,
             id=AcceleratorId(f"{name}-{i}"),
             cpu_cores=tuple(range(i * cores, (i + 1) * cores)),
             unhealthy="",
+            island=islands[i % len(islands)],
         )
         for i in range(count)
     )

@@ -14,8 +14,9 @@ from controlplane.domain.node import Accelerator, Node
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.step_times import Way
 from headrace.api.plan import ExecutionPlan
+from headrace.api.racks import RACK_LABEL
 from simulator.measured_table import ACCELERATORS_OF_A_NODE, MeasuredTable
-from simulator.scenario import Arrival, Costs, Faults, Scenario
+from simulator.scenario import Arrival, Costs, Faults, Scenario, island_name, rack_name
 
 ACCELERATORS_MAX = 64
 """Most accelerators that the tables know of one job."""
@@ -67,12 +68,28 @@ class Cluster:
         accelerators: Of each.
         cpu_cores: Of each.
         host_memory_bytes: Of each.
+        nodes_per_rack: How many share a rack; 0 if they tell none.
+        accelerators_per_island: How many of a node are joined by NVLink; 0 if none tells so.
     """
 
     nodes: int = 8
     accelerators: int = ACCELERATORS_OF_A_NODE
     cpu_cores: int = 96
     host_memory_bytes: int = 1600 * 10**9
+    nodes_per_rack: int = 0
+    accelerators_per_island: int = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is assumed of it, to be printed with every result."""
+        told = []
+        if self.nodes_per_rack:
+            told.append(f"nodes of a rack: {self.nodes_per_rack}")
+        if self.accelerators_per_island:
+            told.append(f"accelerators of an NVLink island: {self.accelerators_per_island}")
+        if not told:
+            return ()
+        return (f"{', '.join(told)}; step times were not measured by that, and are the same",)
 
 
 def requested(table: MeasuredTable, model_type: str, plan: ExecutionPlan) -> Way | None:
@@ -104,7 +121,8 @@ def scenario_of(
         faults: What goes wrong; nothing if None.
         notes: Sentences on how the jobs were made.
     """
-    nodes = nodes_of(cluster or Cluster(), table.kind)
+    cluster = cluster or Cluster()
+    nodes = nodes_of(cluster, table.kind)
     arrivals = [
         Arrival(
             Instant(seconds(job.at_seconds)),
@@ -124,7 +142,11 @@ def scenario_of(
         faults or Faults(),
         Costs.of_a_switch(switch_seconds, progressSeconds=report_seconds),
         table,
-        (*notes, f"every start and every change holds its accelerators {switch_seconds:g} s"),
+        (
+            *notes,
+            f"every start and every change holds its accelerators {switch_seconds:g} s",
+            *cluster.notes,
+        ),
     )
 
 
@@ -181,6 +203,10 @@ def nodes_of(cluster: Cluster, kind: str) -> tuple[Node, ...]:
     width = len(str(cluster.nodes - 1))
     each = cluster.cpu_cores // cluster.accelerators
     memory = cluster.host_memory_bytes // cluster.accelerators
+    names = [
+        (f"node-{number:0{width}}", rack_name("rack", number, cluster.nodes_per_rack))
+        for number in range(cluster.nodes)
+    ]
     return tuple(
         Node(
             NodeId(name),
@@ -190,12 +216,14 @@ def nodes_of(cluster: Cluster, kind: str) -> tuple[Node, ...]:
                     kind,
                     cpu_cores=tuple(range(i * each, (i + 1) * each)),
                     host_memory_bytes=memory,
+                    island=island_name(i, cluster.accelerators_per_island),
                 )
                 for i in range(cluster.accelerators)
             ),
+            labels=((RACK_LABEL, rack),) if rack else (),
             address=name,
         )
-        for name in (f"node-{number:0{width}}" for number in range(cluster.nodes))
+        for name, rack in names
     )
 
 

@@ -37,7 +37,7 @@ def jobs(draw: st.DrawFn) -> JobBuilder:
         # For 12 samples dp1 takes 49 GiB, dp2 40, dp2-z3 27, dp4-z2 18; each rank 4 of the host.
         job = job.of_model("gpt2-1.26b", length=1024)
     if draw(st.booleans()):
-        job = job.on_one_node()
+        job = job.on_one_node() if draw(st.integers(0, 2)) else job.in_one_rack()
     if draw(st.integers(0, 2)) == 0:
         job = job.of_type(draw(st.sampled_from("xy")))
     if draw(st.integers(0, 2)) == 0:

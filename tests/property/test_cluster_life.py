@@ -87,7 +87,7 @@ def job_specs(draw: st.DrawFn) -> JobBuilder:
     if draw(st.integers(0, 3)) == 0:
         job = job.of_type(draw(st.sampled_from(KINDS)))
     if draw(st.integers(0, 3)) == 0:
-        job = job.on_one_node()
+        job = job.on_one_node() if draw(st.booleans()) else job.in_one_rack()
     if draw(st.integers(0, 3)) == 0:
         job = job.with_priority(draw(st.integers(-1, 1)))
     if draw(st.integers(0, 3)) == 0:
@@ -111,7 +111,7 @@ class ClusterLife(RuleBasedStateMachine):
         self.world = World(self.policy)
         self.world.with_queue("narrow", quota=3)
         self.agents = [
-            PlayedAgent(a_node(f"n{i}", count, kind))
+            PlayedAgent(a_node(f"n{i}", count, kind, rack=("", "r0", "r1")[i % 3], island_of=2))
             for i, (count, kind) in enumerate([(4, "small"), *nodes])
         ]
         self.outbox: list[Event] = []
@@ -350,6 +350,8 @@ class ClusterLife(RuleBasedStateMachine):
         assert len(set(slots)) == len(slots)
         if request.topology is Topology.SAME_NODE:
             assert len(start.placement.nodes) == 1
+        racks = {before.nodes[name].node.rack or name for name in start.placement.nodes}
+        assert request.topology is not Topology.SAME_RACK or len(racks) == 1
         kinds = {
             a.type
             for name in start.placement.nodes

@@ -99,8 +99,10 @@ def test_whatever_happens_decisions_can_be_carried_out(
 ) -> None:
     world = a_cluster().under(POLICIES[policy]).with_queue("narrow", quota=6)
     for i, (count, kind) in enumerate(nodes):
-        world.with_node(a_node(f"n{i}", count, kind, cores_each=2))
-    for what, job, luck in story:
+        rack = ("", "r0", "r0", "r1")[i % 4]
+        world.with_node(a_node(f"n{i}", count, kind, cores_each=2, rack=rack, island_of=4))
+    for what, plain, luck in story:
+        job = plain.in_one_rack() if luck % 4 == 1 else plain
         happens(world, what, job, luck)
         if luck % 3:
             world.passes(10).settle(40)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from controlplane.domain.job import Topology
 from controlplane.domain.lifecycle import FINISHED, Stage
 from controlplane.domain.record import Intent
 from controlplane.rubick.freedom import Freedom
@@ -35,6 +36,10 @@ def checked(world: World, policy: Rubick) -> None:
     assert policy(snapshot) == decision, "the same snapshot is decided equally"
     assert decision.optimality is not None
     assert decision.optimality.value <= decision.optimality.bound + 1e-6
+    for uid, target in decision.targets.items():
+        if snapshot.jobs[uid].job.spec.accelerators.topology is Topology.SAME_RACK:
+            racks = {snapshot.racks.get(node, node) for node in target.nodes}
+            assert len(racks) == 1, f"{uid} is in {racks}"
     for uid, record in snapshot.jobs.items():
         waits = record.stage is Stage.BACKING_OFF and snapshot.at < record.backoff_until
         out = record.stage in FINISHED or record.stage is Stage.SUSPENDED or record.withdrawn
@@ -59,6 +64,8 @@ def checked(world: World, policy: Rubick) -> None:
             st.sampled_from("ab"),
             st.sampled_from([(), (), ("special",)]),
             st.sampled_from([0, 24, 80]),
+            st.sampled_from(["", "r0", "r0", "r1"]),
+            st.sampled_from([0, 2, 4, 8]),
         ),
         min_size=1,
         max_size=7,
@@ -67,17 +74,28 @@ def checked(world: World, policy: Rubick) -> None:
 )
 def test_whatever_happens_promises_are_kept_and_it_comes_to_rest(
     freedom: Freedom,
-    nodes: list[tuple[int, str, str, tuple[str, ...], int]],
+    nodes: list[tuple[int, str, str, tuple[str, ...], int, str, int]],
     story: list[tuple[str, JobBuilder, int]],
 ) -> None:
     policy = Rubick(lambda _: A800, KNOBS, freedom)
     world = a_cluster().under(policy).with_queue("narrow", quota=6)
-    for i, (count, kind, zone, taints, gib) in enumerate(nodes):
-        labels = {"zone": zone}
-        node = a_node(f"n{i}", count, kind, cores_each=2, labels=labels, taints=taints, gib=gib)
-        world.with_node(node)
+    for i, (count, kind, zone, taints, gib, rack, island_of) in enumerate(nodes):
+        world.with_node(
+            a_node(
+                f"n{i}",
+                count,
+                kind,
+                labels={"zone": zone},
+                taints=taints,
+                cores_each=2,
+                gib=gib,
+                rack=rack,
+                island_of=island_of,
+            )
+        )
     for what, plain, luck in story:
         job = plain.selecting(zone="ab"[luck % 2]) if luck % 5 == 0 else plain
+        job = job.in_one_rack() if luck % 4 == 1 else job
         job = job.tolerating("special") if luck % 7 == 0 else job
         job = job.of_model("gpt2-1.26b", length=1024) if luck % 11 == 0 else job
         happens(world, what, job, luck)

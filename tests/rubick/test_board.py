@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.domain.ids import NodeId
+from controlplane.domain.job import Topology
 from controlplane.rubick.board import Bin, Board, Parts
 
 KIND = "gpu"
@@ -32,7 +33,7 @@ def test_what_lies_anywhere_lies_on_few_nodes_in_whole_groups() -> None:
     assert on(there.find_anywhere(KIND, 12)) == [("n2", 8), ("n1", 4)]
     assert on(there.find_anywhere(KIND, 12, group=4)) == [("n2", 8), ("n1", 4)]
     assert there.find_anywhere(KIND, 16, group=4) is None
-    assert there.find_anywhere(KIND, 10, one_node=True) is None
+    assert there.find_anywhere(KIND, 10, topology=Topology.SAME_NODE) is None
 
 
 def test_nothing_is_found_on_a_closed_node_and_what_is_held_there_stays() -> None:

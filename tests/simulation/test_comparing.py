@@ -83,6 +83,23 @@ def test_json_holds_every_run_with_what_it_took(
     assert rows[0]["events_per_second"] > 0
 
 
+def test_racks_and_islands_change_no_step_time_and_are_noted(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    for options in ((), ("--nodes-per-rack", "1", "--accelerators-per-island", "4")):
+        wanted = ("--policy", "rubick", "--nodes", "3", "--output", "json", *options)
+        assert ran(data, *wanted, monkeypatch=monkeypatch) == 0
+        told.append(json.loads(capsys.readouterr().out)[0])
+    plain, with_racks = told
+    (note,) = set(with_racks["notes"]) - set(plain["notes"])
+    assert note == (
+        "nodes of a rack: 1, accelerators of an NVLink island: 4; step times were not measured by "
+        "that, and are the same"
+    )
+    assert with_racks["makespan_seconds"] == plain["makespan_seconds"]
+
+
 def test_processes_side_by_side_give_the_same_as_one(data: Path) -> None:
     study = Study(str(data / "jobs.csv"), data)
     told: list[float] = []

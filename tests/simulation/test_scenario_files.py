@@ -33,7 +33,26 @@ def test_the_example_of_the_help_is_a_scenario(
     assert max(map(len, told.splitlines())) <= 80
 
 
+def test_nodes_of_a_scenario_share_racks_and_their_accelerators_islands(tmp_path: Path) -> None:
+    file = tmp_path / "racks.yaml"
+    file.write_text(
+        "nodes:\n"
+        "- {count: 3, accelerators: 4, nodesPerRack: 2, acceleratorsPerIsland: 2}\n"
+        "- {labels: {headrace.dev/rack: own}}\n"
+        "- {}\n"
+    )
+    nodes = read(file, seed=1).nodes
+    assert [node.rack for node in nodes] == ["rack-0-0", "rack-0-0", "rack-0-1", "own", ""]
+    assert [a.island for a in nodes[0].accelerators] == ["0", "0", "1", "1"]
+    assert {a.island for a in nodes[3].accelerators} == {""}
+
+
 WRONG = [
+    (
+        "nodes:\n- {nodesPerRack: 2, labels: {headrace.dev/rack: own}}",
+        ":2: nodes[0]:",
+        "nodesPerRack or the label headrace.dev/rack, got both",
+    ),
     ("nodes:\n- {count: 4, acelerators: 8}", ":2: nodes[0].acelerators:", "mean accelerators?"),
     ("nodes:\n- count: 4\n  accelerators: 0", ":3: nodes[0].accelerators:", "wanted more than 0"),
     (

@@ -9,20 +9,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Accelerator(_message.Message):
-    __slots__ = ("id", "type", "memory_bytes", "cpu_cores", "host_memory_bytes", "unhealthy")
+    __slots__ = ("id", "type", "memory_bytes", "cpu_cores", "host_memory_bytes", "unhealthy", "island")
     ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CPU_CORES_FIELD_NUMBER: _ClassVar[int]
     HOST_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     UNHEALTHY_FIELD_NUMBER: _ClassVar[int]
+    ISLAND_FIELD_NUMBER: _ClassVar[int]
     id: str
     type: str
     memory_bytes: int
     cpu_cores: _containers.RepeatedScalarFieldContainer[int]
     host_memory_bytes: int
     unhealthy: str
-    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., cpu_cores: _Optional[_Iterable[int]] = ..., host_memory_bytes: _Optional[int] = ..., unhealthy: _Optional[str] = ...) -> None: ...
+    island: str
+    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., cpu_cores: _Optional[_Iterable[int]] = ..., host_memory_bytes: _Optional[int] = ..., unhealthy: _Optional[str] = ..., island: _Optional[str] = ...) -> None: ...
 
 class Taint(_message.Message):
     __slots__ = ("key", "value")

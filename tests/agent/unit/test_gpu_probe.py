@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agent.gpu_probe import AcceleratorsMissingError, GpuProbe, Wanted, shares
+from agent.translate import accelerator
 from headrace.api.accelerator_type import type_label
 
 
@@ -27,10 +28,14 @@ class PlayedNvml:
     xids: list[tuple[str, int]] = field(default_factory=list)
     driver: bool = True
     ecc_known: bool = True
+    links: frozenset[frozenset[str]] = frozenset()
+    links_known: bool = True
     NVMLError: type[Exception] = NVMLError
     NVMLError_NotSupported: type[Exception] = NotSupportedError
     NVML_MEMORY_ERROR_TYPE_UNCORRECTED: int = 1
     NVML_VOLATILE_ECC: int = 0
+    NVML_P2P_CAPS_INDEX_NVLINK: int = 2
+    NVML_P2P_STATUS_OK: int = 0
     nvmlEventTypeXidCriticalError: int = 8  # noqa: N815
 
     def nvmlInit(self) -> None:  # noqa: N802
@@ -58,6 +63,12 @@ class PlayedNvml:
             raise NotSupportedError("no ECC")
         return self.ecc.get(handle, 0)
 
+    def nvmlDeviceGetP2PStatus(self, one: str, other: str, kind: int) -> int:  # noqa: N802
+        assert kind == 2
+        if not self.links_known:
+            raise NotSupportedError("not for a part of a GPU")
+        return 0 if frozenset((one, other)) in self.links else 5
+
     def nvmlEventSetCreate(self) -> str:  # noqa: N802
         return "events"
 
@@ -80,6 +91,23 @@ def test_gpus_are_named_by_uuid_with_type_memory_and_a_share_of_the_cores() -> N
     assert (first.cpu_cores, second.cpu_cores) == ((0, 1), (2, 3))
     assert first.host_memory_bytes == second.host_memory_bytes > 0
     assert first.unhealthy == ""
+
+
+def test_gpus_that_nvlink_joins_are_in_one_island_whichever_of_them_are_offered() -> None:
+    links = frozenset(frozenset(pair) for pair in (("GPU-1", "GPU-3"), ("GPU-2", "GPU-4")))
+    nvml = PlayedNvml([f"GPU-{i}" for i in range(1, 6)], links=links)
+    found = GpuProbe(nvml, {}).find("n", Wanted())
+    assert [one.island for one in found] == ["0", "1", "0", "1", ""]
+    assert [accelerator(one).island for one in found] == ["0", "1", "0", "1", ""], "as registered"
+    some = GpuProbe(nvml, {}).find("n", Wanted("GPU-4, GPU-5"))
+    assert [one.island for one in some] == ["1", ""]
+
+
+def test_where_nvml_cannot_say_there_is_no_island() -> None:
+    both = frozenset({frozenset({"GPU-1", "GPU-2"})})
+    nvml = PlayedNvml(["GPU-1", "GPU-2"], links=both, links_known=False)
+    assert [one.island for one in GpuProbe(nvml, {}).find("n", Wanted())] == ["", ""]
+    assert [one.island for one in GpuProbe(None, {}).find("n", Wanted(slots=2))] == ["", ""]
 
 
 @pytest.mark.parametrize(

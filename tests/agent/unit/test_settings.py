@@ -37,11 +37,21 @@ def test_flags_become_settings(tmp_path: Path) -> None:
     assert made.tls is None
 
 
+def test_a_rack_is_a_label_however_it_is_told() -> None:
+    by_option, by_label = parsed("--rack", "r1"), parsed("--label", "headrace.dev/rack=r1")
+    assert by_option.description.labels == {"headrace.dev/rack": "r1"}
+    assert by_label.description == by_option.description
+    both = parsed("--rack", "r1", "--label", "headrace.dev/rack=r1", "--label", "zone=a")
+    assert both.description.labels == {"headrace.dev/rack": "r1", "zone": "a"}
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
         (["--label", "zone"], "KEY=VALUE"),
         (["--taint", "=x"], "KEY=VALUE"),
+        (["--rack", "row 1"], "1 to 63 letters"),
+        (["--rack", "r1", "--label", "headrace.dev/rack=r2"], "contradict each other"),
         (["--cpu-cores", "a-b"], "numbers such as"),
         (["--node", "a/b"], "no '/'"),
         (["--node", "a:b"], "no ':'"),

@@ -107,7 +107,7 @@ REFUSED: list[tuple[dict[str, Any], str, Any, str]] = [
     (GPT, "spec.accelerators.minimum", "2", "wanted a whole number"),
     (GPT, "spec.accelerators.minimum", True, "wanted a whole number"),
     (GPT, "spec.accelerators.minimum", 0, "wanted at least 1"),
-    (GPT, "spec.accelerators.topology", "Rack", "wanted 'Any' or 'SameNode'"),
+    (GPT, "spec.accelerators.topology", "Rack", "wanted 'Any', 'SameRack' or 'SameNode'"),
     (GPT, "spec.accelerators.hostMemoryBytesEach", "16GB", "16Gi"),
     (GPT, "spec.accelerators.hostMemoryBytesEach", "9999Pi", "wanted at most"),
     (GPT, "spec.accelerators.tolerations", [{"value": "x"}], "is required"),

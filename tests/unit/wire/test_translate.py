@@ -66,7 +66,7 @@ def test_a_reason_of_a_newer_version_is_kept_in_the_message() -> None:
 def test_a_registration_goes_there_and_back() -> None:
     node = Node(
         NodeId("node-a"),
-        (Accelerator("GPU-1", "h100", 80, (0, 1), 64, "Xid 79"),),  # type: ignore[arg-type]
+        (Accelerator("GPU-1", "h100", 80, (0, 1), 64, "Xid 79", "0"),),  # type: ignore[arg-type]
         (("a", "1"), ("b", "2")),
         (Taint("spot", "yes"),),
         "10.0.0.1",
