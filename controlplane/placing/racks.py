@@ -9,7 +9,6 @@ with the fewest left that will do. Where no rack is told, all nodes are alike.
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from types import MappingProxyType
 
 from controlplane.domain.ids import NodeId
@@ -270,8 +269,8 @@ class Racks:
             _, rack, has = best
             del unused[rack.name]
             for count, nodes_taken in has.items():
-                able = (n for n in rack.by_count[count] if allowed is None or n in allowed)
-                found[count] += islice(able, nodes_taken)
+                able = [n for n in rack.by_count[count] if allowed is None or n in allowed]
+                found[count] += able[:nodes_taken]
             rest -= Counter(has)
         # As they were asked for, and neighbours in a rack side by side.
         turns = {count: iter(nodes) for count, nodes in found.items()}
