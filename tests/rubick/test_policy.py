@@ -56,6 +56,17 @@ def test_a_newcomer_gets_room_from_one_that_needs_it_longer() -> None:
     assert built.held("long") == 8
 
 
+def test_who_runs_on_the_faster_type_is_as_fast_as_that_and_stays() -> None:
+    policy = rubick(Scaling(faster=(("fast", 4.0),), layouts=((1,),)))
+    built = a_cluster().under(policy)
+    built.with_node(a_node("n0", 1, "slow"), a_node("n1", 1, "fast"))
+    built.submit(a_known_job("a", steps=100_000)).settle().passes(60)
+    assert built.nodes_of("a") == {"n1"}
+    decision = policy(built.state.snapshot(built.now))
+    assert decision.reasons[built.job("a").uid].code is ReasonCode.RUNNING
+    assert decision.targets[built.job("a").uid] is built.attempt("a").placement
+
+
 def test_nobody_is_changed_right_after_a_change() -> None:
     built = world(rubick(cool_down_seconds=300.0)).submit(a_known_job("a", steps=100_000)).settle()
     built.passes(60).submit(a_known_job("b", steps=1000))
