@@ -85,6 +85,20 @@ class Decision:
     optimality: Optimality | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A rule that a decision, or the orders that follow from it, would break.
+
+    Attributes:
+        text: A sentence.
+        jobs: Those whose targets break it: it holds again where they keep what they have. Empty
+            where nobody can say whose do, so that nothing of the decision can be trusted.
+    """
+
+    text: str
+    jobs: tuple[JobUid, ...] = ()
+
+
 class Policy(Protocol):
     """Decides; pure, without memory."""
 
@@ -101,8 +115,8 @@ class Policy(Protocol):
 class CheckedPolicy(Policy, Protocol):
     """A policy that promises more than every policy must, and can tell whether it keeps that."""
 
-    def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterable[str]:
-        """A sentence for everything that the decision breaks of it.
+    def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterable[Violation]:
+        """Everything that the decision breaks of it.
 
         Args:
             snapshot: What was decided about.

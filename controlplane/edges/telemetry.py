@@ -29,6 +29,7 @@ from controlplane.domain.node import Contact
 from controlplane.domain.policy import Optimality
 from controlplane.domain.record import JobRecord
 from controlplane.domain.switch_price import SwitchPrice
+from controlplane.engine.cycle import Outcome
 from controlplane.engine.loop import CycleReport
 from controlplane.engine.state import ClusterState
 
@@ -145,6 +146,7 @@ class Telemetry:
         self._seen: ClusterState = ClusterState()
         self._labels: dict[Gauge, set[str]] = {}
         self._refused_why: tuple[str, ...] = ()
+        self._refused_jobs: Mapping[JobUid, str] = {}
         self._tally = _Tally()
         self._accelerator_seconds = _AcceleratorSeconds(monotonic)
         self.registry.register(self._accelerator_seconds)
@@ -228,6 +230,12 @@ class Telemetry:
         self._refused = CounterMetric(
             "headrace_policy_refused", "Decisions not carried out.", ("policy",), registry=registry
         )
+        self._refused_targets = CounterMetric(
+            "headrace_policy_refused_targets",
+            "Jobs about which alone a decision was not carried out, in each decision anew.",
+            ("policy",),
+            registry=registry,
+        )
         self._evicted = CounterMetric(
             "headrace_evicted_jobs", "Attempts stopped or ended.", ("reason",), registry=registry
         )
@@ -301,12 +309,7 @@ class Telemetry:
         best = outcome.optimality or Optimality(0.0, 0.0, {})
         for part, shown in self._round.items():
             shown.set(getattr(best, part))
-        if outcome.refused:
-            self._refused.labels(report.state.settings.policy).inc()
-            if outcome.refused != self._refused_why:
-                name = report.state.settings.policy
-                log.error("policy refused", policy=name, why=outcome.refused)
-        self._refused_why = outcome.refused
+        self._tell_refused(outcome, report.state.settings.policy)
         if outcome.changes_nothing:
             return
         decided = outcome.decided
@@ -338,6 +341,19 @@ class Telemetry:
                 self._reconfigurations.labels(self._stops[action.uid][1]).inc()
         for reason in told.values():
             self._decisions.labels(reason.code.value).inc()
+
+    def _tell_refused(self, outcome: Outcome, policy: str) -> None:
+        """Counts what was not carried out, and logs what is new of it."""
+        if outcome.refused_whole:
+            self._refused.labels(policy).inc()
+            if outcome.refused != self._refused_why:
+                log.error("policy refused", policy=policy, why=outcome.refused)
+        elif outcome.refused_jobs:
+            self._refused_targets.labels(policy).inc(len(outcome.refused_jobs))
+            for uid, why in outcome.refused_jobs.items():
+                if self._refused_jobs.get(uid) != why:
+                    log.error("a job's target refused", policy=policy, job=uid, why=why)
+        self._refused_why, self._refused_jobs = outcome.refused, outcome.refused_jobs
 
     def _follow(self, before: JobRecord | None, after: JobRecord, *, fresh: bool) -> None:
         """Counts what one job's change means. A job that was not seen before is a ``fresh`` one,

@@ -11,7 +11,7 @@ from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
 from controlplane.domain.knob import Knob
 from controlplane.domain.node import Accelerator
 from controlplane.domain.placement import Placement
-from controlplane.domain.policy import Decision, Optimality
+from controlplane.domain.policy import Decision, Optimality, Violation
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
@@ -84,7 +84,7 @@ class Rubick:
         record = snapshot.jobs[uid]
         return tuple(sentences(seat, record, made.dealt, promise, optimality, names))
 
-    def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterator[str]:
+    def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterator[Violation]:
         """What the decision breaks of what must hold of every one; see ``rubick.invariants``."""
         yield from violations(
             snapshot,

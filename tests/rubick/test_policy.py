@@ -4,7 +4,7 @@ import pytest
 
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
-from controlplane.domain.policy import Decision
+from controlplane.domain.policy import Decision, Violation
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.placing.shares import shares_of
@@ -209,11 +209,12 @@ def test_a_decision_that_breaks_a_promise_is_not_carried_out() -> None:
         def __call__(self, snapshot: ClusterSnapshot) -> Decision:
             return Decision({}, {})
 
-        def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> list[str]:
+        def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> list[Violation]:
             return list(policy.violations(snapshot, decision))
 
     built = world(policy).submit(a_known_job("g", asked=4, guaranteed=True)).settle().passes(60)
     built.under(Careless())
     outcome = built.cycle(usable=False)
     assert outcome.refused == ("g is guaranteed and would lose what it has",)
+    assert set(outcome.refused_jobs) == {"g"}
     assert outcome.decided.actions == ()

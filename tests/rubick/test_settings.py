@@ -69,4 +69,5 @@ def test_what_is_checked_is_what_was_set(name: str) -> None:
     assert list(policy.violations(built.state.snapshot(built.now), dropped)) == []
     turned(built, **{name: 600.0})
     (told,) = policy.violations(built.state.snapshot(built.now), dropped)
-    assert "its last change was just now" in told
+    assert "its last change was just now" in told.text
+    assert told.jobs == ("a",)
