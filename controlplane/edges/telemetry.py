@@ -27,6 +27,7 @@ from controlplane.domain.ids import JobUid
 from controlplane.domain.lifecycle import FINISHED, HOLDING, Stage
 from controlplane.domain.node import Contact
 from controlplane.domain.policy import Optimality
+from controlplane.domain.proposal import ProposalUse, Verdict
 from controlplane.domain.record import JobRecord
 from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine.cycle import Outcome
@@ -147,6 +148,7 @@ class Telemetry:
         self._labels: dict[Gauge, set[str]] = {}
         self._refused_why: tuple[str, ...] = ()
         self._refused_jobs: Mapping[JobUid, str] = {}
+        self._proposal_seen: tuple[int, set[Verdict]] = (-1, set())
         self._tally = _Tally()
         self._accelerator_seconds = _AcceleratorSeconds(monotonic)
         self.registry.register(self._accelerator_seconds)
@@ -200,6 +202,11 @@ class Telemetry:
                 registry=registry,
             ),
         }
+        self._gained = gauge(
+            "headrace_search_gain_ratio",
+            "By which share the last round that took what a longer search proposed is worth more.",
+            registry=registry,
+        )
         self._nodes = gauge("headrace_nodes", "Nodes by contact.", ("contact",), registry=registry)
 
     def _define_flow(self) -> None:
@@ -234,6 +241,13 @@ class Telemetry:
             "headrace_policy_refused_targets",
             "Jobs about which alone a decision was not carried out, in each decision anew.",
             ("policy",),
+            registry=registry,
+        )
+        self._proposals = CounterMetric(
+            "headrace_search_proposals",
+            "What longer searches proposed, by what became of it; one that is looked at in several "
+            "rounds counts for each verdict once.",
+            ("verdict",),
             registry=registry,
         )
         self._evicted = CounterMetric(
@@ -309,6 +323,7 @@ class Telemetry:
         best = outcome.optimality or Optimality(0.0, 0.0, {})
         for part, shown in self._round.items():
             shown.set(getattr(best, part))
+        self._tell_proposal(outcome.proposal)
         self._tell_refused(outcome, report.state.settings.policy)
         if outcome.changes_nothing:
             return
@@ -341,6 +356,25 @@ class Telemetry:
                 self._reconfigurations.labels(self._stops[action.uid][1]).inc()
         for reason in told.values():
             self._decisions.labels(reason.code.value).inc()
+
+    def _tell_proposal(self, use: ProposalUse | None) -> None:
+        """Counts and logs what became of a proposal, each verdict once."""
+        if use is None:
+            return
+        if use.made_of != self._proposal_seen[0]:
+            self._proposal_seen = (use.made_of, set())
+        if use.verdict is Verdict.TAKEN:
+            self._gained.set(use.gained)
+        if use.verdict not in self._proposal_seen[1]:
+            self._proposal_seen[1].add(use.verdict)
+            self._proposals.labels(use.verdict.value).inc()
+            log.info(
+                "a proposal of a longer search",
+                made_of=use.made_of,
+                verdict=use.verdict.value,
+                why=use.text,
+                jobs=len(use.jobs),
+            )
 
     def _tell_refused(self, outcome: Outcome, policy: str) -> None:
         """Counts what was not carried out, and logs what is new of it."""

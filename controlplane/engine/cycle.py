@@ -8,7 +8,7 @@ the rest is sound without them, else at all.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from controlplane.domain.action import Action, ChangePlan, StartAttempt, StopAttempt
@@ -19,6 +19,7 @@ from controlplane.domain.ids import JobUid, QueueName, Term
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.policy import CheckedPolicy, Decision, Optimality, Policy, Violation
+from controlplane.domain.proposal import ProposalUse
 from controlplane.domain.reason import Reason, ReasonCode, named_holders
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
@@ -52,6 +53,7 @@ class Outcome:
         targets: Where jobs should run by what is carried out of the decision; empty when nothing
             is.
         due: The first of the actions, which the rules order, whoever decides.
+        proposal: What the policy made of what a longer search proposed; None if nothing was.
     """
 
     decided: CycleDecided
@@ -61,6 +63,7 @@ class Outcome:
     optimality: Optimality | None = None
     targets: Mapping[JobUid, Placement] = field(default_factory=dict)
     due: tuple[Action, ...] = ()
+    proposal: ProposalUse | None = None
 
     @property
     def changes_nothing(self) -> bool:
@@ -80,6 +83,7 @@ class _Orders:
     said: Mapping[JobUid, Reason] = field(default_factory=dict)
     optimality: Optimality | None = None
     targets: Mapping[JobUid, Placement] = field(default_factory=dict)
+    proposal: ProposalUse | None = None
 
 
 def run_cycle(
@@ -107,7 +111,16 @@ def run_cycle(
         text = f"policy {name} gave no usable decision: {refused[0]}"
         orders = _tell_waiting(snapshot, Reason(ReasonCode.POLICY_REFUSED, text))
     decided = _decided(state, snapshot, term, due, orders)
-    return Outcome(decided, refused, of_jobs, orders.said, orders.optimality, orders.targets, due)
+    return Outcome(
+        decided,
+        refused,
+        of_jobs,
+        orders.said,
+        orders.optimality,
+        orders.targets,
+        due,
+        orders.proposal,
+    )
 
 
 def hold_back(state: ClusterState, now: Instant, term: Term) -> Outcome:
@@ -171,7 +184,7 @@ def _carried_out(
             *violations(snapshot, tuple(orders.actions)),
         )
         if not broken:
-            return orders, tuple(told), refused
+            return _attributed(orders, decision.proposal), tuple(told), refused
         told.update(dict.fromkeys(each.text for each in broken))
         blamed = {uid: each.text for each in reversed(broken) for uid in each.jobs}
         new = {uid: blamed[uid] for uid in blamed if uid not in refused}
@@ -220,7 +233,10 @@ def _tell_waiting(snapshot: ClusterSnapshot, reason: Reason) -> _Orders:
 
 def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
     orders = _Orders(
-        said=decision.reasons, optimality=decision.optimality, targets=decision.targets
+        said=decision.reasons,
+        optimality=decision.optimality,
+        targets=decision.targets,
+        proposal=decision.proposal,
     )
     released = _Released(snapshot)
     newcomers = _Newcomers(snapshot, decision)
@@ -255,6 +271,20 @@ def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
                 released.use(record, target)
                 orders.actions.append(_start(record, target, why, snapshot.at))
     return orders
+
+
+def _attributed(orders: _Orders, proposal: ProposalUse | None) -> _Orders:
+    """The same orders, which say where a longer search led to them."""
+    if proposal is not None and proposal.jobs:
+        orders.actions = [_from_search(each, proposal.jobs) for each in orders.actions]
+    return orders
+
+
+def _from_search(action: Action, jobs: Collection[JobUid]) -> Action:
+    if action.uid not in jobs or not isinstance(action, StartAttempt | StopAttempt | ChangePlan):
+        return action
+    message = f"{action.reason.message}, as a longer search proposed"
+    return replace(action, reason=changed(action.reason, message=message))
 
 
 def _steer(

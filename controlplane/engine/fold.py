@@ -41,6 +41,7 @@ from controlplane.domain.event import (
     PlanObserved,
     PlanRefused,
     PolicyChanged,
+    ProposalFound,
     QueueChanged,
     QueueRemoved,
     RendezvousBound,
@@ -53,6 +54,7 @@ from controlplane.domain.lifecycle import IDLE, Stage, check
 from controlplane.domain.node import Contact
 from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
+from controlplane.domain.proposal import Proposal
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import (
@@ -94,6 +96,7 @@ class Draft:
     fits: dict[str, StepTimeFit] = field(default_factory=dict)
     _own_uids: bool = False
     settings_versions: tuple[SettingsVersion, ...] = ()
+    proposal: Proposal | None = None
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
@@ -143,6 +146,8 @@ class Draft:
 def fold_event(draft: Draft, event: Event) -> None:
     """Changes ``draft`` as ``event`` says."""
     _FOLDS[type(event)](draft, event)
+    if draft.proposal is not None and draft.proposal.is_outdated(event.at):
+        draft.proposal = None
 
 
 def _idle_stage(spec: JobSpec) -> Stage:
@@ -492,6 +497,12 @@ def _queue_removed(draft: Draft, event: QueueRemoved) -> None:
 def _policy_changed(draft: Draft, event: PolicyChanged) -> None:
     draft.settings_versions = with_version(draft.settings_versions, draft.settings, event)
     draft.settings = event.settings
+    # It was found under others.
+    draft.proposal = None
+
+
+def _proposal_found(draft: Draft, event: ProposalFound) -> None:
+    draft.proposal = event.proposal
 
 
 def _cycle_decided(draft: Draft, event: CycleDecided) -> None:
@@ -591,5 +602,6 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     QueueRemoved: _queue_removed,
     PolicyChanged: _policy_changed,
     ModelFitted: lambda draft, event: observations.fitted(draft.fits, event.fit),
+    ProposalFound: _proposal_found,
     CycleDecided: _cycle_decided,
 }

@@ -23,6 +23,7 @@ from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.node import Contact
 from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
+from controlplane.domain.proposal import Proposal
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.record import JobRecord, NodeRecord
 from controlplane.domain.settings_version import SettingsVersion
@@ -78,6 +79,7 @@ class ClusterState:
             come first.
         settings_versions: Which settings there were, oldest first, the present ones last; empty
             while they were never set.
+        proposal: What a longer search found last; None if that was too long ago.
         attempt_floor: What a restored store knows of attempts: none up to this number is new.
     """
 
@@ -95,6 +97,7 @@ class ClusterState:
     switch_prices: dict[str, SwitchPrice] = field(default_factory=dict)
     fits: dict[str, StepTimeFit] = field(default_factory=dict)
     settings_versions: tuple[SettingsVersion, ...] = ()
+    proposal: Proposal | None = None
 
     @classmethod
     def empty(cls) -> "ClusterState":
@@ -122,6 +125,7 @@ class ClusterState:
             switch_prices=dict(self.switch_prices),
             fits=dict(self.fits),
             settings_versions=self.settings_versions,
+            proposal=self.proposal,
         )
         last = self.last_sequence
         for numbered in batch:
@@ -143,6 +147,7 @@ class ClusterState:
             switch_prices=draft.switch_prices,
             fits=draft.fits,
             settings_versions=draft.settings_versions,
+            proposal=draft.proposal,
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)
@@ -195,6 +200,7 @@ class ClusterState:
             conditions=self.conditions,
             fits=MappingProxyType(self.fits),
             knobs=dict(self.settings.knobs),
+            proposal=self.proposal,
         )
 
     def after_restart(self) -> "ClusterState":

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from controlplane.domain.ids import JobUid, QueueName
+from controlplane.domain.step_times import Shares
 from controlplane.rubick.board import Allowed, Parts
 from controlplane.rubick.bound import Bidder
 from controlplane.rubick.choices import Choice, Choices
@@ -117,6 +118,11 @@ def bidder_of(seat: Seat) -> Bidder:
 def worth_of(given: Given | None) -> float:
     """What it is worth; nothing is worth 0."""
     return 0.0 if given is None else given.worth
+
+
+def shares_of_parts(parts: Parts) -> Shares:
+    """How they lie, most first."""
+    return tuple(sorted((count for _, count in parts), reverse=True))
 
 
 def kind_of(given: Given | None) -> str:

@@ -14,10 +14,11 @@ from controlplane.domain.step_times import Shares
 from controlplane.rubick.board import Board
 from controlplane.rubick.bound import upper_bound
 from controlplane.rubick.choices import Choice, Choices
-from controlplane.rubick.round import KEEPS, Round
+from controlplane.rubick.round import Round
 from controlplane.rubick.search import Program, improved
 from controlplane.rubick.seat import Given, Seat, bidder_of
 from controlplane.rubick.settings import RubickSettings
+from controlplane.rubick.table import KEEPS
 from controlplane.rubick.worth import Worths
 from headrace.api.plan import ExecutionPlan
 from tests.builders import a_cluster, a_node
@@ -168,7 +169,7 @@ def test_nothing_that_lies_on_nodes_is_worth_more_than_its_bound(market: Market)
 def test_what_was_dealt_never_gets_worse_and_keeps_to_the_nodes(market: Market) -> None:
     dealt = market.dealt(attempts=0)
     before = dealt.worth()
-    bound = improved(dealt, NODES)
+    bound = improved(dealt, NODES).bound
     assert bound is not None
     assert before - 1e-9 <= dealt.worth() <= bound
     assert dealt.worth() <= reference(market, anywhere=False) + 1e-6
@@ -216,7 +217,7 @@ def test_a_promised_job_keeps_what_it_was_dealt() -> None:
     other = replace(a_seat(1, {(4,): 9.0}, None), rank=(1,))
     dealt = Market([promised, other], (4,)).dealt(attempts=0)
     assert dealt.seats[0].given is not None
-    assert improved(dealt, NODES) is None
+    assert improved(dealt, NODES).bound is None
     assert dealt.seats[0].given is not None
     assert dealt.seats[1].given is None
 
