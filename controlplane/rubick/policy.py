@@ -281,7 +281,7 @@ class _Decision:
                 self.now.reasons[record.uid] = Reason(ReasonCode.PREEMPTED, why, least)
                 continue
             if seat.uid in dealing.put_off:
-                why = "makes room for a better round that a longer search found"
+                why = "makes room: others gain more by it than it loses"
                 self.now.reasons[record.uid] = Reason(ReasonCode.PREEMPTED, why, least)
                 continue
             slow = dealing.could_begin(seat)

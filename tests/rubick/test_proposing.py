@@ -304,12 +304,13 @@ def test_it_is_forgotten_when_people_change_the_settings() -> None:
     assert built.state.proposal is None
 
 
-def test_who_makes_room_is_told_that_a_search_found_something_better() -> None:
+def test_who_makes_room_is_told_so_and_that_a_search_led_to_it() -> None:
     built = a_cluster().under(Rubick(lambda _: Scaling(layouts=((4,),)), KNOBS))
     built.with_node(a_node("n0", 4, "gpu")).submit(a_known_job("long", most=4, steps=90_000))
     built.settle().passes(60).submit(a_known_job("short", most=4, steps=500))
     built.tell(ProposalFound(found(built))).cycle()
     why = built.why("long")
     assert why.code is ReasonCode.PREEMPTED
-    assert "a better round that a longer search found" in why.message
+    assert "makes room: others gain more by it" in why.message
+    assert why.message.endswith("as a longer search proposed")
     assert NO_ROOM not in use_of(built).dropped
