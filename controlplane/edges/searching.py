@@ -102,6 +102,9 @@ class Searcher:
         if found is None:
             log.debug("a longer search found nothing better", made_of=made_of, took=took_seconds)
             return
+        if found.is_outdated(self._door.now()):
+            log.warning("a longer search took too long", made_of=made_of, took=took_seconds)
+            return
         log.info(
             "a longer search proposes",
             made_of=made_of,

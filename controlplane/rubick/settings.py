@@ -102,11 +102,11 @@ class RubickSettings:
         "looked at.",
     )
     search_beside_gain: float = _knob(
-        0.005,
+        0.01,
         0.0,
         1.0,
         "A search beside the loop is begun only if the last round may be this share too low, and "
-        "proposed only if it gains this share: less is not worth an event.",
+        "proposed only if it gains this share: less is lost in the errors of predictions.",
     )
 
     def __post_init__(self) -> None:

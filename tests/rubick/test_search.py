@@ -1,7 +1,9 @@
 """The longer search finds the best choices; what was dealt never gets worse by it."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from threading import Barrier
 
 import numpy as np
 import pulp
@@ -15,7 +17,7 @@ from controlplane.rubick.board import Board
 from controlplane.rubick.bound import upper_bound
 from controlplane.rubick.choices import Choice, Choices
 from controlplane.rubick.round import Round
-from controlplane.rubick.search import Program, improved
+from controlplane.rubick.search import Program, Searched, improved
 from controlplane.rubick.seat import Given, Seat, bidder_of
 from controlplane.rubick.settings import RubickSettings
 from controlplane.rubick.table import KEEPS
@@ -235,6 +237,33 @@ def test_the_policy_searches_when_it_is_told_to() -> None:
         return found.gap
 
     assert outcome(NODES) <= outcome(0)
+
+
+@settings(max_examples=5, deadline=None)
+@given(markets())
+def test_two_searches_at_once_find_what_each_finds_alone(market: Market) -> None:
+    """As beside the loop: a thread searches while a round does."""
+    alone = written(market, list(market.nodes)).solved(NODES, None, 0.0)
+    both = Barrier(2)
+
+    def beside() -> Searched:
+        program = written(market, list(market.nodes))
+        both.wait(60)
+        return program.solved(NODES, None, 0.0, lambda: False)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [each.result() for each in (pool.submit(beside), pool.submit(beside))]
+    assert found == [alone, alone]
+
+
+def test_one_that_is_stopped_has_no_answer_and_leaves_the_round_as_it_was() -> None:
+    seats = [a_seat(0, {(1,): 1.1}, None), a_seat(1, {(4,): 4.0}, None), a_seat(2, {}, (1, 1, 5.0))]
+    dealt = Market(seats, (4, 1)).dealt(attempts=0)
+    before = [seat.given for seat in dealt.seats]
+    improved(dealt, NODES, lambda: True)
+    assert [seat.given for seat in dealt.seats] == before
+    improved(dealt, NODES, lambda: False)
+    assert [seat.given for seat in dealt.seats] != before
 
 
 def test_what_a_job_has_is_told_apart_from_its_choices() -> None:

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 
-from controlplane.domain.clock import SECOND
+from controlplane.domain.clock import SECOND, Instant, seconds
 from controlplane.domain.event import ProposalFound
 from controlplane.domain.ids import SequenceNumber
 from controlplane.domain.policy import Decision, Optimality, Policy
-from controlplane.domain.proposal import Proposal, ProposalUse, Verdict
+from controlplane.domain.proposal import PROPOSAL_KEPT_SECONDS, Proposal, ProposalUse, Verdict
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.edges.grpc_server.door import Door
 from controlplane.edges.grpc_server.feed import StateFeed
@@ -21,6 +22,7 @@ from controlplane.engine.loop import CycleReport
 from tests.builders import a_cluster
 from tests.unit.edges.test_learning import FoldedLog
 
+KEPT = seconds(PROPOSAL_KEPT_SECONDS)
 FAR, NEAR = Optimality(1.0, 2.0, {}), Optimality(2.0, 2.0, {})
 STATE = a_cluster("searches").state
 
@@ -169,6 +171,21 @@ def test_nothing_found_is_no_event() -> None:
     bench = Bench(Searches(finds=False))
     asyncio.run(bench.searcher.search_once(lambda: False))
     assert bench.log.stored == []
+
+
+def test_what_was_found_too_late_is_no_event(capsys: pytest.CaptureFixture[str]) -> None:
+    class Slow(Searches):
+        def search(
+            self, snapshot: ClusterSnapshot, made_of: SequenceNumber, stopped: Callable[[], bool]
+        ) -> Proposal | None:
+            found = super().search(snapshot, made_of, stopped)
+            assert found is not None
+            return replace(found, made_at=Instant(found.made_at - 2 * KEPT))
+
+    bench = Bench(Slow())
+    asyncio.run(bench.searcher.search_once(lambda: False))
+    assert bench.log.stored == []
+    assert "took too long" in capsys.readouterr().out
 
 
 def test_who_searches_when_it_ends_is_told_to_stop() -> None:
