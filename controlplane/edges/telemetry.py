@@ -159,6 +159,7 @@ class Telemetry:
         )
         self._define_cluster()
         self._define_flow()
+        self._define_search()
 
     def _define_cluster(self) -> None:
         gauge, registry = Gauge, self.registry
@@ -202,11 +203,6 @@ class Telemetry:
                 registry=registry,
             ),
         }
-        self._gained = gauge(
-            "headrace_search_gain_ratio",
-            "By which share the last round that took what a longer search proposed is worth more.",
-            registry=registry,
-        )
         self._nodes = gauge("headrace_nodes", "Nodes by contact.", ("contact",), registry=registry)
 
     def _define_flow(self) -> None:
@@ -243,13 +239,6 @@ class Telemetry:
             ("policy",),
             registry=registry,
         )
-        self._proposals = CounterMetric(
-            "headrace_search_proposals",
-            "What longer searches proposed, by what became of it; one that is looked at in several "
-            "rounds counts for each verdict once.",
-            ("verdict",),
-            registry=registry,
-        )
         self._evicted = CounterMetric(
             "headrace_evicted_jobs", "Attempts stopped or ended.", ("reason",), registry=registry
         )
@@ -279,6 +268,20 @@ class Telemetry:
             ("grpc_method", "grpc_code"),
             buckets=_CALL_SECONDS,
             registry=registry,
+        )
+
+    def _define_search(self) -> None:
+        self._gained = Gauge(
+            "headrace_search_gain_ratio",
+            "By which share the last round that took what a longer search proposed is worth more.",
+            registry=self.registry,
+        )
+        self._proposals = CounterMetric(
+            "headrace_search_proposals",
+            "What longer searches proposed, by what became of it; one that is looked at in several "
+            "rounds counts for each verdict once.",
+            ("verdict",),
+            registry=self.registry,
         )
 
     def call_handled(self, method: str, code: str, seconds: float) -> None:
