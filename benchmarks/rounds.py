@@ -11,7 +11,10 @@ cycle of the engine. Beside it, on the same jobs and worths:
 * ``program``: which job gets which choice, as an integer program of Sia's shape (one choice a job,
   one limit a type, nothing of nodes), written down and solved by highspy to a gap of 0.1 %;
 * ``pulp``: the same program written down by PuLP, solved by the same solver;
-* ``greedy``: a round in the shape of Rubick's artifact (``slope_greedy.py``).
+* ``greedy``: a round in the shape of Rubick's artifact (``slope_greedy.py``);
+* ``search``: what a search beside the loop takes in the steady state, with 1,000 nodes of its tree
+  at most; ``proposed`` is a round that takes what it found. Their gaps are to the bound that the
+  search proves.
 
 Jobs are of the artifact's models on one type (``a800``), or Sia-shaped on three types (``sia``);
 ``sia-u`` are these with Sia's own utility in place of Rubick's worth.
@@ -40,6 +43,7 @@ from benchmarks._processes import machine
 from benchmarks.round_worlds import POLICY, World, artifact_world, sia_shaped_world
 from benchmarks.slope_greedy import Dealing
 from controlplane.domain.ids import NodeId, Term
+from controlplane.domain.proposal import Proposal
 from controlplane.domain.step_times import StepTimes
 from controlplane.engine.cycle import run_cycle
 from controlplane.placing.capacity import Capacity
@@ -57,6 +61,7 @@ from simulator.measured_table import read_table
 
 RELATIVE_GAP = 1e-3
 TREE_NODES = 1_000_000
+SEARCH_NODES = 1_000
 LIMITS_MS = {"64/100": 10.0, "2048/1536": 200.0, "16384/10000": 2000.0}
 MOST_FOR_PROGRAMS = 2_000
 """Jobs of the largest world for which programs are solved; they take minutes beyond."""
@@ -76,6 +81,7 @@ class Row:
         cpu_ms: The same of CPU time.
         ratio: CPU time in multiples of that of ``dealing``; None for Rubick itself.
         gap: By which share of the proven bound the worth may be too low; None if unknown.
+        work_units: Nodes of the search tree that were looked at; None where nothing is searched.
     """
 
     world: str
@@ -85,6 +91,7 @@ class Row:
     cpu_ms: float
     ratio: float | None = None
     gap: float | None = None
+    work_units: int | None = None
 
 
 def timed(work: Callable[[], object], repeats: int) -> tuple[float, float]:
@@ -113,6 +120,28 @@ def rows(
             yield from _others("sia-u", size, by_sias_utility(seats), nodes, repeats)
     world.starts(policy)
     yield from _rubick(name, size, world, policy, "steady", repeats)
+    yield from _searched(name, size, world, times, repeats)
+
+
+def _searched(name: str, size: str, world: World, times: StepTimes, repeats: int) -> Iterator[Row]:
+    """A search beside the loop, and the round that takes what it found."""
+    settings = RubickSettings(search_beside_nodes=SEARCH_NODES, search_beside_gain=0.0)
+    policy = Rubick(lambda _: times, settings)
+    snapshot, last = world.state.snapshot(world.now), world.state.last_sequence
+    policy(snapshot)
+    found: list[Proposal | None] = []
+    took = timed(lambda: found.append(policy.search(snapshot, last, lambda: False)), 1)
+    proposal = found[0]
+    if proposal is None:
+        yield Row(name, size, "search", *took)
+        return
+    gap = 1.0 - proposal.value / proposal.bound
+    yield Row(name, size, "search", *took, gap=gap, work_units=proposal.work_units)
+    told = replace(snapshot, proposal=proposal)
+    best = policy(told).optimality
+    again = timed(lambda: policy(told), repeats)
+    gap = 1.0 - (best.value if best is not None else 0.0) / proposal.bound
+    yield Row(name, size, "proposed", *again, gap=gap)
 
 
 def _rubick(
@@ -237,9 +266,10 @@ def told(row: Row) -> str:
     """As a line of the table."""
     ratio = f"{row.ratio:8.1f}x" if row.ratio is not None else " " * 9
     gap = f"{row.gap:7.2%}" if row.gap is not None else " " * 7
+    units = f"{row.work_units:>6} nodes" if row.work_units is not None else ""
     return (
         f"{row.world:<5} {row.size:<12} {row.what:<14} "
-        f"{row.wall_ms:10.1f} {row.cpu_ms:10.1f} {ratio} {gap}"
+        f"{row.wall_ms:10.1f} {row.cpu_ms:10.1f} {ratio} {gap} {units}"
     )
 
 

@@ -46,6 +46,7 @@ from controlplane.edges.grpc_server.server import (
 from controlplane.edges.grpc_server.submission import Submission
 from controlplane.edges.learning import Learner
 from controlplane.edges.paced_events import PacedEvents
+from controlplane.edges.searching import Searcher
 from controlplane.edges.store.backup import restore
 from controlplane.edges.store.decisions import StoredDecisions
 from controlplane.edges.store.errors import LeaseHeldError, StoreError, StoreUnavailableError
@@ -154,6 +155,7 @@ class ControlPlane:
         self._directory = JobDirectory(self._feed)
         self._door = Door(self._clock, self._feed)
         self._learner = Learner(self._feed, self._door, lessons, learn)
+        self._searcher = Searcher(self._feed, self._door, self._policies, self._clock.monotonic)
         self._contacts = Contacts(self._feed, self._door, self._clock.monotonic)
         self._assignments = AssignmentBook()
         self._logs = LogBroker()
@@ -409,6 +411,7 @@ class ControlPlane:
             self._keep_checkpoints(reign),
             self._contacts.watch(),
             self._learner.run(),
+            self._searcher.run(),
             self._rise.wait(),
             self._stop.wait(),
         ]
@@ -452,6 +455,7 @@ class ControlPlane:
             folded = report.state.last_sequence
         said = report.outcome.said if report.outcome is not None else None
         self._feed.publish(report.state, folded, said)
+        self._searcher.look(report)
 
     async def _keep_lease_while_loading(self, writer: GroupCommitWriter) -> None:
         """So that nobody takes the term from one that has a large state to load."""

@@ -43,6 +43,7 @@ POLICIES: Mapping[str, PolicyMaker] = {
     "rubick-e": _rubick(Freedom.PLANS),
     "rubick-r": _rubick(Freedom.ACCELERATORS),
     "rubick-n": _rubick(Freedom.NOTHING),
+    "rubick-search": _rubick(search_beside_nodes=1000),
     "rubick-no-gate": _rubick(cool_down_seconds=0.0, least_gain=0.0),
     "rubick-5-changes": _rubick(cool_down_seconds=0.0, least_gain=0.0, changes_at_most=5),
 }

@@ -19,6 +19,7 @@ from controlplane.engine.state import ClusterState, SequencedEvent
 from simulator.memory_store import MemoryStore
 from simulator.results.allocation_log import Row, offered_ns, stretches
 from simulator.scenario import Arrival, Scenario
+from simulator.searching import SearchBeside
 from simulator.virtual_clock import VirtualClock
 from simulator.virtual_cluster import StalledError, VirtualCluster
 
@@ -263,12 +264,14 @@ def _play(
     may_stall: bool = False,
 ) -> Result:
     log = _Hashed(store.decisions())
+    beside = SearchBeside(policies, clock.now, cluster.push)
     begins = clock.now()
 
     def observe(report: CycleReport) -> None:
         # What has no end is left as it was, not as it would be at the end of time.
         if not (may_stall and cluster.ended_at is not None):
             watcher(report)
+            beside.look(report)
 
     loop = Loop(clock, cluster, log, cluster, policies, term, observe=observe)
     last, stalled = state, ""

@@ -145,7 +145,7 @@ class VirtualCluster:
         self._at_once = 0
         self._schedule_all()
         for event in changes:
-            self._push(clock.now(), event)
+            self.push(clock.now(), event)
 
     # -- event source ---------------------------------------------------------------------
 
@@ -307,7 +307,7 @@ class VirtualCluster:
             for unit in launch.units:
                 end = UnitExit(unit.index, Outcome.LOST)
                 event = UnitExited(launch.uid, launch.attempt, end, node)
-                self._push(self._soon(), event)
+                self.push(self._soon(), event)
 
     # -- what is ordered ------------------------------------------------------------------
 
@@ -339,21 +339,21 @@ class VirtualCluster:
         bound = RendezvousBound(
             run.uid, run.attempt, f"{run.first_unit.node}:29500", node=run.first_unit.node
         )
-        self._push(run.begins_at, _OfRun(bound, run.uid, run.version))
+        self.push(run.begins_at, _OfRun(bound, run.uid, run.version))
         self._go_on(run)
 
     def _come_up(self, run: Run, units: Iterable[LaunchUnit], at: Instant) -> None:
         for unit in units:
             started = UnitStarted(run.uid, run.attempt, unit.index, node=unit.node)
-            self._push(at, _OfRun(started, run.uid, run.version))
+            self.push(at, _OfRun(started, run.uid, run.version))
 
     def _go_on(self, run: Run) -> None:
         """What is to come of a run that stands still, or begins."""
         if isinf(run.last_step):
             return  # A program of the user's own, which tells nothing.
         if run.first_step < run.last_step:
-            self._push(run.begins_at, _Tick(run.uid, run.version))
-        self._push(run.ends_at, _End(run.uid, run.version))
+            self.push(run.begins_at, _Tick(run.uid, run.version))
+        self.push(run.ends_at, _End(run.uid, run.version))
 
     def _finish(self, record: JobRecord, attempt: AttemptRecord) -> None:
         """A planned stop saves the step reached; an end leaves the last checkpoint."""
@@ -378,7 +378,7 @@ class VirtualCluster:
         happened = Happened.RELEASED if stops else Happened.FAILED
         if not run.over:
             row = row_of(self._runs[record.uid], happened, gone, self._steps[record.uid])
-            self._push(gone, _Noted(row))
+            self.push(gone, _Noted(row))
 
     def _change_plan(self, record: JobRecord, attempt: AttemptRecord) -> None:
         """The ranks go over to the plan that they are asked for, and stand still meanwhile. Who is
@@ -425,7 +425,7 @@ class VirtualCluster:
             (("moments", pause),),
             run.first_unit.node,
         )
-        self._push(run.begins_at, _OfRun(told, run.uid, run.version))
+        self.push(run.begins_at, _OfRun(told, run.uid, run.version))
         self._go_on(run)
 
     # -- what happens ---------------------------------------------------------------------
@@ -459,10 +459,10 @@ class VirtualCluster:
             self._note(run, Happened.TRAINS, now, step, 1.0 / run.step_seconds)
         else:
             run = self._runs[run.uid] = replace(run, saved_step=self._saved(run, step))
-        self._push(now, self._progress(run, int(step), run.saved_step))
+        self.push(now, self._progress(run, int(step), run.saved_step))
         later = after(now, max(seconds(costs.progressSeconds), seconds(run.step_seconds)))
         if later < run.ends_at:
-            self._push(later, _Tick(run.uid, run.version))
+            self.push(later, _Tick(run.uid, run.version))
 
     def _progress(self, run: Run, step: int, saved: int) -> JobProgressed:
         progress = Progress(step, saved, 1.0 / (1.0 + step), run.step_seconds)
@@ -480,12 +480,12 @@ class VirtualCluster:
             outcome, happened = Outcome.FAILED, Happened.FAILED
         else:
             saved, why, outcome, happened = step, None, Outcome.SUCCEEDED, Happened.FINISHED
-            self._push(now, self._progress(run, step, step))
+            self.push(now, self._progress(run, step, step))
         self._steps[run.uid] = saved
         for unit in run.placement.units:
             end = UnitExit(unit.index, outcome, step, why)
-            self._push(gone, UnitExited(run.uid, run.attempt, end, unit.node))
-        self._push(gone, _Noted(row_of(run, happened, gone, saved)))
+            self.push(gone, UnitExited(run.uid, run.attempt, end, unit.node))
+        self.push(gone, _Noted(row_of(run, happened, gone, saved)))
 
     def _arrive(self, event: Event) -> None:
         """A message arrives, unless its node cannot be heard; what it means for the cluster."""
@@ -542,7 +542,7 @@ class VirtualCluster:
     ) -> None:
         for unit in units:
             end = UnitExit(unit.index, outcome, step)
-            self._push(at, UnitExited(uid, attempt.number, end, unit.node))
+            self.push(at, UnitExited(uid, attempt.number, end, unit.node))
 
     def _soon(self) -> Instant:
         return after(self._clock.now(), seconds(self._scenario.costs.messageSeconds))
@@ -551,7 +551,8 @@ class VirtualCluster:
         self._versions += 1
         return self._versions
 
-    def _push(self, at: Instant, what: _Coming) -> None:
+    def push(self, at: Instant, what: _Coming) -> None:
+        """Something is to happen at an instant."""
         faults, seed = self._scenario.faults, self._scenario.seed
         self._pushed += 1
         number = self._pushed
@@ -568,15 +569,15 @@ class VirtualCluster:
     def _schedule_all(self) -> None:
         start = self._clock.now()
         for queue in self._scenario.queues:
-            self._push(start, QueueChanged(queue))
+            self.push(start, QueueChanged(queue))
         self._nodes = {node.id: node for node in self._scenario.nodes}
         self._losses = dict.fromkeys(self._nodes, 0)
         for node in self._scenario.nodes:
-            self._push(start, NodeRegistered(node))
+            self.push(start, NodeRegistered(node))
         for arrival in self._scenario.arrivals:
             self._arrivals[arrival.job.uid] = arrival
             self.unfinished.add(arrival.job.uid)
-            self._push(Instant(start + arrival.at), JobSubmitted(arrival.job))
+            self.push(Instant(start + arrival.at), JobSubmitted(arrival.job))
 
     def _schedule_loss(self, node: Node) -> None:
         """When a node that is there will be lost, and will be back."""
@@ -589,9 +590,9 @@ class VirtualCluster:
         wait = -log(1.0 - luck) * _DAY_SECONDS / faults.nodeLossesPerDay
         lost = after(self._clock.now(), seconds(wait))
         if lost < self._horizon:
-            self._push(lost, NodeLost(node.id))
+            self.push(lost, NodeLost(node.id))
             back = after(lost, seconds(faults.nodeAwaySeconds))
-            self._push(back, NodeRegistered(node))
+            self.push(back, NodeRegistered(node))
 
 
 def _is_message(what: _Coming) -> bool:

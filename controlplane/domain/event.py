@@ -23,6 +23,7 @@ from controlplane.domain.ids import (
 from controlplane.domain.job import Job
 from controlplane.domain.node import Node
 from controlplane.domain.policy import PolicySettings
+from controlplane.domain.proposal import Proposal
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason
 from controlplane.domain.record import Progress, RunningUnit, UnitExit
@@ -324,6 +325,19 @@ class ModelFitted:
 
 
 @dataclass(frozen=True, slots=True)
+class ProposalFound:
+    """A longer search, beside the loop, found something better than a round.
+
+    Attributes:
+        proposal: What it found; it takes the place of the one before.
+    """
+
+    proposal: Proposal
+    at: Instant = Instant(0)
+    kind: Literal["ProposalFound"] = "ProposalFound"
+
+
+@dataclass(frozen=True, slots=True)
 class CycleDecided:
     """The loop decided. Folding it is how actions, once logged, become part of the state.
 
@@ -364,6 +378,7 @@ Event = Annotated[
     | QueueRemoved
     | PolicyChanged
     | ModelFitted
+    | ProposalFound
     | CycleDecided,
     Discriminator("kind"),
 ]

@@ -4,13 +4,14 @@ A policy says where every job *should* run. The engine compares that with where 
 orders the difference, so a policy needs no memory and cannot break the handover rules.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from controlplane.domain.ids import JobUid
+from controlplane.domain.ids import JobUid, SequenceNumber
 from controlplane.domain.knob import Knob
 from controlplane.domain.placement import Placement
+from controlplane.domain.proposal import Proposal, ProposalUse
 from controlplane.domain.reason import Reason
 from controlplane.domain.snapshot import ClusterSnapshot
 
@@ -78,11 +79,27 @@ class Decision:
             left out should give its accelerators back.
         reasons: A reason for every unfinished job, whether it has a target or waits.
         optimality: How good it is, where the policy has a measure for that.
+        proposal: What became of what a longer search proposed; None if nothing was.
     """
 
     targets: Mapping[JobUid, Placement]
     reasons: Mapping[JobUid, Reason]
     optimality: Optimality | None = None
+    proposal: ProposalUse | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A rule that a decision, or the orders that follow from it, would break.
+
+    Attributes:
+        text: A sentence.
+        jobs: Those whose targets break it: it holds again where they keep what they have. Empty
+            where nobody can say whose do, so that nothing of the decision can be trusted.
+    """
+
+    text: str
+    jobs: tuple[JobUid, ...] = ()
 
 
 class Policy(Protocol):
@@ -101,8 +118,8 @@ class Policy(Protocol):
 class CheckedPolicy(Policy, Protocol):
     """A policy that promises more than every policy must, and can tell whether it keeps that."""
 
-    def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterable[str]:
-        """A sentence for everything that the decision breaks of it.
+    def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterable[Violation]:
+        """Everything that the decision breaks of it.
 
         Args:
             snapshot: What was decided about.
@@ -143,5 +160,35 @@ class RememberingPolicy(Policy, Protocol):
     def apart(self) -> Policy:
         """One that decides the same and shares nothing that changes, for questions beside the
         loop.
+        """
+        ...
+
+
+@runtime_checkable
+class SearchingPolicy(Policy, Protocol):
+    """A policy for which it can be worth it to search for longer than a round may take. What is
+    found is proposed to it in a later snapshot.
+    """
+
+    def wants_search(self, knobs: Mapping[str, float], optimality: Optimality) -> bool:
+        """Whether a search could gain enough.
+
+        Args:
+            knobs: What people set, by whole name.
+            optimality: How good its last decision was.
+        """
+        ...
+
+    def search(
+        self, snapshot: ClusterSnapshot, made_of: SequenceNumber, stopped: Callable[[], bool]
+    ) -> Proposal | None:
+        """Something better than it would decide at once; None if it finds nothing that gains
+        enough. May take long. Equal snapshots are searched equally, unless it is stopped.
+
+        Args:
+            snapshot: The cluster.
+            made_of: Last event that the snapshot knows.
+            stopped: Asked now and then: whether nobody waits for it any more. It ends soon then,
+                with None.
         """
         ...

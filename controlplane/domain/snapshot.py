@@ -9,6 +9,7 @@ from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
 from controlplane.domain.memory import Memory
 from controlplane.domain.node import Accelerator
 from controlplane.domain.observation import Observation
+from controlplane.domain.proposal import Proposal
 from controlplane.domain.queue import Queue
 from controlplane.domain.record import JobRecord, NodeRecord
 from controlplane.domain.step_time_fit import StepTimeFit
@@ -52,6 +53,7 @@ class ClusterSnapshot:
         conditions: What is wrong with nodes.
         fits: What is known of steps, by type of model and of accelerator; see ``fit_key``.
         knobs: What people set of the policies' knobs, by whole name.
+        proposal: What a longer search found last; None if that was too long ago.
     """
 
     at: Instant
@@ -67,3 +69,4 @@ class ClusterSnapshot:
     conditions: Conditions
     fits: Mapping[str, StepTimeFit]
     knobs: Mapping[str, float] = field(default_factory=dict)
+    proposal: Proposal | None = None

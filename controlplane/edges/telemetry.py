@@ -27,8 +27,10 @@ from controlplane.domain.ids import JobUid
 from controlplane.domain.lifecycle import FINISHED, HOLDING, Stage
 from controlplane.domain.node import Contact
 from controlplane.domain.policy import Optimality
+from controlplane.domain.proposal import ProposalUse, Verdict
 from controlplane.domain.record import JobRecord
 from controlplane.domain.switch_price import SwitchPrice
+from controlplane.engine.cycle import Outcome
 from controlplane.engine.loop import CycleReport
 from controlplane.engine.state import ClusterState
 
@@ -145,6 +147,8 @@ class Telemetry:
         self._seen: ClusterState = ClusterState()
         self._labels: dict[Gauge, set[str]] = {}
         self._refused_why: tuple[str, ...] = ()
+        self._refused_jobs: Mapping[JobUid, str] = {}
+        self._proposal_seen: tuple[int, set[Verdict]] = (-1, set())
         self._tally = _Tally()
         self._accelerator_seconds = _AcceleratorSeconds(monotonic)
         self.registry.register(self._accelerator_seconds)
@@ -155,6 +159,7 @@ class Telemetry:
         )
         self._define_cluster()
         self._define_flow()
+        self._define_search()
 
     def _define_cluster(self) -> None:
         gauge, registry = Gauge, self.registry
@@ -228,6 +233,12 @@ class Telemetry:
         self._refused = CounterMetric(
             "headrace_policy_refused", "Decisions not carried out.", ("policy",), registry=registry
         )
+        self._refused_targets = CounterMetric(
+            "headrace_policy_refused_targets",
+            "Jobs about which alone a decision was not carried out, in each decision anew.",
+            ("policy",),
+            registry=registry,
+        )
         self._evicted = CounterMetric(
             "headrace_evicted_jobs", "Attempts stopped or ended.", ("reason",), registry=registry
         )
@@ -257,6 +268,20 @@ class Telemetry:
             ("grpc_method", "grpc_code"),
             buckets=_CALL_SECONDS,
             registry=registry,
+        )
+
+    def _define_search(self) -> None:
+        self._gained = Gauge(
+            "headrace_search_gain_ratio",
+            "By which share the last round that took what a longer search proposed is worth more.",
+            registry=self.registry,
+        )
+        self._proposals = CounterMetric(
+            "headrace_search_proposals",
+            "What longer searches proposed, by what became of it; one that is looked at in several "
+            "rounds counts for each verdict once.",
+            ("verdict",),
+            registry=self.registry,
         )
 
     def call_handled(self, method: str, code: str, seconds: float) -> None:
@@ -301,12 +326,8 @@ class Telemetry:
         best = outcome.optimality or Optimality(0.0, 0.0, {})
         for part, shown in self._round.items():
             shown.set(getattr(best, part))
-        if outcome.refused:
-            self._refused.labels(report.state.settings.policy).inc()
-            if outcome.refused != self._refused_why:
-                name = report.state.settings.policy
-                log.error("policy refused", policy=name, why=outcome.refused)
-        self._refused_why = outcome.refused
+        self._tell_proposal(outcome.proposal)
+        self._tell_refused(outcome, report.state.settings.policy)
         if outcome.changes_nothing:
             return
         decided = outcome.decided
@@ -338,6 +359,38 @@ class Telemetry:
                 self._reconfigurations.labels(self._stops[action.uid][1]).inc()
         for reason in told.values():
             self._decisions.labels(reason.code.value).inc()
+
+    def _tell_proposal(self, use: ProposalUse | None) -> None:
+        """Counts and logs what became of a proposal, each verdict once."""
+        if use is None:
+            return
+        if use.made_of != self._proposal_seen[0]:
+            self._proposal_seen = (use.made_of, set())
+        if use.verdict is Verdict.TAKEN:
+            self._gained.set(use.gained)
+        if use.verdict not in self._proposal_seen[1]:
+            self._proposal_seen[1].add(use.verdict)
+            self._proposals.labels(use.verdict.value).inc()
+            log.info(
+                "a proposal of a longer search",
+                made_of=use.made_of,
+                verdict=use.verdict.value,
+                why=use.text,
+                jobs=len(use.jobs),
+            )
+
+    def _tell_refused(self, outcome: Outcome, policy: str) -> None:
+        """Counts what was not carried out, and logs what is new of it."""
+        if outcome.refused_whole:
+            self._refused.labels(policy).inc()
+            if outcome.refused != self._refused_why:
+                log.error("policy refused", policy=policy, why=outcome.refused)
+        elif outcome.refused_jobs:
+            self._refused_targets.labels(policy).inc(len(outcome.refused_jobs))
+            for uid, why in outcome.refused_jobs.items():
+                if self._refused_jobs.get(uid) != why:
+                    log.error("a job's target refused", policy=policy, job=uid, why=why)
+        self._refused_why, self._refused_jobs = outcome.refused, outcome.refused_jobs
 
     def _follow(self, before: JobRecord | None, after: JobRecord, *, fresh: bool) -> None:
         """Counts what one job's change means. A job that was not seen before is a ``fresh`` one,

@@ -2,11 +2,14 @@
 
 The policy says where jobs should run. This file orders the difference and keeps the handover
 rule: an accelerator enters a new placement only after its holder's release is known.
+
+What breaks an invariant is not carried out (``_carried_out``): about the jobs that are to blame, if
+the rest is sound without them, else at all.
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from controlplane.domain.action import Action, ChangePlan, StartAttempt, StopAttempt
 from controlplane.domain.changing import changed
@@ -15,7 +18,8 @@ from controlplane.domain.event import CycleDecided
 from controlplane.domain.ids import JobUid, QueueName, Term
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import LaunchUnit, Placement
-from controlplane.domain.policy import CheckedPolicy, Decision, Optimality, Policy
+from controlplane.domain.policy import CheckedPolicy, Decision, Optimality, Policy, Violation
+from controlplane.domain.proposal import ProposalUse
 from controlplane.domain.reason import Reason, ReasonCode, named_holders
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
@@ -28,6 +32,11 @@ from controlplane.engine.suspects import remark
 _NAMED = 3
 """So many jobs are named in one reason."""
 
+_CHECKED_AT_MOST = 8
+"""So many times what is left of a decision is checked. A job that keeps what it has may be in the
+way of another one, and that one of a third: a chain of more is no single mistake any more.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -35,25 +44,36 @@ class Outcome:
 
     Attributes:
         decided: The decision as it is logged and folded.
-        refused: Why the policy's decision was not carried out; empty when it was.
+        refused: Why the policy's decision, or some of it, was not carried out; empty when all was.
+        refused_jobs: The jobs about which alone it was not, each with why; empty if it was not at
+            all.
         said: What the policy said of each job. Most of it repeats what the job was told before, and
             is not logged again; but who holds what a job lacks is here as it is now.
         optimality: How good the policy's decision is, where it has a measure for that.
-        targets: Where the policy said that jobs should run; empty when it was refused.
+        targets: Where jobs should run by what is carried out of the decision; empty when nothing
+            is.
         due: The first of the actions, which the rules order, whoever decides.
+        proposal: What the policy made of what a longer search proposed; None if nothing was.
     """
 
     decided: CycleDecided
     refused: tuple[str, ...] = ()
+    refused_jobs: Mapping[JobUid, str] = field(default_factory=dict)
     said: Mapping[JobUid, Reason] = field(default_factory=dict)
     optimality: Optimality | None = None
     targets: Mapping[JobUid, Placement] = field(default_factory=dict)
     due: tuple[Action, ...] = ()
+    proposal: ProposalUse | None = None
 
     @property
     def changes_nothing(self) -> bool:
         """Whether there is nothing to log."""
         return not self.decided.actions and not self.decided.reasons
+
+    @property
+    def refused_whole(self) -> tuple[str, ...]:
+        """Why nothing of the policy's decision was carried out; empty when anything was."""
+        return () if self.refused_jobs else self.refused
 
 
 @dataclass(slots=True)
@@ -63,6 +83,7 @@ class _Orders:
     said: Mapping[JobUid, Reason] = field(default_factory=dict)
     optimality: Optimality | None = None
     targets: Mapping[JobUid, Placement] = field(default_factory=dict)
+    proposal: ProposalUse | None = None
 
 
 def run_cycle(
@@ -85,12 +106,21 @@ def run_cycle(
         state_then = state
     snapshot = state_then.snapshot(now)
     name = state.settings.policy
-    orders, refused = _ask(policies, name, snapshot)
-    if refused:
+    orders, refused, of_jobs = _ask(policies, name, snapshot)
+    if refused and not of_jobs:
         text = f"policy {name} gave no usable decision: {refused[0]}"
         orders = _tell_waiting(snapshot, Reason(ReasonCode.POLICY_REFUSED, text))
     decided = _decided(state, snapshot, term, due, orders)
-    return Outcome(decided, refused, orders.said, orders.optimality, orders.targets, due)
+    return Outcome(
+        decided,
+        refused,
+        of_jobs,
+        orders.said,
+        orders.optimality,
+        orders.targets,
+        due,
+        orders.proposal,
+    )
 
 
 def hold_back(state: ClusterState, now: Instant, term: Term) -> Outcome:
@@ -125,19 +155,68 @@ def _decided(
 
 def _ask(
     policies: Mapping[str, Policy], name: str, snapshot: ClusterSnapshot
-) -> tuple[_Orders, tuple[str, ...]]:
-    """What follows from the policy's decision, and sentences on why it cannot be used."""
+) -> tuple[_Orders, tuple[str, ...], Mapping[JobUid, str]]:
+    """What follows from the policy's decision, and what of it cannot be used, and why."""
     policy = policies.get(name)
     if policy is None:
-        return _Orders(), (f"there is no policy {name!r}; there are {', '.join(sorted(policies))}",)
+        text = f"there is no policy {name!r}; there are {', '.join(sorted(policies))}"
+        return _Orders(), (text,), {}
     try:
-        decision = policy(snapshot)
-        broken = policy.violations(snapshot, decision) if isinstance(policy, CheckedPolicy) else ()
-        orders = _difference(snapshot, decision)
-        return orders, (*broken, *violations(snapshot, tuple(orders.actions)))
+        return _carried_out(policy, name, snapshot, policy(snapshot))
     except Exception as error:
         # A broken policy must not take the control plane down: jobs run on, people are told.
-        return _Orders(), (f"{type(error).__name__}: {error}",)
+        return _Orders(), (f"{type(error).__name__}: {error}",), {}
+
+
+def _carried_out(
+    policy: Policy, name: str, snapshot: ClusterSnapshot, decision: Decision
+) -> tuple[_Orders, tuple[str, ...], Mapping[JobUid, str]]:
+    """What follows from a decision without what it breaks. A mistake about one job must not stop
+    the others, so that job keeps what it has, and what is left is checked again; but of a decision
+    that is wrong in a way that nobody can be blamed for, nothing is used.
+    """
+    told: dict[str, None] = {}
+    refused: dict[JobUid, str] = {}
+    for _ in range(_CHECKED_AT_MOST):
+        orders = _difference(snapshot, decision)
+        broken = (
+            *_broken(policy, snapshot, decision),
+            *violations(snapshot, tuple(orders.actions)),
+        )
+        if not broken:
+            return _attributed(orders, decision.proposal), tuple(told), refused
+        told.update(dict.fromkeys(each.text for each in broken))
+        blamed = {uid: each.text for each in reversed(broken) for uid in each.jobs}
+        new = {uid: blamed[uid] for uid in blamed if uid not in refused}
+        if not new or not all(each.jobs for each in broken):
+            break
+        refused |= new
+        decision = _without(snapshot, decision, name, new)
+    return _Orders(), tuple(told), {}
+
+
+def _broken(policy: Policy, snapshot: ClusterSnapshot, decision: Decision) -> tuple[Violation, ...]:
+    """What the decision breaks of what the policy promises."""
+    if not isinstance(policy, CheckedPolicy):
+        return ()
+    return tuple(policy.violations(snapshot, decision))
+
+
+def _without(
+    snapshot: ClusterSnapshot, decision: Decision, name: str, refused: Mapping[JobUid, str]
+) -> Decision:
+    """The decision where these jobs keep what they have, and are told why."""
+    targets, reasons = dict(decision.targets), dict(decision.reasons)
+    for uid, text in refused.items():
+        targets.pop(uid, None)
+        record = snapshot.jobs.get(uid)
+        attempt = record.attempt if record is not None else None
+        if attempt is not None and attempt.intent is Intent.RUN:
+            targets[uid] = attempt.placement
+        if record is not None:
+            why = f"what policy {name} decided about this job cannot be carried out: {text}"
+            reasons[uid] = Reason(ReasonCode.POLICY_REFUSED, why)
+    return replace(decision, targets=targets, reasons=reasons)
 
 
 def _tell_waiting(snapshot: ClusterSnapshot, reason: Reason) -> _Orders:
@@ -154,7 +233,10 @@ def _tell_waiting(snapshot: ClusterSnapshot, reason: Reason) -> _Orders:
 
 def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
     orders = _Orders(
-        said=decision.reasons, optimality=decision.optimality, targets=decision.targets
+        said=decision.reasons,
+        optimality=decision.optimality,
+        targets=decision.targets,
+        proposal=decision.proposal,
     )
     released = _Released(snapshot)
     newcomers = _Newcomers(snapshot, decision)
@@ -189,6 +271,20 @@ def _difference(snapshot: ClusterSnapshot, decision: Decision) -> _Orders:
                 released.use(record, target)
                 orders.actions.append(_start(record, target, why, snapshot.at))
     return orders
+
+
+def _attributed(orders: _Orders, proposal: ProposalUse | None) -> _Orders:
+    """The same orders, which say where a longer search led to them."""
+    if proposal is not None and proposal.jobs:
+        orders.actions = [_from_search(each, proposal.jobs) for each in orders.actions]
+    return orders
+
+
+def _from_search(action: Action, jobs: Collection[JobUid]) -> Action:
+    if action.uid not in jobs or not isinstance(action, StartAttempt | StopAttempt | ChangePlan):
+        return action
+    message = f"{action.reason.message}, as a longer search proposed"
+    return replace(action, reason=changed(action.reason, message=message))
 
 
 def _steer(

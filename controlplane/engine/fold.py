@@ -41,6 +41,7 @@ from controlplane.domain.event import (
     PlanObserved,
     PlanRefused,
     PolicyChanged,
+    ProposalFound,
     QueueChanged,
     QueueRemoved,
     RendezvousBound,
@@ -53,6 +54,7 @@ from controlplane.domain.lifecycle import IDLE, Stage, check
 from controlplane.domain.node import Contact
 from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
+from controlplane.domain.proposal import Proposal
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import (
@@ -71,6 +73,7 @@ from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine import observations, resizing, saves, switch_prices, switches
 from controlplane.engine.attempt_end import conclude, type_of, with_exit, with_last_step
 from controlplane.engine.hearsay import is_hearsay
+from controlplane.engine.purges import Purges, hand_over, purger
 from controlplane.engine.remembered_uids import remember_attempt, unwant
 
 _REPORTERS_KEPT = 16
@@ -87,13 +90,14 @@ class Draft:
     term: Term
     attempts_seen: dict[JobUid, Attempt]
     unwanted: dict[JobUid, None]
-    purges: dict[JobUid, tuple[NodeId, Attempt, str]]
+    purges: Purges
     attempt_floor: Attempt = Attempt(0)
     observations: dict[str, Observation] = field(default_factory=dict)
     switch_prices: dict[str, SwitchPrice] = field(default_factory=dict)
     fits: dict[str, StepTimeFit] = field(default_factory=dict)
     _own_uids: bool = False
     settings_versions: tuple[SettingsVersion, ...] = ()
+    proposal: Proposal | None = None
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
@@ -143,6 +147,8 @@ class Draft:
 def fold_event(draft: Draft, event: Event) -> None:
     """Changes ``draft`` as ``event`` says."""
     _FOLDS[type(event)](draft, event)
+    if draft.proposal is not None and draft.proposal.is_outdated(event.at):
+        draft.proposal = None
 
 
 def _idle_stage(spec: JobSpec) -> Stage:
@@ -272,8 +278,8 @@ def _node_registered(draft: Draft, event: NodeRegistered) -> None:
         strays=tuple(strays),
         last_change_at=event.at,
     )
-    for uid, (purger, attempt, manifest) in draft.purges.items():
-        if not purger:
+    for uid, (holder, attempt, manifest) in draft.purges.items():
+        if not holder:
             draft.purges[uid] = (name, attempt, manifest)
 
 
@@ -308,26 +314,10 @@ def _node_lost(draft: Draft, event: NodeLost) -> None:
     draft.nodes[event.node] = changed(
         node, contact=Contact.LOST, strays=(), last_change_at=event.at
     )
-    _hand_over_purges(draft, event.node)
+    hand_over(draft.purges, draft.nodes, event.node)
     reason = Reason(ReasonCode.NODE_LOST, f"node {event.node} was silent for longer than allowed")
     for uid, number, index in draft.units_on(event.node):
         _release(draft, uid, number, UnitExit(index, Outcome.LOST, 0, reason, event.at))
-
-
-def _hand_over_purges(draft: Draft, lost: NodeId) -> None:
-    for uid, (purger, attempt, manifest) in draft.purges.items():
-        if purger == lost:
-            draft.purges[uid] = (_purger(draft), attempt, manifest)
-
-
-def _purger(draft: Draft) -> NodeId:
-    """A node to remove checkpoints; empty while none can be reached.
-
-    A node that has not spoken since a restart is as good as one that has: the choice is folded
-    again from the log and must not depend on what only the live process knew.
-    """
-    heard = (node.id for node in draft.nodes.values() if node.contact is not Contact.LOST)
-    return next(heard, NodeId(""))
 
 
 def _node_drained(draft: Draft, event: NodeDrained) -> None:
@@ -492,6 +482,12 @@ def _queue_removed(draft: Draft, event: QueueRemoved) -> None:
 def _policy_changed(draft: Draft, event: PolicyChanged) -> None:
     draft.settings_versions = with_version(draft.settings_versions, draft.settings, event)
     draft.settings = event.settings
+    # It was found under others.
+    draft.proposal = None
+
+
+def _proposal_found(draft: Draft, event: ProposalFound) -> None:
+    draft.proposal = event.proposal
 
 
 def _cycle_decided(draft: Draft, event: CycleDecided) -> None:
@@ -565,7 +561,7 @@ def _forget(draft: Draft, record: JobRecord, *, purge: bool) -> None:
     if purge and made:
         # An attempt number of its own: a late exit of the job's last attempt is no answer to it.
         made = Attempt(made + 1)
-        draft.purges[record.uid] = (_purger(draft), made, record.job.spec.manifest_json)
+        draft.purges[record.uid] = (purger(draft.nodes), made, record.job.spec.manifest_json)
     if made:
         _remember_attempt(draft, record.uid, made)
 
@@ -591,5 +587,6 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     QueueRemoved: _queue_removed,
     PolicyChanged: _policy_changed,
     ModelFitted: lambda draft, event: observations.fitted(draft.fits, event.fit),
+    ProposalFound: _proposal_found,
     CycleDecided: _cycle_decided,
 }

@@ -1,11 +1,11 @@
 """What must hold of every set of orders, whoever made it. Shares no code with cycle or policies.
 
 Runs in production, in the simulator and in property tests. Orders that break one of these are
-not carried out.
+not carried out. Each violation names the jobs without whose orders it would not be there.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from controlplane.domain.action import Action, ChangePlan, StartAttempt, StopAttempt
 from controlplane.domain.ids import JobUid, NodeId
@@ -16,6 +16,7 @@ from controlplane.domain.model_type import type_named
 from controlplane.domain.node import Contact
 from controlplane.domain.offering import memory_need
 from controlplane.domain.placement import LaunchUnit, Placement
+from controlplane.domain.policy import Violation
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from headrace.api.feasible_plans import infeasible
@@ -23,8 +24,8 @@ from headrace.api.plan import ExecutionPlan
 from headrace.api.racks import RACK_LABEL
 
 
-def violations(snapshot: ClusterSnapshot, actions: tuple[Action, ...]) -> Iterator[str]:
-    """A sentence for every rule that ``actions`` would break in the cluster of ``snapshot``."""
+def violations(snapshot: ClusterSnapshot, actions: tuple[Action, ...]) -> Iterator[Violation]:
+    """Every rule that ``actions`` would break in the cluster of ``snapshot``."""
     if not actions:
         return
     yield from _one_order_a_job(actions)
@@ -34,24 +35,27 @@ def violations(snapshot: ClusterSnapshot, actions: tuple[Action, ...]) -> Iterat
     yield from _no_accelerator_twice(snapshot, coming)
     yield from _no_older_attempt_alive(snapshot, starts)
     for action in actions:
-        record = snapshot.jobs.get(action.uid)
-        if record is None:
-            yield f"{action.uid} is not a known job"
-        elif isinstance(action, StopAttempt) and (
-            record.attempt is None or record.attempt.number != action.attempt
-        ):
-            yield f"{action.uid} has no attempt {action.attempt} to stop"
-        elif isinstance(action, ChangePlan):
-            yield from _sound_change(snapshot, action)
-        elif isinstance(action, StartAttempt):
-            yield from _sound_start(snapshot, action)
+        for text in _sound(snapshot, action):
+            yield Violation(text, (action.uid,))
     yield from _quotas(snapshot, coming)
 
 
-def _one_order_a_job(actions: tuple[Action, ...]) -> Iterator[str]:
+def _sound(snapshot: ClusterSnapshot, action: Action) -> Iterable[str]:
+    """What is wrong with one order, whatever the others are."""
+    record = snapshot.jobs.get(action.uid)
+    if record is None:
+        return (f"{action.uid} is not a known job",)
+    if isinstance(action, ChangePlan):
+        return _sound_change(snapshot, action)
+    if isinstance(action, StartAttempt):
+        return _sound_start(snapshot, action)
+    return _sound_stop(snapshot, action) if isinstance(action, StopAttempt) else ()
+
+
+def _one_order_a_job(actions: tuple[Action, ...]) -> Iterator[Violation]:
     for uid, count in Counter(action.uid for action in actions).items():
         if count > 1:
-            yield f"{uid} would get {count} orders at once"
+            yield Violation(f"{uid} would get {count} orders at once", (uid,))
 
 
 def _newcomers(snapshot: ClusterSnapshot, change: ChangePlan) -> tuple[LaunchUnit, ...]:
@@ -65,31 +69,41 @@ def _newcomers(snapshot: ClusterSnapshot, change: ChangePlan) -> tuple[LaunchUni
 
 def _no_accelerator_twice(
     snapshot: ClusterSnapshot, coming: Mapping[JobUid, tuple[LaunchUnit, ...]]
-) -> Iterator[str]:
+) -> Iterator[Violation]:
     touched = {unit.node for units in coming.values() for unit in units}
     if not touched:
         return
     known = _condition_of_slots(snapshot, touched)
     used = _slots_in_use(snapshot, touched)
+    given: dict[tuple[str, str], JobUid] = {}
     for uid, units in coming.items():
         for unit in units:
             for accelerator_id in unit.accelerators:
                 slot = (unit.node, accelerator_id)
+                which = f"{accelerator_id} of {unit.node}"
                 if slot not in known:
-                    yield f"{uid} would get {accelerator_id} of {unit.node}, which is unknown"
+                    yield Violation(f"{uid} would get {which}, which is unknown", (uid,))
                 elif known[slot]:
-                    yield f"{uid} would get {accelerator_id} of {unit.node}: {known[slot]}"
-                if slot in used:
-                    yield f"{accelerator_id} of {unit.node} is held by {used[slot]}"
-                used[slot] = uid
+                    yield Violation(f"{uid} would get {which}: {known[slot]}", (uid,))
+                if slot in given:
+                    # Neither has it yet, so it cannot be said which of them should.
+                    both = (given[slot], uid)
+                    yield Violation(f"{which} would be given to {' and to '.join(both)}", both)
+                elif slot in used:
+                    text = f"{which} is held by {used[slot]} and would be given to {uid}"
+                    yield Violation(text, (uid,))
+                given[slot] = uid
 
 
-def _no_older_attempt_alive(snapshot: ClusterSnapshot, starts: list[StartAttempt]) -> Iterator[str]:
+def _no_older_attempt_alive(
+    snapshot: ClusterSnapshot, starts: list[StartAttempt]
+) -> Iterator[Violation]:
     starting = {start.uid for start in starts}
     for node in snapshot.nodes.values() if starting else ():
         for stray in node.strays:
             if stray.uid in starting:
-                yield f"{stray.uid} would start while its attempt {stray.attempt} is on {node.id}"
+                text = f"{stray.uid} would start while its attempt {stray.attempt} is on {node.id}"
+                yield Violation(text, (stray.uid,))
 
 
 def _condition_of_slots(
@@ -120,6 +134,17 @@ def _slots_in_use(snapshot: ClusterSnapshot, touched: set[NodeId]) -> dict[tuple
                 for accelerator_id in unit.accelerators:
                     used[unit.node, accelerator_id] = record.uid
     return used
+
+
+def _sound_stop(snapshot: ClusterSnapshot, stop: StopAttempt) -> Iterator[str]:
+    record = snapshot.jobs[stop.uid]
+    if record.attempt is None or record.attempt.number != stop.attempt:
+        yield f"{stop.uid} has no attempt {stop.attempt} to stop"
+    if stop.then is not None:
+        # Else it would have stopped for a start that is refused. Others may still be there.
+        yield from _sound_layout(record.job.spec, stop.uid, stop.then)
+        yield from _room_for(snapshot, record.job, stop.then)
+        yield from _where_allowed(snapshot, stop.uid, stop.then.units)
 
 
 def _sound_start(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str]:
@@ -296,7 +321,7 @@ def _one_rack(
 
 def _quotas(
     snapshot: ClusterSnapshot, coming: Mapping[JobUid, tuple[LaunchUnit, ...]]
-) -> Iterator[str]:
+) -> Iterator[Violation]:
     touched = {
         snapshot.jobs[uid].job.spec.queue
         for uid, units in coming.items()
@@ -319,9 +344,13 @@ def _quotas(
                 for unit in (*record.attempt.placement.units, *record.attempt.leaving)
                 if unit.index not in gone
             )
+    more: dict[str, list[JobUid]] = {name: [] for name in limits}
     for uid, units in coming.items():
-        if uid in snapshot.jobs:
-            held[snapshot.jobs[uid].job.spec.queue] += sum(len(unit.accelerators) for unit in units)
+        queue = snapshot.jobs[uid].job.spec.queue if uid in snapshot.jobs else None
+        if queue in more and units:
+            held[queue] += sum(len(unit.accelerators) for unit in units)
+            more[queue].append(uid)
     for name, quota in limits.items():
         if held[name] > quota:
-            yield f"queue {name} would hold {held[name]} accelerators of its {quota}"
+            text = f"queue {name} would hold {held[name]} accelerators of its {quota}"
+            yield Violation(text, tuple(more[name]))

@@ -23,6 +23,7 @@ from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.node import Contact
 from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
+from controlplane.domain.proposal import Proposal
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.racks import racks_of
 from controlplane.domain.record import JobRecord, NodeRecord
@@ -79,6 +80,7 @@ class ClusterState:
             come first.
         settings_versions: Which settings there were, oldest first, the present ones last; empty
             while they were never set.
+        proposal: What a longer search found last; None if that was too long ago.
         attempt_floor: What a restored store knows of attempts: none up to this number is new.
     """
 
@@ -96,6 +98,7 @@ class ClusterState:
     switch_prices: dict[str, SwitchPrice] = field(default_factory=dict)
     fits: dict[str, StepTimeFit] = field(default_factory=dict)
     settings_versions: tuple[SettingsVersion, ...] = ()
+    proposal: Proposal | None = None
 
     @classmethod
     def empty(cls) -> "ClusterState":
@@ -123,6 +126,7 @@ class ClusterState:
             switch_prices=dict(self.switch_prices),
             fits=dict(self.fits),
             settings_versions=self.settings_versions,
+            proposal=self.proposal,
         )
         last = self.last_sequence
         for numbered in batch:
@@ -144,6 +148,7 @@ class ClusterState:
             switch_prices=draft.switch_prices,
             fits=draft.fits,
             settings_versions=draft.settings_versions,
+            proposal=draft.proposal,
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)
@@ -204,6 +209,7 @@ class ClusterState:
             conditions=self.conditions,
             fits=MappingProxyType(self.fits),
             knobs=dict(self.settings.knobs),
+            proposal=self.proposal,
         )
 
     def after_restart(self) -> "ClusterState":

@@ -94,8 +94,9 @@ def tried(
     }
     present = run_cycle(state, now, apart, state.term)
     then = run_cycle(replace(state, settings=settings), now, apart, state.term)
-    if then.refused:
-        return Trial(refused=f"policy {settings.policy} gave no usable decision: {then.refused[0]}")
+    if then.refused_whole:
+        why = f"policy {settings.policy} gave no usable decision: {then.refused_whole[0]}"
+        return Trial(refused=why)
     fates, others = _fates(state, present), _fates(state, then)
     differences = (
         Difference(record, kind, fates[uid], others[uid])

@@ -1,19 +1,20 @@
 """What must hold of every decision of Rubick, whoever made it. Shares no code with the policy.
 
 Runs in production, in the simulator and in property tests, beside what must hold of every policy's
-orders (``controlplane.engine.invariants``).
+orders (``controlplane.engine.invariants``). Each violation names the jobs without whose targets it
+would not be there.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from operator import ge
 
-from controlplane.domain.ids import AcceleratorId, NodeId, QueueName
-from controlplane.domain.job import ServiceClass, Topology
+from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
+from controlplane.domain.job import AcceleratorRequest, ServiceClass, Topology
 from controlplane.domain.node import Contact
 from controlplane.domain.offering import accelerators_offered, admits, offered_to_choose
 from controlplane.domain.placement import Placement
-from controlplane.domain.policy import Decision
+from controlplane.domain.policy import Decision, Violation
 from controlplane.domain.record import Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_times import StepTimes
@@ -27,8 +28,8 @@ def violations(
     step_times: StepTimes,
     *,
     cool_down_seconds: float,
-) -> Iterator[str]:
-    """A sentence for every rule that the decision breaks.
+) -> Iterator[Violation]:
+    """Every rule that the decision breaks.
 
     Args:
         snapshot: What was decided about.
@@ -36,40 +37,49 @@ def violations(
         step_times: What it was decided by.
         cool_down_seconds: For how long a job is left in peace after a change.
     """
-    yield from _no_accelerator_twice(decision)
+    for uid in decision.targets:
+        if uid not in snapshot.jobs:
+            yield Violation(f"{uid} is not a known job", (uid,))
+    yield from _no_accelerator_twice(snapshot, decision)
     yield from _within_quotas(snapshot, decision)
     if decision.optimality is not None:
         best = decision.optimality
         if best.value > best.bound + _ROUNDING * max(1.0, abs(best.bound)):
-            yield f"the decision is worth {best.value:g}, more than the proven bound {best.bound:g}"
+            text = (
+                f"the decision is worth {best.value:g}, more than the proven bound {best.bound:g}"
+            )
+            yield Violation(text)
+    promises = _Promises(snapshot, step_times)
     for uid, record in snapshot.jobs.items():
         if not record.withdrawn and record.finished_at is None:
             target = decision.targets.get(uid)
-            if target is not None and target.plan.ranks != target.accelerator_count:
-                count = target.accelerator_count
-                yield f"{uid}: {target.plan} does not occupy {count} accelerators"
-            yield from _sound_for(snapshot, record, target, step_times, cool_down_seconds)
+            for text in _sound_for(snapshot, record, target, promises, cool_down_seconds):
+                yield Violation(text, (uid,))
 
 
 def _sound_for(
     snapshot: ClusterSnapshot,
     record: JobRecord,
     target: Placement | None,
-    step_times: StepTimes,
+    promises: "_Promises",
     cool_down_seconds: float,
 ) -> Iterator[str]:
     """What must hold of one job."""
     attempt = record.attempt
+    if target is not None and (attempt is None or target is not attempt.placement):
+        count = target.accelerator_count
+        if target.plan.ranks != count:
+            yield f"{record.uid}: {target.plan} does not occupy {count} accelerators"
     guaranteed = record.job.spec.service_class is ServiceClass.GUARANTEED
     if attempt is None:
         if guaranteed and target is not None and target != record.next_placement:
-            yield from _is_fast_enough(snapshot, record, target, step_times)
+            yield from promises.kept_by(record, target)
         return
     stops = attempt.intent is not Intent.RUN or record.job.spec.suspend
     if stops or target == attempt.placement:
         return
     if guaranteed and target is not None:
-        yield from _is_fast_enough(snapshot, record, target, step_times)
+        yield from promises.kept_by(record, target)
     if _must_leave(snapshot, record, attempt.placement):
         return
     if _is_young(snapshot, record, cool_down_seconds):
@@ -78,26 +88,51 @@ def _sound_for(
         yield from _does_not_lose_all(snapshot, record)
 
 
-def _no_accelerator_twice(decision: Decision) -> Iterator[str]:
-    held: Counter[tuple[NodeId, AcceleratorId]] = Counter()
-    for placement in decision.targets.values():
-        held.update(placement.slots())
-    for (node, accelerator), count in held.items():
-        if count > 1:
-            yield f"{accelerator} of {node} would be given to {count} jobs"
-
-
-def _within_quotas(snapshot: ClusterSnapshot, decision: Decision) -> Iterator[str]:
-    held: Counter[str] = Counter()
+def _no_accelerator_twice(snapshot: ClusterSnapshot, decision: Decision) -> Iterator[Violation]:
+    gets: dict[tuple[NodeId, AcceleratorId], JobUid] = {}
     for uid, placement in decision.targets.items():
-        held[snapshot.jobs[uid].job.spec.queue] += placement.accelerator_count
-    for name, queue in snapshot.queues.items():
-        limit = queue.limit_accelerators
+        for slot in placement.slots():
+            other = gets.setdefault(slot, uid)
+            if other != uid:
+                both = (other, uid)
+                # Who holds it already is not to blame; where nobody does, nobody knows who is.
+                new = tuple(each for each in both if snapshot.holders.get(slot) != each)
+                text = f"{slot[1]} of {slot[0]} would be given to {' and to '.join(both)}"
+                yield Violation(text, new or both)
+    if len(gets) < sum(placement.accelerator_count for placement in decision.targets.values()):
+        for uid, placement in decision.targets.items():
+            if len(set(placement.slots())) < placement.accelerator_count:
+                yield Violation(f"{uid} would be given an accelerator twice", (uid,))
+
+
+def _within_quotas(snapshot: ClusterSnapshot, decision: Decision) -> Iterator[Violation]:
+    limits = {
+        name: queue.limit_accelerators
+        for name, queue in snapshot.queues.items()
+        if queue.limit_accelerators is not None
+    }
+    held: Counter[QueueName] = Counter()
+    for uid, placement in decision.targets.items() if limits else ():
+        if uid in snapshot.jobs:
+            held[snapshot.jobs[uid].job.spec.queue] += placement.accelerator_count
+    for name, limit in limits.items():
         # Those that run already may be more than a quota that was lowered since.
-        if limit is not None and held[name] > limit:
+        if held[name] > limit:
             _, running = _quota_and_running(snapshot, name)
             if held[name] > running:
-                yield f"queue {name} would hold {held[name]} accelerators of its {limit}"
+                text = f"queue {name} would hold {held[name]} accelerators of its {limit}"
+                yield Violation(text, tuple(_who_would_get_more(snapshot, decision, name)))
+
+
+def _who_would_get_more(
+    snapshot: ClusterSnapshot, decision: Decision, name: QueueName
+) -> Iterator[JobUid]:
+    for uid, placement in decision.targets.items():
+        record = snapshot.jobs.get(uid)
+        if record is not None and record.job.spec.queue == name:
+            has = 0 if record.attempt is None else record.attempt.placement.accelerator_count
+            if placement.accelerator_count > has:
+                yield uid
 
 
 def _quota_and_running(snapshot: ClusterSnapshot, name: QueueName) -> tuple[int | None, int]:
@@ -143,54 +178,72 @@ def _does_not_lose_all(snapshot: ClusterSnapshot, record: JobRecord) -> Iterator
         yield f"{record.uid} is guaranteed and would lose what it has"
 
 
-def _is_fast_enough(
-    snapshot: ClusterSnapshot, record: JobRecord, target: Placement, step_times: StepTimes
-) -> Iterator[str]:
-    promised = _promised_speed(snapshot, record, step_times)
-    if not promised:
-        return
-    lies = tuple(sorted((len(ids) for ids in target.by_node().values()), reverse=True))
-    kind = _kind_of(snapshot, target)
-    way = step_times.way(record.job.spec, kind, target.plan, lies)
-    if way is not None and 1.0 / way.seconds < promised * (1 - _ROUNDING):
-        yield (
-            f"{record.uid} is guaranteed {promised:.4g} steps a second and would make "
-            f"{1.0 / way.seconds:.4g}"
-        )
+class _Promises:
+    """How fast guaranteed jobs must be at least. What many jobs ask alike is looked up once: to go
+    through all nodes for each of thousands of jobs takes longer than to decide about them.
+    """
 
+    def __init__(self, snapshot: ClusterSnapshot, step_times: StepTimes) -> None:
+        self._snapshot = snapshot
+        self._times = step_times
+        self._most: int | None = None
+        self._nodes: dict[AcceleratorRequest, Mapping[str, Sequence[Sequence[int]]]] = {}
 
-def _promised_speed(snapshot: ClusterSnapshot, record: JobRecord, step_times: StepTimes) -> float:
-    """The speed of what the job asks for on the best type that it may use."""
-    spec = offered_to_choose(record, accelerators_offered(snapshot)).job.spec
-    kinds: Mapping[str, None] = dict.fromkeys(
-        kind
-        for name, offer in snapshot.usable.items()
-        for kind in offer
-        if spec.accelerators.type in ("", kind) and admits(spec.accelerators, snapshot.nodes[name])
-    )
-    best = 0.0
-    for kind in kinds:
-        together: dict[str, list[int]] = {}
-        for name, offer in snapshot.usable.items():
-            if kind in offer and admits(spec.accelerators, snapshot.nodes[name]):
+    def kept_by(self, record: JobRecord, target: Placement) -> Iterator[str]:
+        """What is wrong with a target."""
+        promised = self._speed(record)
+        if not promised:
+            return
+        lies = tuple(sorted((len(ids) for ids in target.by_node().values()), reverse=True))
+        kind = _kind_of(self._snapshot, target)
+        way = self._times.way(record.job.spec, kind, target.plan, lies)
+        if way is not None and 1.0 / way.seconds < promised * (1 - _ROUNDING):
+            yield (
+                f"{record.uid} is guaranteed {promised:.4g} steps a second and would make "
+                f"{1.0 / way.seconds:.4g}"
+            )
+
+    def _speed(self, record: JobRecord) -> float:
+        """The speed of what the job asks for on the best type that it may use."""
+        if self._most is None:
+            self._most = accelerators_offered(self._snapshot)
+        spec = offered_to_choose(record, self._most).job.spec
+        best = 0.0
+        for kind, together in self._sizes(spec.accelerators).items():
+            for way in self._times.ways(spec, kind):
+                asked = sum(way.shares) == spec.accelerators.asked_for
+                asked = asked and spec.requested_plan in (None, way.plan)
+                if asked and any(_lies(way.shares, sizes) for sizes in together):
+                    best = max(best, 1.0 / way.seconds)
+        return best
+
+    def _sizes(self, request: AcceleratorRequest) -> Mapping[str, Sequence[Sequence[int]]]:
+        """How many accelerators each node has that may be asked for so, most first, by type: of all
+        nodes together, or of each rack where the job must keep to one.
+        """
+        known = self._nodes.get(request)
+        if known is None:
+            found: dict[str, dict[str, list[int]]] = {}
+            for name, offer in self._snapshot.usable.items():
+                node = self._snapshot.nodes[name]
+                if not admits(request, node):
+                    continue
                 where = ""
-                if spec.accelerators.topology is Topology.SAME_RACK:
-                    where = f"rack {snapshot.nodes[name].node.rack or f'of {name} alone'}"
-                together.setdefault(where, []).append(len(offer[kind]))
-        for way in step_times.ways(spec, kind):
-            asked = sum(way.shares) == spec.accelerators.asked_for
-            if (
-                asked
-                and spec.requested_plan in (None, way.plan)
-                and any(_lies(way.shares, sizes) for sizes in together.values())
-            ):
-                best = max(best, 1.0 / way.seconds)
-    return best
+                if request.topology is Topology.SAME_RACK:
+                    where = f"rack {node.node.rack or f'of {name} alone'}"
+                for kind, every in offer.items():
+                    if request.type in ("", kind):
+                        found.setdefault(kind, {}).setdefault(where, []).append(len(every))
+            known = self._nodes[request] = {
+                kind: [sorted(sizes, reverse=True) for sizes in together.values()]
+                for kind, together in found.items()
+            }
+        return known
 
 
-def _lies(shares: Sequence[int], sizes: Sequence[int]) -> bool:
+def _lies(shares: Sequence[int], largest_first: Sequence[int]) -> bool:
     """Whether nodes of these sizes have so many accelerators, each node one share."""
-    largest = sorted(sizes, reverse=True)[: len(shares)]
+    largest = largest_first[: len(shares)]
     wanted = sorted(shares, reverse=True)
     return len(largest) == len(wanted) and all(map(ge, largest, wanted))
 

@@ -5,14 +5,15 @@ ways, and a job that is promised something is promised the speed of what it asks
 Where and why this leaves the paper: docs/decisions/0011.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
+from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName, SequenceNumber
 from controlplane.domain.job import Topology
 from controlplane.domain.knob import Knob
 from controlplane.domain.node import Accelerator
 from controlplane.domain.placement import Placement
-from controlplane.domain.policy import Decision, Optimality
+from controlplane.domain.policy import Decision, Optimality, Violation
+from controlplane.domain.proposal import Proposal, ProposalUse
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
@@ -26,8 +27,9 @@ from controlplane.rubick.choices import Choice
 from controlplane.rubick.explaining import seat_of, sentences
 from controlplane.rubick.freedom import Freedom
 from controlplane.rubick.invariants import violations
+from controlplane.rubick.proposing import found_for, take, targets_of
 from controlplane.rubick.round import Round
-from controlplane.rubick.search import improved
+from controlplane.rubick.search import Stopped, improved
 from controlplane.rubick.seat import Given, Seat, bidder_of
 from controlplane.rubick.seating import Menu, Seats
 from controlplane.rubick.settings import RubickSettings
@@ -83,9 +85,12 @@ class Rubick:
         names = {each: record.job.full_name for each, record in snapshot.jobs.items()}
         promise = made.seats.promises.get(uid)
         record = snapshot.jobs[uid]
-        return tuple(sentences(seat, record, made.dealt, promise, optimality, names))
+        told = sentences(seat, record, made.dealt, promise, optimality, names)
+        if made.use is None or snapshot.proposal is None:
+            return tuple(told)
+        return (*told, *found_for(uid, made.use, snapshot.proposal))
 
-    def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterator[str]:
+    def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterator[Violation]:
         """What the decision breaks of what must hold of every one; see ``rubick.invariants``."""
         yield from violations(
             snapshot,
@@ -93,6 +98,21 @@ class Rubick:
             self._times(snapshot),
             cool_down_seconds=self.settings.turned(snapshot.knobs).cool_down_seconds,
         )
+
+    def wants_search(self, knobs: Mapping[str, float], optimality: Optimality) -> bool:
+        """Whether the last round may be so much below the best that a longer search is worth it."""
+        settings = self.settings.turned(knobs)
+        return settings.search_beside_nodes > 0 and optimality.gap > settings.search_beside_gain
+
+    def search(
+        self, snapshot: ClusterSnapshot, made_of: SequenceNumber, stopped: Callable[[], bool]
+    ) -> Proposal | None:
+        """What a longer search finds that is better than the round by ``search_beside_gain``."""
+        settings = self.settings.turned(snapshot.knobs)
+        if not settings.search_beside_nodes or stopped():
+            return None
+        self._menu.begin(self._times(snapshot), snapshot)
+        return _Decision(snapshot, self._menu, settings).searched(made_of, stopped)
 
 
 class _Decision:
@@ -104,11 +124,46 @@ class _Decision:
         self.now = Standings(snapshot, possible=self._possible, chooses_plans=True)
         self.settings = settings
         self.dealt: Round | None = None
+        self.use: ProposalUse | None = None
         self.left = Capacity(snapshot, without=self.now.taken)
         self.jobs = undisputed(self.now.jobs, self.now.taken, self.now.quotas)
         self.seats = Seats(snapshot, self.jobs, self.now.empty, menu, settings)
 
     def decide(self) -> Decision:
+        dealing, most, prices = self._deal()
+        proposal, use = self.snapshot.proposal, None
+        if proposal is not None and self.settings.search_beside_nodes:
+            use = take(dealing, self.jobs, proposal)
+        self.use = use
+        self._lay_out(dealing.seats)
+        self._say(dealing)
+        return Decision(
+            self.now.targets,
+            self.now.reasons,
+            Optimality(dealing.worth(), most, prices),
+            use,
+        )
+
+    def searched(self, made_of: SequenceNumber, stopped: Stopped) -> Proposal | None:
+        dealing, most, _ = self._deal()
+        before = dealing.worth()
+        found = improved(dealing, self.settings.search_beside_nodes, stopped)
+        value, targets = dealing.worth(), tuple(targets_of(dealing.seats))
+        least = self.settings.search_beside_gain * abs(before)
+        if stopped() or not targets or value - before <= least:
+            return None
+        return Proposal(
+            made_of=made_of,
+            made_at=self.snapshot.at,
+            value=value,
+            value_before=before,
+            bound=min(most, found.bound or most),
+            work_units=found.tree_nodes,
+            targets=targets,
+        )
+
+    def _deal(self) -> tuple[Round, float, Mapping[str, float]]:
+        """The round as it is dealt at once, what no round is worth more than, and prices."""
         seats = self.seats.every
         board = Board(self.left.by_node(), self.snapshot.racks)
         capacity = {kind: board.whole[kind] for kind in board.kinds}
@@ -117,15 +172,9 @@ class _Decision:
         dealing.deal()
         most = bound.value
         if self.settings.search_nodes:
-            most = min(most, improved(dealing, self.settings.search_nodes) or most)
+            most = min(most, improved(dealing, self.settings.search_nodes).bound or most)
         self.dealt = dealing
-        self._lay_out(seats)
-        self._say(dealing)
-        return Decision(
-            self.now.targets,
-            self.now.reasons,
-            Optimality(dealing.worth(), most, bound.prices),
-        )
+        return dealing, most, bound.prices
 
     def _nothing_to_choose(self, record: JobRecord) -> Reason:
         """Why there is nothing that the job could be given, and what would help."""
@@ -240,6 +289,10 @@ class _Decision:
                         f"gives back to {by.full_name} what queue {record.job.spec.queue} borrowed "
                         f"and queue {by.spec.queue} needs now, within its quota"
                     )
+                self.now.reasons[record.uid] = Reason(ReasonCode.PREEMPTED, why, least)
+                continue
+            if seat.uid in dealing.put_off:
+                why = "makes room: others gain more by it than it loses"
                 self.now.reasons[record.uid] = Reason(ReasonCode.PREEMPTED, why, least)
                 continue
             slow = dealing.could_begin(seat)

@@ -12,15 +12,12 @@ nothing behind.
 """
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 import numpy as np
 
 from controlplane.domain.ids import JobUid, QueueName
-from controlplane.placing.racks import Allowed
-from controlplane.rubick.board import Bin, Board, Parts, both
-from controlplane.rubick.borrowing import Borrowing
-from controlplane.rubick.choices import Choice, Choices, Numbers, best_first
+from controlplane.rubick.board import Board, Parts
+from controlplane.rubick.choices import Choice, best_first
 from controlplane.rubick.displacing import Displacing
 from controlplane.rubick.seat import (
     FOR_NOTHING,
@@ -28,17 +25,15 @@ from controlplane.rubick.seat import (
     Displaced,
     Given,
     Seat,
-    count_of,
     kind_of,
     worth_of,
 )
 from controlplane.rubick.settings import RubickSettings
-from controlplane.rubick.starving import Leaving, begins_soonest, protected
+from controlplane.rubick.starving import Leaving, begins_soonest
+from controlplane.rubick.table import FOR_NO_QUEUE, Table
 
 _LOOKED_AT = 6
 """So many choices of a job, the best ones, are worth displacing others for."""
-
-_NOTHING: Mapping[QueueName, int] = MappingProxyType({})
 
 _PAID_SHARE = 0.5
 """So much of the market's price is paid for what an exchange takes besides. With nothing, who is
@@ -48,21 +43,11 @@ with this 0.3 %); with all of it, places stay small that are kept for long where
 """
 
 
-KEEPS = -1
-"""Stands for what a job has."""
-
-Answer = tuple[int | None, ...]
-"""Of each job the position of its choice, ``KEEPS``, or None for nothing."""
-
-
-class Round:
+class Round(Table):
     """One dealing.
 
     Attributes:
-        seats: The jobs.
         displaced: Who made room for whom, by the job that did.
-        reserved: For which job nodes are kept free, and in how many seconds it can begin, by node
-            and type.
     """
 
     def __init__(
@@ -72,37 +57,12 @@ class Round:
         settings: RubickSettings,
         quotas: Mapping[QueueName, int],
         prices: Mapping[str, float] = FOR_NOTHING,
-        own: Mapping[QueueName, int] = _NOTHING,
+        own: Mapping[QueueName, int] = FOR_NO_QUEUE,
     ) -> None:
-        """Everybody who has something has it still.
-
-        Args:
-            seats: The jobs, numbered by position.
-            board: Accelerators, those that seats hold counted as free.
-            settings: The policy's knobs.
-            quotas: What the jobs of a queue may hold together; no entry for no limit.
-            prices: At which about as much is wanted as there is, by type (``bound``): jobs choose
-                by what is left after paying, so that the first one does not take what is worth
-                more to the others.
-            own: What the jobs of each queue with a quota may hold of that alone; empty if no queue
-                may borrow.
-        """
-        self.seats = seats
+        """Everybody who has something has it still; see ``Table``."""
+        super().__init__(seats, board, settings, quotas, prices, own)
         self.displaced: dict[JobUid, Displaced] = {}
-        self.reserved: dict[Bin, tuple[JobUid, float]] = {}
-        self._board = board
-        self._settings = settings
-        self._quota = dict(quotas)
-        self._borrowing = Borrowing(seats, own)
         self._attempts = settings.attempts
-        self._prices = prices
-        self._paid: dict[Choices, Numbers] = {}
-        self._undo: list[tuple[Seat, Given | None]] = []
-        for seat in seats:
-            if seat.held is not None:
-                self._give(seat, seat.held)
-        self._last_rank = max((seat.rank[0] for seat in seats if seat.rank), default=0.0)
-        self._protected = protected(seats, settings.starving_share * sum(board.whole.values()))
         self._displacing = Displacing(
             seats, board, self._borrowing, self._protected, settings.displaced_at_most
         )
@@ -130,76 +90,6 @@ class Round:
             if seat.given is seat.held:
                 self._improve(seat)
 
-    def worth(self) -> float:
-        """The sum of worths."""
-        return sum(seat.given.worth for seat in self.seats if seat.given is not None)
-
-    # -- other choices --------------------------------------------------------------------
-
-    def open_to_search(self) -> list[Seat]:
-        """Those whose choices may be made anew: of the lowest priority, neither promised anything
-        nor starving, and not to be left in peace. None while nodes are kept free for somebody,
-        or some have a right to what others borrow.
-        """
-        if self._borrowing.is_possible:
-            return []
-        last = max((seat.rank for seat in self.seats), default=())
-        return [
-            seat
-            for seat in self.seats
-            if not (self.reserved or seat.stays or seat.promised)
-            and seat.number not in self._protected
-            and seat.rank == last
-        ]
-
-    def room_for(self, seats: Sequence[Seat]) -> dict[str, list[int]]:
-        """Accelerators of each node that others than these do not have, by type."""
-        free = dict(self._board.free)
-        for seat in seats:
-            for where, count in seat.given.parts if seat.given is not None else ():
-                free[where] += count
-        found: dict[str, list[int]] = {kind: [] for kind in self._board.kinds}
-        for (kind, _), count in free.items():
-            found[kind].append(count)
-        return found
-
-    def adopt(self, seats: Sequence[Seat], answer: Answer) -> bool:
-        """Gives these jobs other choices, those that need whole nodes first. What does not fit gets
-        what does. It stands only if it is worth more than what was dealt, and more by what it costs
-        those to switch that were to go on as they are.
-        """
-        mark, before = len(self._undo), self.worth()
-        for seat, i in zip(seats, answer, strict=True):
-            if i != KEEPS and seat.held is not None and seat.given is seat.held:
-                before += seat.worths.switching
-        self._deal_anew(seats, answer)
-        if self.worth() <= before:
-            self._roll_back(mark)
-            return False
-        return True
-
-    def _deal_anew(self, seats: Sequence[Seat], answer: Answer) -> None:
-        for seat in seats:
-            self._give(seat, None)
-        chosen: list[tuple[Seat, Choice, float]] = []
-        for seat, i in zip(seats, answer, strict=True):
-            if i == KEEPS:
-                # Who may not be searched for may have got what it has.
-                if seat.held is not None and self._board.has(seat.held.parts):
-                    self._give(seat, seat.held)
-            elif i is not None:
-                worth = float(seat.worths.of_choices[i])
-                chosen.append((seat, seat.choices.every[i], worth))
-        chosen.sort(key=lambda each: (*(-n for n in each[1].shares[:1]), -each[1].accelerators))
-        for seat, choice, worth in chosen:
-            parts = self._find(seat, choice)
-            if parts is not None:
-                self._give(seat, Given(parts, worth, choice))
-        for seat in seats:
-            given = self._best_free(seat, 0.0) if seat.given is None else None
-            if given is not None:
-                self._give(seat, given)
-
     def could_begin(self, seat: Seat) -> Choice | None:
         """The fastest choice for which there would be room, whatever it is worth; None if there is
         none.
@@ -221,110 +111,6 @@ class Round:
         if not dense:
             return (starving, since, seat.rank, 0.0, seat.number)
         return (starving, since if not starving else 0.0, seat.rank, -dense, seat.number)
-
-    # -- giving and taking ----------------------------------------------------------------
-
-    def _give(self, seat: Seat, given: Given | None) -> None:
-        before = seat.given
-        self._undo.append((seat, before))
-        self._swap(seat, given)
-
-    def _swap(self, seat: Seat, given: Given | None) -> None:
-        if seat.given is not None:
-            self._board.give_back(seat.number, seat.given.parts)
-            if seat.queue in self._quota:
-                self._quota[seat.queue] += seat.given.accelerators
-            self._borrowing.use(seat.queue, -seat.given.accelerators)
-        if given is not None:
-            self._board.take(seat.number, given.parts)
-            if seat.queue in self._quota:
-                self._quota[seat.queue] -= given.accelerators
-            self._borrowing.use(seat.queue, given.accelerators)
-        seat.given = given
-
-    def _roll_back(self, mark: int) -> None:
-        """As it was when so many steps had been made. What was taken must be free before it is
-        given back to whom it was taken from, so all changes are taken back before any is restored.
-        """
-        undone = self._undo[mark:]
-        del self._undo[mark:]
-        before: dict[int, tuple[Seat, Given | None]] = {}
-        for seat, given in undone:
-            before.setdefault(seat.number, (seat, given))
-        for seat, _ in before.values():
-            self._swap(seat, None)
-        for seat, given in before.values():
-            self._swap(seat, given)
-
-    def _find(self, seat: Seat, choice: Choice) -> Parts | None:
-        allowed = seat.nodes_for(choice)
-        if choice.kind not in allowed:
-            return None
-        quota = self._quota.get(seat.queue)
-        if quota is not None and choice.accelerators > quota + count_of(seat):
-            return None
-        if seat.rather is not None:
-            rather = both(seat.rather[choice.kind], allowed[choice.kind])
-            parts = self._find_among(seat, choice, rather)
-            if parts is not None:
-                return parts
-        return self._find_among(seat, choice, allowed[choice.kind])
-
-    def _find_among(self, seat: Seat, choice: Choice, allowed: Allowed) -> Parts | None:
-        if choice.shares:
-            parts = self._board.find(choice.kind, choice.shares, allowed, seat.topology)
-            return parts if parts is not None else self._backfilled(seat, choice, allowed)
-        group = choice.plan.tensor_parallel
-        return self._board.find_anywhere(
-            choice.kind, choice.accelerators, group, allowed, seat.topology
-        )
-
-    def _backfilled(self, seat: Seat, choice: Choice, allowed: Allowed) -> Parts | None:
-        """Room on a node that is kept free for another job, if this one is done by then, even by
-        the upper end of what is predicted.
-        """
-        if not self.reserved or len(choice.shares) > 1 or choice.is_guess:
-            return None
-        needs = seat.switch_seconds + seat.steps_left * choice.seconds_upper
-        for where, (_, wait) in self.reserved.items():
-            if (
-                where[0] == choice.kind
-                and needs <= wait
-                and self._board.free[where] >= choice.accelerators
-                and (allowed is None or where[1] in allowed)
-            ):
-                return ((where, choice.accelerators),)
-        return None
-
-    def _net(self, seat: Seat) -> Numbers:
-        """What each choice is worth after paying. Who starves, or was promised something, gets it
-        at any price.
-        """
-        if not self._prices or self._is_privileged(seat):
-            return seat.worths.of_choices
-        paid = self._paid.get(seat.choices)
-        if paid is None:
-            price = [self._prices.get(each.kind, 0.0) for each in seat.choices.every]
-            paid = self._paid[seat.choices] = seat.choices.accelerators * price
-        return seat.worths.of_choices - paid
-
-    def _is_privileged(self, seat: Seat) -> bool:
-        """Whether what it gets is not weighed against what others would do with it: it starves, was
-        promised something, or has a higher priority than some.
-        """
-        outranks = bool(seat.rank) and seat.rank[0] < self._last_rank
-        return seat.promised or outranks or seat.number in self._protected
-
-    def _best_free(self, seat: Seat, above: float) -> Given | None:
-        """The choice of most worth after paying that fits into what is free, if that is more than
-        so much.
-        """
-        for i in best_first(self._net(seat), above):
-            choice = seat.choices.every[i]
-            parts = self._find(seat, choice)
-            if parts is not None:
-                return Given(parts, float(seat.worths.of_choices[i]), choice)
-        return None
 
     # -- jobs that wait -------------------------------------------------------------------
 

@@ -12,21 +12,23 @@ For ``t = 1`` the last rows are the capacities. For larger ones they say what no
 so the program's bound holds for the round as well; but not every answer can be laid out.
 
 HiGHS solves it with one thread, and stops after so many nodes of its tree and not after so many
-seconds: equal rounds have equal answers.
+seconds: equal rounds have equal answers. Whoever runs it beside the loop may stop it, and then has
+no answer at all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import highspy
 import numpy as np
 
 from controlplane.domain.step_times import Shares
-from controlplane.rubick.board import Parts
 from controlplane.rubick.bound import Bidder
 from controlplane.rubick.choices import Numbers
-from controlplane.rubick.round import KEEPS, Answer, Round
-from controlplane.rubick.seat import Seat, bidder_of
+from controlplane.rubick.round import Round
+from controlplane.rubick.seat import bidder_of, shares_of_parts
+from controlplane.rubick.table import KEEPS, Answer, dealt_choice
 
 _ROUNDING = 1e-9
 """So much may be lost in the solver's sums: the bound holds all the same."""
@@ -40,51 +42,57 @@ class Searched:
         answer: The best choices that were found; None if it found none within its budget.
         value: What they are worth together.
         bound: No assignment is worth more.
+        tree_nodes: So many nodes of the search tree were looked at.
     """
 
     answer: Answer | None
     value: float
     bound: float
+    tree_nodes: int = 0
 
 
-def improved(dealing: Round, tree_nodes: int) -> float | None:
+@dataclass(frozen=True, slots=True)
+class Improvement:
+    """What a search did for a round.
+
+    Attributes:
+        bound: What no round can be worth more than; None if that was not found out.
+        tree_nodes: So many nodes of the search tree were looked at.
+    """
+
+    bound: float | None = None
+    tree_nodes: int = 0
+
+
+Stopped = Callable[[], bool]
+"""Whether nobody waits for the answer any more."""
+
+
+def improved(dealing: Round, tree_nodes: int, stopped: Stopped | None = None) -> Improvement:
     """Searches for other choices of a round that was dealt, which are adopted if they are worth
     more. Those of higher priority, those that starve and those that were promised something have
     what they were dealt.
 
     Args:
         dealing: The round.
-        tree_nodes: The budget; see ``searched``.
-
-    Returns:
-        What no round can be worth more than; None if that was not found out.
+        tree_nodes: The budget; see ``Program.solved``.
+        stopped: Asked now and then; see ``Program.solved``.
     """
     seats = dealing.open_to_search()
     if not seats:
-        return None
+        return Improvement()
     bidders = [bidder_of(seat) for seat in seats]
     lies = [shares_of_parts(seat.held.parts) if seat.held is not None else () for seat in seats]
-    start = tuple(_given_already(seat) for seat in seats)
+    start = tuple(dealt_choice(seat) for seat in seats)
     nodes = dealing.room_for(seats)
-    found = Program(bidders, lies, nodes).solved(tree_nodes, start, 0.0)
+    found = Program(bidders, lies, nodes).solved(tree_nodes, start, 0.0, stopped)
     if found.answer is not None:
         dealing.adopt(seats, found.answer)
     others = [seat for seat in dealing.seats if seat not in set(seats)]
     if not all(seat.stays for seat in others):
-        return None
+        return Improvement(None, found.tree_nodes)
     kept = sum(seat.given.worth for seat in others if seat.given is not None)
-    return kept + found.bound
-
-
-def _given_already(seat: Seat) -> int | None:
-    if seat.given is None:
-        return None
-    return KEEPS if seat.given.choice is None else seat.choices.every.index(seat.given.choice)
-
-
-def shares_of_parts(parts: Parts) -> Shares:
-    """How they lie, most first."""
-    return tuple(sorted((count for _, count in parts), reverse=True))
+    return Improvement(kept + found.bound, found.tree_nodes)
 
 
 class Program:
@@ -141,13 +149,21 @@ class Program:
                 found[kind, size] = sum(share // size for share in shares)
         return found
 
-    def solved(self, tree_nodes: int, start: Answer | None, relative_gap: float) -> Searched:
+    def solved(
+        self,
+        tree_nodes: int,
+        start: Answer | None,
+        relative_gap: float,
+        stopped: Stopped | None = None,
+    ) -> Searched:
         """Solves it within a budget.
 
         Args:
             tree_nodes: So many nodes of the search tree at most are looked at.
             start: Choices to begin with; None for none.
             relative_gap: It may stop when no answer can be worth more than this share more.
+            stopped: Asked now and then while it runs; once that is so, it ends without an answer.
+                None if it is to be solved whatever happens.
         """
         if not self.columns:
             return Searched((None,) * self._bidders, 0.0, 0.0)
@@ -166,18 +182,22 @@ class Program:
             first = highspy.HighsSolution()
             first.col_value = [float(start[j] == i) for j, i in self.columns]
             solver.setSolution(first)
+        if stopped is not None:
+            solver.ask_whether(stopped)
         solver.run()
         info = solver.getInfo()
         bound = -info.mip_dual_bound
         bound += _ROUNDING * abs(bound)
-        if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
-            return Searched(None, 0.0, bound)
+        looked_at = max(0, int(info.mip_node_count))
+        solved = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+        if not solved or (stopped is not None and stopped()):
+            return Searched(None, 0.0, bound, looked_at)
         taken = np.flatnonzero(np.round(np.array(solver.getSolution().col_value)))
         answer: list[int | None] = [None] * self._bidders
         for place in taken.tolist():
             j, i = self.columns[place]
             answer[j] = i
-        return Searched(tuple(answer), float(self.worth[taken].sum()), bound)
+        return Searched(tuple(answer), float(self.worth[taken].sum()), bound, looked_at)
 
     def _model(self) -> highspy.HighsLp:
         rows: list[list[tuple[int, float]]] = [[] for _ in range(self._bidders)]
@@ -207,7 +227,23 @@ class Program:
 
 
 class _Solver(highspy.Highs):
-    """HiGHS without callbacks: when it prepares for them it announces itself on standard output."""
+    """HiGHS without Python's callbacks: when it prepares for them it announces itself on standard
+    output.
+    """
 
     def __init__(self) -> None:
         super(highspy.Highs, self).__init__()
+
+    def ask_whether(self, stopped: Stopped) -> None:
+        """Ends once that is so."""
+
+        def interrupt(_kind: Any, _text: str, _told: Any, answer: Any, _own: Any) -> None:
+            if answer is not None:
+                answer.user_interrupt = stopped()
+
+        self.setCallback(interrupt, None)
+        for kind in (
+            highspy.cb.HighsCallbackType.kCallbackMipInterrupt,
+            highspy.cb.HighsCallbackType.kCallbackSimplexInterrupt,
+        ):
+            self.startCallback(kind)

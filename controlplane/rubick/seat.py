@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from controlplane.domain.ids import JobUid, QueueName
 from controlplane.domain.job import Topology
+from controlplane.domain.step_times import Shares
 from controlplane.placing.racks import Allowed
 from controlplane.rubick.board import Parts
 from controlplane.rubick.bound import Bidder
@@ -127,6 +128,11 @@ def bidder_of(seat: Seat) -> Bidder:
 def worth_of(given: Given | None) -> float:
     """What it is worth; nothing is worth 0."""
     return 0.0 if given is None else given.worth
+
+
+def shares_of_parts(parts: Parts) -> Shares:
+    """How they lie, most first."""
+    return tuple(sorted((count for _, count in parts), reverse=True))
 
 
 def kind_of(given: Given | None) -> str:

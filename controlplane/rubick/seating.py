@@ -356,7 +356,7 @@ class Seats:
     def _held_seconds(self, record: JobRecord, place: Placement) -> float:
         """What a step takes where the job is: as known for that way, else as it tells itself."""
         spec, shares = record.job.spec, shares_of(place)
-        for kind in self._capacity.allowed_nodes(spec.accelerators):
+        for kind in dict.fromkeys(kind for kind, _ in self._kinds_of(place)):
             way = self._menu.way(spec, kind, place.plan, shares)
             if way is not None:
                 return way.seconds

@@ -94,6 +94,21 @@ class RubickSettings:
         "So many nodes of a search tree at most are looked at to improve what was dealt; 0 for no "
         "search.",
     )
+    search_beside_nodes: int = _knob(
+        0,
+        0,
+        1_000_000,
+        "So many nodes of a search tree at most are looked at beside the loop, while rounds go on; "
+        "what is found is proposed to a later round. 0 for no such search, and then no proposal is "
+        "looked at.",
+    )
+    search_beside_gain: float = _knob(
+        0.01,
+        0.0,
+        1.0,
+        "A search beside the loop is begun only if the last round may be this share too low, and "
+        "proposed only if it gains this share: less is lost in the errors of predictions.",
+    )
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -127,5 +142,7 @@ class RubickSettings:
         return RubickSettings(**found)  # type: ignore[arg-type]
 
 
-LIVE = RubickSettings(switch_seconds=30.0, cool_down_seconds=30.0)
-"""Those of a live cluster, whose jobs mostly change in memory and stand still for seconds."""
+LIVE = RubickSettings(switch_seconds=30.0, cool_down_seconds=30.0, search_beside_nodes=1000)
+"""Those of a live cluster, whose jobs mostly change in memory and stand still for seconds. What a
+search costs there is a tenth of a core at most, beside the loop.
+"""

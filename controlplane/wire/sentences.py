@@ -33,6 +33,7 @@ from controlplane.domain.event import (
     PlanObserved,
     PlanRefused,
     PolicyChanged,
+    ProposalFound,
     QueueChanged,
     QueueRemoved,
     RendezvousBound,
@@ -237,6 +238,12 @@ def _about_cluster(event: Event) -> _Telling:
             return _Telling(f"policy {settings.policy} decides, with {which}{by}")
         case ModelFitted(fit):
             return _Telling(f"steps of {fit.key} are fitted to {fit.rows} measurements")
+        case ProposalFound(proposal):
+            count = len(proposal.targets)
+            return _Telling(
+                f"a longer search of event {proposal.made_of} proposes to start or change {count} "
+                f"jobs: the round would be worth {100 * proposal.gain:.2g} % more"
+            )
     return _Telling(event.kind)
 
 

@@ -68,6 +68,7 @@ MAY_IMPORT = {
         "simulator/policies.py",
         "simulator/run.py",
         "simulator/running.py",
+        "simulator/searching.py",
         "simulator/virtual_clock.py",
         "simulator/virtual_cluster.py",
     ): FOR_DECIDING | {"asyncio"},

@@ -152,7 +152,8 @@ def test_a_promise_within_the_quota_is_checked() -> None:
     assert isinstance(policy, Rubick)
     snapshot = built.state.snapshot(built.now)
     (told,) = policy.violations(snapshot, Decision({}, {}))
-    assert "guaranteed and would lose what it has" in told
+    assert "guaranteed and would lose what it has" in told.text
+    assert told.jobs == ("own",)
 
 
 def a_holder(number: int, queue: str, count: int) -> Seat:

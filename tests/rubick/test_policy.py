@@ -4,7 +4,7 @@ import pytest
 
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
-from controlplane.domain.policy import Decision
+from controlplane.domain.policy import Decision, Violation
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.placing.shares import shares_of
@@ -54,6 +54,17 @@ def test_a_newcomer_gets_room_from_one_that_needs_it_longer() -> None:
     assert built.held("short") >= 1
     built.passes(60).exits("short").passes(60).settle()
     assert built.held("long") == 8
+
+
+def test_who_runs_on_the_faster_type_is_as_fast_as_that_and_stays() -> None:
+    policy = rubick(Scaling(faster=(("fast", 4.0),), layouts=((1,),)))
+    built = a_cluster().under(policy)
+    built.with_node(a_node("n0", 1, "slow"), a_node("n1", 1, "fast"))
+    built.submit(a_known_job("a", steps=100_000)).settle().passes(60)
+    assert built.nodes_of("a") == {"n1"}
+    decision = policy(built.state.snapshot(built.now))
+    assert decision.reasons[built.job("a").uid].code is ReasonCode.RUNNING
+    assert decision.targets[built.job("a").uid] is built.attempt("a").placement
 
 
 def test_nobody_is_changed_right_after_a_change() -> None:
@@ -198,11 +209,12 @@ def test_a_decision_that_breaks_a_promise_is_not_carried_out() -> None:
         def __call__(self, snapshot: ClusterSnapshot) -> Decision:
             return Decision({}, {})
 
-        def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> list[str]:
+        def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> list[Violation]:
             return list(policy.violations(snapshot, decision))
 
     built = world(policy).submit(a_known_job("g", asked=4, guaranteed=True)).settle().passes(60)
     built.under(Careless())
     outcome = built.cycle(usable=False)
     assert outcome.refused == ("g is guaranteed and would lose what it has",)
+    assert set(outcome.refused_jobs) == {"g"}
     assert outcome.decided.actions == ()

@@ -1,7 +1,9 @@
 """The longer search finds the best choices; what was dealt never gets worse by it."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from threading import Barrier
 
 import numpy as np
 import pulp
@@ -14,10 +16,11 @@ from controlplane.domain.step_times import Shares
 from controlplane.rubick.board import Board
 from controlplane.rubick.bound import upper_bound
 from controlplane.rubick.choices import Choice, Choices
-from controlplane.rubick.round import KEEPS, Round
-from controlplane.rubick.search import Program, improved
+from controlplane.rubick.round import Round
+from controlplane.rubick.search import Program, Searched, improved
 from controlplane.rubick.seat import Given, Seat, bidder_of
 from controlplane.rubick.settings import RubickSettings
+from controlplane.rubick.table import KEEPS
 from controlplane.rubick.worth import Worths
 from headrace.api.plan import ExecutionPlan
 from tests.builders import a_cluster, a_node
@@ -168,7 +171,7 @@ def test_nothing_that_lies_on_nodes_is_worth_more_than_its_bound(market: Market)
 def test_what_was_dealt_never_gets_worse_and_keeps_to_the_nodes(market: Market) -> None:
     dealt = market.dealt(attempts=0)
     before = dealt.worth()
-    bound = improved(dealt, NODES)
+    bound = improved(dealt, NODES).bound
     assert bound is not None
     assert before - 1e-9 <= dealt.worth() <= bound
     assert dealt.worth() <= reference(market, anywhere=False) + 1e-6
@@ -216,7 +219,7 @@ def test_a_promised_job_keeps_what_it_was_dealt() -> None:
     other = replace(a_seat(1, {(4,): 9.0}, None), rank=(1,))
     dealt = Market([promised, other], (4,)).dealt(attempts=0)
     assert dealt.seats[0].given is not None
-    assert improved(dealt, NODES) is None
+    assert improved(dealt, NODES).bound is None
     assert dealt.seats[0].given is not None
     assert dealt.seats[1].given is None
 
@@ -234,6 +237,33 @@ def test_the_policy_searches_when_it_is_told_to() -> None:
         return found.gap
 
     assert outcome(NODES) <= outcome(0)
+
+
+@settings(max_examples=5, deadline=None)
+@given(markets())
+def test_two_searches_at_once_find_what_each_finds_alone(market: Market) -> None:
+    """As beside the loop: a thread searches while a round does."""
+    alone = written(market, list(market.nodes)).solved(NODES, None, 0.0)
+    both = Barrier(2)
+
+    def beside() -> Searched:
+        program = written(market, list(market.nodes))
+        both.wait(60)
+        return program.solved(NODES, None, 0.0, lambda: False)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [each.result() for each in (pool.submit(beside), pool.submit(beside))]
+    assert found == [alone, alone]
+
+
+def test_one_that_is_stopped_has_no_answer_and_leaves_the_round_as_it_was() -> None:
+    seats = [a_seat(0, {(1,): 1.1}, None), a_seat(1, {(4,): 4.0}, None), a_seat(2, {}, (1, 1, 5.0))]
+    dealt = Market(seats, (4, 1)).dealt(attempts=0)
+    before = [seat.given for seat in dealt.seats]
+    improved(dealt, NODES, lambda: True)
+    assert [seat.given for seat in dealt.seats] == before
+    improved(dealt, NODES, lambda: False)
+    assert [seat.given for seat in dealt.seats] != before
 
 
 def test_what_a_job_has_is_told_apart_from_its_choices() -> None:

@@ -28,6 +28,7 @@ def test_every_knob_tells_its_range_and_what_it_means() -> None:
         "rubick.changes_at_most",
         "rubick.displaced_at_most",
         "rubick.search_nodes",
+        "rubick.search_beside_nodes",
     }
 
 
@@ -69,4 +70,5 @@ def test_what_is_checked_is_what_was_set(name: str) -> None:
     assert list(policy.violations(built.state.snapshot(built.now), dropped)) == []
     turned(built, **{name: 600.0})
     (told,) = policy.violations(built.state.snapshot(built.now), dropped)
-    assert "its last change was just now" in told
+    assert "its last change was just now" in told.text
+    assert told.jobs == ("a",)

@@ -14,6 +14,7 @@ from controlplane.baselines import BASELINES
 from controlplane.domain.clock import seconds
 from controlplane.domain.codec import dump, load
 from controlplane.domain.event import CycleDecided
+from controlplane.domain.ids import JobUid
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.policy import Decision, PolicySettings
 from controlplane.domain.reason import ReasonCode
@@ -189,6 +190,38 @@ def test_a_broken_policy_disturbs_no_running_job() -> None:
     assert any(r.finished_at is not None and r.finished_at > seconds(300) for r in running)
     waiting = [r for r in result.jobs.values() if r.stage is Stage.QUEUED]
     assert all(r.reason and r.reason.code is ReasonCode.POLICY_REFUSED for r in waiting)
+
+
+def test_a_policy_that_is_wrong_about_one_job_lets_the_others_be_done() -> None:
+    """Ten minutes long it gives one job a plan for other accelerators than it names."""
+
+    def wrong(snapshot: ClusterSnapshot) -> Decision:
+        decision, bad = BASELINES["equal-share"](snapshot), JobUid("uid-bad-0")
+        if snapshot.at > HOUR // 6 or bad not in decision.targets:
+            return decision
+        target = replace(decision.targets[bad], plan=ExecutionPlan(data_parallel=3))
+        return replace(decision, targets={**decision.targets, bad: target})
+
+    described = ScenarioFile(
+        nodes=[NodeGroup(count=1, accelerators=4)],
+        jobs=[
+            JobGroup(name="good", count=3, minimum=1, maximum=1, steps=10),
+            JobGroup(name="bad", minimum=1, maximum=1, steps=10),
+        ],
+    )
+    result = simulate(
+        build(described, 1),
+        policy="wrong",
+        horizon=seconds(24 * 3600),
+        policies={"wrong": wrong},
+    )
+    assert set(result.refused) == {"uid-bad-0: plan dp3 does not occupy 1 accelerators"}
+    firsts = {r.job.name: r.first_started_at for r in result.jobs.values()}
+    assert all(r.stage is Stage.SUCCEEDED for r in result.jobs.values())
+    bad = firsts.pop("bad-0")
+    assert bad is not None
+    assert bad > HOUR // 6
+    assert all(at is not None and at < HOUR // 6 for at in firsts.values())
 
 
 def test_plans_change_in_memory_on_the_way_and_nothing_is_lost() -> None:

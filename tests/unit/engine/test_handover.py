@@ -164,7 +164,7 @@ def test_no_attempt_begins_while_ranks_of_an_older_one_live_anywhere(policy: str
     assert [launch.intent for launch in launches_for(world.state, NodeId(home))] == [Intent.END]
     order = StartAttempt(old.uid, Attempt(2), elsewhere, world.why("job"))
     broken = violations(world.state.snapshot(world.now), (order,))
-    assert f"job would start while its attempt 1 is on {home}" in list(broken)
+    assert f"job would start while its attempt 1 is on {home}" in [each.text for each in broken]
     goes(world, old, home)
     assert started(world.cycle().decided.actions) == {"job": 1}
 

@@ -448,7 +448,7 @@ def test_an_order_that_cannot_be_followed_is_not_carried_out(
     plan = ExecutionPlan.parse("dp3")
     order = ChangePlan(UID, attempt.number, plan, Reason(ReasonCode.PLAN_CHANGED), units)
     found = list(violations(world.state.snapshot(world.now), (order,)))
-    assert any(sentence in each for each in found), found
+    assert any(sentence in each.text for each in found), found
 
 
 def test_a_smaller_quota_is_reached_by_all_who_give_back_at_once() -> None:

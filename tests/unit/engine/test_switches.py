@@ -219,14 +219,15 @@ def test_an_order_that_cannot_be_followed_is_not_carried_out(plan: str, sentence
         JobUid("a"), Attempt(1), ExecutionPlan.parse(plan), Reason(ReasonCode.PLAN_CHANGED)
     )
     found = list(violations(world.state.snapshot(world.now), (order,)))
-    assert any(sentence in each for each in found), found
+    assert any(sentence in each.text for each in found), found
 
 
 def test_no_order_to_a_command_or_to_ranks_that_cannot_answer() -> None:
     def found(world: World, name: str, attempt: int = 1) -> str:
         plan = ExecutionPlan.parse(OTHER)
         order = ChangePlan(JobUid(name), Attempt(attempt), plan, Reason(ReasonCode.PLAN_CHANGED))
-        return "; ".join(violations(world.state.snapshot(world.now), (order,)))
+        broken = violations(world.state.snapshot(world.now), (order,))
+        return "; ".join(each.text for each in broken)
 
     world = a_cluster().with_nodes(1, 4).submit(a_job("own").wanting(2).running_a_command())
     assert "has no attempt 2" in found(world.settle(), "own", attempt=2)

@@ -33,6 +33,7 @@ from controlplane.domain.event import (
     PlanObserved,
     PlanRefused,
     PolicyChanged,
+    ProposalFound,
     QueueChanged,
     QueueRemoved,
     RendezvousBound,
@@ -53,6 +54,7 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Accelerator, Node
 from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.policy import PolicySettings
+from controlplane.domain.proposal import Proposal, ProposedTarget
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import (
@@ -301,6 +303,14 @@ EVENTS: list[tuple[Event, str]] = [
             )
         ),
         "batch 8x64 on cpu are fitted to 7 measurements",
+    ),
+    (
+        ProposalFound(
+            Proposal(
+                SequenceNumber(345), Instant(0), 10.2, 10.0, 10.3, 7, (ProposedTarget(JobUid("u")),)
+            )
+        ),
+        "search of event 345 proposes to start or change 1 jobs: the round would be worth 2 % more",
     ),
     (CycleDecided(Term(1), SequenceNumber(1), (START,)), "start attempt 1 with dp2 on node-a"),
     (
