@@ -49,6 +49,11 @@ TASKS: Mapping[str, tuple[int, int]] = {
     # Measured last, so that the memory model could be asked about models that it had never seen.
     "t5-1.2b": (16, 512),
     "gpt2-1.5b": (16, 1024),
+    "vit-86m": (64, 197),
+    # As small as a CPU can measure in seconds, to try all this.
+    "gpt2-small": (16, 128),
+    "bert-tiny": (32, 64),
+    "vit-tiny": (64, 17),
 }
 """Global batch and sequence length of each model."""
 

@@ -39,6 +39,7 @@ from controlplane.domain.event import (
     RendezvousBound,
     UnitStarted,
 )
+from controlplane.domain.from_manifest import job_from_manifest
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, SequenceNumber, Term
 from controlplane.domain.node import Accelerator, Node
 from controlplane.domain.policy import PolicySettings
@@ -50,7 +51,7 @@ from controlplane.edges.store.tail import EventTail
 from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.cycle import run_cycle
 from controlplane.engine.state import ClusterState, SequencedEvent
-from controlplane.wire.from_manifest import job_from_manifest, parse_manifest
+from controlplane.wire.manifests import parse_manifest
 from headrace.api.generated import jobs_pb2, jobs_pb2_grpc
 
 ACCELERATORS_A_NODE = 28

@@ -4,12 +4,14 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
-from controlplane.baselines import BASELINES
 from controlplane.domain.clock import Instant, seconds
 from controlplane.domain.lifecycle import Stage
+from controlplane.domain.policy import Policy
+from controlplane.live import live_policies
 from simulator import comparing
 from simulator.run import Result, simulate
 from simulator.scenario import Scenario, read
@@ -48,6 +50,8 @@ have ended: policies are compared, and who held what, when, is written down.
 
 {_indented(comparing.EXAMPLE)}"""
 
+_COLUMNS = 80
+
 REFUSED = 4
 """What `headrace` ends with where a manifest is wrong."""
 
@@ -71,7 +75,9 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1, help="all chance comes from it (default 1)")
     parser.add_argument(
-        "--hours", type=float, help="virtual hours (default 24), or of Philly's trace (default 12)"
+        "--hours",
+        type=comparing.number(0, without_least=True),
+        help="virtual hours (default 24), or of Philly's trace (default 12)",
     )
     parser.add_argument(
         "-o",
@@ -87,10 +93,14 @@ def main() -> int:
             "wanted --workload NAME, --scenario FILE or --snapshot FILE, got none of them; --help "
             "has examples"
         )
+    if options.workload is not None and (options.scenario or options.snapshot):
+        other = "--scenario" if options.scenario else "--snapshot"
+        parser.error(f"wanted --workload or {other}, got both: a workload has nodes of its own")
     try:
         if options.workload is not None:
             return comparing.compare(options)
-        policies = _policies(options.policy, options.output)
+        known = live_policies()
+        policies = _policies(options.policy, options.output, known)
         scenario = _scenario(options.scenario, options.seed)
         start = None if options.snapshot is None else read_snapshot(options.snapshot)
     except OSError as error:
@@ -107,15 +117,17 @@ def main() -> int:
             horizon=seconds((options.hours or 24.0) * 3600),
             start=start,
             start_at=Instant(0) if start is None else latest(start),
+            policies=known,
         )
         rows.append(_row(policy, result))
-    sys.stdout.write(
-        json.dumps(rows, indent=2) + "\n" if options.output == "json" else _table(rows)
-    )
+    if options.output == "json":
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+    else:
+        sys.stdout.write(_table(rows, scenario.notes))
     return 1 if any(row["refused"] for row in rows) else 0
 
 
-def _policies(asked: Sequence[str] | None, output: str) -> list[str]:
+def _policies(asked: Sequence[str] | None, output: str, known: Mapping[str, Policy]) -> list[str]:
     """The policies to play a scenario with.
 
     Raises:
@@ -123,10 +135,10 @@ def _policies(asked: Sequence[str] | None, output: str) -> list[str]:
     """
     if output not in ("table", "json"):
         raise ValueError(f"--output: wanted table or json without --workload, got {output}")
-    names = [name for text in asked or sorted(BASELINES) for name in text.split(",")]
+    names = [name for text in asked or sorted(known) for name in text.split(",")]
     for name in names:
-        if name not in BASELINES:
-            raise ValueError(f"--policy: wanted {', '.join(sorted(BASELINES))}, got {name}")
+        if name not in known:
+            raise ValueError(f"--policy: wanted {', '.join(sorted(known))}, got {name}")
     return names
 
 
@@ -154,7 +166,7 @@ def _row(policy: str, result: Result) -> dict[str, object]:
     }
 
 
-def _table(rows: list[dict[str, object]]) -> str:
+def _table(rows: list[dict[str, object]], notes: Sequence[str]) -> str:
     heads = {
         "policy": "POLICY",
         "jobs": "JOBS",
@@ -174,8 +186,9 @@ def _table(rows: list[dict[str, object]]) -> str:
         cells.append([str(shown[key]) for key in heads])
     widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
-    hashes = [f"decisions of {row['policy']}: sha256 {row['decisions_sha256']}" for row in rows]
-    return "\n".join(line.rstrip() for line in [*lines, "", *hashes]) + "\n"
+    told = [line for each in notes for line in wrap(f"- {each}", _COLUMNS, subsequent_indent="  ")]
+    hashes = [f"{row['policy']}: decisions {str(row['decisions_sha256'])[:16]}" for row in rows]
+    return "\n".join(line.rstrip() for line in [*lines, "", *told, *hashes]) + "\n"
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from math import inf, isfinite, nan
 from pathlib import Path
 from statistics import fmean, stdev
 from textwrap import wrap
@@ -33,6 +34,38 @@ _FORMATS = ("table", "json")
 _COLUMNS = 80
 
 
+def number(
+    least: float, most: float = inf, *, without_least: bool = False, without_most: bool = False
+) -> Callable[[str], float]:
+    """What an option takes that is a number in a range.
+
+    Args:
+        least: The least that will do.
+        most: The most.
+        without_least: Whether the least itself will not do.
+        without_most: Whether the most will not.
+    """
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = nan
+        low = value > least if without_least else value >= least
+        high = value < most if without_most else value <= most
+        if not (isfinite(value) and low and high):
+            wanted = f"above {least:g}" if without_least else f"from {least:g}"
+            if most != inf:
+                wanted += f" to {'below ' if without_most else ''}{most:g}"
+            raise argparse.ArgumentTypeError(f"wanted a number {wanted}, got {text!r}")
+        return value
+
+    return read
+
+
+_ABOVE_0 = number(0, without_least=True)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of a comparison."""
     group = parser.add_argument_group("comparing policies on a trace")
@@ -52,9 +85,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"what a start or a change takes (default {SWITCH_SECONDS:g}); several are swept",
     )
     group.add_argument("--nodes", type=_positive, default=8, help="of 8 accelerators (default 8)")
-    group.add_argument("--load", type=float, default=1.0, help="jobs arrive so many times as fast")
     group.add_argument(
-        "--guaranteed", type=int, metavar="N", help="so many jobs are, from the seed"
+        "--load", type=_ABOVE_0, default=1.0, help="jobs arrive so many times as fast"
+    )
+    group.add_argument(
+        "--guaranteed", type=_whole, metavar="N", help="so many jobs are, from the seed"
     )
     group.add_argument(
         "--recorded", action="store_true", help="jobs run for as long as the trace recorded"
@@ -63,20 +98,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="start", metavar="DATE", help="begin of Philly's window (UTC)"
     )
     group.add_argument("--jobs", type=_positive, help="of philly (default all) or synthetic")
-    group.add_argument("--jobs-per-hour", type=float, default=30.0, help="of synthetic")
+    group.add_argument("--jobs-per-hour", type=_ABOVE_0, default=30.0, help="of synthetic")
     group.add_argument("--best-plans", action="store_true", help="drawn jobs ask for the fastest")
-    group.add_argument("--period-seconds", type=float, default=60.0, help="between two decisions")
+    group.add_argument(
+        "--period-seconds", type=_ABOVE_0, default=60.0, help="between two decisions"
+    )
     group.add_argument(
         "--report-seconds",
-        type=float,
+        type=_ABOVE_0,
         default=REPORT_SECONDS,
         help=f"how often a job tells how far it is (default {REPORT_SECONDS:g})",
     )
-    group.add_argument("--noise", type=float, default=0.0, help="of step times; 0.05 for 5 %%")
-    group.add_argument("--stragglers", type=float, default=0.0, help="share of runs at half speed")
-    group.add_argument("--failures-per-day", type=float, default=0.0, help="of each run")
-    group.add_argument("--node-losses-per-day", type=float, default=0.0, help="of each node")
-    group.add_argument("--processes", type=_positive, default=os.cpu_count() or 1)
+    group.add_argument(
+        "--noise",
+        type=number(0, 1, without_most=True),
+        default=0.0,
+        help="of step times; 0.05 for 5 %%",
+    )
+    group.add_argument(
+        "--stragglers", type=number(0, 1), default=0.0, help="share of runs at half speed"
+    )
+    group.add_argument("--failures-per-day", type=number(0), default=0.0, help="of each run")
+    group.add_argument("--node-losses-per-day", type=number(0), default=0.0, help="of each node")
+    group.add_argument(
+        "--processes",
+        type=_positive,
+        default=os.cpu_count() or 1,
+        help="that play side by side (default all cores)",
+    )
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -232,8 +281,8 @@ def _legend(played: Sequence[tuple[float, Played]], *, promises: bool) -> Iterat
     seeds = sorted({each.summary.seed for _, each in played})
     yield "AVG, P50, P99: job completion times in hours; LONG: average of the jobs that"
     yield f"ask for more than {LONG_SECONDS / 60:g} minutes; SPAN: makespan; HELD, GOOD: share of"
-    yield "accelerator time held, and making progress; FAIR: Jain's index of the jobs'"
-    yield "speeds; RECONF: planned changes of number, place or plan"
+    yield "accelerator time held, and making progress that lasted; FAIR: Jain's index of"
+    yield "the jobs' speeds; RECONF: planned changes of number, place or plan"
     if promises:
         yield "LATE: guaranteed jobs that took longer than their request promises"
     if len(seeds) > 1:
@@ -258,10 +307,16 @@ def _deviations(played: Sequence[tuple[float, Played]]) -> Iterator[str]:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"wanted 1 or more, got {text}")
     return value
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"wanted a whole number from 0, got {text!r}")
+    return int(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -269,6 +324,6 @@ def _numbers(text: str) -> tuple[float, ...]:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if not values or any(value < 0 for value in values):
+    if not values or any(not isfinite(value) or value < 0 for value in values):
         raise argparse.ArgumentTypeError(f"wanted seconds such as 78 or 0,78,260, got {text!r}")
     return values

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from controlplane.baselines import baselines
-from controlplane.baselines.fifo_by_request import fifo_by_request
+from controlplane.baselines.fifo import Fifo
 from controlplane.domain.policy import Policy
 from controlplane.domain.step_times import StepTimes
 from controlplane.rubick.freedom import Freedom
@@ -31,8 +31,8 @@ def _rubick(freedom: Freedom = Freedom.EVERYTHING, **knobs: Any) -> PolicyMaker:
 
 
 POLICIES: Mapping[str, PolicyMaker] = {
-    "fifo": lambda times, _: fifo_by_request(times, skip=False),
-    "fifo-skip": lambda times, _: fifo_by_request(times, skip=True),
+    "fifo": lambda times, _: Fifo(times),
+    "fifo-skip": lambda times, _: Fifo(times, skip=True),
     "equal-share": _baseline("equal-share-measured"),
     "sia": _baseline("sia"),
     "sia-dp3d": _baseline("sia-dp3d"),

@@ -3,12 +3,21 @@
 Unknown keys are refused. Durations are seconds of virtual time.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import log
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from controlplane.domain.chance import draw, draw_between
 from controlplane.domain.clock import Instant, seconds
@@ -17,6 +26,7 @@ from controlplane.domain.job import AcceleratorRequest, Job, JobSpec, ServiceCla
 from controlplane.domain.node import Accelerator, Node
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.step_times import StepTimes
+from headrace.api.manifest_part import broken
 from headrace.api.manifest_source import Finding, documents_in
 from headrace.api.refusal import Problem, problems_in
 from simulator.physics import ScaledStepTimes
@@ -42,19 +52,48 @@ class JobGroup(_Strict):
 
     name: str
     count: PositiveInt = 1
-    arrivalSeconds: float = 0.0  # noqa: N815 - the YAML keys are those of manifests
-    everySeconds: float = 0.0  # noqa: N815
+    arrivalSeconds: float = Field(0.0, ge=0)  # noqa: N815 - the YAML keys are those of manifests
+    everySeconds: float = Field(0.0, ge=0)  # noqa: N815
     minimum: PositiveInt = 1
     maximum: PositiveInt = 1
-    globalBatchSize: int = 0  # noqa: N815
+    globalBatchSize: int = Field(0, ge=0)  # noqa: N815
     steps: PositiveInt = 1000
     stepSeconds: PositiveFloat = 1.0  # noqa: N815
     queue: str = DEFAULT_QUEUE
     priority: int = 0
     guaranteed: bool = False
     type: str = ""
-    failsAtStep: int = 0  # noqa: N815
-    maxRetries: int = 3  # noqa: N815
+    failsAtStep: int = Field(0, ge=0)  # noqa: N815
+    maxRetries: int = Field(3, ge=0)  # noqa: N815
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "maximum" in self.model_fields_set and self.maximum < self.minimum:
+            sentence = f"wanted {self.minimum} or more, which is the minimum, got {self.maximum}"
+            raise broken("maximum", sentence)
+        most, batch = max(self.minimum, self.maximum), self.globalBatchSize
+        if batch and not any(batch % n == 0 for n in range(self.minimum, most + 1)):
+            sentence = (
+                f"no number of accelerators from {self.minimum} to {most} divides {batch} samples"
+            )
+            raise broken("globalBatchSize", sentence)
+        return self
+
+
+class QueueLimits(_Strict):
+    """What a queue's jobs may hold: ``quota`` accelerators are its own, and ``borrow`` more may
+    they hold while no other queue's quota needs them. None for no limit of either.
+    """
+
+    quota: int | None = Field(None, ge=0)
+    borrow: int | None = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.quota is None and self.borrow != 0:
+            sentence = "wanted none without a quota: there is nothing that it could borrow"
+            raise broken("borrow", sentence)
+        return self
 
 
 class Faults(_Strict):
@@ -115,11 +154,53 @@ class Costs(_Strict):
 class ScenarioFile(_Strict):
     """The whole file."""
 
-    nodes: list[NodeGroup]
+    nodes: Annotated[list[NodeGroup], Field(min_length=1)]
     jobs: list[JobGroup] = Field(default_factory=list)
-    queues: dict[str, int | None] = Field(default_factory=dict)
+    queues: dict[str, QueueLimits] = Field(default_factory=dict)
     faults: Faults = Faults()
     costs: Costs = Costs()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """What no job of the whole could ever have is refused, the first such thing."""
+        known = {DEFAULT_QUEUE, *self.queues}
+        names: set[str] = set()
+        for place, job in enumerate(self.jobs):
+            at = f"jobs.{place}"
+            if job.name in names:
+                raise broken(f"{at}.name", f"there are jobs {job.name} above already")
+            names.add(job.name)
+            if job.queue not in known:
+                there = ", ".join(sorted(known))
+                raise broken(f"{at}.queue", f"there is no queue {job.queue!r}; there are {there}")
+            kinds = {group.type for group in self.nodes}
+            if job.type and job.type not in kinds:
+                there = ", ".join(sorted(kinds)) or "no nodes at all"
+                raise broken(f"{at}.type", f"no node has {job.type!r}; there are {there}")
+            most = max(self._accelerators(kind) for kind in kinds if job.type in ("", kind))
+            if job.minimum > most:
+                sentence = f"wanted at most {most}, which nodes of one type have, got {job.minimum}"
+                raise broken(f"{at}.minimum", sentence)
+        return self
+
+    def _accelerators(self, kind: str) -> int:
+        return sum(each.count * each.accelerators for each in self.nodes if each.type == kind)
+
+    def notes(self) -> Iterator[str]:
+        """What is not wrong and may not be meant."""
+        every = sum(each.count * each.accelerators for each in self.nodes)
+        for name, limits in sorted(self.queues.items()):
+            if limits.quota is not None and limits.quota > every:
+                yield (
+                    f"the quota of queue {name} is {limits.quota} accelerators and all nodes have "
+                    f"{every}: it limits nothing"
+                )
+        together = sum(min(each.quota or 0, every) for each in self.queues.values())
+        if together > every:
+            yield (
+                f"the quotas of all queues are more than the {every} accelerators that there are: "
+                "not every queue can have its own at the same time"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +277,10 @@ def read(path: Path, seed: int) -> Scenario:
 
 def build(described: ScenarioFile, seed: int) -> Scenario:
     """Draws what ``described`` leaves to chance."""
-    queues = tuple(Queue(QueueName(n), quota) for n, quota in sorted(described.queues.items()))
+    queues = tuple(
+        Queue(QueueName(name), each.quota, borrowing_accelerators=each.borrow)
+        for name, each in sorted(described.queues.items())
+    )
     arrivals = [a for group in described.jobs for a in _arrivals(group, seed)]
     arrivals.sort(key=lambda a: (a.at, a.job.uid))
     nodes = [
@@ -204,7 +288,15 @@ def build(described: ScenarioFile, seed: int) -> Scenario:
         for g, group in enumerate(described.nodes)
         for i in range(group.count)
     ]
-    return Scenario(seed, tuple(nodes), tuple(arrivals), queues, described.faults, described.costs)
+    return Scenario(
+        seed,
+        tuple(nodes),
+        tuple(arrivals),
+        queues,
+        described.faults,
+        described.costs,
+        notes=tuple(described.notes()),
+    )
 
 
 def _node(name: str, group: NodeGroup) -> Node:

@@ -5,11 +5,11 @@ choose by step times.
 from collections.abc import Mapping
 
 from controlplane.baselines.equal_share import equal_share
-from controlplane.baselines.fifo import fifo
+from controlplane.baselines.fifo import Fifo
 from controlplane.domain.policy import Policy
 from controlplane.domain.step_times import StepTimes
 
-BASELINES: Mapping[str, Policy] = {"fifo": fifo, "equal-share": equal_share}
+BASELINES: Mapping[str, Policy] = {"fifo": Fifo(), "equal-share": equal_share}
 
 
 def baselines(step_times: StepTimes, switch_seconds: float) -> Mapping[str, Policy]:

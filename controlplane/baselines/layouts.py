@@ -15,7 +15,7 @@ from controlplane.domain.offering import memory_need, plans_of, sizes
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
-from controlplane.domain.step_times import Shares, StepTimes
+from controlplane.domain.step_times import Shares, StepTimes, Way
 from controlplane.placing.capacity import Capacity, Holding, Parts
 from controlplane.placing.layout import family, placement_on, placement_under, reserved
 from controlplane.placing.order import as_wanted
@@ -58,6 +58,16 @@ def requested(spec: JobSpec) -> tuple[int, ExecutionPlan] | None:
     if plan is not None and plan.ranks == count and (not spec.plans or plan in spec.plans):
         return count, plan
     return count, plans_of(spec, count)[0]
+
+
+def requested_way(times: StepTimes, spec: JobSpec, kind: str) -> Way | None:
+    """How the job runs where it gets just what it asks for: on the fewest nodes, of these ways
+    the fastest; None if nobody knows one.
+    """
+    asked = requested(spec)
+    plan = spec.requested_plan or (None if asked is None else asked[1])
+    found = (way for way in times.ways(spec, kind) if way.plan == plan)
+    return min(found, key=lambda way: (len(way.shares), way.seconds, way.shares), default=None)
 
 
 def scaled(step_times: StepTimes, spec: JobSpec, capacity: Capacity) -> tuple[Layout, ...]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from controlplane.domain.job import JobSpec
 from controlplane.domain.model_type import type_named
-from headrace.api.feasible_plans import feasible_plans
+from headrace.api.feasible_plans import PlanForm, feasible_forms
 from headrace.api.plan import ExecutionPlan, PipelineSchedule, data_parallel_plan
 
 _EVERY_SIZE_UP_TO = 8
@@ -46,12 +46,15 @@ def _plans(model_type: str, least: int, most: int, micro: int) -> tuple[Executio
         if size not in (least, most) and not _is_worth_a_look(size):
             continue
         plain = data_parallel_plan(size, known.samples, micro)
-        every = feasible_plans(known.shape, size, known.samples)
-        found += [
-            each for each in every if each == plain or _is_offered(each, known.samples, micro)
+        as_form = PlanForm(size, plain.accumulation_steps, 1, 1, None, 0, False, False)
+        plans = [
+            ExecutionPlan(*form)
+            for form in feasible_forms(known.shape, size, known.samples)
+            if form == as_form or _is_offered(form, known.samples, micro)
         ]
-        if plain not in found and known.samples % (size * plain.accumulation_steps) == 0:
-            found.append(plain)
+        if plain not in plans and known.samples % (size * plain.accumulation_steps) == 0:
+            plans.append(plain)
+        found += plans
     return tuple(found)
 
 
@@ -61,7 +64,7 @@ def _is_worth_a_look(size: int) -> bool:
     return size <= _FOURS_UP_TO and size % 4 == 0
 
 
-def _is_offered(plan: ExecutionPlan, samples: int, micro: int) -> bool:
+def _is_offered(plan: PlanForm, samples: int, micro: int) -> bool:
     """Whether nothing else is mostly better: ZeRO-1 sends as much as ZeRO-2 and shares less; GPipe
     keeps more at a time than 1F1B and is as idle.
     """

@@ -2,10 +2,11 @@
 hardware say: ``StepTimes`` of a live cluster.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf
+from operator import itemgetter
 
 from controlplane.domain.any_plan import plans_to_choose
 from controlplane.domain.job import JobSpec, Topology
@@ -18,7 +19,7 @@ from controlplane.domain.step_times import Shares, Way
 from controlplane.rubick.configurations import Configurations
 from controlplane.rubick.fits import as_model, donor_of, prior_of
 from controlplane.rubick.step_time import StepTimeModel
-from headrace.api.plan import ExecutionPlan
+from headrace.api.plan import ExecutionPlan, PipelineSchedule
 
 _NODE_SIZES_LOOKED_AT = 3
 _GUESSED_EXPONENT = 0.8
@@ -30,6 +31,8 @@ _WITHOUT_OWN_MEMORY = "cpu"
 """Slots of a processor: what would be moved to the host is there already."""
 
 _UNTOLD: frozenset[Memory | None] = frozenset()
+
+_Pair = tuple[ExecutionPlan, Shares]
 
 NodeSizes = tuple[tuple[int, int], ...]
 """How many nodes have so many accelerators or more: (accelerators, nodes), the largest first."""
@@ -54,6 +57,7 @@ class _Question:
 
     Attributes:
         plans: Among which to choose.
+        any_will_do: Whether of each layout the fastest plan will do: the job names none.
         minimum: Fewest accelerators.
         maximum: Most accelerators.
         topology: How far apart they may be.
@@ -65,6 +69,7 @@ class _Question:
     """
 
     plans: tuple[ExecutionPlan, ...]
+    any_will_do: bool
     minimum: int
     maximum: int
     topology: Topology
@@ -137,7 +142,9 @@ class FittedStepTimes:
         self._way = lru_cache(maxsize=4096)(self._predicted_way)
 
     def ways(self, spec: JobSpec, kind: str) -> tuple[Way, ...]:
-        """What fits into nodes as they are, whoever is on them now; see ``StepTimes``."""
+        """What fits into nodes as they are, whoever is on them now; of a job that may run under any
+        plan, of each layout the fastest that has room. See ``StepTimes``.
+        """
         if kind not in self._nodes:
             return ()
         known = self._predictor(spec.model_type, kind)
@@ -145,6 +152,7 @@ class FittedStepTimes:
         plans = spec.plans or plans_to_choose(spec, self._most)
         question = _Question(
             plans or tuple(plan for size in sizes(spec) for plan in plans_of(spec, size)),
+            spec.any_plan,
             request.minimum,
             request.maximum,
             request.topology,
@@ -216,6 +224,25 @@ def layouts(accelerators: int, nodes: NodeSizes, topology: Topology) -> tuple[Sh
     return tuple(found)
 
 
+def split_in_two(accelerators: int, nodes: NodeSizes, topology: Topology) -> tuple[Shares, ...]:
+    """How so many may lie on what is left of two nodes, in whatever parts: 3 and 1, or 5 and 4.
+
+    Args:
+        accelerators: How many.
+        nodes: What there is.
+        topology: How far apart they may be.
+    """
+    if not nodes or topology is not Topology.ANY:
+        return ()
+    found = []
+    for more in range((accelerators + 1) // 2, min(accelerators - 1, nodes[0][0]) + 1):
+        less = accelerators - more
+        as_large = max((count for size, count in nodes if size >= less), default=0)
+        if as_large > 1:
+            found.append((more, less))
+    return tuple(found)
+
+
 def _known(
     model_type: str, kind: str, fit: StepTimeFit | None, donor: StepTimeFit | None
 ) -> _Known | None:
@@ -231,43 +258,120 @@ def _known(
 
 def _ways(known: _Known | None, asked: _Question) -> tuple[Way, ...]:
     lie: dict[int, tuple[Shares, ...]] = {}
-    pairs: list[tuple[ExecutionPlan, Shares]] = []
+    parts: dict[int, tuple[Shares, ...]] = {}
+    pairs: list[_Pair] = []
     for plan in asked.plans:
         size = plan.ranks
         if size not in lie:
             within = asked.minimum <= size <= asked.maximum
-            lie[size] = layouts(size, asked.nodes, asked.topology) if within else ()
-        if lie[size] and _has_room(plan, asked):
+            even = layouts(size, asked.nodes, asked.topology) if within else ()
+            two = split_in_two(size, asked.nodes, asked.topology) if within and known else ()
+            lie[size], parts[size] = even, tuple(each for each in two if each not in even)
+        if (lie[size] or parts[size]) and (asked.offloads or not plan.offload):
             pairs += [(plan, shares) for shares in lie[size] if _lies_right(plan, shares)]
+            if plan.data_parallel == size:
+                # Nothing but the exchange of gradients crosses to the other node, and what an
+                # uneven share costs there is among what is fitted.
+                pairs += [(plan, shares) for shares in parts[size]]
+    if known is not None and asked.any_will_do:
+        pairs = list(_fastest_with_room(known, pairs, asked))
+    else:
+        pairs = [(plan, shares) for plan, shares in pairs if _has_room(plan, asked)]
     return tuple(_predicted(known, pairs, asked.samples))
 
 
+def _fastest_with_room(known: _Known, pairs: Sequence[_Pair], asked: _Question) -> Iterator[_Pair]:
+    """Of each layout the fastest plan for which there is room: how long a step takes is found for
+    thousands of plans at once, and how much memory one needs for one after the other.
+    """
+    if not pairs:
+        return
+    configurations = _configurations(known, pairs, asked.samples)
+    seconds = known.model.seconds(configurations).tolist()
+    thriftiest = _thriftiest(asked.plans)
+    alike: dict[Shares, list[tuple[float, ExecutionPlan]]] = {}
+    for (plan, shares), taken in zip(pairs, seconds, strict=True):
+        alike.setdefault(shares, []).append((taken, plan))
+    for shares, every in alike.items():
+        every.sort(key=itemgetter(0))
+        for _, plan in every:
+            # What has no room with the smallest micro-batches has none with larger ones.
+            several = plan.accumulation_steps > 1
+            if several and _is_too_large(thriftiest[_but_for_micro_batches(plan)], asked):
+                continue
+            if _has_room(plan, asked):
+                yield plan, shares
+                break
+
+
+_Layout = tuple[int, int, int, PipelineSchedule | None, int, bool]
+
+
+def _but_for_micro_batches(plan: ExecutionPlan) -> _Layout:
+    """What plans have in common that differ by micro-batches and checkpointing alone."""
+    return (
+        plan.data_parallel,
+        plan.tensor_parallel,
+        plan.pipeline_parallel,
+        plan.schedule,
+        plan.zero_stage,
+        plan.offload,
+    )
+
+
+def _thriftiest(plans: Iterable[ExecutionPlan]) -> Mapping[_Layout, ExecutionPlan]:
+    """Of those that have all but this in common: with the most micro-batches, and computing
+    activations again if any does. Of several micro-batches smaller ones never need more memory, nor
+    does checkpointing (``tests/unit/api/test_memory.py``).
+    """
+    found: dict[_Layout, tuple[int, bool, ExecutionPlan]] = {}
+    for plan in plans:
+        layout = _but_for_micro_batches(plan)
+        steps, again, other = found.get(layout, (1, False, plan))
+        steps = max(steps, plan.accumulation_steps)
+        found[layout] = (steps, again or plan.activation_checkpointing, other)
+    return {
+        layout: replace(plan, accumulation_steps=steps, activation_checkpointing=again)
+        for layout, (steps, again, plan) in found.items()
+    }
+
+
 def _has_room(plan: ExecutionPlan, asked: _Question) -> bool:
-    if plan.offload and not asked.offloads:
-        return False
-    need = estimated(asked.model, plan, asked.samples) if asked.model else None
+    if not asked.model:
+        return True
+    need = estimated(asked.model, plan, asked.samples)
     return need is None or all(need.fits(there) for there in asked.memory)
+
+
+def _is_too_large(plan: ExecutionPlan, asked: _Question) -> bool:
+    """Whether accelerators have too little memory, whatever their hosts have."""
+    need = estimated(asked.model, plan, asked.samples) if asked.model else None
+    if need is None:
+        return False
+    return any(there and need.accelerator_bytes > there.accelerator_bytes for there in asked.memory)
 
 
 def _lies_right(plan: ExecutionPlan, shares: Shares) -> bool:
     """Ranks that are tensor parallel are on one node."""
-    return all(share % plan.tensor_parallel == 0 for share in shares)
+    group = plan.tensor_parallel
+    return group == 1 or not any(share % group for share in set(shares))
 
 
-def _predicted(
-    known: _Known | None, pairs: list[tuple[ExecutionPlan, Shares]], samples: int
-) -> list[Way]:
-    if known is None:
-        return [Way(plan, shares, plan.ranks**-_GUESSED_EXPONENT, inf) for plan, shares in pairs]
-    if not pairs:
-        return []
-    configurations = Configurations.of(
+def _configurations(known: _Known, pairs: Sequence[_Pair], samples: int) -> Configurations:
+    return Configurations.of(
         [plan for plan, _ in pairs],
         [shares for _, shares in pairs],
         samples,
         cpu_threads=known.cpu_threads,
     )
-    times = known.model.predict(configurations)
+
+
+def _predicted(known: _Known | None, pairs: Sequence[_Pair], samples: int) -> list[Way]:
+    if known is None:
+        return [Way(plan, shares, plan.ranks**-_GUESSED_EXPONENT, inf) for plan, shares in pairs]
+    if not pairs:
+        return []
+    times = known.model.predict(_configurations(known, pairs, samples))
     return [
         Way(plan, shares, seconds, upper)
         for (plan, shares), seconds, upper in zip(

@@ -20,6 +20,7 @@ from controlplane.rubick.board import Allowed, Bin, Board, Parts
 from controlplane.rubick.choices import Choice, best_first
 from controlplane.rubick.seat import (
     FOR_NOTHING,
+    UNKNOWN_SECONDS_LEFT,
     Displaced,
     Given,
     Seat,
@@ -28,7 +29,7 @@ from controlplane.rubick.seat import (
     worth_of,
 )
 from controlplane.rubick.settings import RubickSettings
-from controlplane.rubick.starving import soonest
+from controlplane.rubick.starving import Leaving, begins_soonest
 from controlplane.rubick.table import FOR_NO_QUEUE, Table
 
 _LOOKED_AT = 6
@@ -271,7 +272,7 @@ class Round(Table):
             used.add(best[1])
             parts.append((best[1], share))
             gone.update((victim.number, victim) for victim in best[2])
-            if len(gone) > self._settings.displaced_at_most:
+            if len(gone) > self._settings.displaced_at_most and not seat.starves_long:
                 return None
         return tuple(parts), list(gone.values())
 
@@ -332,24 +333,16 @@ class Round(Table):
 
     def _reserve(self, seat: Seat) -> None:
         """Keeps nodes free for the seat, those where it can begin soonest."""
-        best: tuple[float, float, list[Bin]] | None = None
+        knobs = self._settings
+        peace = (knobs.cool_down_seconds, max(knobs.cool_down_seconds, knobs.starving_seconds))
+        leaving = Leaving(seat, self.seats, self._protected, self._borrowing, *peace)
         quota = self._quota.get(seat.queue)
-        for i in best_first(seat.worths.of_choices, -np.inf)[:_LOOKED_AT]:
-            choice = seat.choices.every[i]
-            if quota is not None and choice.accelerators > quota:
-                continue  # It is its quota that it waits for, and no node.
-            if not choice.shares or choice.kind not in seat.nodes_for(choice):
-                continue
-            nodes = seat.nodes_for(choice)[choice.kind]
-            waits = soonest(self._board, self.seats, choice.kind, choice.shares, nodes)
-            if waits is None:
-                continue
-            loss = waits[0] - float(seat.worths.of_choices[i]) / seat.worths.of_a_second
-            if best is None or loss < best[0]:
-                best = (loss, *waits)
-        if best is not None:
-            self._board.close(best[2])
-            self.reserved.update(dict.fromkeys(best[2], (seat.uid, best[1])))
+        found = begins_soonest(self._board, leaving, np.inf if quota is None else quota, _LOOKED_AT)
+        if found is not None:
+            # What comes where others are soon displaced would have to be left in peace first.
+            wait = 0.0 if seat.starves_long else min(found[0], UNKNOWN_SECONDS_LEFT)
+            self._board.close(found[1])
+            self.reserved.update(dict.fromkeys(found[1], (seat.uid, wait)))
 
     def _enlarge(self, seat: Seat) -> None:
         """More for a job that starts anyway, or something at last, out of what nobody wanted."""

@@ -15,6 +15,9 @@ from headrace.api.plan import ExecutionPlan
 FOR_NOTHING: Mapping[str, float] = MappingProxyType({})
 """The prices where nobody competes."""
 
+UNKNOWN_SECONDS_LEFT = 3600.0
+"""How long a job is taken to need of which nobody knows (a user's own command)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -54,10 +57,13 @@ class Seat:
             there are no such nodes.
         held: What it has, as something to keep; None if it has nothing.
         held_seconds_left: How long it needs that still.
+        ends_within: In how many seconds it has left that, as far as is known; infinite where nobody
+            knows its end.
         steps_left: Steps that it still needs.
         switch_seconds: What it costs it to start or change.
         stays: Whether it cannot be changed now.
         starves_since: Since when it starves, in seconds of any clock; None if it does not.
+        starves_long: Whether it stood still for twice as long as it takes to starve.
         one_node: Whether it must be on one node.
         given: What it has been dealt so far.
     """
@@ -74,10 +80,12 @@ class Seat:
     rooms: Mapping[ExecutionPlan, Mapping[str, Allowed]] = field(default_factory=dict)
     held: Given | None = None
     held_seconds_left: float = 0.0
+    ends_within: float = 0.0
     steps_left: float = 0.0
     switch_seconds: float = 0.0
     stays: bool = False
     starves_since: float | None = None
+    starves_long: bool = False
     one_node: bool = False
     given: Given | None = None
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from controlplane.placing.standing import Standing
 from controlplane.rubick.board import Allowed, Parts
 from controlplane.rubick.choices import Choice, Choices, choices_among
 from controlplane.rubick.freedom import Freedom
-from controlplane.rubick.seat import Given, Seat
+from controlplane.rubick.seat import UNKNOWN_SECONDS_LEFT, Given, Seat
 from controlplane.rubick.settings import RubickSettings
 from controlplane.rubick.worth import Wanting, Worths, worths
 from headrace.api.plan import ExecutionPlan
@@ -27,8 +28,6 @@ from headrace.api.plan import ExecutionPlan
 _SECOND = 1e9
 _ARRIVALS_SEEN_SECONDS = 3600.0
 _ALIKE_KEPT = 4096
-_UNKNOWN_SECONDS_LEFT = 3600.0
-"""How long a job is taken to need of which nobody knows (a user's own command)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,7 +391,7 @@ class Seats:
         """
         steps, attempt = record.job.spec.steps, record.attempt
         if not steps:
-            return _UNKNOWN_SECONDS_LEFT / (seconds or 1.0)
+            return UNKNOWN_SECONDS_LEFT / (seconds or 1.0)
         left = float(steps - record.progress.step)
         if seconds and attempt is not None and attempt.trained and attempt.plan_change is None:
             since = max(record.progress.at, attempt.running_at or 0)
@@ -406,6 +405,7 @@ class Seats:
         if want.held_accelerators and standing.place is not None:
             held = Given(self._parts(standing.place), worth.of_keeping)
         left = want.held_wait_seconds + want.steps_left * want.held_seconds
+        still = self._stood_still_seconds(record)
         stays = standing.moving or (held is not None and self._is_left_in_peace(record))
         return Seat(
             number,
@@ -420,10 +420,12 @@ class Seats:
             rooms={plan: _rooms(spec, plan, self._capacity) for plan in self._tight[number]},
             held=held,
             held_seconds_left=left if held is not None else 0.0,
+            ends_within=self._ends_within(record, left) if held is not None else 0.0,
             steps_left=want.steps_left,
             switch_seconds=want.switch_seconds,
             stays=stays,
-            starves_since=self._starves_since(record),
+            starves_since=self._starves_since(record, still),
+            starves_long=held is None and still >= 2 * self._settings.starving_seconds,
             one_node=spec.accelerators.topology is Topology.SAME_NODE,
         )
 
@@ -468,21 +470,50 @@ class Seats:
         since = max(attempt.running_at, record.reconfigured_at)
         return self._snapshot.at - since < self._settings.cool_down_seconds * _SECOND
 
-    def _starves_since(self, record: JobRecord) -> float | None:
-        """When the job had stood still for too long in all; None if it has not, or is done."""
-        if record.stage in FINISHED:
+    def _ends_within(self, record: JobRecord, left: float) -> float:
+        """In how many seconds a running job has ended, as far as is known."""
+        spec = record.job.spec
+        seconds = left if spec.steps else inf
+        if spec.max_run_seconds:
+            seconds = min(seconds, max(0.0, spec.max_run_seconds - self._held_ns(record) / _SECOND))
+        return seconds
+
+    def _held_ns(self, record: JobRecord) -> int:
+        attempt = record.attempt
+        now = 0 if attempt is None else self._snapshot.at - attempt.started_at
+        return record.held_ns + now
+
+    def _starves_since(self, record: JobRecord, still: float) -> float | None:
+        """Since when it stands still that starves, or has begun at last; None if it does neither.
+
+        Args:
+            record: The job.
+            still: How many seconds it stood still.
+        """
+        if record.stage in FINISHED or still < self._settings.starving_seconds:
             return None
-        now, attempt = self._snapshot.at, record.attempt
+        return self._snapshot.at / _SECOND - still
+
+    def _waits_since(self, record: JobRecord) -> int:
+        # How long it held something since it was resumed is not known, so of a job that was
+        # suspended only the present wait counts.
         since: int = record.job.submitted_at
         if record.suspended_at:
-            # How long it held something since it was resumed is not known, so only the present
-            # wait counts.
             since = max(record.suspended_at, record.idle_since)
-            held = now - since if attempt is not None else 0
-        else:
-            held = record.held_ns + (now - attempt.started_at if attempt is not None else 0)
-        since = max(since, record.backoff_until)
-        idle = (now - since - held) / _SECOND
-        if idle < self._settings.starving_seconds:
-            return None
-        return since / _SECOND
+        return max(since, record.backoff_until)
+
+    def _stood_still_seconds(self, record: JobRecord) -> float:
+        """How long the job has waited: at a stretch, or by how much longer in all than it held
+        something, whichever is more. Of one that runs: when it began, for as long as it has run
+        less than it takes to starve; so whoever starved is not displaced at once, nor never.
+        """
+        now, attempt = self._snapshot.at, record.attempt
+        since = self._waits_since(record)
+        if attempt is None:
+            at_a_stretch = now - max(since, record.idle_since)
+            in_all = 0 if record.suspended_at else now - since - 2 * record.held_ns
+            return max(at_a_stretch, in_all) / _SECOND
+        run = now - attempt.started_at
+        if record.suspended_at or run >= self._settings.starving_seconds * _SECOND:
+            return 0.0
+        return (attempt.started_at - since - 2 * record.held_ns) / _SECOND

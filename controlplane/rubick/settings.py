@@ -69,8 +69,9 @@ class RubickSettings:
         21_600.0,
         0.0,
         1e9,
-        "A job that stood still for so long in all is served before others, the one that began to "
-        "starve first coming first, and is not displaced.",
+        "A job that stood still for so long, at a stretch or in all beyond what it ran, is served "
+        "before others, and is not displaced for as long again once it runs. After twice as long "
+        "it takes what it needs from all that are promised nothing.",
     )
     starving_share: float = _knob(
         0.5,

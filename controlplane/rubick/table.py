@@ -173,7 +173,7 @@ class Table:
         """Room on a node that is kept free for another job, if this one is done by then, even by
         the upper end of what is predicted.
         """
-        if not self.reserved or len(choice.shares) > 1:
+        if not self.reserved or len(choice.shares) > 1 or choice.is_guess:
             return None
         needs = seat.switch_seconds + seat.steps_left * choice.seconds_upper
         for where, (_, wait) in self.reserved.items():

@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 from headrace.api.memory import FP32, GIB, PeakMemory, estimated_peak_bytes
 from headrace.api.models import SPLITTABLE, ModelShape
@@ -14,6 +16,9 @@ from headrace.api.plan import ExecutionPlan, PipelineSchedule
 
 _FEWEST_OF_GPIPE = 2
 """A single micro-batch is no pipeline."""
+
+_EXTRAS = ((False, True), range(4), (False, True))
+"""Offload, ZeRO stage and activation checkpointing."""
 
 _TOLD = 2
 """So many lighter plans are named."""
@@ -128,6 +133,9 @@ def feasible_plans(
 
     For arguments see `infeasible`; for those that cannot, and why, `judged_plans`.
     """
+    if hardware is None:
+        forms = feasible_forms(shape, accelerators, global_batch_size)
+        return tuple(ExecutionPlan(*form) for form in forms)
     judged = judged_plans(
         shape,
         accelerators,
@@ -137,6 +145,89 @@ def feasible_plans(
         precision=precision,
     )
     return tuple(plan for plan, problem in judged if problem is None)
+
+
+class PlanForm(NamedTuple):
+    """What an `ExecutionPlan` says, in the order of its fields, before one is made: of many forms
+    few are wanted, and a plan costs ten times as much.
+    """
+
+    data_parallel: int
+    accumulation_steps: int
+    tensor_parallel: int
+    pipeline_parallel: int
+    schedule: PipelineSchedule | None
+    zero_stage: int
+    activation_checkpointing: bool
+    offload: bool
+
+
+def feasible_forms(
+    shape: ModelShape, accelerators: int, global_batch_size: int
+) -> Iterator[PlanForm]:
+    """What the plans say that can train the model wherever there is room for them, in the order of
+    `judged_plans` and by the same rules: each is asked once for all plans to which it is the same.
+
+    Args:
+        shape: The model.
+        accelerators: Accelerators that each plan occupies.
+        global_batch_size: Samples of a step.
+    """
+    _wants_some(accelerators, global_batch_size)
+    for pipeline, tensor in _splits(accelerators):
+        data = accelerators // (pipeline * tensor)
+        if global_batch_size % data:
+            continue
+        steps = _accumulations(global_batch_size, data, pipeline)
+        for schedule in tuple(PipelineSchedule) if pipeline > 1 else (None,):
+            if not _can_split(shape, tensor, pipeline, schedule):
+                continue
+            able = [each for each in steps if _can_accumulate(each, pipeline, schedule)]
+            ways = _combined(schedule, tensor > 1, data > 1, shape.tied) if able else ()
+            for offload, zero, checkpointing in ways:
+                for each in able:
+                    yield PlanForm(
+                        data, each, tensor, pipeline, schedule, zero, checkpointing, offload
+                    )
+
+
+@lru_cache(maxsize=4096)
+def _can_split(
+    shape: ModelShape, tensor: int, pipeline: int, schedule: PipelineSchedule | None
+) -> bool:
+    plan = ExecutionPlan(tensor_parallel=tensor, pipeline_parallel=pipeline, schedule=schedule)
+    is_split = plan.ranks > plan.data_parallel
+    if is_split and shape.family not in SPLITTABLE:
+        return False
+    return next(_split_problems(shape, plan), None) is None
+
+
+@lru_cache(maxsize=4096)
+def _can_accumulate(steps: int, pipeline: int, schedule: PipelineSchedule | None) -> bool:
+    """By the schedule alone: as many samples as there are micro-batches divide."""
+    plan = ExecutionPlan(accumulation_steps=steps, pipeline_parallel=pipeline, schedule=schedule)
+    return next(_batch_problems(plan, steps), None) is None
+
+
+@lru_cache(maxsize=64)
+def _combined(
+    schedule: PipelineSchedule | None, has_tensor: bool, has_replicas: bool, is_tied: bool
+) -> tuple[tuple[bool, int, bool], ...]:
+    """Offload, ZeRO stage and checkpointing that go together with such a layout."""
+    layout = ExecutionPlan(
+        data_parallel=1 + has_replicas,
+        tensor_parallel=1 + has_tensor,
+        pipeline_parallel=1 if schedule is None else 2,
+        schedule=schedule,
+    )
+    found = []
+    for offload, zero, checkpointing in itertools.product(*_EXTRAS):
+        plan = replace(
+            layout, offload=offload, zero_stage=zero, activation_checkpointing=checkpointing
+        )
+        if next(_not_combined(plan, is_tied=is_tied), None) is None:
+            found.append((offload, zero, checkpointing))
+    return tuple(found)
 
 
 def judged_plans(
@@ -168,19 +259,13 @@ def judged_plans(
 
 
 def _candidates(accelerators: int, global_batch_size: int) -> Iterator[ExecutionPlan]:
-    if accelerators < 1 or global_batch_size < 1:
-        raise ValueError(
-            "wanted at least one accelerator and a global batch of at least one sample, got "
-            f"{accelerators} and {global_batch_size}"
-        )
+    _wants_some(accelerators, global_batch_size)
     for pipeline, tensor in _splits(accelerators):
         data = accelerators // (pipeline * tensor)
         schedules = tuple(PipelineSchedule) if pipeline > 1 else (None,)
         dimensions = itertools.product(
             schedules,
-            (False, True),
-            range(4),
-            (False, True),
+            *_EXTRAS,
             _accumulations(global_batch_size, data, pipeline),
         )
         for schedule, offload, zero, checkpointing, steps in dimensions:
@@ -194,6 +279,14 @@ def _candidates(accelerators: int, global_batch_size: int) -> Iterator[Execution
                 activation_checkpointing=checkpointing,
                 offload=offload,
             )
+
+
+def _wants_some(accelerators: int, global_batch_size: int) -> None:
+    if accelerators < 1 or global_batch_size < 1:
+        raise ValueError(
+            "wanted at least one accelerator and a global batch of at least one sample, got "
+            f"{accelerators} and {global_batch_size}"
+        )
 
 
 def _splits(accelerators: int) -> Iterator[tuple[int, int]]:

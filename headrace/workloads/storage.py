@@ -14,7 +14,6 @@ from headrace.workloads.refusal import (
     CANNOT_BE_TRAINED,
     START_REFUSED,
     WorkloadError,
-    is_full,
 )
 
 
@@ -58,10 +57,6 @@ class Storage(Protocol):
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all that is in it; what is not there is gone already."""
-        ...
-
-    def lacks_room(self, size_bytes: int) -> OSError | None:
-        """The error that says that so much cannot be stored; None if it can, or is unknown."""
         ...
 
 
@@ -137,17 +132,6 @@ class LocalStorage:
                 target.unlink()
         except FileNotFoundError:
             pass
-
-    def lacks_room(self, size_bytes: int) -> OSError | None:
-        probe = self._root / f".room-{os.getpid()}"
-        try:
-            with probe.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size_bytes)
-        except OSError as error:
-            return error if is_full(error) else None
-        finally:
-            probe.unlink(missing_ok=True)
-        return None
 
 
 class UrlStorage:
@@ -231,9 +215,6 @@ class UrlStorage:
         target = self._path(path)
         if self._files.exists(target):
             self._files.rm(target, recursive=True)
-
-    def lacks_room(self, size_bytes: int) -> OSError | None:
-        return None
 
 
 def open_storage(store: str, base: Path | None = None) -> Storage:

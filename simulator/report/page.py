@@ -108,7 +108,7 @@ _FIGURES: Sequence[Figure] = (
     ("Average JCT, long jobs", _field("jct_mean_long_seconds"), _hours),
     ("Makespan", _field("makespan_seconds"), _hours),
     ("Held", _field("utilisation"), _share),
-    ("Making progress", _field("goodput"), _share),
+    ("Of use", _field("goodput"), _share),
     ("Fairness", _field("fairness"), lambda value: f"{value:.3f}"),
     ("Changes", _field("reconfigurations"), lambda value: f"{value:.0f}"),
     ("Guaranteed jobs late", _late, lambda value: f"{value:.0f}"),
@@ -136,11 +136,12 @@ def _figures(groups: dict[str, list[RecordedRun]]) -> str:
     )
     note = (
         "JCT is job completion time, from submission to finish. Long jobs run more than "
-        f"{LONG_SECONDS / 60:g} minutes on what they ask for. Held and making progress are shares "
-        "of all accelerator time over the makespan. Fairness is Jain's index of the jobs' speeds: "
-        "of the time that each would take alone on its request, over its JCT. Changes are planned "
-        "changes of number, place or plan. A guaranteed job is late if it took longer from its "
-        "first start to its end than its request promises."
+        f"{LONG_SECONDS / 60:g} minutes on what they ask for. Held and of use are shares of all "
+        "accelerator time over the makespan; of use is training, less what failures took. "
+        "Fairness is Jain's index of the jobs' speeds: of the time that each would take alone on "
+        "its request, over its JCT. Changes are planned changes of number, place or plan. A "
+        "guaranteed job is late if it took longer from its first start to its end than its "
+        "request promises."
     )
     return (
         f'<section><h2>Figures</h2><div class="bars">{drawn}</div>'

@@ -4,6 +4,7 @@ It is what really happened in the virtual cluster, in order. Each row tells what
 then on, so held and free accelerators, progress and completion times follow from it alone.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -132,6 +133,55 @@ def stretches(rows: Sequence[Row], until: Instant) -> Iterator[Stretch]:
     for uid, row in held.items():
         if until > row.at:
             yield Stretch(uid, row.at, until, row)
+
+
+def lost_ns(rows: Sequence[Row]) -> Counter[JobUid]:
+    """Time of accelerators in which each job did steps that a failure took from it, as its last
+    checkpoint did not hold them: they were, or would have to be, done again.
+
+    Args:
+        rows: The log.
+    """
+    lost: Counter[JobUid] = Counter()
+    last: dict[JobUid, Row] = {}
+    done: dict[JobUid, list[_Worked]] = {}
+    for row in rows:
+        before = last.get(row.job)
+        last[row.job] = row
+        if before is not None and before.steps_per_second and row.at > before.at:
+            steps = before.steps_per_second * (row.at - before.at) / SECOND
+            worked = _Worked(before.step + steps, steps, (row.at - before.at) * before.accelerators)
+            done.setdefault(row.job, []).append(worked)
+        if row.event is Happened.FAILED:
+            lost[row.job] += _undone(done.get(row.job, []), row.step)
+    return lost
+
+
+@dataclass(frozen=True, slots=True)
+class _Worked:
+    """A stretch of training: the step at its end, how many it did, and in how much time."""
+
+    step: float
+    steps: float
+    accelerator_ns: int
+
+    def beyond(self, step: float) -> float:
+        """Which part of it lies beyond a step."""
+        return min(1.0, max(0.0, self.step - step) / self.steps)
+
+
+def _undone(done: list[_Worked], step: float) -> int:
+    """Takes back what was done beyond a step: the time that it took."""
+    lost = 0
+    while done and done[-1].step > step:
+        worked = done.pop()
+        part = worked.beyond(step)
+        gone = round(worked.accelerator_ns * part)
+        lost += gone
+        if part < 1.0:
+            steps = worked.steps * (1.0 - part)
+            done.append(_Worked(step, steps, worked.accelerator_ns - gone))
+    return lost
 
 
 def offered_ns(rows: Sequence[Row], start: Instant, until: Instant) -> int:

@@ -55,7 +55,7 @@ def _write(file: Path, columns: Sequence[str], rows: Iterable[Sequence[object]])
 def _job_cells(job: JobOutcome) -> list[object]:
     told = [
         *(getattr(job, each.name) for each in fields(JobOutcome)),
-        name_of(ExecutionPlan.parse(job.requested_plan)),
+        name_of(ExecutionPlan.parse(job.requested_plan)) if job.requested_plan else "",
         job.completion,
         job.below_promise_as_predicted,
         job.beyond_promised_run,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from controlplane.baselines.fifo_by_request import requested_plan, requested_way
+from controlplane.baselines.layouts import requested, requested_way
 from controlplane.domain.clock import SECOND, Instant
 from controlplane.domain.ids import JobUid
 from controlplane.domain.job import ServiceClass
@@ -11,7 +11,7 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.record import JobRecord
 from controlplane.domain.step_times import Shares
 from headrace.api.plan import ExecutionPlan
-from simulator.results.allocation_log import Happened, Row, stretches
+from simulator.results.allocation_log import Happened, Row, lost_ns, stretches
 from simulator.scenario import Arrival, Scenario
 
 _TOLERANCE = 1e-9
@@ -28,7 +28,7 @@ class JobOutcome:
         service_class: Guaranteed or best effort.
         queue: Its tenant's queue.
         requested: Accelerators that it asks for.
-        requested_plan: Under which plan.
+        requested_plan: Under which plan; empty if it can have none.
         steps: Until it is done.
         submitted: When it was submitted.
         started: When it first held accelerators; None if never.
@@ -37,7 +37,8 @@ class JobOutcome:
         promised_run: How long its request runs, its own start included; None if nobody knows.
         starting: Accelerator seconds held by its first start.
         switching: Accelerator seconds held by later starts and changes.
-        training: Accelerator seconds that made progress.
+        training: Accelerator seconds in which it trained.
+        lost: Of these, those whose steps a failure took from it.
         reconfigurations: Planned changes of number, place or plan, by either way.
         recoveries: Starts after a failure.
         slowest_share: Least of its speeds as the step times predict them, as a share of what its
@@ -59,6 +60,7 @@ class JobOutcome:
     starting: float
     switching: float
     training: float
+    lost: float
     reconfigurations: int
     recoveries: int
     slowest_share: float | None
@@ -90,6 +92,7 @@ class _Sums:
     starting_ns: int = 0
     switching_ns: int = 0
     training_ns: int = 0
+    lost_ns: int = 0
     reconfigurations: int = 0
     recoveries: int = 0
     trained: dict[tuple[str, Shares], None] = field(default_factory=dict)
@@ -152,12 +155,15 @@ def _read(rows: Sequence[Row], until: Instant) -> _Log:
         else:
             sums.switching_ns += stretch.accelerator_ns
         seen.add(stretch.job)
+    for uid, lost in lost_ns(rows).items():
+        log.of(uid).lost_ns = lost
     return log
 
 
 def _outcome(arrival: Arrival, record: JobRecord, sums: _Sums, scenario: Scenario) -> JobOutcome:
     spec = record.job.spec
     times, kind = scenario.step_times, spec.accelerators.type
+    asked = requested(spec)
     promised = requested_way(times, spec, kind)
     run = slowest = None
     if promised is not None:
@@ -174,7 +180,7 @@ def _outcome(arrival: Arrival, record: JobRecord, sums: _Sums, scenario: Scenari
         service_class=spec.service_class,
         queue=spec.queue,
         requested=spec.accelerators.asked_for,
-        requested_plan=str(requested_plan(spec)),
+        requested_plan="" if asked is None else str(asked[1]),
         steps=spec.steps,
         submitted=record.job.submitted_at / SECOND,
         started=_seconds(record.first_started_at),
@@ -184,6 +190,7 @@ def _outcome(arrival: Arrival, record: JobRecord, sums: _Sums, scenario: Scenari
         starting=sums.starting_ns / SECOND,
         switching=sums.switching_ns / SECOND,
         training=sums.training_ns / SECOND,
+        lost=sums.lost_ns / SECOND,
         reconfigurations=sums.reconfigurations,
         recoveries=sums.recoveries,
         slowest_share=slowest,

@@ -57,7 +57,9 @@ class Summary:
         jct_mean_best_effort_seconds: Average of the others; None if there are none.
         makespan_seconds: From the first submission to the last finish.
         utilisation: Share of the offered accelerator time, over the makespan, that was held.
-        goodput: Share of it in which jobs made progress.
+        goodput: Share of it in which jobs made progress that lasted: what they trained, less what
+            failures took from them. A job's global batch never changes here, so a sample is worth
+            the same everywhere, and what Sia calls goodput differs from this by a factor alone.
         fairness: Jain's index of the jobs' speeds: of what each would take alone on its request,
             its start included, over its JCT. 1 if all are slowed down alike.
         worst_slowdown: The largest JCT over that time.
@@ -117,7 +119,7 @@ def summary_of(
     offered, held = _accelerator_seconds(result.rows, start, end)
     starting = sum(job.starting for job in outcomes)
     switching = sum(job.switching for job in outcomes)
-    training = sum(job.training for job in outcomes)
+    useful = sum(job.training - job.lost for job in outcomes)
     speeds = [
         job.promised_run / job.completion for job in outcomes if job.promised_run and job.completion
     ]
@@ -137,7 +139,7 @@ def summary_of(
         jct_mean_best_effort_seconds=_mean(others),
         makespan_seconds=end - start,
         utilisation=held / offered if offered else 0.0,
-        goodput=training / offered if offered else 0.0,
+        goodput=useful / offered if offered else 0.0,
         fairness=_jain(speeds),
         worst_slowdown=1 / min(speeds) if speeds else None,
         reconfigurations=sum(job.reconfigurations for job in outcomes),

@@ -7,13 +7,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from controlplane.domain.event import Event, NodeDrained, NodeLost
+from controlplane.domain.from_manifest import job_from_manifest
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
 from controlplane.domain.job import Job
 from controlplane.domain.node import Accelerator, Contact, Node
 from controlplane.domain.policy import Policy
 from controlplane.domain.queue import Queue
 from controlplane.engine.state import ClusterState
-from controlplane.wire.from_manifest import job_from_manifest
 from headrace.api.manifest import TrainingJob
 
 

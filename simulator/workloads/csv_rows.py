@@ -67,7 +67,7 @@ def rows_of(file: Path, columns: Sequence[str]) -> Iterator[CsvRow]:
         try:
             head = next(reader, [])
             if head != list(columns):
-                raise ValueError(f"{file}:1: wanted {','.join(columns)}, got {','.join(head)}")
+                raise ValueError(f"{file}:1: wanted {','.join(columns)}; {_differs(head, columns)}")
             for cells in reader:
                 line = reader.line_num
                 if not cells:
@@ -79,3 +79,14 @@ def rows_of(file: Path, columns: Sequence[str]) -> Iterator[CsvRow]:
                 yield CsvRow(file, line, dict(zip(columns, cells, strict=True)))
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{file}: not a CSV file: {error}") from error
+
+
+def _differs(head: Sequence[str], columns: Sequence[str]) -> str:
+    """How the columns are others than those that were wanted."""
+    missing = [name for name in columns if name not in head]
+    unknown = [name for name in head if name not in columns]
+    if not head:
+        return "the file is empty"
+    told = [f"{', '.join(missing)} missing"] if missing else []
+    told += [f"{', '.join(map(repr, unknown))} not known"] if unknown else []
+    return " and ".join(told) or "they come in another order, or twice"

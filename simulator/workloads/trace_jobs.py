@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import log
 
-from controlplane.baselines.fifo_by_request import requested_way
+from controlplane.baselines.layouts import requested_way
 from controlplane.domain.chance import draw
 from controlplane.domain.clock import Instant, seconds
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName

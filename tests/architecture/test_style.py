@@ -74,7 +74,7 @@ MAY_IMPORT = {
     ): FOR_DECIDING | {"asyncio"},
     # These read files that people write.
     ("simulator/__main__.py", "simulator/scenario.py"): FOR_DECIDING
-    | {"argparse", "pathlib", "statistics", "sys"},
+    | {"argparse", "pathlib", "statistics", "sys", "textwrap"},
     ("simulator/measured_table.py", "simulator/workloads"): FOR_DECIDING
     | {"csv", "datetime", "itertools", "pathlib", "statistics"},
     ("simulator/results", "simulator/report"): FOR_DECIDING

@@ -212,4 +212,4 @@ def test_a_full_store_is_a_condition_of_the_job_until_there_is_room(
     resource.prlimit(rank.pid, resource.RLIMIT_FSIZE, (most, most))
     until("a later one is there", lambda: not missed()[0])
     status = cluster.job(uid).status
-    assert (status.stage, status.attempt, status.failures) == ("Running", 1, 0)
+    assert (status.stage, status.attempt, status.failures) == ("Running", 1, 0), cluster.exits(uid)

@@ -147,7 +147,7 @@ class ClusterLife(RuleBasedStateMachine):
         uid = self._some_job(data)
         if uid is not None:
             known = self.world.state.jobs[uid].job
-            # A program stays a program: the door takes no other (from_manifest.IMMUTABLE).
+            # A program stays a program: the door takes no other (wire.manifests.IMMUTABLE).
             kind = {name: getattr(known.spec, name) for name in ("unit_per_node", "elastic")}
             new = _spec_of(spec) | kind
             changed = JobBuilder(known)._spec(**new).generation(known.generation + 1)

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controlplane.baselines import baselines
+from controlplane.baselines.fifo import Fifo
 from controlplane.baselines.layouts import requested
 from controlplane.baselines.sia import Sia
 from controlplane.domain.lifecycle import FINISHED, Stage
@@ -19,10 +20,12 @@ from tests.step_tables import A800, KIND, a_measured_job
 
 POLICIES: dict[str, Policy] = {
     **baselines(A800, 78.0),
+    "fifo": Fifo(A800),
+    "fifo-skip": Fifo(A800, skip=True),
     "sia-in-every-cycle": Sia(A800, round_seconds=0),
 }
 FIXED = ("synergy", "antman")
-"""These give just what is asked for."""
+"""These give just what is asked for; and so do the others, to who names a number."""
 
 ASKED = [
     (model, str(plan))
@@ -68,7 +71,8 @@ def everybody_has_a_reason_and_a_sound_place(world: World, policy: str) -> None:
             continue
         assert asked is not None
         assert target.plan.ranks == target.accelerator_count, "a gang is whole"
-        if policy in FIXED:
+        by_request = policy.startswith("fifo") and record.job.spec.accelerators.requested
+        if policy in FIXED or by_request:
             assert target.accelerator_count == asked[0]
         if record.job.spec.requested_plan is not None:
             assert family(target.plan) == family(asked[1]), "the plan is the job's own"

@@ -5,24 +5,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from controlplane.domain.any_plan import plans_to_choose
 from controlplane.domain.clock import Instant
 from controlplane.domain.codec import dump, load
 from controlplane.domain.event import ModelFitted
 from controlplane.domain.ids import Attempt, JobUid
 from controlplane.domain.job import AcceleratorRequest, JobSpec, ServiceClass, Topology
-from controlplane.domain.memory import model_text
+from controlplane.domain.memory import estimated, model_text
 from controlplane.domain.model_type import type_named
 from controlplane.domain.observation import Observation
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_time_fit import StepTimeFit
+from controlplane.domain.step_times import Way
 from controlplane.rubick.configurations import Configurations, Shares
 from controlplane.rubick.fits import as_model, as_stored, prior_of
-from controlplane.rubick.fitted import FittedTimes, layouts, node_sizes
+from controlplane.rubick.fitted import FittedTimes, layouts, node_sizes, split_in_two
 from controlplane.rubick.learning import learn, lessons
 from controlplane.rubick.policy import Rubick
 from controlplane.rubick.settings import RubickSettings
 from controlplane.rubick.step_time import StepTimeModel
+from headrace.api.memory import GIB
 from headrace.api.plan import ExecutionPlan
 from headrace.api.profile_rows import Asked, Machine, PlanRow, Status
 from tests.builders import JobBuilder, World, a_cluster, a_job, a_node
@@ -108,6 +111,55 @@ def test_accelerators_lie_on_nodes_as_they_are(
     assert set(layouts(count, nodes, topology)) == found
 
 
+@pytest.mark.parametrize(
+    ("count", "nodes", "topology", "found"),
+    [
+        (4, ((4, 2),), Topology.ANY, {(2, 2), (3, 1)}),
+        (5, ((4, 3),), Topology.ANY, {(3, 2), (4, 1)}),
+        (8, ((4, 2),), Topology.ANY, {(4, 4)}),
+        (9, ((4, 3),), Topology.ANY, set()),
+        (1, ((4, 2),), Topology.ANY, set()),
+        (4, ((4, 1),), Topology.ANY, set()),
+        (4, ((4, 2),), Topology.SAME_NODE, set()),
+        (12, ((8, 1), (4, 3)), Topology.ANY, {(8, 4)}),
+        (10, ((8, 1), (4, 3)), Topology.ANY, {(6, 4), (7, 3), (8, 2)}),
+    ],
+)
+def test_accelerators_lie_in_whatever_parts_on_two_nodes(
+    count: int, nodes: tuple[tuple[int, int], ...], topology: Topology, found: set[Shares]
+) -> None:
+    assert set(split_in_two(count, nodes, topology)) == found
+
+
+def test_replicas_lie_unevenly_where_nothing_else_is_free() -> None:
+    """Plans that split the model do not, nor does a command, whose ranks are its own affair."""
+    both = replace(SPEC, accelerators=AcceleratorRequest(4, 4))
+    world = cluster(4, 4)
+    ways = FittedTimes()(snapshot(world)).ways(both, "cpu")
+    uneven = next(way for way in ways if way.shares == (3, 1))
+    assert uneven.plan.data_parallel == 4
+    assert uneven.seconds > min(way.seconds for way in ways if way.shares == (4,))
+    split = replace(both, plans=(ExecutionPlan.parse("dp2-tp2"),), any_plan=False)
+    assert {way.shares for way in FittedTimes()(snapshot(world)).ways(split, "cpu")} == {
+        (4,),
+        (2, 2),
+    }
+    script = replace(both, model_type="", any_plan=False)
+    assert (3, 1) not in {w.shares for w in FittedTimes()(snapshot(world)).ways(script, "cpu")}
+    # One is left of the one node and two of the other.
+    world.submit(a_job("x").running_a_command().wanting(3)).settle()
+    world.submit(a_job("y").running_a_command().wanting(2)).settle()
+    three = replace(
+        SPEC,
+        accelerators=AcceleratorRequest(3, 3),
+        global_batch_size=48,
+        model_type="gpt2-small fp32 batch 48x128",
+    )
+    world.submit(job("a", three)).settle()
+    assert world.held("a") == 3
+    assert len(world.nodes_of("a")) == 2
+
+
 def test_ways_are_those_of_the_jobs_plans_and_sizes_on_such_nodes() -> None:
     world = cluster(2, 2)
     times = FittedTimes()(snapshot(world))
@@ -161,10 +213,40 @@ def test_a_script_gets_all_there_is_and_makes_room_for_a_shorter_one() -> None:
 
 
 def test_slots_of_a_processor_have_nowhere_to_offload_to() -> None:
+    plans = (DP2, ExecutionPlan.parse("dp2-z2-offload"))
+    named = replace(SPEC, plans=plans, any_plan=False)
     times = FittedTimes()(snapshot(cluster()))
-    assert not any(way.plan.offload for way in times.ways(SPEC, "cpu"))
-    on_gpus = FittedTimes()(snapshot(cluster(kind="nvidia-h200"))).ways(SPEC, "nvidia-h200")
-    assert any(way.plan.offload for way in on_gpus)
+    assert {str(way.plan) for way in times.ways(named, "cpu")} == {"dp2"}
+    on_gpus = FittedTimes()(snapshot(cluster(kind="nvidia-h200"))).ways(named, "nvidia-h200")
+    assert "dp2-z2-offload" in {str(way.plan) for way in on_gpus}
+
+
+def test_of_each_layout_the_fastest_plan_is_found_that_has_room() -> None:
+    """However many plans there are, and most have no room: the same as if each was looked at."""
+    large = replace(
+        SPEC,
+        model=model_text("llama", "2-7b", {}, 0, "bf16"),
+        model_type="llama-2-7b bf16 batch 16x4096",
+        accelerators=AcceleratorRequest(1, 8),
+    )
+    world = a_cluster().with_node(
+        *(a_node(f"n{i}", 4, "nvidia-h200", gib=60, host_gib_each=400) for i in range(2))
+    )
+    times = FittedTimes()(snapshot(world))
+    plans = plans_to_choose(large, 8)
+    every = times.ways(replace(large, plans=plans, any_plan=False), "nvidia-h200")
+    need = {plan: estimated(large.model, plan, 16) for plan in plans}
+    fits = [plan for plan in plans if (it := need[plan]) and it.accelerator_bytes <= 60 * GIB]
+    assert 10 < len(fits) < len(plans) / 2, "memory leaves most of them out"
+    assert {way.plan for way in every} <= set(fits)
+    fastest: dict[Shares, Way] = {}
+    for way in every:
+        if way.shares not in fastest or way.seconds < fastest[way.shares].seconds:
+            fastest[way.shares] = way
+    found = {way.shares: way for way in times.ways(large, "nvidia-h200")}
+    assert found.keys() == fastest.keys()
+    for shares, way in found.items():
+        assert way.seconds == pytest.approx(fastest[shares].seconds)
 
 
 def test_the_same_is_answered_until_something_is_learnt_of_it() -> None:

@@ -98,7 +98,6 @@ WRONG = [
     (["--policy", "lottery"], "wanted policies of antman"),
     (["--from", "soon"], "--from: wanted a date"),
     (["--guaranteed", "9"], "wanted 0 to 4 guaranteed jobs, got 9"),
-    (["--load", "0"], "wanted a load above 0"),
 ]
 
 
@@ -113,6 +112,34 @@ def test_what_cannot_be_played_is_told(
     if "--policy" not in arguments:
         arguments = [*arguments, "--policy", "fifo"]
     assert ran(data, *arguments, monkeypatch=monkeypatch) == program.REFUSED
+    assert told in capsys.readouterr().err
+
+
+OUT_OF_RANGE = [
+    (["--load", "0"], "--load: wanted a number above 0, got '0'"),
+    (["--hours", "-1"], "--hours: wanted a number above 0, got '-1'"),
+    (["--hours", "nan"], "--hours: wanted a number above 0, got 'nan'"),
+    (["--noise", "1"], "--noise: wanted a number from 0 to below 1, got '1'"),
+    (["--stragglers", "2"], "--stragglers: wanted a number from 0 to 1, got '2'"),
+    (["--failures-per-day", "-1"], "--failures-per-day: wanted a number from 0, got '-1'"),
+    (["--period-seconds", "0"], "--period-seconds: wanted a number above 0"),
+    (["--switch-seconds", "nan"], "--switch-seconds: wanted seconds such as 78"),
+    (["--guaranteed", "-1"], "--guaranteed: wanted a whole number from 0, got '-1'"),
+    (["--nodes", "0"], "--nodes: wanted 1 or more, got 0"),
+    (["--scenario", "x.yaml"], "wanted --workload or --scenario, got both"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), OUT_OF_RANGE)
+def test_an_option_out_of_range_is_a_wrong_command(
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    told: str,
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        ran(data, *arguments, monkeypatch=monkeypatch)
     assert told in capsys.readouterr().err
 
 

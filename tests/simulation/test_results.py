@@ -47,10 +47,12 @@ class Outsider:
         self.steps: dict[str, float] = defaultdict(float)
         self.held_seconds = self.good_seconds = self.offered_seconds = 0.0
         self.starts: dict[str, int] = defaultdict(int)
+        self.trained: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
         self.follow()
 
     def follow(self) -> None:
         holds: dict[str, dict[str, int]] = {}
+        self.since: dict[str, tuple[float, float]] = {}
         speed: dict[str, float] = {}
         last = 0.0
         began = min(float(row["time_s"]) for row in self.rows if row["event"] == "submitted")
@@ -63,6 +65,9 @@ class Outsider:
                 self.steps[held_by] += passed * speed[held_by]
                 if speed[held_by]:
                     self.good_seconds += passed * sum(nodes.values())
+            if job in holds and speed[job]:
+                # Whole stretches of this job: from step to step, on so many accelerator seconds.
+                self.training(job, holds[job], speed[job], now)
             self.offered_seconds += max(0.0, now - max(last, began)) * sum(self.capacity.values())
             last = now
             held = dict(part.split(":") for part in row["accelerators"].split())
@@ -71,11 +76,28 @@ class Outsider:
                 self.capacity |= counts
             else:
                 holds[job], speed[job] = counts, float(row["steps_per_second"])
+                self.since[job] = (now, float(row["step"]))
                 self.what_happened(job, row["event"], now)
             together = place + 1 < len(self.rows) and float(self.rows[place + 1]["time_s"]) == now
             if not together:
                 self.check(holds)
             self.last = row
+
+    def training(self, job: str, held: dict[str, int], speed: float, now: float) -> None:
+        began, step = self.since[job]
+        passed = now - began
+        self.trained[job].append((step, step + passed * speed, passed * sum(held.values())))
+
+    def useful_seconds(self) -> float:
+        """Each step counts when it was done for the last time: so this goes backwards."""
+        useful = 0.0
+        for stretches in self.trained.values():
+            lowest = max(last for _, last, _ in stretches)
+            for first, last, seconds in reversed(stretches):
+                counted = max(0.0, min(lowest, last) - first)
+                useful += seconds * counted / (last - first) if last > first else 0.0
+                lowest = min(lowest, first)
+        return useful
 
     def what_happened(self, job: str, event: str, now: float) -> None:
         if event == "submitted":
@@ -134,6 +156,9 @@ def test_capacity_holds_while_nodes_are_lost_and_come_back(tmp_path: Path) -> No
     seen = Outsider(tmp_path)
     assert len(seen.finished) == 30
     assert summary.recoveries > 0
+    told = json.loads((tmp_path / "summary.json").read_text())
+    assert seen.useful_seconds() < seen.good_seconds - 60, "failures took work"
+    assert told["goodput"] == pytest.approx(seen.useful_seconds() / seen.offered_seconds)
     assert any(row["event"] == "node-lost" for row in seen.rows)
 
 

@@ -20,6 +20,7 @@ from controlplane.domain.policy import Decision, PolicySettings
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.engine.state import ClusterState
+from controlplane.live import live_policies
 from headrace.api.plan import ExecutionPlan
 from simulator.run import Result, simulate
 from simulator.scenario import Faults, JobGroup, NodeGroup, Scenario, ScenarioFile, build
@@ -103,7 +104,7 @@ def test_python_hash_seeds_make_no_difference(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         found.append([row["decisions_sha256"] for row in json.loads(done.stdout)])
     assert found[0] == found[1]
-    assert len(set(found[0])) == len(POLICIES)
+    assert len(set(found[0])) == len(live_policies())
 
 
 def test_equal_share_changes_running_jobs_and_fifo_never_does() -> None:

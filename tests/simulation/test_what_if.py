@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 from controlplane.baselines import BASELINES
 from controlplane.domain.clock import Instant, seconds
 from controlplane.domain.codec import dump
+from controlplane.domain.from_manifest import job_from_manifest
 from controlplane.domain.ids import JobUid
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Contact
 from controlplane.domain.switch import SwitchKind
 from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine.state import ClusterState
-from controlplane.wire.from_manifest import job_from_manifest, parse_manifest
+from controlplane.wire.manifests import parse_manifest
 from headrace.api.manifest import canonical_json
 from headrace.api.manifest_source import jobs_in
 from headrace.cli.main import app

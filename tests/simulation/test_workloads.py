@@ -69,6 +69,16 @@ def test_a_job_of_rubick_asks_for_its_number_and_plan_and_may_run_under_all(tmp_
 
 WRONG_RUBICK = [
     ("name,steps\n", ":1: wanted name,submission_time,duration"),
+    ("", f":1: wanted {RUBICK_HEAD.strip()}; the file is empty"),
+    (RUBICK_HEAD.replace(",steps", ""), f":1: wanted {RUBICK_HEAD.strip()}; steps missing"),
+    (
+        RUBICK_HEAD.replace(",steps", ",colour"),
+        f":1: wanted {RUBICK_HEAD.strip()}; steps missing and 'colour' not known",
+    ),
+    (
+        RUBICK_HEAD.replace("name,", "name,name,"),
+        f":1: wanted {RUBICK_HEAD.strip()}; they come in another order, or twice",
+    ),
     (RUBICK_HEAD, ": wanted jobs below"),
     (f"{RUBICK_HEAD}a,0,1,bert,4,1,0,ga,10", ":2: wanted 10 cells, got 9"),
     (f"{RUBICK_HEAD}a,0,1,resnet,4,1,0,ga,10,0", ":2: application: wanted a measured model"),

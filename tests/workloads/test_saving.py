@@ -1,13 +1,16 @@
 """How states become checkpoints, as rank 0 of a training sees to it."""
 
 import errno
+import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint.filesystem import FileSystem
 
 from headrace.api.models import PRESETS
 from headrace.api.plan import ExecutionPlan
@@ -19,7 +22,7 @@ from headrace.workloads.rendezvous import Rendezvous
 from headrace.workloads.storage import LocalStorage
 from headrace.workloads.training.families.build import FamilyBlueprint
 from headrace.workloads.training.planned import PlannedModel
-from headrace.workloads.training.saving import Saver
+from headrace.workloads.training.saving import Saver, _Draft
 from headrace.workloads.training.spec import TrainingSpec
 from headrace.workloads.training.switching import fill_initial
 from headrace.workloads.training.world import World
@@ -65,12 +68,17 @@ class Training:
         )
         fill_initial(self.model, 7)
 
-    def begin(self, step: int) -> Path:
-        """Begin to save the state of a step; where its tensors come to lie."""
+    def begun(self, step: int) -> _Draft:
+        """Begin to save the state of a step."""
         self.model.step = step
         self.saver.begin(self.model, 1.5)
         draft = self.saver._draft
         assert draft is not None
+        return draft
+
+    def begin(self, step: int) -> Path:
+        """Begin it, and wait until it is written; where its tensors come to lie."""
+        draft = self.begun(step)
         draft.saving.wait()
         return Path(self.checkpoints.storage.location(draft.folder))
 
@@ -163,6 +171,35 @@ def test_a_state_that_is_being_written_is_doubted_before_a_checkpoint(training: 
     )
     training.saver.settle()
     assert training.steps == [4, 5]
+
+
+class Brimful(io.FileIO):
+    """A file of which only the beginning is taken; by the time it is closed there is room again."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() > 20_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data) or 0
+
+
+def test_a_store_that_was_full_is_told_though_it_has_room_again(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training.saved(4)
+
+    @contextmanager
+    def opened(files: FileSystem, path: str, mode: str) -> Iterator[Any]:
+        with Brimful(path, mode) as file:
+            yield file
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FileSystem, "create_stream", opened)
+        training.begun(5)
+        training.saver.settle()
+    code, message = training.board.told["checkpoint/5"]
+    assert (code, "has no room for 1.4 MB: No space" in message) == ("CheckpointStoreFull", True)
+    training.saved(6)
+    assert training.steps == [4, 6]
 
 
 def test_the_part_of_a_last_save_that_a_full_store_took_is_removed(

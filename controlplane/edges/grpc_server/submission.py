@@ -12,6 +12,7 @@ from functools import partial
 import grpc
 
 from controlplane.domain.event import Event, JobSubmitted, JobUpdated, JobWithdrawn
+from controlplane.domain.from_manifest import job_from_manifest
 from controlplane.domain.ids import JobUid
 from controlplane.domain.job import Job, Owner
 from controlplane.domain.lifecycle import FINISHED
@@ -28,12 +29,7 @@ from controlplane.edges.grpc_server.errors import (
 from controlplane.edges.grpc_server.feed import StateFeed
 from controlplane.edges.grpc_server.roles import Caller, Role, caller
 from controlplane.edges.grpc_server.turns import Turns
-from controlplane.wire.from_manifest import (
-    immutable_changes,
-    job_from_manifest,
-    only_differs_in,
-    parse_manifest,
-)
+from controlplane.wire.manifests import immutable_changes, only_differs_in, parse_manifest
 from controlplane.wire.translate import UID, UID_RULE
 from headrace.api.generated import jobs_pb2
 

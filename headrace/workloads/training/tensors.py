@@ -97,7 +97,7 @@ class Saving:
         try:
             self._future.result()
         except (Exception, dcp.CheckpointException) as error:  # the latter is no Exception
-            full = no_room(error) or self._storage.lacks_room(self._size_bytes)
+            full = no_room(error)
             if not isinstance(error, dcp.CheckpointException) and full is None:
                 raise RankGoneError(f"a checkpoint was not finished: {error}") from error
             raise self._failed(error, full) from error
@@ -115,7 +115,6 @@ class Saving:
         return found
 
     def _failed(self, error: BaseException, full: OSError | None) -> WorkloadError:
-        # torch's archive writer hides the system's error behind one of its own, so we looked.
         why = (
             f"the store has no room for {self._size_bytes / 1e6:.1f} MB: "
             f"{full.strerror or full}; free some, or keep fewer checkpoints"

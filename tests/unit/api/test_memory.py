@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from headrace.api import memory
@@ -292,6 +292,21 @@ def cases(draw: st.DrawFn) -> tuple[str, ExecutionPlan, int, str]:
     batch = 8 * draw(st.integers(1, 4))
     plans = feasible_plans(PRESETS[name], accelerators, batch)
     return name, draw(st.sampled_from(plans)), batch, draw(precisions)
+
+
+@settings(max_examples=200, deadline=None)
+@given(case=cases())
+def test_of_several_micro_batches_smaller_ones_never_take_more(
+    case: tuple[str, ExecutionPlan, int, str],
+) -> None:
+    name, plan, batch, precision = case
+    assume(plan.accumulation_steps > 1)
+    shape = PRESETS[name]
+    found = estimated_peak_bytes(shape, plan, batch, precision=precision)
+    smaller = replace(plan, accumulation_steps=2 * plan.accumulation_steps)
+    assume(infeasible(shape, smaller, global_batch_size=batch) is None)
+    other = estimated_peak_bytes(shape, smaller, batch, precision=precision)
+    assert other.accelerator_bytes <= found.accelerator_bytes
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,8 +1,15 @@
 """First come, first served, with rigid gangs."""
 
+from dataclasses import replace
+
+import pytest
+
+from controlplane.baselines.fifo import Fifo
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.reason import ReasonCode
-from tests.builders import World, a_cluster, a_job, a_node, started
+from headrace.api.plan import ExecutionPlan
+from tests.builders import JobBuilder, World, a_cluster, a_job, a_node, started
+from tests.step_tables import A800, KIND, a_measured_job
 
 
 def a_fifo() -> World:
@@ -83,3 +90,61 @@ def test_the_length_of_a_queue_does_not_fill_the_log() -> None:
     world = a_fifo().with_nodes(1, 2).submit(*(a_job(f"j{i}").wanting(2) for i in range(200)))
     world.settle().exits("j0")
     assert len(world.cycle().decided.reasons) <= 1
+
+
+def measured(*, skip: bool = False) -> World:
+    nodes = [a_node(f"n{i}", 8, KIND) for i in range(2)]
+    return a_cluster().with_node(*nodes).under(Fifo(A800, skip))
+
+
+def test_who_names_a_number_and_a_plan_gets_these_where_they_were_measured() -> None:
+    world = measured().submit(a_measured_job("a", "bert", "dp2"))
+    world.submit(a_measured_job("b", "bert", "dp4")).settle()
+    assert (world.held("a"), world.held("b")) == (2, 4)
+    assert str(world.attempt("b").placement.plan) == "dp4"
+    assert world.nodes_of("a") == world.nodes_of("b")
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_whether_who_does_not_fit_is_passed_over_is_a_matter_of_the_policy(skip: bool) -> None:
+    world = measured(skip=skip).submit(
+        a_measured_job("a", "bert", "dp4"), a_measured_job("b", "bert", "dp8")
+    )
+    world.settle().submit(a_measured_job("c", "bert", "dp8"), a_measured_job("d", "bert", "dp2"))
+    world.settle()
+    assert world.code("c") is ReasonCode.WAITING_FOR_ACCELERATORS
+    assert (world.why("c").wanted, world.why("c").available) == (8, 2 if skip else 4)
+    assert world.held("d") == (2 if skip else 0)
+    if not skip:
+        assert world.code("d") is ReasonCode.BEHIND_EARLIER_JOB
+        assert world.why("d").behind == "c"
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_quota_that_is_used_up_holds_up_its_own_queue_if_anybody(skip: bool) -> None:
+    world = measured(skip=skip).with_queue("q", quota=4)
+    world.submit(*(a_measured_job(n, "bert", f"dp{c}").in_queue("q") for n, c in QUOTA_JOBS))
+    world.submit(a_measured_job("free", "bert", "dp2")).settle()
+    assert world.code("too much") is ReasonCode.QUOTA_EXCEEDED
+    assert world.held("one more") == (1 if skip else 0)
+    assert world.held("free") == 2
+
+
+QUOTA_JOBS = (("has", 2), ("too much", 4), ("one more", 1))
+
+
+def test_who_asks_for_a_plan_that_nobody_measured_is_told_so() -> None:
+    job = a_measured_job("a", "bert", "dp2-z3").job
+    other = ExecutionPlan.parse("dp2-z3")
+    spec = replace(job.spec, plans=(other, *job.spec.plans))
+    world = measured().submit(JobBuilder(replace(job, spec=spec))).settle()
+    assert world.code("a") is ReasonCode.POLICY_REFUSED
+    assert "it is not known how long a step of bert takes under dp2-z3" in world.why("a").message
+
+
+def test_who_comes_first_is_served_first_whatever_is_promised_to_whom() -> None:
+    world = a_fifo().with_nodes(1, 2).submit(a_job("runs").wanting(2)).settle()
+    world.submit(a_job("first").wanting(2)).passes(1)
+    world.submit(a_job("promised").wanting(2).guaranteed()).settle()
+    world.exits("runs").settle()
+    assert (world.held("first"), world.held("promised")) == (2, 0)

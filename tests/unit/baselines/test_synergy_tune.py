@@ -3,8 +3,9 @@
 from math import floor
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 
-from controlplane.baselines.synergy_opt import Profile, best_points
 from controlplane.baselines.synergy_tune import (
     Find,
     Server,
@@ -15,6 +16,7 @@ from controlplane.baselines.synergy_tune import (
     in_order,
     proportional,
 )
+from tests.unit.baselines.synergy_opt import Profile, best_points
 
 SMALL = Server("s0", 8, (24, 500, 500))
 LARGE = Server("s0", 8, (96, 1600, 500))
@@ -102,6 +104,38 @@ def test_the_program_finds_the_most_speed_in_all() -> None:
     found = best_points([Profile(4, resnet18), Profile(4, flat)], 24, 500)
     assert [point[0] for point in found] == [5, 1]
     assert sum(point[2] for point in found) == pytest.approx(2.53)
+
+
+@st.composite
+def tenants(draw: st.DrawFn) -> list[Tenant]:
+    """Jobs that a small server has accelerators for; who wants more than its share gains by it."""
+    found: list[Tenant] = []
+    left = SMALL.accelerators
+    while left and len(found) < 5:
+        count = draw(st.integers(1, left))
+        cpus = draw(st.sampled_from((1, 2, 3, 4, 5, 6, 9, 12)))
+        gb = draw(st.sampled_from((20.83, 62.5, 125.0)))
+        wants_more = cpus > SMALL.share[0] or gb > SMALL.share[1]
+        speed = draw(st.floats(1, 3)) if wants_more else 1.0
+        found.append(a_tenant(f"j{len(found)}", count, cpus, gb, speed))
+        left -= count
+    return found
+
+
+@drawn(tenants(), st.sampled_from([in_order, consolidated]))
+def test_tuning_leaves_nobody_out_and_never_beats_the_program(
+    jobs: list[Tenant], find: Find
+) -> None:
+    tuned = Tuner(find).run([SMALL], jobs)
+    assert set(tuned) == {job.name for job in jobs}
+    profiles = []
+    for job in jobs:
+        able = capped(job, SMALL)
+        (cpus, gb, _), (own_cpus, own_gb, _) = SMALL.share, able.demand
+        points = ((cpus, gb, 1.0), (own_cpus, own_gb, able.speedup))
+        profiles.append(Profile(job.accelerators, points))
+    most = sum(point[2] for point in best_points(profiles, 24, 500))
+    assert sum(grant.speed for grant in tuned.values()) <= most + 1e-6
 
 
 def test_who_runs_already_stays_and_is_cut_where_it_is() -> None:

@@ -8,11 +8,12 @@ import pytest
 
 from controlplane.domain.clock import SECOND, Instant
 from controlplane.domain.event import Event, JobSubmitted, NodeDrained
+from controlplane.domain.from_manifest import job_from_manifest
 from controlplane.domain.ids import JobUid, NodeId, SequenceNumber
 from controlplane.edges.paced_events import PacedEvents
 from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.state import SequencedEvent
-from controlplane.wire.from_manifest import job_from_manifest, parse_manifest
+from controlplane.wire.manifests import parse_manifest
 from tests.contract.grpc.harness import manifest
 
 JOB = JobSubmitted(

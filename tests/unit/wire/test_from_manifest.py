@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.domain.from_manifest import job_from_manifest
 from controlplane.domain.ids import JobUid
 from controlplane.domain.job import Job, Owner, ServiceClass, Topology
 from controlplane.domain.memory import Memory
@@ -12,12 +13,7 @@ from controlplane.domain.model_type import type_named, type_text
 from controlplane.domain.offering import memory_need
 from controlplane.engine.fold import launch_part
 from controlplane.engine.observations import model_of
-from controlplane.wire.from_manifest import (
-    immutable_changes,
-    job_from_manifest,
-    only_differs_in,
-    parse_manifest,
-)
+from controlplane.wire.manifests import immutable_changes, only_differs_in, parse_manifest
 from controlplane.wire.violations import InvalidMessageError
 from headrace.api.manifest import canonical_json
 from headrace.api.memory import estimated_peak_bytes

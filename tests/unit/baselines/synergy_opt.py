@@ -1,4 +1,7 @@
-"""Synergy-Opt (OSDI 2022): the most speed that CPUs and memory in all could buy, as a program."""
+"""Synergy-Opt (OSDI 2022): the most speed that CPUs and memory in all could buy, as a program.
+
+The referee of Synergy-Tune: no policy asks it, as it says nothing of where anybody would be.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
