@@ -21,7 +21,7 @@ from functools import cached_property
 
 from controlplane.baselines.layouts import Layout, placed, requested, requested_way, unmeasured
 from controlplane.domain.ids import JobUid, NodeId, QueueName
-from controlplane.domain.job import JobSpec
+from controlplane.domain.job import JobSpec, Topology
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
 from controlplane.domain.reason import Reason
@@ -132,7 +132,8 @@ class _Round:
                 continue
             if self.quotas.whole(job.spec.queue) is not None:
                 self.quotas.use(job.spec.queue, attempt.placement.accelerator_count)
-            if undisturbed and job.generation == 1:
+            by_racks = job.spec.accelerators.topology is Topology.SAME_RACK
+            if undisturbed and job.generation == 1 and not by_racks:
                 self.targets[job.uid], self.reasons[job.uid] = attempt.placement, RUNNING
             else:
                 self._keep(record, attempt.placement)
