@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from controlplane.domain.ids import JobUid
 from controlplane.domain.policy import Optimality
 from controlplane.domain.record import JobRecord
+from controlplane.domain.step_times import SourcedStepTimes
 from controlplane.rubick.choices import Choice
 from controlplane.rubick.round import Round
 from controlplane.rubick.seat import Displaced, Seat, kind_of
@@ -23,6 +24,7 @@ def sentences(
     promise: Promise | None,
     optimality: Optimality,
     names: Mapping[JobUid, str],
+    times: SourcedStepTimes | None,
 ) -> Iterator[str]:
     """The explanation, a sentence each.
 
@@ -33,10 +35,12 @@ def sentences(
         promise: What it is promised; None for nothing.
         optimality: Of the round.
         names: What jobs are called.
+        times: Says what predictions follow from; None where they were measured beforehand.
     """
     given = _given(seat, record)
     if given is not None:
         yield from _why_this_plan(seat, given)
+        yield from _known_from(given, record, times)
         yield from _why_not_more(seat, given, optimality)
     elif seat.given is not None:
         yield (
@@ -92,6 +96,18 @@ def _why_this_plan(seat: Seat, given: Choice) -> Iterator[str]:
         yield f"As many accelerators elsewhere would give {told}."
 
 
+def _known_from(given: Choice, record: JobRecord, times: SourcedStepTimes | None) -> Iterator[str]:
+    """What the prediction follows from, and what the job says of it."""
+    if times is not None:
+        yield times.source(record.job.spec, given.kind)
+    attempt, told = record.attempt, record.progress
+    if attempt is None or attempt.plan_change is not None or told.step_seconds <= 0:
+        return
+    # What it told before it went over says nothing of where it is now.
+    if told.at > max(record.reconfigured_at, attempt.started_at):
+        yield f"It makes {1 / told.step_seconds:.3g} steps a second, as it told last."
+
+
 def _why_not_more(seat: Seat, given: Choice, optimality: Optimality) -> Iterator[str]:
     more = [
         each
@@ -123,7 +139,8 @@ def _why_not_more(seat: Seat, given: Choice, optimality: Optimality) -> Iterator
     )
     if price > gain:
         ratio = f"{price / gain:.2g} times as much" if gain > 0 else "more"
-        yield f"{told}; but each of the {extra} more is worth {ratio} to others."
+        each = "each of the" if extra > 1 else "the"
+        yield f"{told}; but {each} {extra} more is worth {ratio} to others."
     else:
         yield f"{told}; there is no room for that now without taking more from others."
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from controlplane.domain.clock import Instant
-from controlplane.domain.lesson import Learnt, Lesson
-from controlplane.domain.model_type import type_named, type_text
+from controlplane.domain.lesson import ComparedRow, Comparison, Learnt, Lesson
+from controlplane.domain.model_type import ModelType, type_named, type_text
 from controlplane.domain.observation import Observation
 from controlplane.domain.step_time_fit import StepTimeFit, fit_key
 from controlplane.rubick.fits import as_model, as_stored, donor_of, prior_of
@@ -33,21 +33,62 @@ def lessons(
         observations: What jobs told.
         fits: What was learnt so far.
     """
-    groups: dict[tuple[str, str], list[Observation]] = {}
-    for each in observations:
-        if each.row.machine is not None and each.row.iteration is not None:
-            kind = type_label(each.row.machine.device)
-            groups.setdefault((type_text(each.row.asked), kind), []).append(each)
-    for (model_type, kind), told in groups.items():
+    for (model_type, kind), told in _by_type(observations).items():
         if type_named(model_type) is None:
             continue
-        told.sort(key=lambda each: each.at)
         before = fits.get(fit_key(model_type, kind))
         kept = tuple(told[-ROWS_FITTED:])
         if before is None or as_model(before) is None:
             yield Lesson(model_type, kind, kept, None, donor_of(model_type, kind, fits.values()))
         elif len(kept) > MORE_ROWS * before.rows or _surprises(kept, before):
             yield Lesson(model_type, kind, kept, before, None)
+
+
+def _by_type(observations: Iterable[Observation]) -> dict[tuple[str, str], list[Observation]]:
+    """What was measured, by types of model and of accelerator, those told last coming last."""
+    groups: dict[tuple[str, str], list[Observation]] = {}
+    for each in sorted(observations, key=lambda each: each.at):
+        if each.row.machine is not None and each.row.iteration is not None:
+            kind = type_label(each.row.machine.device)
+            groups.setdefault((type_text(each.row.asked), kind), []).append(each)
+    return groups
+
+
+def comparisons(
+    observations: Iterable[Observation], fits: Mapping[str, StepTimeFit]
+) -> Iterator[Comparison]:
+    """Every fit beside what was measured of its type: how good it is, for people to see.
+
+    Args:
+        observations: What jobs told.
+        fits: What was learnt so far; those of a release with other parameters are left out.
+    """
+    groups = _by_type(observations)
+    for fit_known in fits.values():
+        model, known = as_model(fit_known), type_named(fit_known.model_type)
+        if model is None or known is None:
+            continue
+        told = groups.get((fit_known.model_type, fit_known.accelerator_type), ())
+        yield Comparison(fit_known, tuple(_compared(told, fit_known, model, known)))
+
+
+def _compared(
+    told: Sequence[Observation], fit_known: StepTimeFit, model: StepTimeModel, known: ModelType
+) -> Iterator[ComparedRow]:
+    if not told:
+        return
+    rows = columns(_measurements(told))
+    times = model.predict(rows)
+    guesses = prior_of(known, fit_known.accelerator_type, None).seconds(rows)
+    for each, seconds, lower, upper, guess in zip(
+        told,
+        times.seconds.tolist(),
+        times.lower.tolist(),
+        times.upper.tolist(),
+        guesses.tolist(),
+        strict=True,
+    ):
+        yield ComparedRow(each, seconds, lower, upper, guess, is_news=each.at > fit_known.at)
 
 
 def _surprises(told: Sequence[Observation], before: StepTimeFit) -> bool:

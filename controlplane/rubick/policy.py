@@ -15,7 +15,7 @@ from controlplane.domain.policy import Decision, Optimality
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
-from controlplane.domain.step_times import StepTimesAt
+from controlplane.domain.step_times import SourcedStepTimes, StepTimesAt
 from controlplane.placing.capacity import Capacity
 from controlplane.placing.layout import placement_under
 from controlplane.placing.standing import Standing, Standings, undisputed
@@ -72,8 +72,8 @@ class Rubick:
         """Why the job gets what it gets, or nothing, a sentence each; none for a job of which
         there is nothing to decide.
         """
-        menu = Menu(self._freedom)
-        menu.begin(self._times(snapshot), snapshot)
+        menu, times = Menu(self._freedom), self._times(snapshot)
+        menu.begin(times, snapshot)
         made = _Decision(snapshot, menu, self.settings.turned(snapshot.knobs))
         optimality = made.decide().optimality
         seat = seat_of(made.seats.every, uid)
@@ -82,7 +82,8 @@ class Rubick:
         names = {each: record.job.full_name for each, record in snapshot.jobs.items()}
         promise = made.seats.promises.get(uid)
         record = snapshot.jobs[uid]
-        return tuple(sentences(seat, record, made.dealt, promise, optimality, names))
+        known = times if isinstance(times, SourcedStepTimes) else None
+        return tuple(sentences(seat, record, made.dealt, promise, optimality, names, known))
 
     def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterator[str]:
         """What the decision breaks of what must hold of every one; see ``rubick.invariants``."""

@@ -53,3 +53,20 @@ def test_a_job_of_which_there_is_nothing_to_decide_has_no_explanation() -> None:
     built, policy = world(8)
     built.submit(a_known_job("a").suspended()).settle()
     assert told(built, policy, "a") == ""
+
+
+def test_who_runs_is_told_how_fast_it_is_but_not_how_fast_it_was_under_another_plan() -> None:
+    built, policy = world(8, exponent=0.4)
+    built.submit(a_known_job("a", steps=10_000)).settle()
+    built.passes(60).trains("a", 50, step_seconds=0.25)
+    assert "It makes 4 steps a second, as it told last." in told(built, policy, "a")
+    built.submit(a_known_job("b", steps=10_000)).settle()
+    assert 0 < built.held("a") < 8
+    assert "as it told last" not in told(built, policy, "a")
+
+
+def test_one_accelerator_more_is_told_of_in_the_singular() -> None:
+    built, policy = world(2)
+    built.submit(*(a_known_job(name, most=2, steps=10_000) for name in "ab")).settle()
+    assert built.held("a") == built.held("b") == 1
+    assert "but the 1 more is worth" in told(built, policy, "a")
