@@ -127,9 +127,11 @@ def learn(lesson: Lesson) -> Learnt:
     error_before = _error(before or prior, unseen or newest)
     error = _error(judged, unseen or newest)
     threads = float(np.median([row.cpu_threads for row in rows]))
+    # A prior knows no row of the type at all: whatever knows some is better.
+    adopted = lesson.before is None or error <= error_before
     kept = as_stored(found.model, lesson.model_type, lesson.accelerator_type, threads, lesson.at)
     outliers = (f"{each.row}: {each.ratio:.2f} times what is predicted" for each in found.outliers)
-    return Learnt(kept if error <= error_before else None, error_before, error, tuple(outliers))
+    return Learnt(kept if adopted else None, error_before, error, tuple(outliers))
 
 
 def _measurements(told: Iterable[Observation]) -> list[Measurement]:

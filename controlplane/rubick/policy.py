@@ -15,19 +15,20 @@ from controlplane.domain.policy import Decision, Optimality
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
-from controlplane.domain.step_times import SourcedStepTimes, StepTimesAt
+from controlplane.domain.step_times import SourcedStepTimes, StepTimesAt, Way
 from controlplane.placing.capacity import Capacity
 from controlplane.placing.layout import placement_under
+from controlplane.placing.shares import shares_of
 from controlplane.placing.standing import Standing, Standings, undisputed
 from controlplane.rubick.board import Board
 from controlplane.rubick.bound import upper_bound
 from controlplane.rubick.choices import Choice
-from controlplane.rubick.explaining import seat_of, sentences
+from controlplane.rubick.explaining import Background, seat_of, sentences
 from controlplane.rubick.freedom import Freedom
 from controlplane.rubick.invariants import violations
 from controlplane.rubick.round import Round
 from controlplane.rubick.search import improved
-from controlplane.rubick.seat import Given, Seat, bidder_of
+from controlplane.rubick.seat import Given, Seat, bidder_of, kind_of
 from controlplane.rubick.seating import Menu, Seats
 from controlplane.rubick.settings import RubickSettings
 
@@ -82,8 +83,15 @@ class Rubick:
         names = {each: record.job.full_name for each, record in snapshot.jobs.items()}
         promise = made.seats.promises.get(uid)
         record = snapshot.jobs[uid]
-        known = times if isinstance(times, SourcedStepTimes) else None
-        return tuple(sentences(seat, record, made.dealt, promise, optimality, names, known))
+        behind = Background(
+            promise,
+            optimality,
+            names,
+            made.settings,
+            _way_held(record, seat, menu),
+            times if isinstance(times, SourcedStepTimes) else None,
+        )
+        return tuple(sentences(seat, record, made.dealt, behind))
 
     def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterator[str]:
         """What the decision breaks of what must hold of every one; see ``rubick.invariants``."""
@@ -240,6 +248,14 @@ class _Decision:
                 self.now.reasons[record.uid] = self.now.waits.for_quota(record, least, left)
             else:
                 self.now.wait(record, least, self.left)
+
+
+def _way_held(record: JobRecord, seat: Seat, menu: Menu) -> Way | None:
+    """What is known of what the job has."""
+    if record.attempt is None or seat.held is None:
+        return None
+    place = record.attempt.placement
+    return menu.way(record.job.spec, kind_of(seat.held), place.plan, shares_of(place))
 
 
 def _held(standing: Standing) -> dict[NodeId, list[AcceleratorId]]:
