@@ -278,8 +278,6 @@ def _rather_later(slow: Choice, seat: Seat) -> Reason:
 
 
 def _why(choice: Choice) -> Reason:
-    lies = "+".join(map(str, choice.shares))
-    where = f" on {lies}" if lies else ""
     speed = f"{choice.steps_per_second:.3g} steps a second are predicted"
     told = "nothing is known of its steps" if choice.is_guess else speed
-    return Reason(ReasonCode.STARTED, f"{choice.plan}{where}: {told}")
+    return Reason(ReasonCode.STARTED, told)

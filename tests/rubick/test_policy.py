@@ -2,6 +2,7 @@
 
 import pytest
 
+from controlplane.domain.action import ChangePlan, StartAttempt
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
@@ -206,3 +207,19 @@ def test_a_decision_that_breaks_a_promise_is_not_carried_out() -> None:
     outcome = built.cycle(usable=False)
     assert outcome.refused == ("g is guaranteed and would lose what it has",)
     assert outcome.decided.actions == ()
+
+
+def test_orders_say_what_is_predicted_of_them() -> None:
+    known = [Scaling()]
+    settings = RubickSettings(switch_seconds=1.0, cool_down_seconds=10.0)
+    built = world(Rubick(lambda _: known[-1], settings))
+    (start,) = built.submit(a_known_job("a", steps=100_000)).cycle().decided.actions
+    assert isinstance(start, StartAttempt)
+    assert start.reason.message == "starts as dp8 on n0: 5.28 steps a second are predicted"
+    built.runs("a").passes(60)
+    # Fewer are as good now, and nobody waits for the others.
+    known.append(Scaling(exponent=-0.2))
+    (change,) = built.cycle().decided.actions
+    assert isinstance(change, ChangePlan)
+    assert change.reason.code is ReasonCode.PLAN_CHANGED
+    assert change.reason.message == "dp8 -> dp1: 1 steps a second are predicted"
