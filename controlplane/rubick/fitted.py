@@ -168,16 +168,16 @@ class FittedStepTimes:
         fit = self._fits.get(fit_key(spec.model_type, kind))
         if fit is not None and as_model(fit) is not None:
             rows = "1 plan" if fit.rows == 1 else f"{fit.rows} plans"
-            return f"That is predicted by what {rows} of {name} took here when measured."
+            return f"That is predicted from {rows} of {name} measured here."
         donor = donor_of(spec.model_type, kind, self._fits.values())
         if donor is not None and as_model(donor) is not None:
             taught = donor.model_type.partition(" ")[0]
             return (
-                f"No plan of {name} has been measured here yet: that is predicted by its sizes and "
-                f"by what {taught} took here."
+                f"No plan of {name} was measured here yet: that is predicted from its sizes and "
+                f"from what {taught} took here."
             )
         return (
-            f"No plan of {name} has been measured here yet: that is predicted by its sizes and the "
+            f"No plan of {name} was measured here yet: that is predicted from its sizes and the "
             f"name of the accelerator, {kind}, alone."
         )
 

@@ -83,7 +83,7 @@ def test_the_demo_passes_its_own_checks_and_leaves_a_report_and_nothing_else(
         assert f" explain {job}" in told
         assert re.search(rf"^{about} +\S+ +\S+ +[\d.]+ +[\d.]+ ", said, re.MULTILINE), said
     assert "It is promised" in told
-    assert re.search(r"predicted by what \d plans? of gpt2-small took here when measured", told)
+    assert re.search(r"predicted from \d plans? of gpt2-small measured here", told)
     too_long = [one for one in said.splitlines() if len(one) > 80 and str(report) not in one]
     assert too_long == [], "\n".join(too_long)
     page = report.read_text(encoding="utf-8")

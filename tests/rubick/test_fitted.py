@@ -198,11 +198,11 @@ def test_it_is_told_what_predictions_follow_from() -> None:
         world = cluster().tell(*map(ModelFitted, fits))
         return FittedTimes()(snapshot(world)).source(SPEC, "cpu")
 
-    untaught = "No plan of gpt2-small has been measured here yet: that is predicted by its sizes"
+    untaught = "No plan of gpt2-small was measured here yet: that is predicted from its sizes"
     assert source() == f"{untaught} and the name of the accelerator, cpu, alone."
     vit = a_fit(model_type="vit-tiny fp32 batch 64x17")
-    assert source(vit) == f"{untaught} and by what vit-tiny took here."
-    known = "That is predicted by what {} of gpt2-small took here when measured."
+    assert source(vit) == f"{untaught} and from what vit-tiny took here."
+    known = "That is predicted from {} of gpt2-small measured here."
     assert source(vit, a_fit()) == known.format("7 plans")
     assert source(a_fit(rows=1)) == known.format("1 plan")
     world = cluster()
@@ -214,9 +214,9 @@ def test_it_is_told_what_predictions_follow_from() -> None:
 def test_the_policy_explains_from_what_it_predicts() -> None:
     policy = Rubick(FittedTimes(), RubickSettings(switch_seconds=1.0))
     world = a_cluster().under(policy).with_node(a_node("n", 2, "cpu")).submit(job()).settle()
-    assert "predicted by its sizes" in " ".join(policy.explanation(snapshot(world), JobUid("a")))
+    assert "predicted from its sizes" in " ".join(policy.explanation(snapshot(world), JobUid("a")))
     world.tell(ModelFitted(a_fit()))
-    assert "what 7 plans of" in " ".join(policy.explanation(snapshot(world), JobUid("a")))
+    assert "from 7 plans of" in " ".join(policy.explanation(snapshot(world), JobUid("a")))
 
 
 def test_a_fit_is_the_same_model_after_it_was_stored() -> None:
