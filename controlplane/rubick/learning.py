@@ -20,6 +20,10 @@ from headrace.api.accelerator_type import type_label
 MORE_ROWS = 1.3
 """So many times the rows of the last fit are news, however well it predicted them."""
 
+ROWS_ENOUGH = 7
+"""So many tell enough of a model that what was left out of a fit can judge it: as many as Rubick's
+profiles have (MLSys 2025)."""
+
 ROWS_FITTED = 500
 """The newest ones; more cost time and teach little."""
 
@@ -119,8 +123,9 @@ def learn(lesson: Lesson) -> Learnt:
         raise ValueError(f"{lesson.model_type}: the fit has no finite parameters")
     since = lesson.before.at if lesson.before is not None else Instant(-1)
     newest = _measurements(each for each in lesson.told if each.at > since) or rows
-    # Judged by news that it was not fitted to: of several rows every other one is kept apart.
-    unseen = newest[1::2]
+    # Judged by news that it was not fitted to: of several rows every other one is kept apart, if
+    # enough are left to fit. A fit to one of two rows says nothing of a fit to both.
+    unseen = newest[1::2] if len(rows) - len(newest[1::2]) >= ROWS_ENOUGH else []
     judged = found.model
     if unseen:
         judged = fit([row for row in rows if row not in unseen], prior, before).model

@@ -323,6 +323,20 @@ def test_a_fit_that_predicts_the_newest_rows_worse_is_not_adopted() -> None:
     assert learnt.error > learnt.error_before
 
 
+def test_with_few_rows_each_of_them_is_learnt_from() -> None:
+    """One was told again, slower than before, and another one is new: both are in the next fit."""
+    first = told("dp4", (2, 2), 1, slower=20.0)
+    fit = learn(next(iter(lessons([first], {})))).fit
+    assert fit is not None
+    again = told("dp4", (2, 2), 8, slower=20.0, times=1.1)
+    new = told("pp2.1f1b-ga4", (2,), 9, slower=20.0, times=0.7)
+    for rows in ([again, new], [replace(again, at=Instant(10)), new]):
+        (lesson,) = lessons(rows, {fit.key: fit})
+        learnt = learn(lesson)
+        assert learnt.fit is not None
+        assert (learnt.fit.rows, learnt.outliers) == (2, ())
+
+
 def test_a_row_that_the_others_do_not_bear_out_is_named() -> None:
     rows = [*ROWS, *(replace(each, at=Instant(each.at + 10)) for each in ROWS)]
     learnt = learn(next(iter(lessons([*rows, told("dp1-gc", (1,), 30, 20.0, times=50.0)], {}))))
