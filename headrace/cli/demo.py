@@ -284,8 +284,12 @@ def _refused(session: Session) -> int | None:
     address = record.endpoints.get("metrics") if record else None
     if not address:
         return None
-    with urllib.request.urlopen(address, timeout=10.0) as answer:  # noqa: S310 - our own
-        return refusals_in(answer.read().decode())
+    try:
+        with urllib.request.urlopen(address, timeout=10.0) as answer:  # noqa: S310 - our own
+            return refusals_in(answer.read().decode())
+    except OSError as error:
+        note(f"the metrics at {address} cannot be read: {error}")
+        return None
 
 
 def refusals_in(metrics: str) -> int:
