@@ -126,5 +126,8 @@ class RubickSettings:
         return RubickSettings(**found)  # type: ignore[arg-type]
 
 
-LIVE = RubickSettings(switch_seconds=30.0, cool_down_seconds=30.0)
-"""Those of a live cluster, whose jobs mostly change in memory and stand still for seconds."""
+LIVE = RubickSettings(switch_seconds=30.0, cool_down_seconds=30.0, least_gain=0.25)
+"""Those of a live cluster, whose jobs mostly change in memory and stand still for seconds. What is
+predicted of them follows from a few measured steps and may well be off by a fifth; with a smaller
+gain jobs go to and fro with each fit.
+"""
