@@ -16,7 +16,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the cluster running.")] = False,
     limit: Annotated[
         float, typer.Option(help="Longest time for everything, in seconds.", min=60)
-    ] = 600,
+    ] = 1200,
     report: Annotated[Path, typer.Option(help="Where the report goes.", metavar="FILE")] = _PAGE,
     home: Annotated[
         Path | None,

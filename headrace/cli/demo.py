@@ -89,7 +89,7 @@ class Options:
     """
 
     keep: bool = False
-    limit_seconds: float = 600.0
+    limit_seconds: float = 1200.0
     report: Path = Path("headrace-report.html")
     home: Path | None = None
     examples: Path | None = None
