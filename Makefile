@@ -63,7 +63,7 @@ lives: setup ## LIVES=2000 random lives of a cluster, others each time
 	HEADRACE_LIVES=$(LIVES) $(RUN) pytest -q \
 	  tests/property/test_cluster_life.py tests/property/test_baselines_come_to_rest.py
 
-demo: setup ## a cluster, two jobs, two reconfigurations and a report, in 4 minutes
+demo: setup ## a cluster, three jobs under rubick, why each runs as it does, and a report, in 2 minutes
 	$(RUN) headrace demo
 
 bench: setup ## the benchmarks, as ratios measured side by side

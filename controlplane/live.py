@@ -6,7 +6,7 @@ What fits is loaded when there is something to fit: it takes as much memory as a
 from collections.abc import Iterable, Mapping
 
 from controlplane.baselines import BASELINES
-from controlplane.domain.lesson import Learnt, Lesson
+from controlplane.domain.lesson import Comparison, Learnt, Lesson
 from controlplane.domain.observation import Observation
 from controlplane.domain.policy import Policy
 from controlplane.domain.step_time_fit import StepTimeFit
@@ -39,3 +39,14 @@ def learn(lesson: Lesson) -> Learnt:
     from controlplane.rubick import learning
 
     return learning.learn(lesson)
+
+
+def comparisons(
+    observations: Iterable[Observation], fits: Mapping[str, StepTimeFit]
+) -> Iterable[Comparison]:
+    """See ``rubick.learning``."""
+    if not fits:
+        return ()
+    from controlplane.rubick import learning
+
+    return learning.comparisons(observations, fits)

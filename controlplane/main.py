@@ -60,7 +60,7 @@ from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.loop import CycleReport, Loop
 from controlplane.engine.ports import DecisionLog, TermLostError
 from controlplane.engine.state import ClusterState
-from controlplane.live import learn, lessons, live_policies
+from controlplane.live import comparisons, learn, lessons, live_policies
 from headrace.api.addresses import is_loopback
 
 _TRY_AGAIN_SECONDS = 1.0
@@ -272,6 +272,7 @@ class ControlPlane:
                 history=self._history,
                 reign=self,
                 policies=self._policies,
+                comparisons=comparisons,
                 version=self._version,
                 dashboard_url=self._settings.dashboard_url,
             ),

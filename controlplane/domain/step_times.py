@@ -4,7 +4,7 @@ what the simulator plays. Either a table that was measured, or a model that was 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from controlplane.domain.job import JobSpec
 from controlplane.domain.snapshot import ClusterSnapshot
@@ -64,6 +64,20 @@ class StepTimes(Protocol):
             kind: Type of the accelerators.
             plan: The plan.
             shares: How the accelerators lie, most first.
+        """
+        ...
+
+
+@runtime_checkable
+class SourcedStepTimes(Protocol):
+    """Step times that can say what they know their answers from."""
+
+    def source(self, spec: JobSpec, kind: str) -> str:
+        """A sentence on what is predicted of the job's steps, and from what.
+
+        Args:
+            spec: Of the job.
+            kind: Type of the accelerators.
         """
         ...
 

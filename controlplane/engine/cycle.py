@@ -342,6 +342,12 @@ def _units_in_memory(
     return units_for(attempt, target)
 
 
+def _as_chosen(why: Reason | None) -> str:
+    """What the policy says of what it chose, to be added to a sentence; nothing if it does not."""
+    told = why.message if why is not None and why.code is ReasonCode.STARTED else ""
+    return f": {told}" if told else ""
+
+
 def _why_changed(
     before: Placement, then: Placement | None, why: Reason | None, room: str
 ) -> Reason:
@@ -362,12 +368,16 @@ def _why_changed(
     change = f"moves to {', '.join(moved)}" if same_plan else f"{before.plan} -> {then.plan}"
     if why is not None and why.code in (ReasonCode.MOVED_OFF_NODE, ReasonCode.SPEC_CHANGED):
         return Reason(why.code, f"{change}: {why.message}", wanted, held)
+    chosen = _as_chosen(why)
+    if wanted < held and not room and chosen:
+        # Nobody asked for it: fewer are as good.
+        return Reason(ReasonCode.PLAN_CHANGED, f"{change}{chosen}", wanted, held)
     if wanted < held:
         return Reason(ReasonCode.SHRUNK_FOR_OTHERS, f"{change}{makes_room}", wanted, held)
     if wanted > held:
-        return Reason(ReasonCode.GROWN_INTO_FREE, change, wanted, held)
+        return Reason(ReasonCode.GROWN_INTO_FREE, f"{change}{chosen}", wanted, held)
     if before.units == then.units:
-        return Reason(ReasonCode.PLAN_CHANGED, change, wanted, held)
+        return Reason(ReasonCode.PLAN_CHANGED, f"{change}{chosen}", wanted, held)
     return Reason(ReasonCode.MOVED_OFF_NODE, f"{change}{makes_room}", wanted, held)
 
 
@@ -505,7 +515,7 @@ def _start(record: JobRecord, target: Placement, why: Reason | None, at: Instant
     nodes = ", ".join(sorted(target.nodes))
     reason = why or Reason(ReasonCode.STARTED)
     if reason.code in (ReasonCode.RUNNING, ReasonCode.STARTED):
-        message = f"starts as {target.plan} on {nodes}"
+        message = f"starts as {target.plan} on {nodes}{_as_chosen(why)}"
         if record.stage is Stage.BACKING_OFF and record.reason is not None:
             ended = record.reason.message.partition("\n")[0]
             message += f" again, after attempt {record.attempts_made}: {ended}"

@@ -4,50 +4,70 @@ The round is dealt again for the snapshot as it is, which is what the next cycle
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from controlplane.domain.ids import JobUid
 from controlplane.domain.policy import Optimality
 from controlplane.domain.record import JobRecord
+from controlplane.domain.step_times import SourcedStepTimes, Way
 from controlplane.rubick.choices import Choice
 from controlplane.rubick.round import Round
-from controlplane.rubick.seat import Displaced, Seat, kind_of
+from controlplane.rubick.seat import Displaced, Given, Seat, kind_of
 from controlplane.rubick.seating import Promise
+from controlplane.rubick.settings import RubickSettings
 
 _OTHERS_NAMED = 2
+_FIRST_NAMED = 4
+_NEARLY_ALL = 0.995
 
 
-def sentences(
-    seat: Seat,
-    record: JobRecord,
-    dealing: Round,
-    promise: Promise | None,
-    optimality: Optimality,
-    names: Mapping[JobUid, str],
-) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Background:
+    """What an explanation needs beside the round.
+
+    Attributes:
+        promise: What the job is promised; None for nothing.
+        optimality: Of the round.
+        names: What jobs are called.
+        settings: The knobs by which it was decided.
+        held: What is known of what the job has; None if it has nothing, or nobody can say.
+        times: Says what predictions follow from; None where they were measured beforehand.
+    """
+
+    promise: Promise | None
+    optimality: Optimality
+    names: Mapping[JobUid, str]
+    settings: RubickSettings
+    held: Way | None = None
+    times: SourcedStepTimes | None = None
+
+
+def sentences(seat: Seat, record: JobRecord, dealing: Round, behind: Background) -> Iterator[str]:
     """The explanation, a sentence each.
 
     Args:
         seat: The job in the round.
         record: The job.
         dealing: The round, dealt.
-        promise: What it is promised; None for nothing.
-        optimality: Of the round.
-        names: What jobs are called.
+        behind: What else there is to know.
     """
-    given = _given(seat, record)
+    optimality, given = behind.optimality, _given(seat, record)
     if given is not None:
         yield from _why_this_plan(seat, given)
-        yield from _why_not_more(seat, given, optimality)
+        yield from _known_from(given.kind, record, behind.times)
+        yield from _why_not_more(seat, given, behind)
     elif seat.given is not None:
-        yield (
-            f"It keeps the {seat.given.accelerators} accelerators that it has; how they lie is not "
-            "among what would be chosen now."
-        )
+        yield from _why_it_keeps(seat, seat.given, record, behind)
     elif len(seat.choices.every):
         yield from _why_nothing(seat, dealing, optimality)
-    if promise is not None:
-        yield _promised(promise, given)
-    yield from _who_made_room(seat, dealing, names)
+        yield from _who_comes_first(seat, dealing, behind.names)
+    if behind.promise is not None:
+        kept = behind.held if seat.given is seat.held else None
+        speed = given.steps_per_second if given is not None else None
+        if speed is None and kept is not None:
+            speed = kept.steps_per_second
+        yield _promised(behind.promise, speed)
+    yield from _who_made_room(seat, dealing, behind.names)
     if seat.starves_since is not None:
         yield "It stood still for longer than jobs may, so it comes before others until it runs."
     if optimality.value > 0:
@@ -92,7 +112,59 @@ def _why_this_plan(seat: Seat, given: Choice) -> Iterator[str]:
         yield f"As many accelerators elsewhere would give {told}."
 
 
-def _why_not_more(seat: Seat, given: Choice, optimality: Optimality) -> Iterator[str]:
+def _why_it_keeps(seat: Seat, given: Given, record: JobRecord, behind: Background) -> Iterator[str]:
+    """Of what it has and would not be given today: something better is known meanwhile."""
+    kind, held = kind_of(given), behind.held
+    if held is None:
+        yield f"It keeps the {given.accelerators} accelerators that it has."
+        return
+    lies = "+".join(map(str, held.shares))
+    yield f"It keeps {held.plan} on {lies} {kind}: {held.steps_per_second:.3g} steps a second."
+    yield from _known_from(kind, record, behind.times)
+    faster = [
+        each
+        for each in seat.choices.every
+        if each.accelerators <= given.accelerators and each.seconds < held.seconds
+    ]
+    if not faster:
+        return
+    best = min(faster, key=lambda each: each.seconds)
+    told = f"{best.plan} on {'+'.join(map(str, best.shares))} {best.kind} would give {_speed(best)}"
+    if seat.stays:
+        yield f"{told}; {_in_peace(behind.settings)}."
+        return
+    saved = seat.steps_left * (held.seconds - best.seconds) - seat.switch_seconds
+    share = max(0.0, saved) / seat.held_seconds_left
+    if share < behind.settings.least_gain:
+        yield (
+            f"{told}; with the switch that would save {_percent(share)} of the time that it still "
+            f"needs, and a job is changed from {_percent(behind.settings.least_gain)} on."
+        )
+    else:
+        yield f"{told}; there is no room for that now."
+
+
+def _in_peace(settings: RubickSettings) -> str:
+    return (
+        "but it was started or changed just now, and is left in peace for "
+        f"{_duration(settings.cool_down_seconds)}"
+    )
+
+
+def _known_from(kind: str, record: JobRecord, times: SourcedStepTimes | None) -> Iterator[str]:
+    """What the prediction follows from, and what the job says of it."""
+    if times is not None:
+        yield times.source(record.job.spec, kind)
+    attempt, told = record.attempt, record.progress
+    if attempt is None or attempt.plan_change is not None or told.step_seconds <= 0:
+        return
+    # What it told before it went over says nothing of where it is now.
+    if told.at > max(record.reconfigured_at, attempt.started_at):
+        yield f"It makes {1 / told.step_seconds:.3g} steps a second, as it told last."
+
+
+def _why_not_more(seat: Seat, given: Choice, behind: Background) -> Iterator[str]:
+    optimality = behind.optimality
     more = [
         each
         for each in seat.choices.every
@@ -114,6 +186,12 @@ def _why_not_more(seat: Seat, given: Choice, optimality: Optimality) -> Iterator
             f"going over to them would take the {_duration(seat.switch_seconds)} that it saves."
         )
         return
+    if seat.stays and seat.held is not None:
+        yield (
+            f"{best.accelerators} accelerators would give {_speed(best)}; "
+            f"{_in_peace(behind.settings)}."
+        )
+        return
     price = optimality.prices.get(best.kind, 0.0)
     extra = best.accelerators - given.accelerators
     gain = (_worth(seat, best) - _worth(seat, given)) / extra
@@ -123,7 +201,7 @@ def _why_not_more(seat: Seat, given: Choice, optimality: Optimality) -> Iterator
     )
     if price > gain:
         ratio = f"{price / gain:.2g} times as much" if gain > 0 else "more"
-        yield f"{told}; but each of the {extra} more is worth {ratio} to others."
+        yield f"{told}; but to others an accelerator is worth {ratio}."
     else:
         yield f"{told}; there is no room for that now without taking more from others."
 
@@ -153,7 +231,26 @@ def _why_nothing(seat: Seat, dealing: Round, optimality: Optimality) -> Iterator
         )
 
 
-def _promised(promise: Promise, given: Choice | None) -> str:
+def _who_comes_first(seat: Seat, dealing: Round, names: Mapping[JobUid, str]) -> Iterator[str]:
+    """Those that hold something and are not put off for this job, whatever it would gain."""
+    first = []
+    for each in dealing.seats:
+        if each.given is None or each.number == seat.number or each.rank >= seat.rank:
+            continue
+        whys = []
+        if each.rank[0] < seat.rank[0]:
+            whys.append(f"of priority {-each.rank[0]:.0f}")
+        if each.promised:
+            whys.append("guaranteed")
+        first.append(f"{names[each.uid]} ({' and '.join(whys)})")
+    if first:
+        more = f" and {len(first) - _FIRST_NAMED} more" if len(first) > _FIRST_NAMED else ""
+        are = "are" if len(first) > 1 else "is"
+        told = ", ".join(first[:_FIRST_NAMED])
+        yield f"Before it {are} served, and not put off for it: {told}{more}."
+
+
+def _promised(promise: Promise, steps_per_second: float | None) -> str:
     if not promise.steps_per_second:
         return (
             f"It is promised {promise.accelerators} accelerators: what its steps take is not known."
@@ -162,11 +259,11 @@ def _promised(promise: Promise, given: Choice | None) -> str:
         f"It is promised {promise.steps_per_second:.3g} steps a second, the speed of what it asks "
         f"for; {promise.accelerators} accelerators are enough for that"
     )
-    if given is None:
+    if steps_per_second is None:
         return f"{told}."
-    return (
-        f"{told}, and it gets {_percent(given.steps_per_second / promise.steps_per_second)} of it."
-    )
+    share = steps_per_second / promise.steps_per_second
+    since = "" if share > _NEARLY_ALL else ": more is known of its plans now than when it started"
+    return f"{told}, and it gets {_percent(share)} of it{since}."
 
 
 def _who_made_room(seat: Seat, dealing: Round, names: Mapping[JobUid, str]) -> Iterator[str]:

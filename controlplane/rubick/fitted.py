@@ -168,6 +168,27 @@ class FittedStepTimes:
         """What is predicted of one way; see ``StepTimes``."""
         return self._way(spec.model_type, spec.global_batch_size, kind, plan, shares)
 
+    def source(self, spec: JobSpec, kind: str) -> str:
+        """From what its steps are predicted; see ``SourcedStepTimes``."""
+        name = spec.model_type.partition(" ")[0]
+        if self._predictor(spec.model_type, kind) is None:
+            return "Nothing is known of what its steps take."
+        fit = self._fits.get(fit_key(spec.model_type, kind))
+        if fit is not None and as_model(fit) is not None:
+            rows = "1 plan" if fit.rows == 1 else f"{fit.rows} plans"
+            return f"That is predicted from {rows} of {name} measured here."
+        donor = donor_of(spec.model_type, kind, self._fits.values())
+        if donor is not None and as_model(donor) is not None:
+            taught = donor.model_type.partition(" ")[0]
+            return (
+                f"No plan of {name} was measured here yet: that is predicted from its sizes and "
+                f"from what {taught} took here."
+            )
+        return (
+            f"No plan of {name} was measured here yet: that is predicted from its sizes and the "
+            f"name of the accelerator, {kind}, alone."
+        )
+
     def _predicted_way(
         self, model_type: str, samples: int, kind: str, plan: ExecutionPlan, shares: Shares
     ) -> Way | None:

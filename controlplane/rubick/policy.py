@@ -17,20 +17,21 @@ from controlplane.domain.proposal import Proposal, ProposalUse
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
-from controlplane.domain.step_times import StepTimesAt
+from controlplane.domain.step_times import SourcedStepTimes, StepTimesAt, Way
 from controlplane.placing.capacity import Capacity
 from controlplane.placing.layout import placement_under
+from controlplane.placing.shares import shares_of
 from controlplane.placing.standing import Standing, Standings, undisputed
 from controlplane.rubick.board import Board
 from controlplane.rubick.bound import upper_bound
 from controlplane.rubick.choices import Choice
-from controlplane.rubick.explaining import seat_of, sentences
+from controlplane.rubick.explaining import Background, seat_of, sentences
 from controlplane.rubick.freedom import Freedom
 from controlplane.rubick.invariants import violations
 from controlplane.rubick.proposing import found_for, take, targets_of
 from controlplane.rubick.round import Round
 from controlplane.rubick.search import Stopped, improved
-from controlplane.rubick.seat import Given, Seat, bidder_of
+from controlplane.rubick.seat import Given, Seat, bidder_of, kind_of
 from controlplane.rubick.seating import Menu, Seats
 from controlplane.rubick.settings import RubickSettings
 
@@ -75,8 +76,8 @@ class Rubick:
         """Why the job gets what it gets, or nothing, a sentence each; none for a job of which
         there is nothing to decide.
         """
-        menu = Menu(self._freedom)
-        menu.begin(self._times(snapshot), snapshot)
+        menu, times = Menu(self._freedom), self._times(snapshot)
+        menu.begin(times, snapshot)
         made = _Decision(snapshot, menu, self.settings.turned(snapshot.knobs))
         optimality = made.decide().optimality
         seat = seat_of(made.seats.every, uid)
@@ -85,7 +86,15 @@ class Rubick:
         names = {each: record.job.full_name for each, record in snapshot.jobs.items()}
         promise = made.seats.promises.get(uid)
         record = snapshot.jobs[uid]
-        told = sentences(seat, record, made.dealt, promise, optimality, names)
+        behind = Background(
+            promise,
+            optimality,
+            names,
+            made.settings,
+            _way_held(record, seat, menu),
+            times if isinstance(times, SourcedStepTimes) else None,
+        )
+        told = sentences(seat, record, made.dealt, behind)
         if made.use is None or snapshot.proposal is None:
             return tuple(told)
         return (*told, *found_for(uid, made.use, snapshot.proposal))
@@ -305,6 +314,14 @@ class _Decision:
                 self.now.wait(record, least, self.left)
 
 
+def _way_held(record: JobRecord, seat: Seat, menu: Menu) -> Way | None:
+    """What is known of what the job has."""
+    if record.attempt is None or seat.held is None:
+        return None
+    place = record.attempt.placement
+    return menu.way(record.job.spec, kind_of(seat.held), place.plan, shares_of(place))
+
+
 def _held(standing: Standing) -> dict[NodeId, list[AcceleratorId]]:
     attempt = standing.record.attempt
     place: Placement | None = standing.place
@@ -325,8 +342,6 @@ def _rather_later(slow: Choice, seat: Seat) -> Reason:
 
 
 def _why(choice: Choice) -> Reason:
-    lies = "+".join(map(str, choice.shares))
-    where = f" on {lies}" if lies else ""
     speed = f"{choice.steps_per_second:.3g} steps a second are predicted"
     told = "nothing is known of its steps" if choice.is_guess else speed
-    return Reason(ReasonCode.STARTED, f"{choice.plan}{where}: {told}")
+    return Reason(ReasonCode.STARTED, told)

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-import numpy as np
-
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.job import JobSpec, ServiceClass
 from controlplane.domain.lifecycle import FINISHED
@@ -14,6 +12,7 @@ from controlplane.domain.placement import Placement
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_times import Shares, StepTimes, Way
+from controlplane.domain.switch import SwitchKind
 from controlplane.placing.capacity import Capacity, Shape
 from controlplane.placing.racks import Allowed
 from controlplane.placing.shares import exists, shares_of
@@ -342,15 +341,22 @@ class Seats:
         )
 
     def _switch_seconds(self, record: JobRecord) -> float:
-        """What a change costs the job: the median of what those of its model cost so far."""
+        """What a change costs the job: what the dearest sort of change of its model costs in the
+        median. To grow is dearer than to shrink, and who shrinks for a little will grow again. Most
+        change in memory, so restarts count only where nobody did.
+        """
         model = record.job.spec.model_type.partition(" ")[0]
         known = self._prices.get(model)
         if known is None:
-            every = self._snapshot.switch_prices.values()
-            last = [price for each in every if model and each.model == model for price in each.last]
-            known = self._prices[model] = (
-                float(np.median(last)) if last else self._settings.switch_seconds
-            )
+            paid = [
+                each
+                for each in self._snapshot.switch_prices.values()
+                if model and each.model == model and each.last
+            ]
+            sorts = [each for each in paid if each.kind is SwitchKind.MEMORY] or paid
+            dearest = max((each.quantile(0.5) for each in sorts), default=None)
+            known = self._settings.switch_seconds if dearest is None else dearest
+            self._prices[model] = known
         return known
 
     def _held_seconds(self, record: JobRecord, place: Placement) -> float:

@@ -142,7 +142,11 @@ class RubickSettings:
         return RubickSettings(**found)  # type: ignore[arg-type]
 
 
-LIVE = RubickSettings(switch_seconds=30.0, cool_down_seconds=30.0, search_beside_nodes=1000)
-"""Those of a live cluster, whose jobs mostly change in memory and stand still for seconds. What a
-search costs there is a tenth of a core at most, beside the loop.
+LIVE = RubickSettings(
+    switch_seconds=30.0, cool_down_seconds=30.0, least_gain=0.25, search_beside_nodes=1000
+)
+"""Those of a live cluster, whose jobs mostly change in memory and stand still for seconds. What is
+predicted of them follows from a few measured steps and may well be off by a fifth; with a smaller
+gain jobs go to and fro with each fit. What a search costs there is a tenth of a core at most,
+beside the loop.
 """

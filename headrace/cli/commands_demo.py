@@ -16,20 +16,20 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the cluster running.")] = False,
     limit: Annotated[
         float, typer.Option(help="Longest time for everything, in seconds.", min=60)
-    ] = 240,
+    ] = 1200,
     report: Annotated[Path, typer.Option(help="Where the report goes.", metavar="FILE")] = _PAGE,
     home: Annotated[
         Path | None,
         typer.Option(help="Folder of the demo's cluster; else a temporary one.", metavar="DIR"),
     ] = None,
     examples: Annotated[
-        Path | None, typer.Option(help="Folder with gpt.yaml and vit.yaml.", metavar="DIR")
+        Path | None, typer.Option(help="Folder with gpt.yaml, llama.yaml, vit.yaml.", metavar="DIR")
     ] = None,
     scale: Annotated[
         int, typer.Option(help="Factor for the jobs' steps; 0: 1 on CPUs, 10 on GPUs.", min=0)
     ] = 0,
 ) -> None:
-    """Start a cluster, train two jobs that share it, check what happened, write a report."""
+    """Start a cluster, train three jobs that share it, check what happened, write a report."""
     from headrace.cli import demo as work
 
     work.demo(work.Options(keep, limit, report, home, examples, scale))

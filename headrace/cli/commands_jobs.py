@@ -49,9 +49,11 @@ def apply(
 @guarded
 def get(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(help="jobs, nodes, queues, observations or switches.")],
+    kind: Annotated[
+        str, typer.Argument(help="jobs, nodes, queues, observations, fits or switches.")
+    ],
     names: Annotated[
-        list[str] | None, typer.Argument(help="Only these; models of observations and switches.")
+        list[str] | None, typer.Argument(help="Only these; models of observations, fits, switches.")
     ] = None,
     namespace: Namespace = "default",
     everywhere: Annotated[
@@ -63,8 +65,8 @@ def get(
 ) -> None:
     """List jobs, nodes, queues, or what was measured of each model.
 
-    Observations are what plans take, as jobs told while they train; switches are what changes of
-    plan or place cost.
+    Observations are what plans take, as jobs told while they train; fits are what was learnt from
+    them, in milliseconds of a step; switches are what changes of plan or place cost.
     """
     from headrace.cli import get as work
 
@@ -82,6 +84,10 @@ def get(
             from headrace.cli.measured import get_observations
 
             get_observations(session, wanted, output)
+        case "fit":
+            from headrace.cli.fits import get_fits
+
+            get_fits(session, wanted, output)
         case "switch":
             from headrace.cli.measured import get_switches
 

@@ -1,4 +1,4 @@
-"""``headrace demo``: a cluster on this machine, two jobs that share it, and the report about it.
+"""``headrace demo``: a cluster on this machine, three jobs that share it, and the report about it.
 
 What happens when is `demo_story`'s; whether it went right is `demo_checks`'s. Here is the rest:
 starting, asking, showing, writing, and ending everything again.
@@ -16,27 +16,51 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from headrace.api.plain_text import plain
+from headrace.api.plan import ExecutionPlan
 from headrace.cli.demo_checks import Check, Expected, checked
-from headrace.cli.demo_story import ENOUGH_STEPS, DemoFailedError, Scene, Story, held
+from headrace.cli.demo_story import DemoFailedError, Story, counted, held
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.interrupts import deaf, interruptible
-from headrace.cli.output import Format, has_colour, is_terminal, note, say, show, typed, width
+from headrace.cli.output import (
+    Format,
+    has_colour,
+    is_terminal,
+    note,
+    say,
+    show,
+    table,
+    typed,
+    width,
+)
 from headrace.cli.report import write_report
 from headrace.cli.report_fold import history_of
 from headrace.cli.report_model import History
 from headrace.cli.session import Session
 
 if TYPE_CHECKING:
+    from headrace.api.generated import admin_pb2
     from headrace.cli.local_cluster import Wish
     from headrace.cli.report_facts import ReportFacts
     from headrace.cli.top import Facts
     from headrace.client.client import Client
+
+POLICY = "rubick"
+
+NAMES = ("gpt", "llama", "vit")
+"""The jobs, in the order in which they come."""
+
+KNOBS: Mapping[str, float] = MappingProxyType(
+    {"rubick.cool_down_seconds": 5.0, "rubick.switch_seconds": 3.0}
+)
+"""What is turned for jobs that last a minute and not days."""
 
 _ENDING_SECONDS = 20.0
 """Kept of the time limit for the report and for ending everything."""
@@ -44,6 +68,7 @@ _ENDING_SECONDS = 20.0
 _ACCELERATED_SCALE = 10
 """On real GPUs the steps are so much shorter that there must be more of them."""
 
+_REFUSED_METRIC = "headrace_policy_refused_total{"
 _LOOK_SECONDS = 1.0
 _PROGRESS_LINE_SECONDS = 10.0
 _CLOCK_WIDTH = len("    0 s  ")
@@ -58,12 +83,13 @@ class Options:
         limit_seconds: Longest time for everything.
         report: Where the report goes.
         home: Folder of the demo's cluster; a new one under the temporary folder if None.
-        examples: Folder with ``gpt.yaml`` and ``vit.yaml``; the repository's own if None.
+        examples: Folder with ``gpt.yaml``, ``llama.yaml`` and ``vit.yaml``; the repository's own if
+            None.
         scale: Factor for the jobs' steps; 0 chooses by what accelerators there are.
     """
 
     keep: bool = False
-    limit_seconds: float = 240.0
+    limit_seconds: float = 1200.0
     report: Path = Path("headrace-report.html")
     home: Path | None = None
     examples: Path | None = None
@@ -102,13 +128,14 @@ def _examples(chosen: Path | None) -> Path:
         [chosen] if chosen else [Path("examples"), Path(headrace.__path__[0]).parent / "examples"]
     )
     for place in places:
-        if (place / "gpt.yaml").is_file() and (place / "vit.yaml").is_file():
+        if all((place / f"{name}.yaml").is_file() for name in NAMES):
             return place
     tried = ", ".join(str(place) for place in places)
+    *others, last = (f"{name}.yaml" for name in NAMES)
     raise CommandError(
         ExitCode.USAGE,
-        f"no gpt.yaml and vit.yaml in {tried}: run this in Headrace's repository, or name the "
-        "folder with --examples",
+        f"no {', '.join(others)} and {last} in {tried}: run this in Headrace's repository, or name "
+        "the folder with --examples",
     )
 
 
@@ -142,8 +169,10 @@ def _wish() -> Wish:
 
     found = gpus()
     if len(found) == 1:
-        note("one GPU cannot be shared by two jobs, so the demo takes CPU slots")
-    return Wish(nodes=2, slots=2, gpus=found if len(found) >= 2 else ())
+        note("one GPU cannot be shared by several jobs, so the demo takes CPU slots")
+    return Wish(
+        nodes=2, slots=2, gpus=found[: 4 if len(found) >= 4 else 2] if len(found) > 1 else ()
+    )
 
 
 def _end(home: Path) -> None:
@@ -188,25 +217,22 @@ def _played(
     slots = [slot for status in client.nodes() for slot in status.node.accelerators]
     if len(slots) < 2:
         return f"the demo needs 2 accelerators to share, the cluster has {len(slots)}", []
-    scale = options.scale or (
-        1 if all(slot.type == "cpu" for slot in slots) else _ACCELERATED_SCALE
-    )
+    on_cpus = all(slot.type == "cpu" for slot in slots)
+    scale = options.scale or (1 if on_cpus else _ACCELERATED_SCALE)
     kinds = ", ".join(sorted({slot.type for slot in slots}))
     tell(f"the cluster has {len(slots)} accelerators ({kinds}) on {len(client.nodes())} nodes")
-
-    # Its checks say how many accelerators each job holds, so those are shared out evenly here; by
-    # itself a cluster gives them to whom they serve most.
-    client.set_policy({"policy": "equal-share"})
+    _turn_knobs(client)
 
     def submit(name: str) -> str:
-        return _submitted(client, session, examples / f"{name}.yaml", scale)
+        manifest = fitted(examples / f"{name}.yaml", len(slots), scale)
+        return _submitted(client, session, manifest)
 
     story = Story(
         elastic=submit("gpt"),
-        accelerators=len(slots),
+        submit_promised=lambda: submit("llama"),
         submit_guest=lambda: submit("vit"),
-        say=tell,
-        late_at=began + options.limit_seconds - 3 * _ENDING_SECONDS,
+        explain=lambda uid: _explain(client, uid),
+        say=_narrate,
         over_at=began + options.limit_seconds - _ENDING_SECONDS,
     )
     trouble = ""
@@ -215,20 +241,73 @@ def _played(
     except DemoFailedError as failure:
         trouble = str(failure)
     report = options.report.absolute()
-    facts = write_report(client, report)
+    facts, learnt = write_report(client, report), client.fits()
     history = history_of(facts)
-    checks = checked(history, dict(facts.losses), _expected(story, facts, _plans(client, story)))
-    _summary(history, facts, checks)
+    checks = checked(
+        history,
+        dict(facts.losses),
+        learnt,
+        Expected(
+            elastic=story.elastic,
+            promised=story.promised,
+            guest=story.guest,
+            asked_for=len(slots) // 2,
+            # GPUs are so fast that the first job may not need all of them: then it makes no room.
+            changes_kind=on_cpus,
+            policy=client.cluster().policy,
+            refused=_refused(session),
+        ),
+    )
+    _summary(history, facts, learnt, checks)
     say(f"report: {report}")
     return trouble, checks
 
 
-def _submitted(client: Client, session: Session, manifest: Path, scale: int) -> str:
-    """Applies an example with ``scale`` times its steps, as ``headrace apply -f`` does."""
+def _turn_knobs(client: Client) -> None:
+    usual = client.policy().settings
+    client.set_policy({"policy": POLICY, **KNOBS})
+    cool_down, switch = (
+        f"{value:g} s (else {json.loads(usual[name]):g} s)" for name, value in KNOBS.items()
+    )
+    tell(
+        f"the policy {POLICY} chooses plans and accelerators; for jobs that last a minute and not "
+        f"days, a job is left in peace for {cool_down} after a change, and a change is taken to "
+        f"cost {switch} until one was measured"
+    )
+
+
+def _refused(session: Session) -> int | None:
+    """Decisions that broke a rule and were not carried out; None if nobody can be asked."""
+    from headrace.cli.local_cluster import read_record
+
+    record = read_record(session.home)
+    address = record.endpoints.get("metrics") if record else None
+    if not address:
+        return None
+    try:
+        with urllib.request.urlopen(address, timeout=10.0) as answer:  # noqa: S310 - our own
+            return refusals_in(answer.read().decode())
+    except OSError as error:
+        note(f"the metrics at {address} cannot be read: {error}")
+        return None
+
+
+def refusals_in(metrics: str) -> int:
+    """Decisions that were not carried out, by Prometheus's text format."""
+    lines = (line for line in metrics.splitlines() if line.startswith(_REFUSED_METRIC))
+    return round(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
+
+
+def _submitted(client: Client, session: Session, document: dict[str, Any]) -> str:
+    """Applies a manifest as ``headrace apply -f`` does; the job's uid."""
+    import yaml
+
     from headrace.cli.apply import apply
 
-    if scale != 1:
-        manifest = _scaled(manifest, session.home / "manifests", scale)
+    folder, name = session.home / "manifests", str(document["metadata"]["name"])
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = folder / f"{name}.yaml"
+    manifest.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     apply(
         session,
         (str(manifest),),
@@ -237,21 +316,39 @@ def _submitted(client: Client, session: Session, manifest: Path, scale: int) -> 
         timeout_seconds=0,
         output=Format.TABLE,
     )
-    return client.get_job("default", manifest.stem).uid
+    return client.get_job("default", name).uid
 
 
-def _scaled(manifest: Path, folder: Path, scale: int) -> Path:
+def fitted(example: Path, accelerators: int, scale: int = 1) -> dict[str, Any]:
+    """An example for a cluster of so many accelerators: those that are to share it ask for at least
+    half of it, who is guaranteed for exactly half; and each does ``scale`` times its steps.
+    """
     import yaml
 
-    document: dict[str, Any] = yaml.safe_load(manifest.read_text(encoding="utf-8"))
-    training = document["spec"]["training"]
+    document: dict[str, Any] = yaml.safe_load(example.read_text(encoding="utf-8"))
+    spec, half = document["spec"], accelerators // 2
     for name in ("steps", "warmupSteps"):
-        if name in training:
-            training[name] *= scale
-    folder.mkdir(parents=True, exist_ok=True)
-    written = folder / manifest.name
-    written.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    return written
+        if name in spec["training"]:
+            spec["training"][name] *= scale
+    sizes = spec["accelerators"]
+    if spec.get("serviceClass") == "Guaranteed":
+        sizes["minimum"] = sizes["maximum"] = half
+    elif sizes["maximum"] > half:
+        sizes["minimum"], sizes["maximum"] = half, accelerators
+    if "plans" in spec:
+        ranks = {plan: ExecutionPlan.parse(plan).ranks for plan in spec["plans"]}
+        spec["plans"] = [p for p, n in ranks.items() if sizes["minimum"] <= n <= sizes["maximum"]]
+    return document
+
+
+def _explain(client: Client, uid: str) -> None:
+    """What ``headrace explain`` says of a job now."""
+    from headrace.cli.explain import sentences
+
+    job = client.get_job_by_uid(uid)
+    say(f"  $ {typed()} explain {job.name}")
+    for line in sentences(job, client.explain(uid), columns=width() - 2):
+        say(f"  {line}")
 
 
 def _show(client: Client, story: Story) -> None:
@@ -262,7 +359,7 @@ def _show(client: Client, story: Story) -> None:
         live(
             client,
             interval_seconds=_LOOK_SECONDS,
-            until=lambda facts: story.look(facts.jobs, facts.now),
+            until=lambda facts: story.look(facts.jobs, _learnt(client), facts.now),
         )
         return
     watcher, tick, lines = Watcher(client), threading.Event(), PlainLines()
@@ -270,7 +367,7 @@ def _show(client: Client, story: Story) -> None:
         facts = watcher.facts()
         for line in lines.new(facts):
             tell(line, hang=_CLOCK_WIDTH)
-        if story.look(facts.jobs, facts.now):
+        if story.look(facts.jobs, _learnt(client), facts.now):
             return
         tick.wait(_LOOK_SECONDS)
 
@@ -316,34 +413,22 @@ def _state_line(job: Any) -> str:
     if not count:
         return f"{job.name} is {status.stage}"
     on_its_way = f", on its way to {status.plan_asked_for}" if status.plan_asked_for else ""
-    return f"{job.name} is {status.stage} {status.plan} on {count} accelerators{on_its_way}"
+    return f"{job.name} is {status.stage} {status.plan} on {counted(count)}{on_its_way}"
 
 
-def _plans(client: Client, story: Story) -> tuple[str, ...]:
-    """The plans that the first job's manifest names."""
-    known = {job.uid: job for job in client.list_jobs()}
-    if story.elastic not in known:
-        return ()
-    return tuple(json.loads(known[story.elastic].manifest_json)["spec"].get("plans", ()))
+def _learnt(client: Client) -> frozenset[str]:
+    """Jobs of whose type of model there is a fit: nobody else trains one, so it knows their steps,
+    if not yet what they told last.
+    """
+    return frozenset(row.uid for fit in client.fits() for row in fit.compared)
 
 
-def _expected(story: Story, facts: ReportFacts, plans: tuple[str, ...]) -> Expected:
-    """What must have been done: all steps of a finished job, enough of one that was cut short."""
-    total = {job.uid: job.steps_total for job in facts.jobs}
-    done = {job.uid: job.step for job in facts.jobs}
-    finished = {job.uid for job in facts.jobs if job.stage == "Succeeded"}
-    elastic, cut_short = story.elastic, story.scene is Scene.OVER and story.elastic not in finished
-    return Expected(
-        elastic=elastic,
-        guest=story.guest,
-        accelerators=story.accelerators,
-        elastic_steps=done.get(elastic, ENOUGH_STEPS) if cut_short else total.get(elastic, 1),
-        guest_steps=total.get(story.guest, 1),
-        plans=plans,
-    )
-
-
-def _summary(history: History, facts: ReportFacts, checks: list[Check]) -> None:
+def _summary(
+    history: History,
+    facts: ReportFacts,
+    learnt: list[admin_pb2.FittedModel],
+    checks: list[Check],
+) -> None:
     colour = has_colour(sys.stdout)
     say()
     for job in history.jobs:
@@ -360,10 +445,28 @@ def _summary(history: History, facts: ReportFacts, checks: list[Check]) -> None:
             why = f": {passage.why}" if passage.why else ""
             tell(f"  {kind} {plans} {passage.price}{why}", hang=4)
     say()
+    _tell_what_was_learnt(learnt)
+    say()
     for check in checks:
         for line in verdict(check, columns=width(), colour=colour):
             show(line)
     say()
+
+
+def _tell_what_was_learnt(learnt: list[admin_pb2.FittedModel]) -> None:
+    """Prediction beside measurement."""
+    from headrace.cli.fits import COLUMNS, compared
+
+    rows = [cells for fit in learnt for _, cells in compared(fit)]
+    if not rows:
+        say("nothing was learnt of what steps take")
+        return
+    tell(
+        f"what was learnt of {len(learnt)} models on the spot (`{typed()} get fits`): milliseconds "
+        "of a step, GUESSED by the model's sizes before anything was measured, as MEASURED last "
+        "while the jobs trained, and FITTED to that, BETWEEN being the interval"
+    )
+    table(COLUMNS, rows)
 
 
 def verdict(check: Check, *, columns: int, colour: bool) -> list[str]:
@@ -374,6 +477,12 @@ def verdict(check: Check, *, columns: int, colour: bool) -> list[str]:
     shown = f"\x1b[{code}m{word}\x1b[0m" if colour else word
     begin = shown + " " * (margin - len(word))
     return [begin + told[0], *(" " * margin + line for line in told[1:])]
+
+
+def _narrate(text: str) -> None:
+    """A sentence of the story, which stands out from what the cluster says."""
+    say()
+    tell(f"--> {text}", hang=4)
 
 
 def tell(text: str, *, hang: int = 0) -> None:
@@ -404,7 +513,7 @@ def _last_words(options: Options, home: Path, seconds: float) -> None:
     else:
         steps = {
             "up": "a cluster like this one that stays",
-            "apply -f examples/": "both jobs again",
+            "apply -f examples/": "the three jobs again",
             "top": "watch them",
         }
     for step, meaning in {**steps, "down": "end it and nothing else"}.items():

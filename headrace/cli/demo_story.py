@@ -1,28 +1,37 @@
 """The demo's course: what has to be seen before the next thing happens. Pure apart from its orders.
 
-alone  --trains on everything-->  shared  --guest done-->  grown  --done, or time is up-->  end
+alone --its steps were learnt--> promised --the promised job trains--> shared --both others are
+done--> last --done, and all that was to be learnt is--> over
+
+What the policy does meanwhile is its own business: nothing here waits for a number of accelerators.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from headrace.api.generated import jobs_pb2
 from headrace.cli.plan_words import explained
 
-ARRIVAL_SHARE = 0.2
-"""Share of the first job's steps after which the second job is submitted."""
+ARRIVAL_SHARE = 0.1
+"""Share of the first job's steps after which the next one is submitted."""
 
 ENOUGH_STEPS = 40
-"""Steps that show how the loss goes on after a reconfiguration."""
+"""Steps that show how a loss goes on before anything is changed."""
+
+_FIRST_STEPS = 10
+
+_PEACE_SECONDS = 12.0
+"""How long after the others' end it is told why the first job has not grown, if it has not."""
 
 
 class Scene(StrEnum):
     """Where the demo is."""
 
     ALONE = "alone"
+    PROMISED = "promised"
     SHARED = "shared"
-    GROWN = "grown"
+    LAST = "last"
     OVER = "over"
 
 
@@ -32,32 +41,45 @@ class DemoFailedError(Exception):
 
 @dataclass(slots=True)
 class Story:
-    """Follows the two jobs and gives the orders.
+    """Follows the three jobs and gives the orders.
 
     Attributes:
         elastic: Uid of the job that is there from the start.
-        accelerators: Accelerators of the cluster.
-        submit_guest: Submits the second job and returns its uid.
+        submit_promised: Submits the guaranteed job and returns its uid.
+        submit_guest: Submits the third job and returns its uid.
+        explain: Tells why a job, by its uid, stands where it stands.
         say: Tells the person in front of it what happens.
-        late_at: When to end as soon as enough was seen, in seconds since 1970.
-        over_at: When to give up.
-        guest: Uid of the second job, once it is submitted.
+        over_at: When to give up, in seconds since 1970.
+        promised: Uid of the guaranteed job, once it is submitted.
+        guest: Uid of the third job, once it is submitted.
         scene: Where the demo is.
     """
 
     elastic: str
-    accelerators: int
+    submit_promised: Callable[[], str]
     submit_guest: Callable[[], str]
+    explain: Callable[[str], None]
     say: Callable[[str], None]
-    late_at: float
     over_at: float
+    promised: str = ""
     guest: str = ""
     scene: Scene = Scene.ALONE
-    _shrunk: bool = False
-    _grown_from: int | None = None
+    _told: set[str] = field(default_factory=set)
+    _most: int = 0
+    _last_since: float = 0.0
 
-    def look(self, jobs: Iterable[jobs_pb2.Job], now: float) -> bool:
+    @property
+    def uids(self) -> tuple[str, ...]:
+        """The jobs that were submitted, in that order."""
+        return tuple(uid for uid in (self.elastic, self.promised, self.guest) if uid)
+
+    def look(self, jobs: Iterable[jobs_pb2.Job], learnt: Collection[str], now: float) -> bool:
         """Looks at the jobs once; gives the next order if it is time.
+
+        Args:
+            jobs: As the control plane shows them.
+            learnt: Uids of jobs whose own steps a fit knows.
+            now: Seconds since 1970.
 
         Returns:
             Whether the demo is over.
@@ -66,96 +88,122 @@ class Story:
             DemoFailedError: A job failed, or it takes too long.
         """
         by_uid = {job.uid: job for job in jobs}
-        elastic, guest = by_uid.get(self.elastic), by_uid.get(self.guest)
-        for job in (elastic, guest):
+        elastic = by_uid.get(self.elastic)
+        promised, guest = by_uid.get(self.promised), by_uid.get(self.guest)
+        for job in (elastic, promised, guest):
             if job is not None and job.status.stage == "Failed":
                 raise DemoFailedError(f"{job.name} failed: {job.status.reason.message}")
         if elastic is None:
             raise DemoFailedError("the first job is gone; did someone withdraw it?")
         match self.scene:
             case Scene.ALONE:
-                self._alone(elastic)
-            case Scene.SHARED:
-                self._shared(elastic, guest)
-            case Scene.GROWN:
-                self._grown(elastic, now)
-            case Scene.OVER:
-                pass
+                self._alone(elastic, learnt)
+            case Scene.PROMISED if promised is not None:
+                self._promised(elastic, promised)
+            case Scene.SHARED if promised is not None and guest is not None:
+                self._shared(promised, guest, now)
+            case Scene.LAST:
+                self._last(elastic, learnt, now)
         if self.scene is not Scene.OVER and now >= self.over_at:
-            raise DemoFailedError(self._too_slow(elastic, guest))
+            raise DemoFailedError(self._too_slow((elastic, promised, guest), learnt))
         return self.scene is Scene.OVER
 
-    def _alone(self, elastic: jobs_pb2.Job) -> None:
+    def _alone(self, elastic: jobs_pb2.Job, learnt: Collection[str]) -> None:
         status = elastic.status
-        self._must_not_be_done(elastic, "before the second job could come")
-        arrival = max(ENOUGH_STEPS, round(ARRIVAL_SHARE * status.progress.steps_total))
-        if held(elastic) == self.accelerators and status.progress.step >= arrival:
-            self.say(
-                f"{elastic.name} has done {status.progress.step} steps on all "
-                f"{self.accelerators} accelerators as {explained(status.plan)}; "
-                "now a second job arrives"
+        if status.stage == "Succeeded":
+            raise DemoFailedError(
+                f"{elastic.name} was done before the next job could come: this machine is faster "
+                "than the demo expects; give it more steps with --scale, for example --scale 5"
             )
+        arrival = max(ENOUGH_STEPS, round(ARRIVAL_SHARE * status.progress.steps_total))
+        if trains(elastic) and status.progress.step >= arrival and elastic.uid in learnt:
+            self._most = held(elastic)
+            self.say(
+                f"{elastic.name} has done {status.progress.step} steps on "
+                f"{counted(held(elastic))} as {explained(status.plan)}, and what they take was "
+                "learnt from them"
+            )
+            self.explain(elastic.uid)
+            self.say("now a second job arrives, which is guaranteed")
+            self.promised = self.submit_promised()
+            self.scene = Scene.PROMISED
+
+    def _promised(self, elastic: jobs_pb2.Job, promised: jobs_pb2.Job) -> None:
+        if trains(elastic) and held(elastic) < self._most and self._first_time("made room"):
+            self.say(
+                f"{elastic.name} goes on as {explained(elastic.status.plan)} beside "
+                f"{promised.name}{_way(elastic)}"
+            )
+            self.explain(elastic.uid)
+        if _is_under_way(promised) or _is_done(promised):
+            self.say(
+                f"{promised.name} has begun as {explained(promised.status.plan)}"
+                if not _is_done(promised)
+                else f"{promised.name} is done already"
+            )
+            self.explain(promised.uid)
+            self.say("now a third job arrives, which nothing is promised")
             self.guest = self.submit_guest()
             self.scene = Scene.SHARED
 
-    def _shared(self, elastic: jobs_pb2.Job, guest: jobs_pb2.Job | None) -> None:
-        if guest is None:
-            return  # submitted, and not in this answer yet
-        status = elastic.status
-        if trains(elastic) and held(elastic) < self.accelerators and not self._shrunk:
-            self._shrunk = True
+    def _shared(self, promised: jobs_pb2.Job, guest: jobs_pb2.Job, now: float) -> None:
+        status = guest.status
+        waits = status.stage == "Queued" and bool(status.reason.code) and not held(guest)
+        if waits and self._first_time("waits"):
+            self.say(f"{guest.name} waits")
+            self.explain(guest.uid)
+        if _is_under_way(guest) and self._first_time("guest trains"):
+            self.say(f"{guest.name} has begun as {explained(status.plan)}")
+            self.explain(guest.uid)
+        if _is_done(promised) and self._first_time("promised is done"):
+            self.say(f"{promised.name} is done after {promised.status.progress.step} steps")
+        if _is_done(promised) and _is_done(guest):
+            self.say(f"{guest.name} is done after {status.progress.step} steps")
+            self._last_since = now
+            self.scene = Scene.LAST
+
+    def _last(self, elastic: jobs_pb2.Job, learnt: Collection[str], now: float) -> None:
+        if trains(elastic) and held(elastic) >= self._most and self._first_time("grew"):
+            self._told.add("why not")
             self.say(
-                f"{elastic.name} goes on as {explained(status.plan)} beside {guest.name}"
-                f"{_way(elastic)}"
+                f"{elastic.name} trains on {counted(held(elastic))} again, as "
+                f"{explained(elastic.status.plan)}{_way(elastic)}"
             )
-        if guest.status.stage == "Succeeded":
-            self._must_not_be_done(elastic, f"before {guest.name} was")
-            self.say(f"{guest.name} is done; {elastic.name} can have its accelerators back")
-            self.scene = Scene.GROWN
-
-    def _grown(self, elastic: jobs_pb2.Job, now: float) -> None:
-        status = elastic.status
-        if status.stage == "Succeeded":
-            if self._grown_from is None and not _was_on(elastic, self.accelerators):
-                self._must_not_be_done(elastic, "before it had grown back")
-            self.say(f"{elastic.name} is done after {status.progress.step} steps")
+            self.explain(elastic.uid)
+        over = now - self._last_since >= _PEACE_SECONDS
+        if trains(elastic) and over and self._first_time("why not"):
+            self.say(f"{elastic.name} stays on {counted(held(elastic))}")
+            self.explain(elastic.uid)
+        if not _is_done(elastic):
+            return
+        if self._first_time("elastic is done"):
+            self.say(f"{elastic.name} is done after {elastic.status.progress.step} steps")
+        if set(self.uids) <= set(learnt):
             self.scene = Scene.OVER
-        elif trains(elastic) and held(elastic) == self.accelerators:
-            if self._grown_from is None:
-                self._grown_from = status.progress.step
-                self.say(
-                    f"{elastic.name} trains on all {self.accelerators} accelerators again, as "
-                    f"{explained(status.plan)}{_way(elastic)}"
-                )
-            seen = status.progress.step - self._grown_from
-            if now >= self.late_at and seen >= ENOUGH_STEPS:
-                self.say(
-                    f"time is nearly up: {elastic.name} has done {seen} steps since it grew back, "
-                    "which is enough to see how its loss goes on"
-                )
-                self.scene = Scene.OVER
 
-    def _must_not_be_done(self, elastic: jobs_pb2.Job, when: str) -> None:
-        if elastic.status.stage == "Succeeded":
-            raise DemoFailedError(
-                f"{elastic.name} was done {when}: this machine is faster than the demo expects; "
-                "give it more steps with --scale, for example --scale 5"
-            )
+    def _first_time(self, what: str) -> bool:
+        """Whether that was not told before."""
+        if what in self._told:
+            return False
+        self._told.add(what)
+        return True
 
-    def _too_slow(self, elastic: jobs_pb2.Job, guest: jobs_pb2.Job | None) -> str:
+    def _too_slow(self, jobs: Iterable[jobs_pb2.Job | None], learnt: Collection[str]) -> str:
         waits = {
-            Scene.ALONE: f"{elastic.name} to train on all accelerators",
-            Scene.SHARED: f"{guest.name if guest else 'the second job'} to finish",
-            Scene.GROWN: f"{elastic.name} to grow back and to do {ENOUGH_STEPS} steps",
+            Scene.ALONE: "the first job to train, and its steps to be learnt",
+            Scene.PROMISED: "the guaranteed job to train",
+            Scene.SHARED: "the guaranteed job and the third one to finish",
+            Scene.LAST: "the first job to finish, and the steps of all to be learnt",
         }
         told = [
             f"{job.name} is {job.status.stage} at step {job.status.progress.step}"
             + (f" ({job.status.reason.message})" if job.status.reason.message else "")
-            for job in (elastic, guest)
+            + ("" if job.uid in learnt else ", nothing learnt of it")
+            for job in jobs
             if job is not None
         ]
         return (
-            f"the time was up while the demo waited for {waits[self.scene]}; {', '.join(told)}. "
+            f"the time was up while the demo waited for {waits[self.scene]}; {'; '.join(told)}. "
             "On a slow or busy machine give it more time with --limit"
         )
 
@@ -165,14 +213,23 @@ def held(job: jobs_pb2.Job) -> int:
     return sum(len(unit.accelerators) for unit in job.status.units)
 
 
+def counted(accelerators: int) -> str:
+    """So many accelerators, in words."""
+    return "1 accelerator" if accelerators == 1 else f"{accelerators} accelerators"
+
+
 def trains(job: jobs_pb2.Job) -> bool:
     """Whether it trains and is not on its way to another plan."""
     return job.status.stage == "Running" and not job.status.plan_asked_for
 
 
-def _was_on(job: jobs_pb2.Job, accelerators: int) -> bool:
-    """Whether a change led it to so many accelerators."""
-    return any(one.accelerators_after == accelerators for one in job.status.switches)
+def _is_under_way(job: jobs_pb2.Job) -> bool:
+    """Whether it has trained for long enough that its first steps, which are slow, do not count."""
+    return trains(job) and job.status.progress.step >= _FIRST_STEPS
+
+
+def _is_done(job: jobs_pb2.Job) -> bool:
+    return job.status.stage == "Succeeded"
 
 
 def _way(job: jobs_pb2.Job) -> str:

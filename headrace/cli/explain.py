@@ -57,8 +57,11 @@ def explain(session: Session, name: str, namespace: str, output: Format) -> None
         table(_DECISION_COLUMNS, rows, wide=output is Format.WIDE)
 
 
-def sentences(job: jobs_pb2.Job, told: admin_pb2.ExplainResponse) -> list[str]:
-    """The explanation as lines for people, no wider than the terminal."""
+def sentences(
+    job: jobs_pb2.Job, told: admin_pb2.ExplainResponse, *, columns: int | None = None
+) -> list[str]:
+    """The explanation as lines for people, no wider than that; None for the terminal's width."""
+    columns = columns or width()
     reason = told.reason
     lines = [f"{job.namespace}/{job.name} is {told.stage or job.status.stage}"]
     if job.status.plan:
@@ -68,7 +71,8 @@ def sentences(job: jobs_pb2.Job, told: admin_pb2.ExplainResponse) -> list[str]:
         lines += f"  {views.reason(reason)}".split("\n")
     missing = reason.wanted - reason.available if reason.code in _LACKS else 0
     if missing > 0:
-        kind = f"{reason.type} accelerators" if reason.type else "accelerators"
+        kind = "accelerator" if reason.wanted == 1 else "accelerators"
+        kind = f"{reason.type} {kind}" if reason.type else kind
         lines.append(
             f"  wanted {reason.wanted} {kind}, there are {reason.available} for it: {missing} short"
         )
@@ -89,14 +93,14 @@ def sentences(job: jobs_pb2.Job, told: admin_pb2.ExplainResponse) -> list[str]:
     if told.HasField("retry_at"):
         left = max(0.0, views.moment(told.retry_at) - time.time())
         lines.append(f"  is tried again in {age(left)} at the earliest")
-    return [part for line in lines for part in _folded(line)]
+    return [part for line in lines for part in _folded(line, columns)]
 
 
-def _folded(line: str) -> list[str]:
-    """The line in pieces that fit the terminal, broken between words only."""
+def _folded(line: str, columns: int) -> list[str]:
+    """The line in pieces that fit, broken between words only."""
     return textwrap.wrap(
         line,
-        width(),
+        columns,
         subsequent_indent="    ",
         expand_tabs=False,
         replace_whitespace=False,

@@ -24,6 +24,7 @@ OBJECTS = {
 LISTED = {
     **OBJECTS,
     "observation": ("observation", "observations"),
+    "fit": ("fit", "fits"),
     "switch": ("switch", "switches"),
 }
 """Kinds that can be listed."""

@@ -220,6 +220,10 @@ class Client:
         request = admin_pb2.ListObservationsRequest()
         return list(self._call(self.admin.ListObservations, request).observations)
 
+    def fits(self) -> list[admin_pb2.FittedModel]:
+        """What was learnt of steps, and what is predicted beside what was measured."""
+        return list(self._call(self.admin.ListFits, admin_pb2.ListFitsRequest()).fits)
+
     def switch_prices(self) -> list[admin_pb2.SwitchPrice]:
         """What changes of plan or place cost so far, by model and numbers of accelerators."""
         request = admin_pb2.ListSwitchPricesRequest()

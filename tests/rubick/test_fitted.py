@@ -21,7 +21,7 @@ from controlplane.domain.step_times import Way
 from controlplane.rubick.configurations import Configurations, Shares
 from controlplane.rubick.fits import as_model, as_stored, prior_of
 from controlplane.rubick.fitted import FittedTimes, layouts, node_sizes, split_in_two
-from controlplane.rubick.learning import learn, lessons
+from controlplane.rubick.learning import comparisons, learn, lessons
 from controlplane.rubick.policy import Rubick
 from controlplane.rubick.settings import RubickSettings
 from controlplane.rubick.step_time import StepTimeModel
@@ -275,6 +275,32 @@ def test_another_model_on_the_same_accelerators_says_what_to_begin_with() -> Non
     assert way.seconds > 5 * untaught.seconds
 
 
+def test_it_is_told_what_predictions_follow_from() -> None:
+    def source(*fits: StepTimeFit) -> str:
+        world = cluster().tell(*map(ModelFitted, fits))
+        return FittedTimes()(snapshot(world)).source(SPEC, "cpu")
+
+    untaught = "No plan of gpt2-small was measured here yet: that is predicted from its sizes"
+    assert source() == f"{untaught} and the name of the accelerator, cpu, alone."
+    vit = a_fit(model_type="vit-tiny fp32 batch 64x17")
+    assert source(vit) == f"{untaught} and from what vit-tiny took here."
+    known = "That is predicted from {} of gpt2-small measured here."
+    assert source(vit, a_fit()) == known.format("7 plans")
+    assert source(a_fit(rows=1)) == known.format("1 plan")
+    world = cluster()
+    script = replace(SPEC, model_type="", any_plan=False)
+    told = FittedTimes()(snapshot(world)).source(script, "cpu")
+    assert told == "Nothing is known of what its steps take."
+
+
+def test_the_policy_explains_from_what_it_predicts() -> None:
+    policy = Rubick(FittedTimes(), RubickSettings(switch_seconds=1.0))
+    world = a_cluster().under(policy).with_node(a_node("n", 2, "cpu")).submit(job()).settle()
+    assert "predicted from its sizes" in " ".join(policy.explanation(snapshot(world), JobUid("a")))
+    world.tell(ModelFitted(a_fit()))
+    assert "from 7 plans of" in " ".join(policy.explanation(snapshot(world), JobUid("a")))
+
+
 def test_a_fit_is_the_same_model_after_it_was_stored() -> None:
     known = model(slower=3.0)
     kept = as_stored(known, TYPE, "cpu", 2.0, Instant(5))
@@ -379,11 +405,43 @@ def test_a_fit_that_predicts_the_newest_rows_worse_is_not_adopted() -> None:
     assert learnt.error > learnt.error_before
 
 
+def test_with_few_rows_each_of_them_is_learnt_from() -> None:
+    """One was told again, slower than before, and another one is new: both are in the next fit."""
+    first = told("dp4", (2, 2), 1, slower=20.0)
+    fit = learn(next(iter(lessons([first], {})))).fit
+    assert fit is not None
+    again = told("dp4", (2, 2), 8, slower=20.0, times=1.1)
+    new = told("pp2.1f1b-ga4", (2,), 9, slower=20.0, times=0.7)
+    for rows in ([again, new], [replace(again, at=Instant(10)), new]):
+        (lesson,) = lessons(rows, {fit.key: fit})
+        learnt = learn(lesson)
+        assert learnt.fit is not None
+        assert (learnt.fit.rows, learnt.outliers) == (2, ())
+
+
 def test_a_row_that_the_others_do_not_bear_out_is_named() -> None:
     rows = [*ROWS, *(replace(each, at=Instant(each.at + 10)) for each in ROWS)]
     learnt = learn(next(iter(lessons([*rows, told("dp1-gc", (1,), 30, 20.0, times=50.0)], {}))))
     assert len(learnt.outliers) == 1
     assert learnt.outliers[0].startswith("dp1-gc on 1: ")
+
+
+def test_fits_are_compared_with_what_was_measured_and_with_what_was_guessed_before() -> None:
+    (lesson,) = lessons(ROWS, {})
+    fit = learn(lesson).fit
+    assert fit is not None
+    vit = a_fit(model_type="vit-tiny fp32 batch 64x17")
+    stale = replace(a_fit(model_type="bert-tiny fp32 batch 8x64"), parameters=())
+    news = told("dp2-ga2", (2,), 9, slower=20.0)
+    fits = {each.key: each for each in (fit, vit, stale)}
+    first, second = comparisons([news, *ROWS], fits)
+    assert (first.fit, second.fit, second.rows) == (fit, vit, ())
+    assert [each.told for each in first.rows] == [*ROWS, news]
+    assert [each.is_news for each in first.rows] == [False] * 5 + [True]
+    for each in first.rows:
+        assert each.lower < each.predicted < each.upper
+        assert each.predicted == pytest.approx(each.told.row.iteration, rel=0.3)
+        assert each.guessed < 0.5 * each.predicted
 
 
 def test_what_is_no_built_in_model_is_left_alone() -> None:

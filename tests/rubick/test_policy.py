@@ -1,14 +1,21 @@
 """Rubick in a world of well-behaved agents: who gets what, who makes room, what is promised."""
 
+from dataclasses import replace
+
 import pytest
 
+from controlplane.domain.action import ChangePlan, StartAttempt
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Violation
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.snapshot import ClusterSnapshot
+from controlplane.domain.switch import SwitchKind
+from controlplane.domain.switch_price import SwitchPrice
 from controlplane.placing.shares import shares_of
+from controlplane.placing.standing import Standings
 from controlplane.rubick.policy import Rubick
+from controlplane.rubick.seating import Menu, Seats
 from controlplane.rubick.settings import RubickSettings
 from tests.builders import World, a_cluster, a_job, a_node
 from tests.rubick.worlds import Scaling, a_known_job
@@ -218,3 +225,55 @@ def test_a_decision_that_breaks_a_promise_is_not_carried_out() -> None:
     assert outcome.refused == ("g is guaranteed and would lose what it has",)
     assert set(outcome.refused_jobs) == {"g"}
     assert outcome.decided.actions == ()
+
+
+def test_orders_say_what_is_predicted_of_them() -> None:
+    known = [Scaling()]
+    settings = RubickSettings(switch_seconds=1.0, cool_down_seconds=10.0)
+    built = world(Rubick(lambda _: known[-1], settings))
+    (start,) = built.submit(a_known_job("a", steps=100_000)).cycle().decided.actions
+    assert isinstance(start, StartAttempt)
+    assert start.reason.message == "starts as dp8 on n0: 5.28 steps a second are predicted"
+    built.runs("a").passes(60)
+    # Fewer are as good now, and nobody waits for the others.
+    known.append(Scaling(exponent=-0.2))
+    (change,) = built.cycle().decided.actions
+    assert isinstance(change, ChangePlan)
+    assert change.reason.code is ReasonCode.PLAN_CHANGED
+    assert change.reason.message == "dp8 -> dp1: 1 steps a second are predicted"
+
+
+MEMORY, RESTART = SwitchKind.MEMORY, SwitchKind.RESTART
+
+
+@pytest.mark.parametrize(
+    ("paid", "seconds"),
+    [
+        ((), 7.0),
+        ((("other", 2, 1, MEMORY, (99.0,)),), 7.0),
+        ((("model", 2, 1, RESTART, (30.0, 20.0, 40.0)),), 30.0),
+        (
+            (
+                ("model", 2, 1, MEMORY, (0.5, 0.7, 0.6, 0.5)),
+                ("model", 1, 2, MEMORY, (9.0, 12.0, 10.0)),
+                ("model", 2, 1, RESTART, (30.0,)),
+            ),
+            10.0,
+        ),
+    ],
+)
+def test_a_change_is_taken_to_cost_what_the_dearest_sort_of_change_in_memory_costs(
+    paid: tuple[tuple[str, int, int, SwitchKind, tuple[float, ...]], ...], seconds: float
+) -> None:
+    built = world(rubick()).submit(a_known_job("a"))
+    prices = {
+        str(number): SwitchPrice(model, before, after, kind, last=last)
+        for number, (model, before, after, kind, last) in enumerate(paid)
+    }
+    built.settle().passes(60)
+    snapshot = replace(built.state.snapshot(built.now), switch_prices=prices)
+    standings = Standings(snapshot, possible=lambda *_: True, chooses_plans=True)
+    menu, settings = Menu(), RubickSettings(switch_seconds=7.0)
+    menu.begin(Scaling(), snapshot)
+    (seat,) = Seats(snapshot, standings.jobs, standings.empty, menu, settings).every
+    assert seat.switch_seconds == pytest.approx(seconds)

@@ -306,6 +306,54 @@ class ListObservationsResponse(_message.Message):
     observations: _containers.RepeatedCompositeFieldContainer[Observation]
     def __init__(self, observations: _Optional[_Iterable[_Union[Observation, _Mapping]]] = ...) -> None: ...
 
+class ListFitsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FittedModel(_message.Message):
+    __slots__ = ("model_type", "accelerator_type", "rows", "coverage", "at", "compared")
+    MODEL_TYPE_FIELD_NUMBER: _ClassVar[int]
+    ACCELERATOR_TYPE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    COMPARED_FIELD_NUMBER: _ClassVar[int]
+    model_type: str
+    accelerator_type: str
+    rows: int
+    coverage: float
+    at: _timestamp_pb2.Timestamp
+    compared: _containers.RepeatedCompositeFieldContainer[ComparedRow]
+    def __init__(self, model_type: _Optional[str] = ..., accelerator_type: _Optional[str] = ..., rows: _Optional[int] = ..., coverage: _Optional[float] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., compared: _Optional[_Iterable[_Union[ComparedRow, _Mapping]]] = ...) -> None: ...
+
+class ComparedRow(_message.Message):
+    __slots__ = ("uid", "plan", "placement", "measured_seconds", "predicted_seconds", "lower_seconds", "upper_seconds", "guessed_seconds", "is_news")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LOWER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    UPPER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    GUESSED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    IS_NEWS_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    plan: str
+    placement: str
+    measured_seconds: float
+    predicted_seconds: float
+    lower_seconds: float
+    upper_seconds: float
+    guessed_seconds: float
+    is_news: bool
+    def __init__(self, uid: _Optional[str] = ..., plan: _Optional[str] = ..., placement: _Optional[str] = ..., measured_seconds: _Optional[float] = ..., predicted_seconds: _Optional[float] = ..., lower_seconds: _Optional[float] = ..., upper_seconds: _Optional[float] = ..., guessed_seconds: _Optional[float] = ..., is_news: _Optional[bool] = ...) -> None: ...
+
+class ListFitsResponse(_message.Message):
+    __slots__ = ("fits",)
+    FITS_FIELD_NUMBER: _ClassVar[int]
+    fits: _containers.RepeatedCompositeFieldContainer[FittedModel]
+    def __init__(self, fits: _Optional[_Iterable[_Union[FittedModel, _Mapping]]] = ...) -> None: ...
+
 class ListSwitchPricesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -64,6 +64,7 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         self.nodes: list[admin_pb2.NodeStatus] = []
         self.switch_prices: list[admin_pb2.SwitchPrice] = []
         self.observations: list[admin_pb2.Observation] = []
+        self.fits: list[admin_pb2.FittedModel] = []
         self.queues: dict[str, common_pb2.Queue] = {"default": common_pb2.Queue(name="default")}
         self.settings = {"policy": '"equal-share"', "period_seconds": "5.0"}
         self.descriptions = [
@@ -265,6 +266,10 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
     def ListObservations(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("ListObservations", request, context)
         return admin_pb2.ListObservationsResponse(observations=self.observations)
+
+    def ListFits(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter("ListFits", request, context)
+        return admin_pb2.ListFitsResponse(fits=self.fits)
 
     def ListSwitchPrices(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("ListSwitchPrices", request, context)

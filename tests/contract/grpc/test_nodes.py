@@ -14,7 +14,7 @@ from agent.outbox import Batch, PendingPlans
 from agent.translate import report
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2, nodes_pb2
 from headrace.api.measured_plan import row_from_wire
-from headrace.api.profile_rows import Asked, PlanRow, Status
+from headrace.api.profile_rows import Asked, Machine, PlanRow, Status
 from tests.contract.grpc.harness import (
     Agent,
     Api,
@@ -173,6 +173,46 @@ def test_what_a_job_tells_of_its_plan_stays(tmp_path: Path) -> None:
         assert (found.uid, found.attempt, found.step) == (uid, launch.attempt, 10)
         assert [event.kind for event in events].count("PlanObserved") == 1, "told twice"
         assert again == [found]
+
+    run(test())
+
+
+def test_what_a_job_tells_is_learnt_from_and_compared_with_what_was_learnt(
+    tmp_path: Path,
+) -> None:
+    async def fits(api: Api) -> list[admin_pb2.FittedModel]:
+        return list((await api.admin.ListFits(admin_pb2.ListFitsRequest())).fits)
+
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            uid = (await api.submit()).uid
+            agent = Agent(api)
+            await agent.register()
+            (launch,) = (await agent.assigned(launches)).launches
+            await agent.started(launch)
+            await agent.progressed(launch, 10, 2.0)
+            await api.until_step(uid, 10)
+            before = await fits(api)
+            machine = Machine("cpu", 1, "2", "", "", "", "0")
+            asked = Asked("", 2, 8, 64, "fp32")
+            row = PlanRow(asked, "dp2", Status.MEASURED, steps=8, iteration=0.5, machine=machine)
+            batch = Batch(
+                plans=(
+                    (UnitKey(uid, launch.attempt, 0), PendingPlans((ObservedLine(10, row),), 1)),
+                )
+            )
+            await agent.report(observed=report("node-a", (1, 1), batch, {}).observed)
+            (found,) = await eventually(lambda: fits(api))
+        assert before == []
+        assert (found.model_type, found.accelerator_type) == ("gpt2-tiny fp32 batch 8x64", "cpu")
+        assert found.rows == 1
+        (compared,) = found.compared
+        assert (compared.uid, compared.plan, compared.placement) == (uid, "dp2", "2")
+        assert compared.measured_seconds == 0.5
+        assert not compared.is_news
+        # Half a second is far more than its sizes lead to expect.
+        assert compared.guessed_seconds < 0.1 < compared.predicted_seconds < 1.0
+        assert compared.lower_seconds < compared.predicted_seconds < compared.upper_seconds
 
     run(test())
 

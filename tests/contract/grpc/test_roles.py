@@ -49,6 +49,7 @@ EXPECTED: dict[str, set[Role]] = {
     "ListPolicyVersions": {V, S, A, K},
     "RollBackPolicy": {A},
     "ListObservations": {V, S, A, K},
+    "ListFits": {V, S, A, K},
     "ListSwitchPrices": {V, S, A, K},
     "Explain": {V, S, A, K},
     "ExportSnapshot": {A, K},

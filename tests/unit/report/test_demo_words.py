@@ -83,31 +83,107 @@ def test_a_check_begins_with_its_verdict_and_fits(holds: bool, word: str) -> Non
     assert coloured[0].endswith(f"{word}\x1b[0m{' ' * (7 - len(word))}claim (found)")
 
 
-@pytest.mark.parametrize("name", ["gpt", "vit"])
-def test_scaling_changes_the_steps_and_nothing_else(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", demo.NAMES)
+def test_scaling_changes_the_steps_and_nothing_else(name: str) -> None:
     original = REPOSITORY / "examples" / f"{name}.yaml"
-    scaled = demo._scaled(original, tmp_path / "new", 10)
-    before, after = (yaml.safe_load(path.read_text()) for path in (original, scaled))
+    before, after = demo.fitted(original, 4), demo.fitted(original, 4, 10)
     for key in ("steps", "warmupSteps"):
         assert after["spec"]["training"].pop(key) == 10 * before["spec"]["training"].pop(key)
     assert after == before
-    assert scaled.stem == name
 
 
-def test_the_examples_are_the_jobs_that_the_demo_needs() -> None:
+@pytest.mark.parametrize(
+    ("accelerators", "gpt", "plans", "llama", "vit"),
+    [
+        (4, (2, 4), ["dp4", "pp2.1f1b-ga4"], (2, 2), (1, 2)),
+        (2, (1, 2), ["pp2.1f1b-ga4", "dp1"], (1, 1), (1, 2)),
+    ],
+)
+def test_the_examples_become_the_jobs_that_the_demo_needs(
+    tmp_path: Path,
+    accelerators: int,
+    gpt: tuple[int, int],
+    plans: list[str],
+    llama: tuple[int, int],
+    vit: tuple[int, int],
+) -> None:
     from headrace.api.manifest_source import read_jobs
 
     folder = demo._examples(REPOSITORY / "examples")
-    jobs, findings = read_jobs((str(folder / "gpt.yaml"), str(folder / "vit.yaml")), "")
+    for name in demo.NAMES:
+        document = demo.fitted(folder / f"{name}.yaml", accelerators)
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(document))
+    jobs, findings = read_jobs(tuple(str(tmp_path / f"{name}.yaml") for name in demo.NAMES), "")
     assert findings == ()
-    gpt, vit = (each.job for each in jobs)
-    assert (gpt.metadata.name, vit.metadata.name) == ("gpt", "vit")
-    assert gpt.spec.accelerators.minimum <= 2 <= 4 <= (gpt.spec.accelerators.maximum or 0)
-    plans = [ExecutionPlan.parse(plan) for plan in gpt.spec.plans or ()]
-    best = {plan.ranks: plan for plan in reversed(plans)}
-    # On four CPU slots it is four and two, on two GPUs two and one.
-    assert len({kind(best[size]) for size in (4, 2, 1)}) == 3
-    assert vit.spec.accelerators.minimum <= 2 <= (vit.spec.accelerators.maximum or 0)
+    specs = {each.job.metadata.name: each.job.spec for each in jobs}
+    sizes = {
+        name: (spec.accelerators.minimum, spec.accelerators.maximum) for name, spec in specs.items()
+    }
+    assert sizes == {"gpt": gpt, "llama": llama, "vit": vit}
+    assert list(specs["gpt"].plans or ()) == plans
+    whole, half = (ExecutionPlan.parse(plan) for plan in plans)
+    assert (whole.ranks, half.ranks) == (accelerators, accelerators // 2)
+    assert kind(whole) != kind(half)
+    assert specs["llama"].service_class == "Guaranteed"
+    # The third job must not put the first one off; the guaranteed one may ask it for room.
+    assert specs["vit"].priority < specs["gpt"].priority == specs["llama"].priority
+
+
+def test_an_explanation_is_told_as_the_command_tells_it_and_fits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Plane:
+        def get_job_by_uid(self, uid: str) -> jobs_pb2.Job:
+            return a_job(uid.removeprefix("u-"), "Running", 30, 4)
+
+        def explain(self, uid: str) -> admin_pb2.ExplainResponse:
+            return admin_pb2.ExplainResponse(stage="Running", because=[f"{uid} is fast. " * 9])
+
+    monkeypatch.setenv("COLUMNS", "80")
+    demo._explain(Plane(), "u-gpt")  # type: ignore[arg-type]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(" explain gpt")
+    assert lines[1].startswith("  /gpt is Running")
+    assert " ".join(" ".join(lines[2:]).split()) == ("u-gpt is fast. " * 9).strip()
+    assert max(map(len, lines)) <= 80
+
+
+def test_what_was_learnt_is_told_as_a_table_that_fits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    row = admin_pb2.ComparedRow(
+        uid="u-gpt",
+        plan="pp2.1f1b-ga4",
+        placement="2",
+        measured_seconds=0.1234,
+        predicted_seconds=0.1,
+        lower_seconds=0.05,
+        upper_seconds=0.2,
+        guessed_seconds=0.01,
+    )
+    fit = admin_pb2.FittedModel(model_type="gpt2-small fp32 batch 16x64", rows=1, compared=[row])
+    demo._tell_what_was_learnt([fit])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].split()[:4] == ["gpt2-small", "pp2.1f1b-ga4", "2", "10"]
+    assert lines[-1].split()[4:] == ["123", "100", "50", "to", "200"]
+    assert max(map(len, lines)) <= 80
+    demo._tell_what_was_learnt([])
+    assert "nothing was learnt" in capsys.readouterr().out
+
+
+def test_what_was_refused_is_read_from_the_control_planes_own_count() -> None:
+    text = "\n".join(
+        (
+            "# HELP headrace_policy_refused_total Decisions not carried out.",
+            "# TYPE headrace_policy_refused_total counter",
+            'headrace_policy_refused_total{policy="rubick"} 2.0',
+            'headrace_policy_refused_total{policy="fifo"} 1.0',
+            'headrace_policy_refused_created{policy="fifo"} 1.7e9',
+        )
+    )
+    assert demo.refusals_in(text) == 3
+    assert demo.refusals_in("headrace_jobs 7\n") == 0
 
 
 def test_a_folder_without_the_examples_is_refused(tmp_path: Path) -> None:
