@@ -19,7 +19,7 @@ COVERAGE = 0.9
 """Of intervals, unless another one is asked for."""
 
 _EFFICIENCY = 0.6
-"""Part of the printed peak that transformers reach; 0.3 to 0.6 are usual."""
+"""Part of the printed peak that large matrix products reach; what memory takes is counted apart."""
 
 _EFFICIENCY_SPREAD = 0.4
 _NOISE = 0.05
