@@ -44,6 +44,7 @@ class Configurations:
         pipeline_parallel: Ranks among which layers are divided.
         bubble: Idle micro-batches for each further pipeline rank, by schedule.
         is_zero_bubble: 1 where the schedule splits the backward pass.
+        stages_per_rank: Of a pipeline; a micro-batch is handed on so often by each rank.
         zero_stage: 0 to 3.
         checkpoints: 1 where activations are computed again.
         offloads: 1 where the optimizer runs in host memory.
@@ -65,6 +66,7 @@ class Configurations:
     pipeline_parallel: Numbers
     bubble: Numbers
     is_zero_bubble: Numbers
+    stages_per_rank: Numbers
     zero_stage: Numbers
     checkpoints: Numbers
     offloads: Numbers
@@ -131,6 +133,7 @@ class _Plan(NamedTuple):
     pipeline_parallel: int
     bubble: float
     is_zero_bubble: bool
+    stages_per_rank: int
     zero_stage: int
     checkpoints: bool
     offloads: bool
@@ -158,6 +161,7 @@ def _of_plan(plan: ExecutionPlan) -> _Plan:
         plan.pipeline_parallel,
         _BUBBLE[plan.schedule],
         plan.schedule is PipelineSchedule.ZERO_BUBBLE,
+        plan.schedule.stages_per_rank if plan.schedule is not None else 1,
         plan.zero_stage,
         plan.activation_checkpointing,
         plan.offload,

@@ -13,7 +13,7 @@ from controlplane.rubick.intervals import interval_factor, left_out
 from controlplane.rubick.measurements import Measurement, columns, refuse_unsound
 from controlplane.rubick.step_time import StepTimeModel, log_seconds_with_jacobian, step_seconds
 
-NOISE_PRIOR = 0.08
+NOISE_PRIOR = 0.05
 """What measured steps are expected to scatter by: standard deviation of their logarithm."""
 
 NOISE_PRIOR_ROWS = 6.0

@@ -11,9 +11,10 @@ def most_informative(
 ) -> tuple[int, ...]:
     """Places of so many candidates, the most informative first.
 
-    One by one, that which lessens most the mean variance of the logarithms of all candidates' times
-    (I-optimal design, greedily). The choice follows from the model's uncertainty alone: no measured
-    time enters it, but those that the model was fitted to.
+    One by one, that which lessens most the mean error that is to be expected of all candidates: the
+    mean standard deviation of the logarithms of their times, scatter included (an I-optimal design,
+    greedily, for absolute errors in place of squares). The choice follows from the model's
+    uncertainty alone: no measured time enters it, but those that the model was fitted to.
 
     Args:
         model: A prior, or a fit that more rows shall improve.
@@ -28,7 +29,7 @@ def most_informative(
         variances = np.diag(known)
         # Row by column: the variance of one after the other was measured.
         after = variances - known**2 / (variances + noise)[:, None]
-        left = after.mean(axis=1)
+        left = np.sqrt(np.maximum(after, 0.0) + noise).mean(axis=1)
         left[chosen] = np.inf
         best = int(np.argmin(left))
         known = known - np.outer(known[best], known[best]) / (variances[best] + noise)

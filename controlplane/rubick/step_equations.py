@@ -4,15 +4,21 @@ With the symbols of the paper (MLSys 2025, section 4): d, t, p for replicas, ten
 parallelism, a for micro-batches, f(k; x, y) for the p-norm of two things that overlap. For one
 micro-batch on the pipeline rank that has most to do:
 
-    compute = arithmetic / (t * rate) * (1 + recomputed)
-    launch  = blocks * seconds per block * (1 + more by kind of plan)
+    compute = (arithmetic / (t * rate) + activations / memory) * (1 + recomputed)
+              + weights and gradients / memory
+    launch  = blocks * seconds per block * (kernels + more by kind of plan)
     micro   = f(k_launch; compute, launch) + activations between slices and stages
 
 and for a step, with "times" being a for sharded models and 1 otherwise:
 
     step = (a + bubble * (p - 1)) * micro
-         + times * (f(k_sync; backward, exchanged) - backward + exposed + latency)
+         + times * (longer + contended * shorter - backward + exposed + latency)
          + optimizer + offload + uneven + fixed
+
+where longer and shorter are of the backward pass and the exchange of gradients. The paper has a
+p-norm there as well; but what is exchanged takes multiprocessors and memory from what is computed
+for as long as it lasts, however short, and a p-norm hides a short exchange all but completely.
+Memory's speed is the optimizer's, which does nothing but read and write.
 """
 
 from collections.abc import Callable
@@ -27,10 +33,20 @@ _GRADIENT_BYTES = 4.0
 _BACKWARD = 2 / 3
 """Of the arithmetic of a step without checkpointing, what the backward pass does."""
 
+_OPTIMIZER_BYTES = 28.0
+"""AdamW's for a parameter: weight, gradient and moments read, all but the gradient written."""
+
+_UNDIVIDED_FRACTION = 10 / 34
+"""Of a block's activations, what tensor parallelism leaves whole: norms and residuals (Korthikanti
+et al., MLSys 2023: 10 + 24 / t of 34 bytes)."""
+
 _CARD_ACCELERATORS = 2
 """Accelerators that share a network card, as in hosts of eight with four; how much a further card
 gives is fitted, and so is what a further accelerator on a card gives."""
 
+
+_ROUNDED_MAXIMUM = 8.0
+"""Exponent of a p-norm that is nearly a maximum, and has no corner for a fit to get stuck at."""
 
 _NOTHING = 1e-300
 """Instead of 0, where a logarithm is taken."""
@@ -91,28 +107,41 @@ class StepEquations:
         part = ((1 - head) / c.pipeline_parallel + head) / c.tensor_parallel
         flops = samples * s * (sizes.flops_per_position + sizes.flops_per_position_pair * s)
         self.recomputed = value("recomputed_fraction") * c.checkpoints
-        self.compute_once = flops * part / value("flops_per_second")
-        self.compute = self.compute_once * (1 + self.recomputed)
+        self.multiplied = flops * part / value("flops_per_second")
         self.blocks = sizes.layers / c.pipeline_parallel
-        self.launch_once = self.blocks * sizes.relative_launches * value("launch_seconds_per_block")
-        self.launch = self.launch_once * self._more_launches()
+        of_byte = value("optimizer_seconds_per_parameter") / _OPTIMIZER_BYTES
+        undivided = _UNDIVIDED_FRACTION + (1 - _UNDIVIDED_FRACTION) / c.tensor_parallel
+        numbers = samples * s * sizes.hidden * self.blocks * sizes.relative_launches
+        self.passed = numbers * undivided * value("activation_bytes_per_number") * of_byte
+        self.compute_once = self.multiplied + self.passed
+        self.touched = self.owned * value("touched_bytes_per_parameter") * of_byte
+        self.compute = self.compute_once * (1 + self.recomputed) + self.touched
+        self.launch_once = self.blocks * value("launch_seconds_per_block")
+        self.launch = self.launch_once * self._launches()
         self.launch_exponent = 1 + value("launch_exponent_less_one")
         self.worked = p_norm(self.launch_exponent, self.compute, self.launch)
         self._activations(sizes.bytes_per_number * samples * s * sizes.hidden)
         self.micro = (
             self.worked
             + self.slices
-            + np.where(self.is_pipeline, self.handed + value("pipeline_seconds_per_stage"), 0.0)
+            + c.stages_per_rank
+            * (self.handed + value("pipeline_seconds_per_stage") * self.is_pipeline)
         )
         self.backward_part = (_BACKWARD + self.recomputed) / (1 + self.recomputed)
         self.backward = self.micro * self.backward_part
 
-    def _more_launches(self) -> Numbers:
-        """How many times the host's work of a plain micro-batch."""
+    def _launches(self) -> Numbers:
+        """How many times the host's work for the kernels of a GPT-2 block.
+
+        What computes is kernels of the model's own number; what shards and exchanges is hooks
+        around a block and its weights, whatever the block computes.
+        """
         c, value = self.c, self.value
-        # A collective follows each of the kernels that checkpointing starts again.
-        slices = value("launch_more_tensor") * self.is_tensor
-        self.more_checkpointed = value("launch_more_checkpointed") * c.checkpoints * (1 + slices)
+        kernels = self.sizes.relative_launches
+        self.more_tensor = kernels * value("launch_more_tensor") * self.is_tensor
+        self.more_again = kernels * value("launch_more_checkpointed") * c.checkpoints
+        # Of what slices exchange, the forward pass has half, and does it again.
+        self.more_checkpointed = self.more_again + self.more_tensor / 2 * c.checkpoints
         self.more_accumulated = self.is_sharded * (1 - 1 / c.accumulation)
         self.more_sharded = (
             value("launch_more_sharded") * self.is_sharded
@@ -123,7 +152,7 @@ class StepEquations:
         self.more_both = np.hypot(self.more_checkpointed, self.more_sharded)
         self.is_replicated = (c.data_parallel > 1) & ~self.is_sharded
         replicated = value("launch_more_replicated") * self.is_replicated
-        return np.asarray(1 + self.more_both + replicated + slices)
+        return np.asarray(kernels + self.more_both + replicated + self.more_tensor)
 
     def _activations(self, size: Numbers) -> None:
         """What tensor-parallel ranks and neighbouring stages exchange, which nothing hides."""
@@ -170,9 +199,9 @@ class StepEquations:
         is_shared = (c.zero_stage >= 1) & (c.data_parallel > 1) & ~self.is_offloaded
         self.shared_update = np.where(is_shared, value("shared_optimizer_seconds"), 0.0)
         self.workers: Numbers = c.data_parallel * np.maximum(c.cpu_threads, 1.0)
-        hosts = value("cpu_optimizer_seconds_per_parameter") * self.owned
-        hosts = hosts * self.workers ** -value("cpu_optimizer_exponent")
-        self.on_hosts = np.where(self.is_offloaded, hosts, 0.0)
+        owned = np.where(self.is_offloaded, self.owned, 0.0)
+        self.on_threads = value("cpu_optimizer_seconds_per_parameter") * owned / self.workers
+        self.on_hosts = value("host_memory_seconds_per_parameter") * owned
 
     def _offload(self) -> None:
         """Weights to the accelerator and gradients back, with each micro-batch."""
@@ -189,8 +218,9 @@ class StepEquations:
     def _whole(self) -> None:
         c, value = self.c, self.value
         self.times = np.where(self.is_sharded & ~self.is_pipeline, c.accumulation, 1.0)
-        self.overlap_exponent = 1 + value("overlap_exponent_less_one")
-        together = p_norm(self.overlap_exponent, self.backward, self.exchanged)
+        longer = p_norm(_ROUNDED_MAXIMUM, self.backward, self.exchanged)
+        self.shorter = self.backward + self.exchanged - longer
+        together = longer + value("contended_fraction") * self.shorter
         self.zero_bubble = c.is_zero_bubble * value("zero_bubble_fraction")
         self.slots = c.accumulation + (c.bubble + self.zero_bubble) * (c.pipeline_parallel - 1)
         # An accelerator without a neighbour has no card to share; offload paces what it sends.
@@ -204,6 +234,7 @@ class StepEquations:
             + self.times * (together - self.backward + self.exposed + self.latency)
             + self.on_accelerator
             + self.shared_update
+            + self.on_threads
             + self.on_hosts
             + self.moved
             + self.added_bytes
@@ -219,11 +250,13 @@ class StepEquations:
         def put(name: str, column: Numbers) -> None:
             found[INDEX[name]] += column
 
-        by_backward, by_exchanged, by_overlap = _p_norm_derivatives(
-            self.overlap_exponent, self.backward, self.exchanged
+        contended = self.value("contended_fraction")
+        longer_by_backward, longer_by_exchanged, _ = _p_norm_derivatives(
+            _ROUNDED_MAXIMUM, self.backward, self.exchanged
         )
-        less_one = self.value("overlap_exponent_less_one")
-        put("overlap_exponent_less_one", self.times * by_overlap * less_one)
+        by_backward = longer_by_backward + contended * (1 - longer_by_backward)
+        by_exchanged = longer_by_exchanged + contended * (1 - longer_by_exchanged)
+        put("contended_fraction", self.times * contended * self.shorter)
         by_backward = self.times * (by_backward - 1)
         by_micro = self.slots + by_backward * self.backward_part
         self._computing(put, by_micro, by_backward * self.micro)
@@ -240,7 +273,12 @@ class StepEquations:
         )
         by_compute, by_launch = by_micro * by_compute, by_micro * by_launch
         put("launch_exponent_less_one", by_micro * by_exponent * value("launch_exponent_less_one"))
-        put("flops_per_second", -by_compute * self.compute)
+        by_once = by_compute * (1 + self.recomputed)
+        put("flops_per_second", -by_once * self.multiplied)
+        passed, touched = by_once * self.passed, by_compute * self.touched
+        put("activation_bytes_per_number", passed)
+        put("touched_bytes_per_parameter", touched)
+        self.by_memory = passed + touched
         by_recomputed = by_compute * self.compute_once
         by_recomputed = by_recomputed + by_part * (1 - _BACKWARD) / (1 + self.recomputed) ** 2
         put("recomputed_fraction", by_recomputed * self.recomputed)
@@ -249,24 +287,22 @@ class StepEquations:
         both = np.where(self.more_both > 0, self.more_both, 1.0)
         by_checkpointed = each * self.more_checkpointed / both
         by_sharded = each * self.more_sharded / both
-        put("launch_more_checkpointed", by_checkpointed * self.more_checkpointed)
+        put("launch_more_checkpointed", by_checkpointed * self.more_again)
         put("launch_more_sharded", by_sharded * value("launch_more_sharded") * self.is_sharded)
         put("launch_more_gathered", by_sharded * value("launch_more_gathered") * self.is_gathered)
         accumulated = value("launch_more_accumulated") * self.more_accumulated
         put("launch_more_accumulated", by_sharded * accumulated)
         put("launch_more_replicated", each * value("launch_more_replicated") * self.is_replicated)
-        again = value("launch_more_checkpointed") * c.checkpoints
-        slices = value("launch_more_tensor") * self.is_tensor
-        put("launch_more_tensor", (each + by_checkpointed * again) * slices)
+        put("launch_more_tensor", (each + by_checkpointed / 2 * c.checkpoints) * self.more_tensor)
         put("zero_bubble_fraction", self.zero_bubble * (c.pipeline_parallel - 1) * self.micro)
-        stages = value("pipeline_seconds_per_stage") * self.is_pipeline
+        stages = value("pipeline_seconds_per_stage") * self.is_pipeline * c.stages_per_rank
         put("pipeline_seconds_per_stage", by_micro * stages)
 
     def _exchanging(
         self, put: Callable[[str, Numbers], None], by_micro: Numbers, by_exchanged: Numbers
     ) -> None:
         c, value = self.c, self.value
-        slices, handed = by_micro * self.slices, by_micro * self.handed
+        slices, handed = by_micro * self.slices, by_micro * c.stages_per_rank * self.handed
         replicas = by_exchanged * self.exchanged + self.times * self.exposed
         between = np.where(self.is_inside, 0.0, replicas)
         is_far = c.nodes > 1
@@ -285,11 +321,10 @@ class StepEquations:
 
     def _updating(self, put: Callable[[str, Numbers], None]) -> None:
         c, value = self.c, self.value
-        put("optimizer_seconds_per_parameter", self.on_accelerator)
+        put("optimizer_seconds_per_parameter", self.on_accelerator + self.by_memory)
         put("shared_optimizer_seconds", self.shared_update)
-        put("cpu_optimizer_seconds_per_parameter", self.on_hosts)
-        workers: Numbers = np.log(self.workers)
-        put("cpu_optimizer_exponent", -value("cpu_optimizer_exponent") * self.on_hosts * workers)
+        put("cpu_optimizer_seconds_per_parameter", self.on_threads)
+        put("host_memory_seconds_per_parameter", self.on_hosts)
         put("pcie_bytes_per_second", -self.moved)
         put("accumulated_offload_seconds_per_byte", self.added_bytes)
         put("accumulated_offload_seconds_per_block", self.added_blocks)

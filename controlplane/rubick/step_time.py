@@ -1,10 +1,12 @@
 """How long a step of a plan takes on a placement: the performance model that Headrace fits.
 
 It keeps the form of the Rubick paper (MLSys 2025, section 4): a forward pass, a backward pass that
-overlaps the exchange of gradients by a p-norm, an optimizer and what offload moves. It differs in
-what it learns and what it is told:
+overlaps the exchange of gradients, an optimizer and what offload moves. It differs in what it
+learns and what it is told:
 
-- Computing is predicted from arithmetic and a rate, not supplied for each configuration.
+- Computing is predicted from arithmetic and a rate, and from what activations, weights and
+  gradients take of memory's time, not supplied for each configuration.
+- Of the shorter of backward pass and exchange a fitted part is not hidden, in place of a p-norm.
 - Accelerators wait for the host where they have little to compute, so halving their work does not
   halve the step.
 - Both bandwidths are fitted. Between nodes, the smallest number of accelerators on any node decides

@@ -5,7 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.rubick_accuracy import placements_left_out, rows_left_out, rows_of, seven_of_each
+from benchmarks.rubick_accuracy import (
+    placements_left_out,
+    roberta_halves,
+    rows_left_out,
+    rows_of,
+    seven_of_each,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +27,14 @@ def test_placements_that_the_fit_had_not_seen_are_predicted(
     assert np.mean([p.is_covered for p in found]) > 0.85
 
 
+def test_doubtful_rows_are_those_of_half_a_batch(rubick_data: Path) -> None:
+    found = list(roberta_halves(rubick_data))
+    doubtful = [p for p in found if p.doubt]
+    assert len(doubtful) == 3
+    assert max(p.error for p in doubtful) < 0.15
+    assert np.mean([p.error for p in found if not p.crosses]) < 0.045
+
+
 def test_tensor_and_pipeline_parallelism_are_predicted(rubick_data: Path) -> None:
     found = list(rows_left_out(rubick_data, "t5"))
     assert len(found) == 20
@@ -30,6 +44,6 @@ def test_tensor_and_pipeline_parallelism_are_predicted(rubick_data: Path) -> Non
 def test_our_own_tables_are_predicted_from_seven_rows() -> None:
     of_sizes, of_others = (found for _, found in seven_of_each())
     assert len(of_sizes) == len(of_others) > 70
-    assert np.mean([p.error for p in of_sizes]) < 0.12
-    assert np.mean([p.error for p in of_others]) < 0.09
+    assert np.mean([p.error for p in of_sizes]) < 0.11
+    assert np.mean([p.error for p in of_others]) < 0.085
     assert np.mean([p.is_covered for p in of_others]) > 0.85

@@ -1,6 +1,7 @@
 """The performance model behaves as machines do, whatever its parameters are."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,8 +134,12 @@ def test_a_larger_smallest_share_is_never_slower(log_parameters: Numbers, plan: 
 
 @given(DEVIATIONS)
 def test_schedules_are_as_idle_as_their_bubbles(log_parameters: Numbers) -> None:
+    logs = log_parameters.copy()
+    logs[INDEX["pipeline_seconds_per_stage"]] = -60.0
+    for name in ("intra_bytes_per_second", "inter_bytes_per_second"):
+        logs[INDEX[name]] = 90.0
     gpipe, one, interleaved = step_seconds(
-        log_parameters,
+        logs,
         SIZES,
         _of(*((f"pp4.{name}-ga8", (4,)) for name in ("gpipe", "1f1b", "interleaved"))),
     )
@@ -142,11 +147,89 @@ def test_schedules_are_as_idle_as_their_bubbles(log_parameters: Numbers) -> None
     assert interleaved < one
 
 
+@given(DEVIATIONS)
+def test_more_stages_a_rank_hand_on_more_often(log_parameters: Numbers) -> None:
+    # With nothing but handing on: two stages a rank do it twice.
+    logs = log_parameters.copy()
+    for name in NAMES:
+        if "_seconds" in name:
+            logs[INDEX[name]] = -60.0
+        if "per_second" in name:
+            logs[INDEX[name]] = 90.0
+    logs[INDEX["pipeline_seconds_per_stage"]] = 0.0
+    one, interleaved = step_seconds(
+        logs, SIZES, _of(("pp2.1f1b-ga8", (2,)), ("pp2.interleaved-ga8", (2,)))
+    )
+    # A second each: (8 + 1) micro-batches once, (8 + 0.5) twice.
+    assert one == pytest.approx(9)
+    assert interleaved == pytest.approx(17)
+
+
+@given(DEVIATIONS)
+def test_what_is_exchanged_is_never_hidden_for_nothing(log_parameters: Numbers) -> None:
+    # A tenth of the exchange costs a tenth of what all of it does, not less by a power.
+    costs = []
+    for faster in (0.0, np.log(10)):
+        logs = log_parameters.copy()
+        logs[INDEX["flops_per_second"]] = np.log(1e9)  # the backward pass is longer by far
+        logs[INDEX["intra_bytes_per_second"]] += faster
+        with_exchange = step_seconds(logs, SIZES, _of(("dp2", (2,))))
+        logs[INDEX["intra_bytes_per_second"]] = 90.0
+        costs.append(float((with_exchange - step_seconds(logs, SIZES, _of(("dp2", (2,)))))[0]))
+    assert costs[0] > 0
+    assert costs[1] == pytest.approx(costs[0] / 10, rel=1e-3)
+
+
+@given(DEVIATIONS)
+def test_each_micro_batch_passes_over_the_weights(log_parameters: Numbers) -> None:
+    # The same samples in two micro-batches: weights and gradients are read and written once more.
+    logs = log_parameters.copy()
+    logs[INDEX["launch_seconds_per_block"]] = -60.0
+    once, twice = step_seconds(logs, SIZES, _of(("dp1", (1,)), ("dp1-ga2", (1,))))
+    memory = np.exp(logs[INDEX["optimizer_seconds_per_parameter"]]) / 28
+    expected = np.exp(logs[INDEX["touched_bytes_per_parameter"]]) * memory * SIZES.parameters
+    assert twice - once == pytest.approx(expected, rel=1e-6)
+
+
+@given(DEVIATIONS)
+def test_what_shards_costs_a_block_the_same_whatever_it_computes(log_parameters: Numbers) -> None:
+    # Waiting for the host alone.
+    logs = log_parameters.copy()
+    for name in NAMES:
+        if "_seconds" in name and name != "launch_seconds_per_block":
+            logs[INDEX[name]] = -60.0
+        if "per_second" in name:
+            logs[INDEX[name]] = 90.0
+    pairs = _of(("dp2", (2,)), ("dp2-z3", (2,)), samples=2)
+    few, many = (
+        step_seconds(logs, replace(SIZES, relative_launches=kernels), pairs)
+        for kernels in (1.0, 3.0)
+    )
+    assert many[1] - many[0] == pytest.approx(few[1] - few[0])
+    each = SIZES.layers * np.exp(logs[INDEX["launch_seconds_per_block"]])
+    assert many[0] - few[0] == pytest.approx(2 * each)
+
+
+def test_activations_take_more_of_a_narrow_model() -> None:
+    # As much arithmetic in all; of half the width and four times the layers.
+    wide = ModelSizes.of_numbers(336e6, 24, 1024, 512)
+    narrow = ModelSizes.of_numbers(336e6, 96, 512, 512)
+    logs = TYPICAL.copy()
+    logs[INDEX["launch_seconds_per_block"]] = -60.0
+    one, other = (step_seconds(logs, sizes, _of(("dp1", (1,))))[0] for sizes in (wide, narrow))
+    logs[INDEX["activation_bytes_per_number"]] = -60.0
+    bare = [step_seconds(logs, sizes, _of(("dp1", (1,))))[0] for sizes in (wide, narrow)]
+    assert (other - bare[1]) / (one - bare[0]) == pytest.approx(2, rel=1e-6)
+
+
 def test_a_bubble_is_one_micro_batch_for_each_further_rank() -> None:
     # With nothing but computing: (m + p - 1) / m of the work of a rank.
     logs = TYPICAL.copy()
     for name in NAMES:
-        if "_seconds" in name or name == "launch_seconds_per_block":
+        if "_seconds" in name or name in (
+            "launch_seconds_per_block",
+            "touched_bytes_per_parameter",
+        ):
             logs[INDEX[name]] = -60.0
     for name in ("intra_bytes_per_second", "inter_bytes_per_second"):
         logs[INDEX[name]] = 90.0
