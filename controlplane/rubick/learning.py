@@ -33,21 +33,35 @@ def lessons(
         observations: What jobs told.
         fits: What was learnt so far.
     """
-    groups: dict[tuple[str, str], list[Observation]] = {}
-    for each in observations:
-        if each.row.machine is not None and each.row.iteration is not None:
-            kind = type_label(each.row.machine.device)
-            groups.setdefault((type_text(each.row.asked), kind), []).append(each)
-    for (model_type, kind), told in groups.items():
+    for key, kept in by_type(observations).items():
+        model_type, kind = type_text(kept[0].row.asked), _kind(kept[0])
         if type_named(model_type) is None:
             continue
-        told.sort(key=lambda each: each.at)
-        before = fits.get(fit_key(model_type, kind))
-        kept = tuple(told[-ROWS_FITTED:])
+        before = fits.get(key)
         if before is None or as_model(before) is None:
             yield Lesson(model_type, kind, kept, None, donor_of(model_type, kind, fits.values()))
         elif len(kept) > MORE_ROWS * before.rows or _surprises(kept, before):
             yield Lesson(model_type, kind, kept, before, None)
+
+
+def by_type(observations: Iterable[Observation]) -> dict[str, tuple[Observation, ...]]:
+    """What was measured of each type of model on each type of accelerator, by `fit_key`: the newest
+    rows, those told last coming last.
+    """
+    groups: dict[str, list[Observation]] = {}
+    for each in observations:
+        if each.row.machine is not None and each.row.iteration is not None:
+            key = fit_key(type_text(each.row.asked), _kind(each))
+            groups.setdefault(key, []).append(each)
+    return {
+        key: tuple(sorted(told, key=lambda each: each.at)[-ROWS_FITTED:])
+        for key, told in groups.items()
+    }
+
+
+def _kind(told: Observation) -> str:
+    assert told.row.machine is not None
+    return type_label(told.row.machine.device)
 
 
 def _surprises(told: Sequence[Observation], before: StepTimeFit) -> bool:
@@ -96,6 +110,8 @@ def _measurements(told: Iterable[Observation]) -> list[Measurement]:
 
 
 def _error(model: StepTimeModel, rows: Sequence[Measurement]) -> float:
-    """Mean error, as a share of what was measured, too high and too low alike."""
+    """Mean error, as a share of what was measured, too high and too low alike. None counts for more
+    than the whole, so that a row that nothing explains does not decide between two models.
+    """
     off = np.log(model.seconds(columns(rows))) - np.log([row.seconds for row in rows])
-    return float(np.expm1(np.abs(off)).mean())
+    return float(np.minimum(np.expm1(np.abs(off)), 1.0).mean())

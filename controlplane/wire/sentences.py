@@ -24,6 +24,7 @@ from controlplane.domain.event import (
     JobSubmitted,
     JobUpdated,
     JobWithdrawn,
+    MeasurementsImported,
     ModelFitted,
     NodeDrained,
     NodeLost,
@@ -237,6 +238,9 @@ def _about_cluster(event: Event) -> _Telling:
             return _Telling(f"policy {settings.policy} decides, with {which}{by}")
         case ModelFitted(fit):
             return _Telling(f"steps of {fit.key} are fitted to {fit.rows} measurements")
+        case MeasurementsImported(rows, who):
+            models = ", ".join(dict.fromkeys(row.asked.model for row in rows))
+            return _Telling(f"{len(rows)} measurements of {models} were imported by {who}")
     return _Telling(event.kind)
 
 

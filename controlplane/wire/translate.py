@@ -326,12 +326,15 @@ def _observed(
 def observation_to_wire(known: Observation) -> admin_pb2.Observation:
     """What a job told last of a plan, dated."""
     stamp = timestamp(known.at) or Timestamp()
+    # What was imported may have been measured long before.
+    date = (known.who and known.row.date) or stamp.ToJsonString()
     return admin_pb2.Observation(
         uid=known.uid,
         attempt=known.attempt,
         step=known.step,
         at=stamp,
-        measured=row_to_wire(replace(known.row, date=stamp.ToJsonString())),
+        measured=row_to_wire(replace(known.row, date=date)),
+        who=known.who,
     )
 
 

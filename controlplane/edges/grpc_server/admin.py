@@ -23,6 +23,7 @@ from controlplane.edges.grpc_server.directory import JobDirectory
 from controlplane.edges.grpc_server.door import Door
 from controlplane.edges.grpc_server.errors import not_found, precondition
 from controlplane.edges.grpc_server.feed import StateFeed
+from controlplane.edges.grpc_server.fits_desk import FitsDesk
 from controlplane.edges.grpc_server.gatekeeper import Context
 from controlplane.edges.grpc_server.history import History
 from controlplane.edges.grpc_server.policy_desk import PolicyDesk
@@ -59,6 +60,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         history: History,
         reign: Reign,
         policies: Mapping[str, Policy],
+        fits: FitsDesk,
         version: str,
         dashboard_url: str = "",
     ) -> None:
@@ -69,6 +71,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self._reign = reign
         self._policies = policies
         self._desk = PolicyDesk(feed, door, policies)
+        self._fits = fits
         self._version = version
         self._dashboard_url = dashboard_url
 
@@ -130,6 +133,18 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         return admin_pb2.ListObservationsResponse(
             observations=map(observation_to_wire, self._state.observations.values())
         )
+
+    async def ImportMeasurements(  # noqa: N802
+        self, request: admin_pb2.ImportMeasurementsRequest, context: Context
+    ) -> admin_pb2.ImportMeasurementsResponse:
+        """Takes in what was measured apart from any job."""
+        return await self._fits.take_in(request)
+
+    async def ListFits(  # noqa: N802
+        self, request: admin_pb2.ListFitsRequest, context: Context
+    ) -> admin_pb2.ListFitsResponse:
+        """What was learnt of steps, and how well it fits."""
+        return await self._fits.list()
 
     async def ListSwitchPrices(  # noqa: N802
         self, request: admin_pb2.ListSwitchPricesRequest, context: Context

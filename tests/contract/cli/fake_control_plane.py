@@ -63,6 +63,8 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         self.jobs: dict[str, jobs_pb2.Job] = {}
         self.nodes: list[admin_pb2.NodeStatus] = []
         self.switch_prices: list[admin_pb2.SwitchPrice] = []
+        self.fits: list[admin_pb2.Fit] = []
+        self.imported = admin_pb2.ImportMeasurementsResponse()
         self.observations: list[admin_pb2.Observation] = []
         self.queues: dict[str, common_pb2.Queue] = {"default": common_pb2.Queue(name="default")}
         self.settings = {"policy": '"equal-share"', "period_seconds": "5.0"}
@@ -265,6 +267,14 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
     def ListObservations(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("ListObservations", request, context)
         return admin_pb2.ListObservationsResponse(observations=self.observations)
+
+    def ListFits(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter("ListFits", request, context)
+        return admin_pb2.ListFitsResponse(fits=self.fits)
+
+    def ImportMeasurements(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter("ImportMeasurements", request, context)
+        return self.imported
 
     def ListSwitchPrices(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("ListSwitchPrices", request, context)

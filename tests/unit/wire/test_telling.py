@@ -24,6 +24,7 @@ from controlplane.domain.event import (
     JobSubmitted,
     JobUpdated,
     JobWithdrawn,
+    MeasurementsImported,
     ModelFitted,
     NodeDrained,
     NodeLost,
@@ -301,6 +302,12 @@ EVENTS: list[tuple[Event, str]] = [
             )
         ),
         "batch 8x64 on cpu are fitted to 7 measurements",
+    ),
+    (
+        MeasurementsImported(
+            (PlanRow(Asked("gpt2-tiny", 1, 8, 64, "fp32"), "dp1", Status.MEASURED),), "ann"
+        ),
+        "1 measurements of gpt2-tiny were imported by ann",
     ),
     (CycleDecided(Term(1), SequenceNumber(1), (START,)), "start attempt 1 with dp2 on node-a"),
     (
