@@ -17,6 +17,7 @@ from controlplane.domain.step_time_fit import StepTimeFit, fit_key
 from controlplane.domain.step_times import Shares, Way
 from controlplane.rubick.configurations import Configurations
 from controlplane.rubick.fits import as_model, donor_of, prior_of
+from controlplane.rubick.knowing import Beliefs
 from controlplane.rubick.step_time import StepTimeModel
 from headrace.api.plan import ExecutionPlan
 
@@ -101,6 +102,7 @@ class FittedTimes:
         self._last: tuple[_Seen, FittedStepTimes] | None = None
         self.known = lru_cache(maxsize=1024)(_known)
         self.ways = lru_cache(maxsize=1024)(_ways)
+        self.beliefs = lru_cache(maxsize=256)(_beliefs)
 
     def __call__(self, snapshot: ClusterSnapshot) -> "FittedStepTimes":
         """The same object as long as neither fits nor nodes change."""
@@ -155,6 +157,16 @@ class FittedStepTimes:
             kind != _WITHOUT_OWN_MEMORY,
         )
         return self._remembers.ways(known, question)
+
+    def beliefs(
+        self, spec: JobSpec, kind: str, held: tuple[ExecutionPlan, Shares]
+    ) -> Beliefs | None:
+        """What is believed of the ways that the job may have; see ``trials.BelievingTimes``."""
+        known = self._predictor(spec.model_type, kind)
+        if known is None:
+            return None
+        pairs = tuple((way.plan, way.shares) for way in self.ways(spec, kind))
+        return self._remembers.beliefs(known, pairs, held, spec.global_batch_size)
 
     def way(self, spec: JobSpec, kind: str, plan: ExecutionPlan, shares: Shares) -> Way | None:
         """What is predicted of one way; see ``StepTimes``."""
@@ -240,6 +252,15 @@ def _ways(known: _Known | None, asked: _Question) -> tuple[Way, ...]:
         if lie[size] and _has_room(plan, asked):
             pairs += [(plan, shares) for shares in lie[size] if _lies_right(plan, shares)]
     return tuple(_predicted(known, pairs, asked.samples))
+
+
+def _beliefs(
+    known: _Known,
+    pairs: tuple[tuple[ExecutionPlan, Shares], ...],
+    held: tuple[ExecutionPlan, Shares],
+    samples: int,
+) -> Beliefs:
+    return Beliefs.of(known.model, pairs, held, samples, known.cpu_threads)
 
 
 def _has_room(plan: ExecutionPlan, asked: _Question) -> bool:

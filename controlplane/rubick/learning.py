@@ -20,6 +20,11 @@ from headrace.api.accelerator_type import type_label
 MORE_ROWS = 1.3
 """So many times the rows of the last fit are news, however well it predicted them."""
 
+FEW_ROWS = 12
+"""With fewer, a row about a plan and place of which there was none is news: some plan may be tried
+just to learn it.
+"""
+
 ROWS_FITTED = 500
 """The newest ones; more cost time and teach little."""
 
@@ -27,7 +32,8 @@ ROWS_FITTED = 500
 def lessons(
     observations: Iterable[Observation], fits: Mapping[str, StepTimeFit]
 ) -> Iterator[Lesson]:
-    """Types of which there is news: never fitted, many more rows, or a row beyond its interval.
+    """Types of which there is news: never fitted, many more rows, any while there are few, or a row
+    beyond its interval.
 
     Args:
         observations: What jobs told.
@@ -40,7 +46,7 @@ def lessons(
         before = fits.get(key)
         if before is None or as_model(before) is None:
             yield Lesson(model_type, kind, kept, None, donor_of(model_type, kind, fits.values()))
-        elif len(kept) > MORE_ROWS * before.rows or _surprises(kept, before):
+        elif _are_more(len(kept), before.rows) or _surprises(kept, before):
             yield Lesson(model_type, kind, kept, before, None)
 
 
@@ -62,6 +68,10 @@ def by_type(observations: Iterable[Observation]) -> dict[str, tuple[Observation,
 def _kind(told: Observation) -> str:
     assert told.row.machine is not None
     return type_label(told.row.machine.device)
+
+
+def _are_more(rows: int, before: int) -> bool:
+    return rows > MORE_ROWS * before or before < min(rows, FEW_ROWS)
 
 
 def _surprises(told: Sequence[Observation], before: StepTimeFit) -> bool:

@@ -30,6 +30,7 @@ from controlplane.rubick.search import improved
 from controlplane.rubick.seat import Given, Seat, bidder_of
 from controlplane.rubick.seating import Menu, Seats
 from controlplane.rubick.settings import RubickSettings
+from controlplane.rubick.trials import Trials, sentence
 
 
 class Rubick:
@@ -75,14 +76,15 @@ class Rubick:
         menu = Menu(self._freedom)
         menu.begin(self._times(snapshot), snapshot)
         made = _Decision(snapshot, menu, self.settings.turned(snapshot.knobs))
-        optimality = made.decide().optimality
+        optimality = made.decide(tries=False).optimality
         seat = seat_of(made.seats.every, uid)
         if seat is None or made.dealt is None or optimality is None:
             return ()
         names = {each: record.job.full_name for each, record in snapshot.jobs.items()}
         promise = made.seats.promises.get(uid)
         record = snapshot.jobs[uid]
-        return tuple(sentences(seat, record, made.dealt, promise, optimality, names))
+        told = sentences(seat, record, made.dealt, promise, optimality, names)
+        return (*told, *made.trials(made.dealt).explained(uid))
 
     def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterator[str]:
         """What the decision breaks of what must hold of every one; see ``rubick.invariants``."""
@@ -103,11 +105,13 @@ class _Decision:
         self.now = Standings(snapshot, possible=self._possible, chooses_plans=True)
         self.settings = settings
         self.dealt: Round | None = None
+        self.tried: dict[JobUid, Reason] = {}
         self.left = Capacity(snapshot, without=self.now.taken)
         self.jobs = undisputed(self.now.jobs, self.now.taken, self.now.quotas)
         self.seats = Seats(snapshot, self.jobs, self.now.empty, menu, settings)
 
-    def decide(self) -> Decision:
+    def decide(self, *, tries: bool = True) -> Decision:
+        """The decision; without what is only tried, to tell what was dealt."""
         seats = self.seats.every
         board = Board(self.left.by_node())
         capacity = {kind: board.whole[kind] for kind in board.kinds}
@@ -118,12 +122,15 @@ class _Decision:
         if self.settings.search_nodes:
             most = min(most, improved(dealing, self.settings.search_nodes) or most)
         self.dealt = dealing
+        worth = dealing.worth()
+        if tries:
+            self._try(dealing)
         self._lay_out(seats)
         self._say(dealing)
         return Decision(
             self.now.targets,
             self.now.reasons,
-            Optimality(dealing.worth(), most, bound.prices),
+            Optimality(worth, most, bound.prices),
         )
 
     def _nothing_to_choose(self, record: JobRecord) -> Reason:
@@ -191,7 +198,31 @@ class _Decision:
             placement = placement_under(standing.record.job.spec, choice.plan, parts)
             self.now.gets(standing.record, placement)
             self.now.quotas.use(standing.record.job.spec.queue, placement.accelerator_count)
-            self.now.reasons[standing.uid] = _why(choice)
+            self.now.reasons[standing.uid] = self.tried.get(standing.uid) or _why(choice)
+
+    def trials(self, dealing: Round) -> Trials:
+        """What looks for ways that are worth trying, once the round is dealt."""
+        return Trials(
+            self.snapshot,
+            self.menu.times,
+            self.settings,
+            self.seats.competition,
+            [(e.record, s) for e, s in zip(self.jobs, self.seats.every, strict=True)],
+            self.seats.promises,
+            dealing,
+        )
+
+    def _try(self, dealing: Round) -> None:
+        """Some jobs go over to another way to learn what it takes."""
+        if dealing.reserved:
+            return  # Somebody waits for what ends by the predictions.
+        found = self.trials(dealing).chosen()
+        for seat in self.seats.every if found else ():
+            trial = found.get(seat.uid)
+            if trial is not None and seat.given is not None:
+                choice = Choice.of(trial.kind, trial.way)
+                dealing.gives(seat, Given(trial.parts, seat.given.worth, choice))
+                self.tried[seat.uid] = Reason(ReasonCode.TRIES_PLAN, sentence(trial))
 
     def _parts(
         self,

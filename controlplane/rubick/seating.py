@@ -21,6 +21,7 @@ from controlplane.rubick.choices import Choice, Choices, choices_among
 from controlplane.rubick.freedom import Freedom
 from controlplane.rubick.seat import Given, Seat
 from controlplane.rubick.settings import RubickSettings
+from controlplane.rubick.tries import is_unlearnt, trying
 from controlplane.rubick.worth import Wanting, Worths, worths
 from headrace.api.plan import ExecutionPlan
 
@@ -90,6 +91,11 @@ class Menu:
         if len(self._alike) > _ALIKE_KEPT:
             self._alike.clear()
         self._times, self._memory = step_times, snapshot.memory
+
+    @property
+    def times(self) -> StepTimes | None:
+        """The step times that it was computed by; None before ``begin``."""
+        return self._times
 
     def way(self, spec: JobSpec, kind: str, plan: ExecutionPlan, shares: Shares) -> Way | None:
         """What is known of one way."""
@@ -406,7 +412,10 @@ class Seats:
         if want.held_accelerators and standing.place is not None:
             held = Given(self._parts(standing.place), worth.of_keeping)
         left = want.held_wait_seconds + want.steps_left * want.held_seconds
-        stays = standing.moving or (held is not None and self._is_left_in_peace(record))
+        stays = standing.moving or (
+            held is not None
+            and (self._is_left_in_peace(record) or is_unlearnt(record, self._snapshot))
+        )
         return Seat(
             number,
             record.uid,
@@ -423,6 +432,7 @@ class Seats:
             steps_left=want.steps_left,
             switch_seconds=want.switch_seconds,
             stays=stays,
+            tries=trying(record) is not None,
             starves_since=self._starves_since(record),
             one_node=spec.accelerators.topology is Topology.SAME_NODE,
         )

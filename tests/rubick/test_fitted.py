@@ -281,8 +281,14 @@ def test_many_more_rows_are_news_and_so_is_one_that_surprises() -> None:
     assert fit is not None
     fits = {lesson.key: fit}
     as_expected = told("dp4-gc", (2, 2), 9, slower=20.0)
-    assert list(lessons([*ROWS, as_expected], fits)) == []
-    assert list(lessons([*ROWS, as_expected], {lesson.key: replace(fit, rows=4)}))
+    assert list(lessons([*ROWS, as_expected], fits)), "while there are few, any is news"
+    known = [
+        told(f"dp2{kind}", (2,), 3, slower=20.0)
+        for kind in ("-ga2", "-ga4", "-ga8", "-z2", "-z3", "-z2-ga2", "-z2-ga4", "-z2-gc", "-z3-gc")
+    ]
+    many = {lesson.key: replace(fit, rows=14)}
+    assert list(lessons([*ROWS, *known, as_expected], many)) == []
+    assert list(lessons([*ROWS, *known, as_expected], {lesson.key: replace(fit, rows=11)}))
     assert list(lessons([*ROWS, told("dp4-gc", (2, 2), 9, slower=20.0, times=9.0)], fits))
 
 

@@ -28,6 +28,7 @@ def test_every_knob_tells_its_range_and_what_it_means() -> None:
         "rubick.changes_at_most",
         "rubick.displaced_at_most",
         "rubick.search_nodes",
+        "rubick.try_plans_at_most",
     }
 
 

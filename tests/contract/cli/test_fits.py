@@ -5,10 +5,12 @@ import json
 import time
 from pathlib import Path
 
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.api.generated import admin_pb2
-from headrace.api.profile_rows import Asked, LinkRow, Machine, PlanRow, Status, flat
+from headrace.api.profile_rows import Asked, LinkRow, Machine, PlanRow, Row, Status, flat
+from headrace.cli import profile
 from headrace.cli.exit_codes import ExitCode
 from tests.contract.cli.conftest import Headrace
 from tests.contract.cli.fake_control_plane import FakeControlPlane
@@ -110,7 +112,7 @@ def test_files_of_a_profile_are_imported(
     headrace: Headrace, plane: FakeControlPlane, tmp_path: Path
 ) -> None:
     link = LinkRow("all-reduce", 2, 2**26, 0.001, 350e9, MACHINE)
-    rows = [a_row("dp2", 0.2), a_row("tp2", None), link, a_row("dp2", 0.3)]
+    rows: list[Row] = [a_row("dp2", 0.2), a_row("tp2", None), link, a_row("dp2", 0.3)]
     lines = tmp_path / "rows.jsonl"
     lines.write_text("".join(json.dumps(flat(row)) + "\n" for row in rows))
     table = tmp_path / "rows.csv"
@@ -151,3 +153,31 @@ def test_what_is_no_profile_is_refused_before_anything_is_sent(
     missing = headrace("fit", "import", str(tmp_path / "none.csv"))
     assert (missing.exit_code, "there is no such file" in missing.stderr) == (ExitCode.USAGE, True)
     assert not [name for name, _ in plane.asked if name == "ImportMeasurements"]
+
+
+def test_a_profile_tells_the_control_plane_what_it_measured(
+    headrace: Headrace,
+    plane: FakeControlPlane,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = Asked("gpt2-tiny", 1, 16, 64, "fp32")
+    measured = PlanRow(asked, "dp1", Status.MEASURED, "1", iteration=0.2, machine=MACHINE)
+    failed = PlanRow(asked, "dp1-gc", Status.FAILED, reason="boom")
+    output = tmp_path / "rows.jsonl"
+
+    def run(*_: object) -> str:
+        output.write_text("".join(json.dumps(flat(row)) + "\n" for row in (measured, failed)))
+        return ""
+
+    monkeypatch.setattr(profile, "gpus", lambda: ())
+    monkeypatch.setattr(profile, "missing_packages", lambda names: [])
+    monkeypatch.setattr(profile, "_run", run)
+    plane.imported = admin_pb2.ImportMeasurementsResponse(taken=1)
+    command = ("profile", "gpt2-tiny", "--plans", "dp1,dp1-gc", "--output", str(output))
+    assert "imported" not in headrace(*command).stdout
+    told = headrace(*command, "--report")
+    assert told.exit_code == ExitCode.OK
+    assert told.stdout.endswith("1 measurements imported\n")
+    (request,) = [message for name, message in plane.asked if name == "ImportMeasurements"]
+    assert [(row.plan, row.iteration) for row in request.rows] == [("dp1", 0.2)]
