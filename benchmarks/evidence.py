@@ -17,9 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -27,17 +25,15 @@ from benchmarks.evidence_chart import chart
 from benchmarks.switches_chart import chart as switches_chart
 from headrace.api.chosen_plans import chosen_plans
 from headrace.api.models import PRESETS, ModelShape, resized
-from headrace.api.profile_file import rows_in
+from headrace.api.profile_file import rows_in, table_rows_in
 from headrace.api.profile_rows import (
     Asked,
     LinkRow,
-    Machine,
     PlanRow,
     Row,
     Status,
     flat,
     latest,
-    row_of,
 )
 from headrace.api.profiling_command import GRACE_SECONDS, profiling_command
 
@@ -58,31 +54,13 @@ TASKS: Mapping[str, tuple[int, int]] = {
 """Global batch and sequence length of each model."""
 
 _FEWEST_SECONDS = 20.0
-_TEXTS = {
-    field.name
-    for kind in (Asked, Machine, PlanRow, LinkRow)
-    for field in fields(kind)
-    if field.type in (str, Status)
-}
 
 
 def read(file: Path) -> list[Row]:
     """The rows of a CSV; none without a file."""
     if not file.exists():
         return []
-    with file.open(newline="", encoding="utf-8") as lines:
-        return [row_of(_typed(line)) for line in csv.DictReader(lines)]
-
-
-def _typed(line: Mapping[str, str]) -> dict[str, Any]:
-    """Numbers as numbers, and nothing where there is nothing."""
-    found: dict[str, Any] = {"kind": line["kind"]}
-    for name, value in line.items():
-        if name in _TEXTS:
-            found[name] = value
-        elif name != "kind":
-            found[name] = json.loads(value) if value else None
-    return found
+    return table_rows_in(file)
 
 
 def write(file: Path, rows: Sequence[Row]) -> None:

@@ -3,16 +3,18 @@
 What fits is loaded when there is something to fit: it takes as much memory as all the rest.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from controlplane.baselines import BASELINES
-from controlplane.domain.lesson import Comparison, Learnt, Lesson
+from controlplane.domain.fit_report import FitReport
+from controlplane.domain.lesson import Learnt, Lesson
 from controlplane.domain.observation import Observation
 from controlplane.domain.policy import Policy
 from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.rubick.fitted import FittedTimes
 from controlplane.rubick.policy import Rubick
 from controlplane.rubick.settings import LIVE
+from headrace.api.profile_rows import PlanRow
 
 
 def live_policies() -> Mapping[str, Policy]:
@@ -34,19 +36,33 @@ def lessons(
     return learning.lessons(told, fits)
 
 
+def absurdity(row: PlanRow) -> str:
+    """See ``rubick.plausibility``."""
+    from controlplane.rubick import plausibility
+
+    return plausibility.absurdity(row)
+
+
+def doubts(rows: Sequence[PlanRow], fits: Mapping[str, StepTimeFit]) -> Sequence[str]:
+    """See ``rubick.plausibility``."""
+    from controlplane.rubick import plausibility
+
+    return plausibility.doubts(rows, fits)
+
+
+def fit_reports(
+    fits: Mapping[str, StepTimeFit], observations: Iterable[Observation]
+) -> Sequence[FitReport]:
+    """See ``rubick.reporting``."""
+    if not fits:
+        return ()
+    from controlplane.rubick import reporting
+
+    return tuple(reporting.reports(fits, observations))
+
+
 def learn(lesson: Lesson) -> Learnt:
     """See ``rubick.learning``."""
     from controlplane.rubick import learning
 
     return learning.learn(lesson)
-
-
-def comparisons(
-    observations: Iterable[Observation], fits: Mapping[str, StepTimeFit]
-) -> Iterable[Comparison]:
-    """See ``rubick.learning``."""
-    if not fits:
-        return ()
-    from controlplane.rubick import learning
-
-    return learning.comparisons(observations, fits)

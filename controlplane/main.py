@@ -31,6 +31,7 @@ from controlplane.edges.grpc_server.contacts import Contacts
 from controlplane.edges.grpc_server.directory import JobDirectory
 from controlplane.edges.grpc_server.door import Door
 from controlplane.edges.grpc_server.feed import StateFeed
+from controlplane.edges.grpc_server.fits_desk import FitsDesk
 from controlplane.edges.grpc_server.gatekeeper import Gatekeeper
 from controlplane.edges.grpc_server.history import History
 from controlplane.edges.grpc_server.jobs import JobService
@@ -60,7 +61,7 @@ from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.loop import CycleReport, Loop
 from controlplane.engine.ports import DecisionLog, TermLostError
 from controlplane.engine.state import ClusterState
-from controlplane.live import comparisons, learn, lessons, live_policies
+from controlplane.live import absurdity, doubts, fit_reports, learn, lessons, live_policies
 from headrace.api.addresses import is_loopback
 
 _TRY_AGAIN_SECONDS = 1.0
@@ -272,7 +273,7 @@ class ControlPlane:
                 history=self._history,
                 reign=self,
                 policies=self._policies,
-                comparisons=comparisons,
+                fits=FitsDesk(self._feed, self._door, absurdity, doubts, fit_reports),
                 version=self._version,
                 dashboard_url=self._settings.dashboard_url,
             ),

@@ -1,7 +1,7 @@
 """Runs a scenario through the one loop and says what came of it."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
@@ -25,6 +25,10 @@ from simulator.virtual_cluster import StalledError, VirtualCluster
 
 _FINISHED_KEPT = 16
 """Finished jobs that a run to the end remembers: to carry more of them along only takes time."""
+
+
+Learns = Callable[[CycleReport], Iterable[Event]]
+"""What a cycle teaches those who stand beside the loop, as events that follow at once."""
 
 
 @dataclass(slots=True)
@@ -167,6 +171,7 @@ def simulate_to_the_end(
     period_seconds: float = 60.0,
     round_seconds: float = 0.0,
     progress: Callable[[int, Instant], None] | None = None,
+    learns: Learns | None = None,
 ) -> Result:
     """Plays ``scenario`` until its last job has ended.
 
@@ -178,6 +183,7 @@ def simulate_to_the_end(
         round_seconds: Decisions are made at multiples of this only; 0 for whenever something
             happens.
         progress: Told, whenever a job has ended, how many have, and when.
+        learns: What becomes known after each cycle; None for nothing.
 
     Raises:
         UnknownPlacementError: The policy put a job where nobody knows what its steps take.
@@ -196,7 +202,8 @@ def simulate_to_the_end(
         scenario, clock, FOREVER, store, term, until_finished=True, round_seconds=round_seconds
     )
     watcher = Watcher(progress=progress)
-    return _play(cluster, clock, store, {name: policy}, term, state, FOREVER, watcher)
+    policies = {name: policy}
+    return _play(cluster, clock, store, policies, term, state, FOREVER, watcher, learns=learns)
 
 
 def continue_to_the_end(
@@ -262,6 +269,7 @@ def _play(
     watcher: Watcher,
     *,
     may_stall: bool = False,
+    learns: Learns | None = None,
 ) -> Result:
     log = _Hashed(store.decisions())
     beside = SearchBeside(policies, clock.now, cluster.push)
@@ -272,6 +280,8 @@ def _play(
         if not (may_stall and cluster.ended_at is not None):
             watcher(report)
             beside.look(report)
+        for event in learns(report) if learns is not None else ():
+            cluster.push(clock.now(), event)
 
     loop = Loop(clock, cluster, log, cluster, policies, term, observe=observe)
     last, stalled = state, ""

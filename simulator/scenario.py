@@ -251,6 +251,7 @@ class Scenario:
         faults: What goes wrong.
         costs: What starting and stopping takes.
         times: What steps take; None for what ``costs.scalingExponent`` says.
+        tells: Whether jobs tell what their plans take, as live ones do.
         notes: Sentences on how it was made, to be printed with every result.
     """
 
@@ -262,6 +263,7 @@ class Scenario:
     costs: Costs = field(default_factory=Costs)
     times: StepTimes | None = None
     notes: tuple[str, ...] = ()
+    tells: bool = False
 
     @property
     def step_times(self) -> StepTimes:

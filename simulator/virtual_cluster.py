@@ -7,7 +7,7 @@ doubled where the scenario says so.
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isinf, log
 
 from controlplane.domain.chance import draw, draw_between
@@ -20,6 +20,7 @@ from controlplane.domain.event import (
     NodeLost,
     NodeRegistered,
     PlanChanged,
+    PlanObserved,
     QueueChanged,
     RendezvousBound,
     UnitExited,
@@ -33,51 +34,18 @@ from controlplane.domain.record import AttemptRecord, Intent, JobRecord, Outcome
 from controlplane.engine.assignment import extra_launches
 from controlplane.engine.duties import next_due
 from controlplane.engine.state import ClusterState, SequencedEvent
+from simulator.coming import Coming, End, Noted, OfRun, Tells, Tick, is_message
 from simulator.memory_store import MemoryStore
 from simulator.physics import Run
 from simulator.results.allocation_log import Happened, Row
 from simulator.running import Speeds, is_limited, row_of
 from simulator.scenario import Arrival, Scenario
+from simulator.telling import STEPS_UNTIL_TOLD, observed
 from simulator.virtual_clock import VirtualClock
 
 _DAY_SECONDS = 86_400.0
 _STALLED_AFTER = seconds(_DAY_SECONDS)
 _AT_ONCE_MAX = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Tick:
-    """A run reports how far it is, and again later; unless there is a newer one by then."""
-
-    uid: JobUid
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """A run has done its last step, or fails."""
-
-    uid: JobUid
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Noted:
-    """Something becomes part of the allocation log."""
-
-    row: Row
-
-
-@dataclass(frozen=True, slots=True)
-class _OfRun:
-    """A message that is not sent if the run is not the present one any more."""
-
-    event: Event
-    uid: JobUid
-    version: int
-
-
-_Coming = Event | _Tick | _End | _Noted | _OfRun
 
 
 class StalledError(RuntimeError):
@@ -126,7 +94,7 @@ class VirtualCluster:
         self._horizon = horizon
         self._until_finished = until_finished
         self._speeds = Speeds(scenario)
-        self._heap: list[tuple[Instant, int, _Coming]] = []
+        self._heap: list[tuple[Instant, int, Coming]] = []
         self._pushed = 0
         self._versions = 0
         self._arrivals: dict[JobUid, Arrival] = {}
@@ -339,21 +307,24 @@ class VirtualCluster:
         bound = RendezvousBound(
             run.uid, run.attempt, f"{run.first_unit.node}:29500", node=run.first_unit.node
         )
-        self.push(run.begins_at, _OfRun(bound, run.uid, run.version))
+        self.push(run.begins_at, OfRun(bound, run.uid, run.version))
         self._go_on(run)
 
     def _come_up(self, run: Run, units: Iterable[LaunchUnit], at: Instant) -> None:
         for unit in units:
             started = UnitStarted(run.uid, run.attempt, unit.index, node=unit.node)
-            self.push(at, _OfRun(started, run.uid, run.version))
+            self.push(at, OfRun(started, run.uid, run.version))
 
     def _go_on(self, run: Run) -> None:
         """What is to come of a run that stands still, or begins."""
         if isinf(run.last_step):
             return  # A program of the user's own, which tells nothing.
         if run.first_step < run.last_step:
-            self.push(run.begins_at, _Tick(run.uid, run.version))
-        self.push(run.ends_at, _End(run.uid, run.version))
+            self.push(run.begins_at, Tick(run.uid, run.version))
+        if self._scenario.tells:
+            told = after(run.begins_at, seconds(STEPS_UNTIL_TOLD * run.step_seconds))
+            self.push(told, Tells(run.uid, run.version))
+        self.push(run.ends_at, End(run.uid, run.version))
 
     def _finish(self, record: JobRecord, attempt: AttemptRecord) -> None:
         """A planned stop saves the step reached; an end leaves the last checkpoint."""
@@ -378,7 +349,7 @@ class VirtualCluster:
         happened = Happened.RELEASED if stops else Happened.FAILED
         if not run.over:
             row = row_of(self._runs[record.uid], happened, gone, self._steps[record.uid])
-            self.push(gone, _Noted(row))
+            self.push(gone, Noted(row))
 
     def _change_plan(self, record: JobRecord, attempt: AttemptRecord) -> None:
         """The ranks go over to the plan that they are asked for, and stand still meanwhile. Who is
@@ -425,24 +396,28 @@ class VirtualCluster:
             (("moments", pause),),
             run.first_unit.node,
         )
-        self.push(run.begins_at, _OfRun(told, run.uid, run.version))
+        self.push(run.begins_at, OfRun(told, run.uid, run.version))
         self._go_on(run)
 
     # -- what happens ---------------------------------------------------------------------
 
-    def _happens(self, what: _Coming) -> None:
+    def _happens(self, what: Coming) -> None:
         match what:
-            case _Tick():
+            case Tick():
                 run = self._present(what.uid, what.version)
                 if run is not None:
                     self._tick(run)
-            case _End():
+            case Tells():
+                run = self._present(what.uid, what.version)
+                if run is not None and not run.over:
+                    self._tell(run)
+            case End():
                 run = self._present(what.uid, what.version)
                 if run is not None:
                     self._ends(run)
-            case _Noted():
+            case Noted():
                 self.rows.append(what.row)
-            case _OfRun():
+            case OfRun():
                 if self._present(what.uid, what.version) is not None:
                     self._arrive(what.event)
             case _:
@@ -462,11 +437,16 @@ class VirtualCluster:
         self.push(now, self._progress(run, int(step), run.saved_step))
         later = after(now, max(seconds(costs.progressSeconds), seconds(run.step_seconds)))
         if later < run.ends_at:
-            self.push(later, _Tick(run.uid, run.version))
+            self.push(later, Tick(run.uid, run.version))
 
     def _progress(self, run: Run, step: int, saved: int) -> JobProgressed:
         progress = Progress(step, saved, 1.0 / (1.0 + step), run.step_seconds)
         return JobProgressed(run.uid, run.attempt, progress, node=run.first_unit.node)
+
+    def _tell(self, run: Run) -> None:
+        told = observed(run, self._arrivals[run.uid].job.spec, self._nodes.get)
+        if told is not None:
+            self.push(self._clock.now(), told)
 
     def _ends(self, run: Run) -> None:
         """The last step is done, or the run fails at it."""
@@ -485,7 +465,7 @@ class VirtualCluster:
         for unit in run.placement.units:
             end = UnitExit(unit.index, outcome, step, why)
             self.push(gone, UnitExited(run.uid, run.attempt, end, unit.node))
-        self.push(gone, _Noted(row_of(run, happened, gone, saved)))
+        self.push(gone, Noted(row_of(run, happened, gone, saved)))
 
     def _arrive(self, event: Event) -> None:
         """A message arrives, unless its node cannot be heard; what it means for the cluster."""
@@ -498,7 +478,14 @@ class VirtualCluster:
                 self._comes(event.node)
             case NodeLost():
                 self._goes(event.node)
-            case UnitExited() | JobProgressed() | UnitStarted() | RendezvousBound() | PlanChanged():
+            case (
+                UnitExited()
+                | JobProgressed()
+                | UnitStarted()
+                | RendezvousBound()
+                | PlanChanged()
+                | PlanObserved()
+            ):
                 if event.node in self._away:
                     return
                 uid = event.uid
@@ -551,12 +538,12 @@ class VirtualCluster:
         self._versions += 1
         return self._versions
 
-    def push(self, at: Instant, what: _Coming) -> None:
+    def push(self, at: Instant, what: Coming) -> None:
         """Something is to happen at an instant."""
         faults, seed = self._scenario.faults, self._scenario.seed
         self._pushed += 1
         number = self._pushed
-        if faults.lateShare and _is_message(what):
+        if faults.lateShare and is_message(what):
             if draw(seed, "late", number) < faults.lateShare:
                 wait = draw_between(0.0, faults.lateSeconds, seed, "lateness", number)
                 at = after(at, seconds(wait))
@@ -593,8 +580,3 @@ class VirtualCluster:
             self.push(lost, NodeLost(node.id))
             back = after(lost, seconds(faults.nodeAwaySeconds))
             self.push(back, NodeRegistered(node))
-
-
-def _is_message(what: _Coming) -> bool:
-    """Whether it is something that an agent or a user tells, which may be late or come twice."""
-    return not isinstance(what, NodeLost | NodeRegistered | _Tick | _End | _Noted)

@@ -338,6 +338,21 @@ class ProposalFound:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasurementsImported:
+    """Someone told what steps take that were measured apart from any job.
+
+    Attributes:
+        rows: Of a profile, all of them measured and each about something else.
+        who: Identity of who did.
+    """
+
+    rows: tuple[PlanRow, ...]
+    who: str
+    at: Instant = Instant(0)
+    kind: Literal["MeasurementsImported"] = "MeasurementsImported"
+
+
+@dataclass(frozen=True, slots=True)
 class CycleDecided:
     """The loop decided. Folding it is how actions, once logged, become part of the state.
 
@@ -379,6 +394,7 @@ Event = Annotated[
     | PolicyChanged
     | ModelFitted
     | ProposalFound
+    | MeasurementsImported
     | CycleDecided,
     Discriminator("kind"),
 ]

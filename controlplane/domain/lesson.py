@@ -1,4 +1,4 @@
-"""What there is to learn of steps, what became of it, and how good it is."""
+"""What there is to learn of steps, and what became of it."""
 
 from dataclasses import dataclass
 
@@ -51,38 +51,3 @@ class Learnt:
     error_before: float
     error: float
     outliers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ComparedRow:
-    """A step that was measured, and what is predicted of it. Times are in seconds.
-
-    Attributes:
-        told: What was measured.
-        predicted: By the fit.
-        lower: Lower end of the fit's interval.
-        upper: Upper end of it.
-        guessed: By the model's sizes and the accelerator's name alone, as before anything was
-            measured there.
-        is_news: Whether it was told after the fit, which does not know it.
-    """
-
-    told: Observation
-    predicted: float
-    lower: float
-    upper: float
-    guessed: float
-    is_news: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A fit beside what was measured.
-
-    Attributes:
-        fit: The fit.
-        rows: What was measured of its type, those told last coming last.
-    """
-
-    fit: StepTimeFit
-    rows: tuple[ComparedRow, ...]

@@ -44,6 +44,7 @@ class ReasonCode(StrEnum):
     MOVED_OFF_NODE = "MovedOffNode"
     SPEC_CHANGED = "SpecChanged"
     PLAN_CHANGED = "PlanChanged"
+    TRIES_PLAN = "TriesPlan"
     PLAN_REFUSED = "PlanRefused"
     PLAN_NOT_TAKEN_UP = "PlanNotTakenUp"
     PREEMPTED = "Preempted"
@@ -85,6 +86,7 @@ RECONFIGURES = frozenset(
         ReasonCode.MOVED_OFF_NODE,
         ReasonCode.SPEC_CHANGED,
         ReasonCode.PLAN_CHANGED,
+        ReasonCode.TRIES_PLAN,
         ReasonCode.PLAN_REFUSED,
         ReasonCode.PLAN_NOT_TAKEN_UP,
     }

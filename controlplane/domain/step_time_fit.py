@@ -19,7 +19,9 @@ class StepTimeFit:
         coverage: Probability with which an interval is meant to hold a measured time.
         rows: Measurements that it was fitted to.
         cpu_threads: Threads of a rank in these, their median.
-        at: When it was fitted; of the measurements, it knows those that were told by then.
+        at: Of the measurements, it knows those that were told by then.
+        fitted_at: When it became part of the state; 0 in those that were stored before this was
+            noted.
     """
 
     model_type: str
@@ -32,6 +34,7 @@ class StepTimeFit:
     rows: int
     cpu_threads: float
     at: Instant
+    fitted_at: Instant = Instant(0)
 
     @property
     def key(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 import structlog
 
 from controlplane.domain.clock import Instant
-from controlplane.domain.event import ModelFitted, PlanObserved
+from controlplane.domain.event import MeasurementsImported, ModelFitted, PlanObserved
 from controlplane.domain.lesson import Learnt, Lesson
 from controlplane.domain.observation import Observation
 from controlplane.domain.step_time_fit import StepTimeFit
@@ -51,8 +51,8 @@ class Learner:
         self._in_vain: dict[str, Instant] = {}
 
     def look(self, events: Iterable[SequencedEvent]) -> None:
-        """Events were folded; learns if jobs told what plans take."""
-        if any(isinstance(each.event, PlanObserved) for each in events):
+        """Events were folded; learns if someone told what plans take."""
+        if any(isinstance(each.event, PlanObserved | MeasurementsImported) for each in events):
             self._news.set()
 
     async def run(self) -> None:

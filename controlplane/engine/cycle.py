@@ -29,6 +29,9 @@ from controlplane.engine.resizing import is_same_place, suiting, units_for
 from controlplane.engine.state import ClusterState, SequencedEvent
 from controlplane.engine.suspects import remark
 
+_TOLD_AS_SAID = (ReasonCode.MOVED_OFF_NODE, ReasonCode.SPEC_CHANGED, ReasonCode.TRIES_PLAN)
+"""Why a job is laid out anew, where only the policy knows."""
+
 _NAMED = 3
 """So many jobs are named in one reason."""
 
@@ -366,7 +369,7 @@ def _why_changed(
     moved = sorted(then.nodes - before.nodes) or sorted(then.nodes)
     same_plan = before.plan == then.plan
     change = f"moves to {', '.join(moved)}" if same_plan else f"{before.plan} -> {then.plan}"
-    if why is not None and why.code in (ReasonCode.MOVED_OFF_NODE, ReasonCode.SPEC_CHANGED):
+    if why is not None and why.code in _TOLD_AS_SAID:
         return Reason(why.code, f"{change}: {why.message}", wanted, held)
     chosen = _as_chosen(why)
     if wanted < held and not room and chosen:

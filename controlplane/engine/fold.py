@@ -32,6 +32,7 @@ from controlplane.domain.event import (
     JobSubmitted,
     JobUpdated,
     JobWithdrawn,
+    MeasurementsImported,
     ModelFitted,
     NodeDrained,
     NodeLost,
@@ -586,7 +587,8 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     QueueChanged: _queue_changed,
     QueueRemoved: _queue_removed,
     PolicyChanged: _policy_changed,
-    ModelFitted: lambda draft, event: observations.fitted(draft.fits, event.fit),
+    ModelFitted: lambda draft, event: observations.fitted(draft.fits, event),
+    MeasurementsImported: lambda draft, event: observations.imported(draft.observations, event),
     ProposalFound: _proposal_found,
     CycleDecided: _cycle_decided,
 }

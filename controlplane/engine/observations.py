@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import lru_cache
 
 from controlplane.domain.changing import changed
-from controlplane.domain.event import PlanObserved
-from controlplane.domain.observation import Observation, subject
+from controlplane.domain.event import MeasurementsImported, ModelFitted, PlanObserved
+from controlplane.domain.ids import Attempt, JobUid
+from controlplane.domain.observation import Observation, imported_subject, subject
 from controlplane.domain.placement import LaunchUnit
 from controlplane.domain.record import AttemptRecord, JobRecord
 from controlplane.domain.step_time_fit import StepTimeFit
@@ -44,18 +45,29 @@ def told(
     if _ranks(said.row.plan) == sum(len(unit.accelerators) for unit in units):
         asked = replace(said.row.asked, model=model_of(record.job.spec.manifest_json))
         row = replace(said.row, asked=asked, placement=_placement(units))
-        about = subject(row)
-        kept.pop(about, None)
-        kept[about] = Observation(said.uid, said.attempt, said.step, said.at, row)
-        while len(kept) > OBSERVATIONS_KEPT:
-            del kept[next(iter(kept))]
+        _keep(kept, subject(row), Observation(said.uid, said.attempt, said.step, said.at, row))
     return changed(attempt, observations=attempt.observations + 1, observed_step=said.step)
 
 
-def fitted(kept: dict[str, StepTimeFit], fit: StepTimeFit) -> None:
+def imported(kept: dict[str, Observation], said: MeasurementsImported) -> None:
+    """Puts rows that were measured apart from any job among those that are ``kept``."""
+    for row in said.rows:
+        about = imported_subject(row)
+        known = Observation(JobUid(""), Attempt(0), row.steps, said.at, row, said.who)
+        _keep(kept, about, known)
+
+
+def _keep(kept: dict[str, Observation], about: str, known: Observation) -> None:
+    kept.pop(about, None)
+    kept[about] = known
+    while len(kept) > OBSERVATIONS_KEPT:
+        del kept[next(iter(kept))]
+
+
+def fitted(kept: dict[str, StepTimeFit], said: ModelFitted) -> None:
     """Puts a fit in the place of the one before."""
-    kept.pop(fit.key, None)
-    kept[fit.key] = fit
+    kept.pop(said.fit.key, None)
+    kept[said.fit.key] = changed(said.fit, fitted_at=said.at)
     while len(kept) > FITS_KEPT:
         del kept[next(iter(kept))]
 

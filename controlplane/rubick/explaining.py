@@ -131,20 +131,26 @@ def _why_it_keeps(seat: Seat, given: Given, record: JobRecord, behind: Backgroun
     best = min(faster, key=lambda each: each.seconds)
     told = f"{best.plan} on {'+'.join(map(str, best.shares))} {best.kind} would give {_speed(best)}"
     if seat.stays:
-        yield f"{told}; {_in_peace(behind.settings)}."
+        yield f"{told}; {_in_peace(seat, behind.settings)}."
         return
     saved = seat.steps_left * (held.seconds - best.seconds) - seat.switch_seconds
     share = max(0.0, saved) / seat.held_seconds_left
-    if share < behind.settings.least_gain:
+    least = seat.least_gain(behind.settings.least_gain)
+    if share < least or not share:
+        rule = "what is only tried is given up for any gain"
+        if not seat.tries:
+            rule = f"a job is changed from {_percent(least)} on"
         yield (
             f"{told}; with the switch that would save {_percent(share)} of the time that it still "
-            f"needs, and a job is changed from {_percent(behind.settings.least_gain)} on."
+            f"needs, and {rule}."
         )
     else:
         yield f"{told}; there is no room for that now."
 
 
-def _in_peace(settings: RubickSettings) -> str:
+def _in_peace(seat: Seat, settings: RubickSettings) -> str:
+    if seat.tries:
+        return "but it tries what it has, and stays until that was learnt from"
     return (
         "but it was started or changed just now, and is left in peace for "
         f"{_duration(settings.cool_down_seconds)}"
@@ -189,7 +195,7 @@ def _why_not_more(seat: Seat, given: Choice, behind: Background) -> Iterator[str
     if seat.stays and seat.held is not None:
         yield (
             f"{best.accelerators} accelerators would give {_speed(best)}; "
-            f"{_in_peace(behind.settings)}."
+            f"{_in_peace(seat, behind.settings)}."
         )
         return
     price = optimality.prices.get(best.kind, 0.0)

@@ -18,6 +18,7 @@ from controlplane.domain.step_time_fit import StepTimeFit, fit_key
 from controlplane.domain.step_times import Shares, Way
 from controlplane.rubick.configurations import Configurations
 from controlplane.rubick.fits import as_model, donor_of, prior_of
+from controlplane.rubick.knowing import PLANS_OF_A_PLACE, Beliefs
 from controlplane.rubick.step_time import StepTimeModel
 from headrace.api.plan import ExecutionPlan, PipelineSchedule
 
@@ -106,6 +107,8 @@ class FittedTimes:
         self._last: tuple[_Seen, FittedStepTimes] | None = None
         self.known = lru_cache(maxsize=1024)(_known)
         self.ways = lru_cache(maxsize=1024)(_ways)
+        self.likely = lru_cache(maxsize=256)(_likely)
+        self.beliefs = lru_cache(maxsize=256)(_beliefs)
 
     def __call__(self, snapshot: ClusterSnapshot) -> "FittedStepTimes":
         """The same object as long as neither fits nor nodes change."""
@@ -148,9 +151,12 @@ class FittedStepTimes:
         if kind not in self._nodes:
             return ()
         known = self._predictor(spec.model_type, kind)
+        return self._remembers.ways(known, self._question(spec, kind))
+
+    def _question(self, spec: JobSpec, kind: str) -> _Question:
         request = spec.accelerators
         plans = spec.plans or plans_to_choose(spec, self._most)
-        question = _Question(
+        return _Question(
             plans or tuple(plan for size in sizes(spec) for plan in plans_of(spec, size)),
             spec.any_plan,
             request.minimum,
@@ -162,7 +168,16 @@ class FittedStepTimes:
             self._memory.get(kind, _UNTOLD) if spec.model else _UNTOLD,
             kind != _WITHOUT_OWN_MEMORY,
         )
-        return self._remembers.ways(known, question)
+
+    def beliefs(
+        self, spec: JobSpec, kind: str, held: tuple[ExecutionPlan, Shares]
+    ) -> Beliefs | None:
+        """What is believed of the ways that the job may have; see ``trials.BelievingTimes``."""
+        known = self._predictor(spec.model_type, kind)
+        if known is None or kind not in self._nodes:
+            return None
+        pairs = self._remembers.likely(known, self._question(spec, kind))
+        return self._remembers.beliefs(known, pairs, held, spec.global_batch_size)
 
     def way(self, spec: JobSpec, kind: str, plan: ExecutionPlan, shares: Shares) -> Way | None:
         """What is predicted of one way; see ``StepTimes``."""
@@ -278,6 +293,32 @@ def _known(
 
 
 def _ways(known: _Known | None, asked: _Question) -> tuple[Way, ...]:
+    pairs = _laid_out(asked, splits=known is not None)
+    if not pairs:
+        return ()
+    if known is not None and asked.any_will_do:
+        seconds = known.model.seconds(_configurations(known, pairs, asked.samples)).tolist()
+        pairs = list(_first_with_room(pairs, seconds, asked, 1))
+    else:
+        pairs = [(plan, shares) for plan, shares in pairs if _has_room(plan, asked)]
+    return tuple(_predicted(known, pairs, asked.samples))
+
+
+def _likely(known: _Known, asked: _Question) -> tuple[_Pair, ...]:
+    """Of a job that may run under any plan, those plans of each layout that may be the fastest, by
+    the lower end of what is predicted, and have room; of any other, all that have room.
+    """
+    pairs = _laid_out(asked, splits=True)
+    if not pairs or not asked.any_will_do:
+        return tuple((plan, shares) for plan, shares in pairs if _has_room(plan, asked))
+    lower = known.model.predict(_configurations(known, pairs, asked.samples)).lower.tolist()
+    return tuple(_first_with_room(pairs, lower, asked, PLANS_OF_A_PLACE))
+
+
+def _laid_out(asked: _Question, *, splits: bool) -> list[_Pair]:
+    """The plans with how their accelerators may lie; ``splits`` for uneven parts of two nodes too,
+    where it is known what these cost.
+    """
     lie: dict[int, tuple[Shares, ...]] = {}
     parts: dict[int, tuple[Shares, ...]] = {}
     pairs: list[_Pair] = []
@@ -286,7 +327,7 @@ def _ways(known: _Known | None, asked: _Question) -> tuple[Way, ...]:
         if size not in lie:
             within = asked.minimum <= size <= asked.maximum
             even = layouts(size, asked.nodes, asked.topology) if within else ()
-            two = split_in_two(size, asked.nodes, asked.topology) if within and known else ()
+            two = split_in_two(size, asked.nodes, asked.topology) if within and splits else ()
             lie[size], parts[size] = even, tuple(each for each in two if each not in even)
         if (lie[size] or parts[size]) and (asked.offloads or not plan.offload):
             pairs += [(plan, shares) for shares in lie[size] if _lies_right(plan, shares)]
@@ -294,27 +335,23 @@ def _ways(known: _Known | None, asked: _Question) -> tuple[Way, ...]:
                 # Nothing but the exchange of gradients crosses to the other node, and what an
                 # uneven share costs there is among what is fitted.
                 pairs += [(plan, shares) for shares in parts[size]]
-    if known is not None and asked.any_will_do:
-        pairs = list(_fastest_with_room(known, pairs, asked))
-    else:
-        pairs = [(plan, shares) for plan, shares in pairs if _has_room(plan, asked)]
-    return tuple(_predicted(known, pairs, asked.samples))
+    return pairs
 
 
-def _fastest_with_room(known: _Known, pairs: Sequence[_Pair], asked: _Question) -> Iterator[_Pair]:
-    """Of each layout the fastest plan for which there is room: how long a step takes is found for
-    thousands of plans at once, and how much memory one needs for one after the other.
+def _first_with_room(
+    pairs: Sequence[_Pair], seconds: Sequence[float], asked: _Question, most: int
+) -> Iterator[_Pair]:
+    """Of each layout so many plans at ``most`` for which there is room, those of the fewest seconds
+    first: how long a step takes is found for thousands of plans at once, and how much memory one
+    needs for one after the other.
     """
-    if not pairs:
-        return
-    configurations = _configurations(known, pairs, asked.samples)
-    seconds = known.model.seconds(configurations).tolist()
     thriftiest = _thriftiest(asked.plans)
     alike: dict[Shares, list[tuple[float, ExecutionPlan]]] = {}
     for (plan, shares), taken in zip(pairs, seconds, strict=True):
         alike.setdefault(shares, []).append((taken, plan))
     for shares, every in alike.items():
         every.sort(key=itemgetter(0))
+        left = most
         for _, plan in every:
             # What has no room with the smallest micro-batches has none with larger ones.
             several = plan.accumulation_steps > 1
@@ -322,6 +359,8 @@ def _fastest_with_room(known: _Known, pairs: Sequence[_Pair], asked: _Question) 
                 continue
             if _has_room(plan, asked):
                 yield plan, shares
+                left -= 1
+            if not left:
                 break
 
 
@@ -355,6 +394,10 @@ def _thriftiest(plans: Iterable[ExecutionPlan]) -> Mapping[_Layout, ExecutionPla
         layout: replace(plan, accumulation_steps=steps, activation_checkpointing=again)
         for layout, (steps, again, plan) in found.items()
     }
+
+
+def _beliefs(known: _Known, pairs: tuple[_Pair, ...], held: _Pair, samples: int) -> Beliefs:
+    return Beliefs.of(known.model, pairs, held, samples, known.cpu_threads)
 
 
 def _has_room(plan: ExecutionPlan, asked: _Question) -> bool:

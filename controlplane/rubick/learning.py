@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from controlplane.domain.clock import Instant
-from controlplane.domain.lesson import ComparedRow, Comparison, Learnt, Lesson
-from controlplane.domain.model_type import ModelType, type_named, type_text
+from controlplane.domain.lesson import Learnt, Lesson
+from controlplane.domain.model_type import type_named, type_text
 from controlplane.domain.observation import Observation
 from controlplane.domain.step_time_fit import StepTimeFit, fit_key
 from controlplane.rubick.fits import as_model, as_stored, donor_of, prior_of
@@ -24,6 +24,11 @@ ROWS_ENOUGH = 7
 """So many tell enough of a model that what was left out of a fit can judge it: as many as Rubick's
 profiles have (MLSys 2025)."""
 
+FEW_ROWS = 12
+"""With fewer, a row about a plan and place of which there was none is news: some plan may be tried
+just to learn it.
+"""
+
 ROWS_FITTED = 500
 """The newest ones; more cost time and teach little."""
 
@@ -31,68 +36,46 @@ ROWS_FITTED = 500
 def lessons(
     observations: Iterable[Observation], fits: Mapping[str, StepTimeFit]
 ) -> Iterator[Lesson]:
-    """Types of which there is news: never fitted, many more rows, or a row beyond its interval.
+    """Types of which there is news: never fitted, many more rows, any while there are few, or a row
+    beyond its interval.
 
     Args:
         observations: What jobs told.
         fits: What was learnt so far.
     """
-    for (model_type, kind), told in _by_type(observations).items():
+    for key, kept in by_type(observations).items():
+        model_type, kind = type_text(kept[0].row.asked), _kind(kept[0])
         if type_named(model_type) is None:
             continue
-        before = fits.get(fit_key(model_type, kind))
-        kept = tuple(told[-ROWS_FITTED:])
+        before = fits.get(key)
         if before is None or as_model(before) is None:
             yield Lesson(model_type, kind, kept, None, donor_of(model_type, kind, fits.values()))
-        elif len(kept) > MORE_ROWS * before.rows or _surprises(kept, before):
+        elif _are_more(len(kept), before.rows) or _surprises(kept, before):
             yield Lesson(model_type, kind, kept, before, None)
 
 
-def _by_type(observations: Iterable[Observation]) -> dict[tuple[str, str], list[Observation]]:
-    """What was measured, by types of model and of accelerator, those told last coming last."""
-    groups: dict[tuple[str, str], list[Observation]] = {}
-    for each in sorted(observations, key=lambda each: each.at):
-        if each.row.machine is not None and each.row.iteration is not None:
-            kind = type_label(each.row.machine.device)
-            groups.setdefault((type_text(each.row.asked), kind), []).append(each)
-    return groups
-
-
-def comparisons(
-    observations: Iterable[Observation], fits: Mapping[str, StepTimeFit]
-) -> Iterator[Comparison]:
-    """Every fit beside what was measured of its type: how good it is, for people to see.
-
-    Args:
-        observations: What jobs told.
-        fits: What was learnt so far; those of a release with other parameters are left out.
+def by_type(observations: Iterable[Observation]) -> dict[str, tuple[Observation, ...]]:
+    """What was measured of each type of model on each type of accelerator, by `fit_key`: the newest
+    rows, those told last coming last.
     """
-    groups = _by_type(observations)
-    for fit_known in fits.values():
-        model, known = as_model(fit_known), type_named(fit_known.model_type)
-        if model is None or known is None:
-            continue
-        told = groups.get((fit_known.model_type, fit_known.accelerator_type), ())
-        yield Comparison(fit_known, tuple(_compared(told, fit_known, model, known)))
+    groups: dict[str, list[Observation]] = {}
+    for each in observations:
+        if each.row.machine is not None and each.row.iteration is not None:
+            key = fit_key(type_text(each.row.asked), _kind(each))
+            groups.setdefault(key, []).append(each)
+    return {
+        key: tuple(sorted(told, key=lambda each: each.at)[-ROWS_FITTED:])
+        for key, told in groups.items()
+    }
 
 
-def _compared(
-    told: Sequence[Observation], fit_known: StepTimeFit, model: StepTimeModel, known: ModelType
-) -> Iterator[ComparedRow]:
-    if not told:
-        return
-    rows = columns(_measurements(told))
-    times = model.predict(rows)
-    guesses = prior_of(known, fit_known.accelerator_type, None).seconds(rows)
-    for each, seconds, lower, upper, guess in zip(
-        told,
-        times.seconds.tolist(),
-        times.lower.tolist(),
-        times.upper.tolist(),
-        guesses.tolist(),
-        strict=True,
-    ):
-        yield ComparedRow(each, seconds, lower, upper, guess, is_news=each.at > fit_known.at)
+def _kind(told: Observation) -> str:
+    assert told.row.machine is not None
+    return type_label(told.row.machine.device)
+
+
+def _are_more(rows: int, before: int) -> bool:
+    return rows > MORE_ROWS * before or before < min(rows, FEW_ROWS)
 
 
 def _surprises(told: Sequence[Observation], before: StepTimeFit) -> bool:
@@ -144,6 +127,8 @@ def _measurements(told: Iterable[Observation]) -> list[Measurement]:
 
 
 def _error(model: StepTimeModel, rows: Sequence[Measurement]) -> float:
-    """Mean error, as a share of what was measured, too high and too low alike."""
+    """Mean error, as a share of what was measured, too high and too low alike. None counts for more
+    than the whole, so that a row that nothing explains does not decide between two models.
+    """
     off = np.log(model.seconds(columns(rows))) - np.log([row.seconds for row in rows])
-    return float(np.expm1(np.abs(off)).mean())
+    return float(np.minimum(np.expm1(np.abs(off)), 1.0).mean())

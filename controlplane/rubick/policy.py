@@ -34,6 +34,7 @@ from controlplane.rubick.search import Stopped, improved
 from controlplane.rubick.seat import Given, Seat, bidder_of, kind_of
 from controlplane.rubick.seating import Menu, Seats
 from controlplane.rubick.settings import RubickSettings
+from controlplane.rubick.trials import Trials, sentence
 
 
 class Rubick:
@@ -79,7 +80,7 @@ class Rubick:
         menu, times = Menu(self._freedom), self._times(snapshot)
         menu.begin(times, snapshot)
         made = _Decision(snapshot, menu, self.settings.turned(snapshot.knobs))
-        optimality = made.decide().optimality
+        optimality = made.decide(tries=False).optimality
         seat = seat_of(made.seats.every, uid)
         if seat is None or made.dealt is None or optimality is None:
             return ()
@@ -94,10 +95,10 @@ class Rubick:
             _way_held(record, seat, menu),
             times if isinstance(times, SourcedStepTimes) else None,
         )
-        told = sentences(seat, record, made.dealt, behind)
-        if made.use is None or snapshot.proposal is None:
-            return tuple(told)
-        return (*told, *found_for(uid, made.use, snapshot.proposal))
+        told = [*sentences(seat, record, made.dealt, behind)]
+        if made.use is not None and snapshot.proposal is not None:
+            told += found_for(uid, made.use, snapshot.proposal)
+        return (*told, *made.trials(made.dealt).explained(uid))
 
     def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterator[Violation]:
         """What the decision breaks of what must hold of every one; see ``rubick.invariants``."""
@@ -134,22 +135,27 @@ class _Decision:
         self.settings = settings
         self.dealt: Round | None = None
         self.use: ProposalUse | None = None
+        self.tried: dict[JobUid, Reason] = {}
         self.left = Capacity(snapshot, without=self.now.taken)
         self.jobs = undisputed(self.now.jobs, self.now.taken, self.now.quotas)
         self.seats = Seats(snapshot, self.jobs, self.now.empty, menu, settings)
 
-    def decide(self) -> Decision:
+    def decide(self, *, tries: bool = True) -> Decision:
+        """The decision; without what is only tried, to tell what was dealt."""
         dealing, most, prices = self._deal()
         proposal, use = self.snapshot.proposal, None
         if proposal is not None and self.settings.search_beside_nodes:
             use = take(dealing, self.jobs, proposal)
         self.use = use
+        worth = dealing.worth()
+        if tries:
+            self._try(dealing)
         self._lay_out(dealing.seats)
         self._say(dealing)
         return Decision(
             self.now.targets,
             self.now.reasons,
-            Optimality(dealing.worth(), most, prices),
+            Optimality(worth, most, prices),
             use,
         )
 
@@ -256,7 +262,31 @@ class _Decision:
             placement = placement_under(standing.record.job.spec, choice.plan, parts)
             self.now.gets(standing.record, placement)
             self.now.quotas.use(standing.record.job.spec.queue, placement.accelerator_count)
-            self.now.reasons[standing.uid] = _why(choice)
+            self.now.reasons[standing.uid] = self.tried.get(standing.uid) or _why(choice)
+
+    def trials(self, dealing: Round) -> Trials:
+        """What looks for ways that are worth trying, once the round is dealt."""
+        return Trials(
+            self.snapshot,
+            self.menu.times,
+            self.settings,
+            self.seats.competition,
+            [(e.record, s) for e, s in zip(self.jobs, self.seats.every, strict=True)],
+            self.seats.promises,
+            dealing,
+        )
+
+    def _try(self, dealing: Round) -> None:
+        """Some jobs go over to another way to learn what it takes."""
+        if dealing.reserved:
+            return  # Somebody waits for what ends by the predictions.
+        found = self.trials(dealing).chosen()
+        for seat in self.seats.every if found else ():
+            trial = found.get(seat.uid)
+            if trial is not None and seat.given is not None:
+                choice = Choice.of(trial.kind, trial.way)
+                dealing.gives(seat, Given(trial.parts, seat.given.worth, choice))
+                self.tried[seat.uid] = Reason(ReasonCode.TRIES_PLAN, sentence(trial))
 
     def _parts(
         self,

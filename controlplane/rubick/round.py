@@ -19,13 +19,16 @@ from controlplane.domain.ids import JobUid, QueueName
 from controlplane.rubick.board import Board, Parts
 from controlplane.rubick.choices import Choice, best_first
 from controlplane.rubick.displacing import Displacing
+from controlplane.rubick.in_place import grown, in_place
 from controlplane.rubick.seat import (
     FOR_NOTHING,
+    PAID_SHARE,
     UNKNOWN_SECONDS_LEFT,
     Displaced,
     Given,
     Seat,
     kind_of,
+    price_of,
     worth_of,
 )
 from controlplane.rubick.settings import RubickSettings
@@ -34,13 +37,6 @@ from controlplane.rubick.table import FOR_NO_QUEUE, Table
 
 _LOOKED_AT = 6
 """So many choices of a job, the best ones, are worth displacing others for."""
-
-_PAID_SHARE = 0.5
-"""So much of the market's price is paid for what an exchange takes besides. With nothing, who is
-served first takes what others are to get (first rounds of 1,536 jobs end 2.4 % below the bound,
-with this 0.3 %); with all of it, places stay small that are kept for long where a switch is dear
-(Rubick's base trace at 260 s a switch: 0.42 h on average, with this 0.36 h).
-"""
 
 
 class Round(Table):
@@ -89,6 +85,16 @@ class Round(Table):
         for seat in running:
             if seat.given is seat.held:
                 self._improve(seat)
+
+    def grown(self, seat: Seat, accelerators: int) -> Parts | None:
+        """So many of the node that the seat has some of, if nobody else has a right to them."""
+        if self._borrowing.is_possible:
+            return None
+        return grown(seat.given, accelerators, self._board, self._quota.get(seat.queue))
+
+    def gives(self, seat: Seat, given: Given) -> None:
+        """Gives the seat something that is free, whatever it is worth."""
+        self._give(seat, given)
 
     def could_begin(self, seat: Seat) -> Choice | None:
         """The fastest choice for which there would be room, whatever it is worth; None if there is
@@ -219,15 +225,12 @@ class Round(Table):
         """
         cost = 0.0
         for seat, had in zip(seats, before, strict=True):
-            more = self._price_of(seat.given) - self._price_of(had)
+            more = price_of(seat.given, self._prices) - price_of(had, self._prices)
             other_type = (
                 had is not None and seat.given is not None and kind_of(had) != kind_of(seat.given)
             )
-            cost += more if other_type else _PAID_SHARE * more
+            cost += more if other_type else PAID_SHARE * more
         return cost
-
-    def _price_of(self, given: Given | None) -> float:
-        return 0.0 if given is None else given.accelerators * self._prices.get(kind_of(given), 0.0)
 
     # -- jobs that starve -----------------------------------------------------------------
 
@@ -263,11 +266,11 @@ class Round(Table):
         assert held is not None, "who runs holds something"
         if not len(seat.choices.every):
             return
-        saved = self._settings.least_gain * seat.held_seconds_left
+        saved = seat.least_gain(self._settings.least_gain) * seat.held_seconds_left
         least = held.worth + saved * seat.worths.of_a_second
         net = self._net(seat)
         if net is not seat.worths.of_choices:
-            least -= self._price_of(held)
+            least -= price_of(held, self._prices)
         if net.max() <= max(0.0, least):
             return
         mark = len(self._undo)
@@ -276,4 +279,4 @@ class Round(Table):
         if better is None:
             self._roll_back(mark)
         else:
-            self._give(seat, better)
+            self._give(seat, in_place(held, better, self._board) if seat.tries else better)

@@ -22,6 +22,7 @@ from controlplane.rubick.choices import Choice, Choices, choices_among
 from controlplane.rubick.freedom import Freedom
 from controlplane.rubick.seat import UNKNOWN_SECONDS_LEFT, Given, Seat
 from controlplane.rubick.settings import RubickSettings
+from controlplane.rubick.tries import is_unlearnt, trying
 from controlplane.rubick.worth import Wanting, Worths, worths
 from headrace.api.plan import ExecutionPlan
 
@@ -89,6 +90,11 @@ class Menu:
         if len(self._alike) > _ALIKE_KEPT:
             self._alike.clear()
         self._times, self._memory = step_times, snapshot.memory
+
+    @property
+    def times(self) -> StepTimes | None:
+        """The step times that it was computed by; None before ``begin``."""
+        return self._times
 
     def way(self, spec: JobSpec, kind: str, plan: ExecutionPlan, shares: Shares) -> Way | None:
         """What is known of one way."""
@@ -403,7 +409,10 @@ class Seats:
             held = Given(self._parts(standing.place), worth.of_keeping)
         left = want.held_wait_seconds + want.steps_left * want.held_seconds
         still = self._stood_still_seconds(record)
-        stays = standing.moving or (held is not None and self._is_left_in_peace(record))
+        stays = standing.moving or (
+            held is not None
+            and (self._is_left_in_peace(record) or is_unlearnt(record, self._snapshot))
+        )
         return Seat(
             number,
             record.uid,
@@ -421,6 +430,7 @@ class Seats:
             steps_left=want.steps_left,
             switch_seconds=want.switch_seconds,
             stays=stays,
+            tries=trying(record) is not None,
             starves_since=self._starves_since(record, still),
             starves_long=held is None and still >= 2 * self._settings.starving_seconds,
             topology=spec.accelerators.topology,

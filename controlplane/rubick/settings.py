@@ -110,6 +110,27 @@ class RubickSettings:
         "proposed only if it gains this share: less is lost in the errors of predictions.",
     )
 
+    try_plans_at_most: int = _knob(
+        0,
+        0,
+        16,
+        "So many times at most a running job tries another plan, or more of its node's free "
+        "accelerators, for some steps, to learn what its type of model takes; 0 for never.",
+    )
+    try_share: float = _knob(
+        0.02,
+        0.0,
+        1.0,
+        "The share of the time that a job still needs that it may lose by trying one plan, at the "
+        "upper end of what is predicted.",
+    )
+    try_least_worth: float = _knob(
+        2.0,
+        0.0,
+        1000.0,
+        "A plan is tried only if what is learnt is worth so many times its price.",
+    )
+
     def __post_init__(self) -> None:
         for item in fields(self):
             value, knob = getattr(self, item.name), item.metadata["knob"]
@@ -143,10 +164,15 @@ class RubickSettings:
 
 
 LIVE = RubickSettings(
-    switch_seconds=30.0, cool_down_seconds=30.0, least_gain=0.25, search_beside_nodes=1000
+    switch_seconds=30.0,
+    cool_down_seconds=30.0,
+    least_gain=0.25,
+    search_beside_nodes=1000,
+    try_plans_at_most=4,
 )
-"""Those of a live cluster, whose jobs mostly change in memory and stand still for seconds. What is
-predicted of them follows from a few measured steps and may well be off by a fifth; with a smaller
-gain jobs go to and fro with each fit. What a search costs there is a tenth of a core at most,
-beside the loop.
+"""Those of a live cluster, whose jobs mostly change in memory and stand still for seconds; so it
+pays to try plans (docs/systems/rubick.md). What a measured table says is not believed but known, so
+nothing is tried by it. What is predicted of jobs follows from a few measured steps and may well be
+off by a fifth; with a smaller gain jobs go to and fro with each fit. What a search costs there is a
+tenth of a core at most, beside the loop.
 """

@@ -294,7 +294,8 @@ class Table:
         held = seat.held
         if held is None or i is None or i == KEEPS:
             return i
-        saved = self._settings.least_gain * seat.held_seconds_left * seat.worths.of_a_second
+        saved = seat.least_gain(self._settings.least_gain) * seat.held_seconds_left
+        saved *= seat.worths.of_a_second
         better = float(seat.worths.of_choices[i]) - held.worth
         return KEEPS if 0.0 < better < saved else i
 

@@ -24,6 +24,7 @@ from controlplane.domain.event import (
     JobSubmitted,
     JobUpdated,
     JobWithdrawn,
+    MeasurementsImported,
     ModelFitted,
     NodeDrained,
     NodeLost,
@@ -236,6 +237,12 @@ def _about_cluster(event: Event) -> _Telling:
             which = f"the settings of version {version}" if version else "new settings"
             by = f", by {who}" if who else ""
             return _Telling(f"policy {settings.policy} decides, with {which}{by}")
+    return _about_deciding(event)
+
+
+def _about_deciding(event: Event) -> _Telling:
+    """What decisions follow from: what was measured and learnt, and what a search found."""
+    match event:
         case ModelFitted(fit):
             return _Telling(f"steps of {fit.key} are fitted to {fit.rows} measurements")
         case ProposalFound(proposal):
@@ -244,6 +251,9 @@ def _about_cluster(event: Event) -> _Telling:
                 f"a longer search of event {proposal.made_of} proposes to start or change {count} "
                 f"jobs: the round would be worth {100 * proposal.gain:.2g} % more"
             )
+        case MeasurementsImported(rows, who):
+            models = ", ".join(dict.fromkeys(row.asked.model for row in rows))
+            return _Telling(f"{len(rows)} measurements of {models} were imported by {who}")
     return _Telling(event.kind)
 
 

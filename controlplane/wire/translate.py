@@ -26,7 +26,6 @@ from controlplane.domain.event import (
 )
 from controlplane.domain.ids import AcceleratorId, Attempt, JobUid, NodeId, QueueName
 from controlplane.domain.launch import Launch
-from controlplane.domain.lesson import Comparison
 from controlplane.domain.node import Accelerator, Node, Taint
 from controlplane.domain.observation import Observation
 from controlplane.domain.placement import LaunchUnit
@@ -336,38 +335,15 @@ def _observed(
 def observation_to_wire(known: Observation) -> admin_pb2.Observation:
     """What a job told last of a plan, dated."""
     stamp = timestamp(known.at) or Timestamp()
+    # What was imported may have been measured long before.
+    date = (known.who and known.row.date) or stamp.ToJsonString()
     return admin_pb2.Observation(
         uid=known.uid,
         attempt=known.attempt,
         step=known.step,
         at=stamp,
-        measured=row_to_wire(replace(known.row, date=stamp.ToJsonString())),
-    )
-
-
-def comparison_to_wire(known: Comparison) -> admin_pb2.FittedModel:
-    """A fit beside what was measured of its type."""
-    rows = (
-        admin_pb2.ComparedRow(
-            uid=each.told.uid,
-            plan=each.told.row.plan,
-            placement=each.told.row.placement,
-            measured_seconds=each.told.row.iteration or 0.0,
-            predicted_seconds=each.predicted,
-            lower_seconds=each.lower,
-            upper_seconds=each.upper,
-            guessed_seconds=each.guessed,
-            is_news=each.is_news,
-        )
-        for each in known.rows
-    )
-    return admin_pb2.FittedModel(
-        model_type=known.fit.model_type,
-        accelerator_type=known.fit.accelerator_type,
-        rows=known.fit.rows,
-        coverage=known.fit.coverage,
-        at=timestamp(known.fit.at),
-        compared=rows,
+        measured=row_to_wire(replace(known.row, date=date)),
+        who=known.who,
     )
 
 

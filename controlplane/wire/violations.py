@@ -38,6 +38,15 @@ class Checks:
         if not holds:
             self._found.append(Violation(field, f"wanted {wanted}, got {got!r}"))
 
+    def refuses(self, field: str, problem: str) -> None:
+        """Notes a violation that has its own sentence."""
+        self._found.append(Violation(field, problem))
+
+    @property
+    def count(self) -> int:
+        """Violations noted so far."""
+        return len(self._found)
+
     def finish(self) -> None:
         """Ends the reading.
 

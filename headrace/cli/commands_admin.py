@@ -1,5 +1,6 @@
 """Commands for those who run a cluster: names, options and help."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,7 +22,38 @@ DryRun = Annotated[
 QueueName = Annotated[str, typer.Argument(help="Name of the queue.")]
 
 queue = typer.Typer(help="List, set and delete queues.", no_args_is_help=True)
+fit = typer.Typer(help="List what was learnt of steps, import measurements.", no_args_is_help=True)
 policy = typer.Typer(help="Show and change the deciding policy.", no_args_is_help=True)
+
+
+@fit.command("list")
+@guarded
+def fit_list(context: typer.Context, output: Output = Format.TABLE) -> None:
+    """List what was learnt of steps (as `get fits` does)."""
+    from headrace.cli import fits
+
+    fits.get_fits(session_of(context), (), output)
+
+
+@fit.command("import")
+@guarded
+def fit_import(
+    context: typer.Context,
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="JSON lines of `headrace profile`, or CSV with the same columns."),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, change nothing.")
+    ] = False,
+) -> None:
+    """Tell the control plane what was measured apart from any job, to fit to it.
+
+    All rows are taken or none; rows without figures are left out.
+    """
+    from headrace.cli import fits
+
+    fits.import_files(session_of(context), files, dry_run=dry_run)
 
 
 @queue.command("list")
@@ -181,6 +213,7 @@ def backup(
 
 def register(app: typer.Typer) -> None:
     """Adds these commands."""
+    app.add_typer(fit, name="fit", rich_help_panel=_PANEL)
     app.add_typer(queue, name="queue", rich_help_panel=_PANEL)
     app.add_typer(policy, name="policy", rich_help_panel=_PANEL)
     for command in (drain, uncordon, snapshot, backup):

@@ -93,6 +93,7 @@ def version(
 
 @guarded
 def profile(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="Preset, e.g. gpt2-1.26b.")],
     accelerators: Annotated[int, typer.Option(help="Accelerators to measure on.", min=1)] = 1,
     batch: Annotated[int, typer.Option(help="Samples of a step.", min=1)] = 16,
@@ -112,15 +113,23 @@ def profile(
             help="JSON lines; what is there already is not measured again.", metavar="FILE"
         ),
     ] = None,
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="Tell the control plane what was measured, to fit to it."),
+    ] = False,
 ) -> None:
     """Measure execution plans of a model on this machine's accelerators.
 
-    Rows go to profile-MODEL-N.jsonl unless --output says otherwise, as they are measured.
+    Rows go to profile-MODEL-N.jsonl unless --output says otherwise, as they are measured. What was
+    measured elsewhere is told by `headrace fit import FILE`.
     """
     from headrace.cli import profile as work
 
     named = [each.strip() for each in plans.split(",") if each.strip()]
-    work.profile(work.Wish(model, accelerators, batch, sequence_length, named, seconds, output))
+    work.profile(
+        work.Wish(model, accelerators, batch, sequence_length, named, seconds, output),
+        session_of(context) if report else None,
+    )
 
 
 @guarded

@@ -53,7 +53,8 @@ def get(
         str, typer.Argument(help="jobs, nodes, queues, observations, fits or switches.")
     ],
     names: Annotated[
-        list[str] | None, typer.Argument(help="Only these; models of observations, fits, switches.")
+        list[str] | None,
+        typer.Argument(help="Only these; models of observations, fits and switches."),
     ] = None,
     namespace: Namespace = "default",
     everywhere: Annotated[
@@ -65,8 +66,8 @@ def get(
 ) -> None:
     """List jobs, nodes, queues, or what was measured of each model.
 
-    Observations are what plans take, as jobs told while they train; fits are what was learnt from
-    them, in milliseconds of a step; switches are what changes of plan or place cost.
+    Observations are what plans take, as jobs told while they train or someone imported; fits are
+    what was learnt of that; switches are what changes of plan or place cost.
     """
     from headrace.cli import get as work
 
@@ -99,12 +100,12 @@ def get(
 @guarded
 def describe(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(help="job, node or queue.")],
-    name: Annotated[str, typer.Argument(help="Its name.")],
+    kind: Annotated[str, typer.Argument(help="job, node, queue or fit.")],
+    name: Annotated[str, typer.Argument(help="Its name; of fits, the model's.")],
     namespace: Namespace = "default",
     output: Output = Format.TABLE,
 ) -> None:
-    """Tell everything about one job, node or queue."""
+    """Tell everything about one job, node or queue, or about the fits of one model."""
     from headrace.cli import describe as work
 
     work.describe(session_of(context), kind, name, namespace, output)

@@ -44,6 +44,7 @@ from headrace.cli.report import write_report
 from headrace.cli.report_fold import history_of
 from headrace.cli.report_model import History
 from headrace.cli.session import Session
+from headrace.cli.tables import Column
 
 if TYPE_CHECKING:
     from headrace.api.generated import admin_pb2
@@ -426,7 +427,7 @@ def _learnt(client: Client) -> frozenset[str]:
 def _summary(
     history: History,
     facts: ReportFacts,
-    learnt: list[admin_pb2.FittedModel],
+    learnt: list[admin_pb2.Fit],
     checks: list[Check],
 ) -> None:
     colour = has_colour(sys.stdout)
@@ -453,20 +454,20 @@ def _summary(
     say()
 
 
-def _tell_what_was_learnt(learnt: list[admin_pb2.FittedModel]) -> None:
+def _tell_what_was_learnt(learnt: list[admin_pb2.Fit]) -> None:
     """Prediction beside measurement."""
-    from headrace.cli.fits import COLUMNS, compared
+    from headrace.cli.fits import COMPARED_COLUMNS, compared, model_of
 
-    rows = [cells for fit in learnt for _, cells in compared(fit)]
+    rows = [[model_of(fit), *cells] for fit in learnt for _, cells in compared(fit)]
     if not rows:
         say("nothing was learnt of what steps take")
         return
     tell(
-        f"what was learnt of {len(learnt)} models on the spot (`{typed()} get fits`): milliseconds "
-        "of a step, GUESSED by the model's sizes before anything was measured, as MEASURED last "
-        "while the jobs trained, and FITTED to that, BETWEEN being the interval"
+        f"what was learnt of {len(learnt)} models on the spot (`{typed()} describe fit MODEL`): "
+        "milliseconds of a step, GUESSED by the model's sizes before anything was measured, as "
+        "MEASURED last while the jobs trained, and FITTED to that, BETWEEN being the interval"
     )
-    table(COLUMNS, rows)
+    table((Column("MODEL", gives_way=3), *COMPARED_COLUMNS), rows)
 
 
 def verdict(check: Check, *, columns: int, colour: bool) -> list[str]:

@@ -64,7 +64,7 @@ class Expected:
 def checked(
     history: History,
     losses: Mapping[str, tuple[LossFact, ...]],
-    learnt: Sequence[admin_pb2.FittedModel],
+    learnt: Sequence[admin_pb2.Fit],
     expected: Expected,
 ) -> list[Check]:
     """Every claim of the demo.
@@ -167,7 +167,7 @@ def _promise(spans: Sequence[AttemptSpan], label: str, asked_for: int) -> Check:
     )
 
 
-def _learnt(learnt: Sequence[admin_pb2.FittedModel], jobs: Mapping[str, str]) -> Check:
+def _learnt(learnt: Sequence[admin_pb2.Fit], jobs: Mapping[str, str]) -> Check:
     """There is a fit of the type of model of each job, which trains it alone."""
     known = {row.uid: fit for fit in learnt for row in fit.compared if fit.rows > 0}
     told = [

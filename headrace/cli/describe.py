@@ -1,7 +1,6 @@
 """``headrace describe``: everything about one job, node or queue, for people or as a document."""
 
 import json
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,15 +10,14 @@ from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
 from headrace.cli import views
 from headrace.cli.events import as_document, latest
 from headrace.cli.explain import sentences
-from headrace.cli.get import find_job, kind_of, not_there
+from headrace.cli.get import DESCRIBED, find_job, kind_of, not_there
 from headrace.cli.long_messages import LongMessages, brief
-from headrace.cli.output import Format, document, say, table, width
+from headrace.cli.output import Format, document, field, folded, say, table, width
 from headrace.cli.plan_words import explained
 from headrace.cli.session import Session
 from headrace.cli.tables import STAGE_COLOURS, Column, age
 from headrace.client.client import Client
 
-_LABEL_WIDTH = 18
 _EVENTS_SHOWN = 12
 _ATTEMPTS_OF_RESTORED = 10**9
 """After a restore, attempts go on from the clock's seconds; nothing else brings them so far."""
@@ -55,7 +53,7 @@ _EVENT_COLUMNS = (
 def describe(session: Session, kind: str, name: str, namespace: str, output: Format) -> None:
     """Prints everything about one object."""
     with session.client() as client:
-        match kind_of(kind):
+        match kind_of(kind, DESCRIBED):
             case "job":
                 job = find_job(client, name, namespace)
                 whole = partial(_job_document, client, job)
@@ -64,6 +62,10 @@ def describe(session: Session, kind: str, name: str, namespace: str, output: For
                 node = _node(client, name)
                 whole = partial(_node_document, node)
                 _print(output, f"node/{name}", whole, partial(_describe_node, client, node))
+            case "fit":
+                from headrace.cli.fits import describe_fits
+
+                describe_fits(client, name, output)
             case _:
                 queue = _queue(client, name)
                 whole = partial(_queue_document, client, queue)
@@ -103,20 +105,6 @@ def _queue_document(client: Client, queue: common_pb2.Queue) -> dict[str, Any]:
     return {"queue": views.plain(queue), "jobs": [views.job_document(job) for job in jobs]}
 
 
-def _field(label: str, value: object) -> None:
-    say(f"{label + ':':<{_LABEL_WIDTH}} {value}")
-
-
-def _folded(label: str, text: str) -> None:
-    """A long text behind its label, in as many lines as it takes."""
-    indent = " " * (_LABEL_WIDTH + 1)
-    room = max(20, width() - len(indent))
-    first, *more = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
-    _field(label, first)
-    for line in more:
-        say(indent + line)
-
-
 def _describe_job(client: Client, job: jobs_pb2.Job, wide: bool) -> None:
     status, now = job.status, time.time()
     manifest: dict[str, Any] = json.loads(job.manifest_json)
@@ -128,27 +116,27 @@ def _describe_job(client: Client, job: jobs_pb2.Job, wide: bool) -> None:
         ("Submitted", f"{views.iso(job.submitted_at)} by {job.submitter or 'unknown'}"),
         ("Queue", f"{job.queue}, priority {job.priority}"),
     ):
-        _field(label, value)
+        field(label, value)
     for label, value in wanted(manifest["spec"]):
-        _field(label, value)
+        field(label, value)
     if manifest["spec"].get("plans"):
-        _folded("Plans", ", ".join(manifest["spec"]["plans"]))
+        folded("Plans", ", ".join(manifest["spec"]["plans"]))
     say()
-    _field("Stage", views.state(job))
-    _folded("Plan", explained(status.plan) if status.plan else "-")
+    field("Stage", views.state(job))
+    folded("Plan", explained(status.plan) if status.plan else "-")
     if status.plan_asked_for:
-        _folded("Asked for", explained(status.plan_asked_for))
+        folded("Asked for", explained(status.plan_asked_for))
     _describe_what_failed_before(job, now)
-    _field("Progress", f"{views.progress(job)}, loss {views.loss(job)}")
-    _field("Checkpoint", f"step {status.progress.checkpoint_step}")
-    _field("Ends in", views.eta(job, now))
+    field("Progress", f"{views.progress(job)}, loss {views.loss(job)}")
+    field("Checkpoint", f"step {status.progress.checkpoint_step}")
+    field("Ends in", views.eta(job, now))
     jumped = " (counted on from a restore)" if status.attempt >= _ATTEMPTS_OF_RESTORED else ""
-    _field("Attempt", f"{status.attempt}{jumped}, {status.failures} failures")
-    _field("Reconfigurations", status.reconfigurations)
-    _field("Held", f"{status.held_accelerator_seconds:.0f} accelerator-seconds")
+    field("Attempt", f"{status.attempt}{jumped}, {status.failures} failures")
+    field("Reconfigurations", status.reconfigurations)
+    field("Held", f"{status.held_accelerator_seconds:.0f} accelerator-seconds")
     dashboard = client.cluster().dashboard_url
     if dashboard:
-        _field("Ray dashboard", f"{dashboard}/#/actors")
+        field("Ray dashboard", f"{dashboard}/#/actors")
     explained_why = client.explain(job.uid)
     for line in sentences(job, explained_why)[1:]:
         say(line)
@@ -192,9 +180,9 @@ def _describe_conditions(job: jobs_pb2.Job, told: LongMessages, now: float, wide
 
 def _describe_what_failed_before(job: jobs_pb2.Job, now: float) -> None:
     if job.status.out_of_memory:
-        _folded("Out of memory", f"{views.out_of_memory(job)}: not tried there again")
+        folded("Out of memory", f"{views.out_of_memory(job)}: not tried there again")
     if job.status.suspected_nodes:
-        _folded("Keeps off", f"{views.suspected(job, now)}, while there is room elsewhere")
+        folded("Keeps off", f"{views.suspected(job, now)}, while there is room elsewhere")
 
 
 def _event_row(event: jobs_pb2.LoggedEvent, now: float) -> list[str]:
@@ -275,7 +263,7 @@ def _describe_node(client: Client, status: admin_pb2.NodeStatus, wide: bool) -> 
         ("Labels", ", ".join(f"{key}={text}" for key, text in sorted(node.labels.items())) or "-"),
         ("Taints", ", ".join(f"{each.key}={each.value}" for each in node.taints) or "-"),
     ):
-        _field(label, value)
+        field(label, value)
     say()
     rows = [_slot_row(slot, status, names) for slot in node.accelerators]
     table(_SLOT_COLUMNS, rows, wide=wide)
@@ -301,7 +289,7 @@ def _queue(client: Client, name: str) -> common_pb2.Queue:
 
 def _describe_queue(client: Client, queue: common_pb2.Queue, wide: bool) -> None:
     for column, value in zip(views.QUEUE_COLUMNS, views.queue_row(queue), strict=True):
-        _field(column.title.capitalize(), value)
+        field(column.title.capitalize(), value)
     jobs = client.list_jobs(jobs_pb2.JobSelector(queue=queue.name))
     if jobs:
         say()

@@ -21,8 +21,11 @@ OBJECTS = {
 }
 """Kinds with a name each, by how they may be spelled."""
 
+DESCRIBED = {**OBJECTS, "fit": ("fit", "fits")}
+"""Kinds of which one can be told about."""
+
 LISTED = {
-    **OBJECTS,
+    **DESCRIBED,
     "observation": ("observation", "observations"),
     "fit": ("fit", "fits"),
     "switch": ("switch", "switches"),

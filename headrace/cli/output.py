@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +18,8 @@ from headrace.cli.tables import Column, laid_out
 _ESCAPED = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 """Control characters that JSON may hold as they are; a terminal would obey them."""
 
+
+_LABEL_WIDTH = 18
 
 _STAND_INS = {"█": "#", "░": ".", "…": "~"}
 """For characters of this program's own that a terminal's encoding may not have."""
@@ -99,6 +102,21 @@ def has_colour(stream: IO[str]) -> bool:
 def width() -> int:
     """Columns of the terminal; 80 where there is none."""
     return shutil.get_terminal_size((80, 24)).columns
+
+
+def field(label: str, value: object) -> None:
+    """A value behind its label."""
+    say(f"{label + ':':<{_LABEL_WIDTH}} {value}")
+
+
+def folded(label: str, text: str) -> None:
+    """A long text behind its label, in as many lines as it takes."""
+    indent = " " * (_LABEL_WIDTH + 1)
+    room = max(20, width() - len(indent))
+    first, *more = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
+    field(label, first)
+    for line in more:
+        say(indent + line)
 
 
 def table(

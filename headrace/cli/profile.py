@@ -23,6 +23,7 @@ from headrace.cli.local_cluster import missing_packages
 from headrace.cli.output import note, say, table
 from headrace.cli.plan_figures import FIGURES, figures, number
 from headrace.cli.plans import preset
+from headrace.cli.session import Session
 from headrace.cli.tables import Column
 from headrace.cli.up import gpus
 
@@ -49,8 +50,12 @@ class Wish:
     output: Path | None
 
 
-def profile(wish: Wish) -> None:
+def profile(wish: Wish, tells: Session | None = None) -> None:
     """Measure, and print the table.
+
+    Args:
+        wish: What to measure.
+        tells: Whose control plane is told; None for none.
 
     Raises:
         CommandError: It cannot be measured here, or nothing was.
@@ -64,6 +69,9 @@ def profile(wish: Wish) -> None:
             "this needs torch and transformers, not installed here: "
             "pip install 'headrace[workloads]'",
         )
+    if tells is not None:
+        with tells.client() as client:
+            client.cluster()  # that nobody is there is told before anything is measured
     output = wish.output or Path(f"profile-{asked.model}-{asked.accelerators}.jsonl")
     with _reserved(output):
         _rows(output)  # a file that is no profile is told before anything is measured
@@ -81,6 +89,11 @@ def profile(wish: Wish) -> None:
     if not chosen:
         raise CommandError(ExitCode.FAILED, f"nothing was measured:\n{trouble}")
     show(chosen, links)
+    if tells is not None:
+        from headrace.cli.fits import take_in
+
+        with tells.client() as client:
+            take_in(client, [row for row in chosen if row.status is Status.MEASURED])
 
 
 def _asked(wish: Wish, gpu_count: int) -> tuple[Asked, ModelShape]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -216,12 +216,22 @@ class Client:
         return list(self._call(self.admin.ListNodes, admin_pb2.ListNodesRequest()).nodes)
 
     def observations(self) -> list[admin_pb2.Observation]:
-        """What plans take, as jobs told in passing; those told longest ago first."""
+        """What plans take, as jobs told in passing or someone imported, the newest last."""
         request = admin_pb2.ListObservationsRequest()
         return list(self._call(self.admin.ListObservations, request).observations)
 
-    def fits(self) -> list[admin_pb2.FittedModel]:
-        """What was learnt of steps, and what is predicted beside what was measured."""
+    def import_measurements(
+        self, rows: Iterable[common_pb2.MeasuredPlan], *, dry_run: bool = False
+    ) -> admin_pb2.ImportMeasurementsResponse:
+        """Takes in measured rows, all or none. The same rows twice are harmless."""
+        request = admin_pb2.ImportMeasurementsRequest(rows=rows, dry_run=dry_run)
+        response: admin_pb2.ImportMeasurementsResponse = self._call(
+            self.admin.ImportMeasurements, request
+        )
+        return response
+
+    def fits(self) -> list[admin_pb2.Fit]:
+        """What was learnt of steps, and how well it fits."""
         return list(self._call(self.admin.ListFits, admin_pb2.ListFitsRequest()).fits)
 
     def switch_prices(self) -> list[admin_pb2.SwitchPrice]:

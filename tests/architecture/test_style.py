@@ -63,12 +63,14 @@ MAY_IMPORT = {
     ("headrace/workloads/control.py",): FOR_DECIDING
     | {"os", "pathlib", "signal", "sys", "threading", "time"},
     (
+        "simulator/coming.py",
         "simulator/memory_store.py",
         "simulator/physics.py",
         "simulator/policies.py",
         "simulator/run.py",
         "simulator/running.py",
         "simulator/searching.py",
+        "simulator/telling.py",
         "simulator/virtual_clock.py",
         "simulator/virtual_cluster.py",
     ): FOR_DECIDING | {"asyncio"},

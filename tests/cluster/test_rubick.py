@@ -54,7 +54,7 @@ def test_it_learns_from_jobs_that_train_and_chooses_by_what_it_learnt(
     assert (ended.status.stage, ended.status.failures) == ("Succeeded", 0)
     assert sorted(rubick.losses(pupil)) == list(range(1, STEPS + 1))
     assert rubick.job(teacher).status.failures == 0
-    assert plan in run(rubick.home, "get", "fits", "gpt2-small")
+    assert plan in run(rubick.home, "describe", "fit", "gpt2-small")
 
 
 def _because(cluster: LocalCluster, uid: str) -> list[str]:
@@ -65,18 +65,18 @@ def _because(cluster: LocalCluster, uid: str) -> list[str]:
     return told if told and _chosen(told) else []
 
 
-def _fits(cluster: LocalCluster) -> list[admin_pb2.FittedModel]:
+def _fits(cluster: LocalCluster) -> list[admin_pb2.Fit]:
     """The fit of the jobs' type of model, once there is one."""
     about = f"gpt2-small fp32 batch {BATCH}x"
     return [fit for fit in cluster.client.fits() if fit.model_type.startswith(about)]
 
 
-def _explained(cluster: LocalCluster, uid: str) -> list[tuple[list[str], admin_pb2.FittedModel]]:
+def _explained(cluster: LocalCluster, uid: str) -> list[tuple[list[str], admin_pb2.Fit]]:
     """Why the job gets what it gets, with the fit by which that was said; nothing while that is not
     known, or the fit changes.
     """
     before, because, after = _fits(cluster), _because(cluster, uid), _fits(cluster)
-    same = [each.at for each in before] == [each.at for each in after]
+    same = [each.fitted_at for each in before] == [each.fitted_at for each in after]
     return [(because, fit) for fit in after if same and because]
 
 

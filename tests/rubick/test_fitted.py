@@ -21,8 +21,9 @@ from controlplane.domain.step_times import Way
 from controlplane.rubick.configurations import Configurations, Shares
 from controlplane.rubick.fits import as_model, as_stored, prior_of
 from controlplane.rubick.fitted import FittedTimes, layouts, node_sizes, split_in_two
-from controlplane.rubick.learning import comparisons, learn, lessons
+from controlplane.rubick.learning import learn, lessons
 from controlplane.rubick.policy import Rubick
+from controlplane.rubick.reporting import reports
 from controlplane.rubick.settings import RubickSettings
 from controlplane.rubick.step_time import StepTimeModel
 from headrace.api.memory import GIB
@@ -389,8 +390,14 @@ def test_many_more_rows_are_news_and_so_is_one_that_surprises() -> None:
     assert fit is not None
     fits = {lesson.key: fit}
     as_expected = told("dp4-gc", (2, 2), 9, slower=20.0)
-    assert list(lessons([*ROWS, as_expected], fits)) == []
-    assert list(lessons([*ROWS, as_expected], {lesson.key: replace(fit, rows=4)}))
+    assert list(lessons([*ROWS, as_expected], fits)), "while there are few, any is news"
+    known = [
+        told(f"dp2{kind}", (2,), 3, slower=20.0)
+        for kind in ("-ga2", "-ga4", "-ga8", "-z2", "-z3", "-z2-ga2", "-z2-ga4", "-z2-gc", "-z3-gc")
+    ]
+    many = {lesson.key: replace(fit, rows=14)}
+    assert list(lessons([*ROWS, *known, as_expected], many)) == []
+    assert list(lessons([*ROWS, *known, as_expected], {lesson.key: replace(fit, rows=11)}))
     assert list(lessons([*ROWS, told("dp4-gc", (2, 2), 9, slower=20.0, times=9.0)], fits))
 
 
@@ -434,11 +441,12 @@ def test_fits_are_compared_with_what_was_measured_and_with_what_was_guessed_befo
     stale = replace(a_fit(model_type="bert-tiny fp32 batch 8x64"), parameters=())
     news = told("dp2-ga2", (2,), 9, slower=20.0)
     fits = {each.key: each for each in (fit, vit, stale)}
-    first, second = comparisons([news, *ROWS], fits)
-    assert (first.fit, second.fit, second.rows) == (fit, vit, ())
-    assert [each.told for each in first.rows] == [*ROWS, news]
-    assert [each.is_news for each in first.rows] == [False] * 5 + [True]
-    for each in first.rows:
+    old, first, second = reports(fits, [news, *ROWS])
+    assert (old.fit, first.fit, second.fit) == (stale, fit, vit)
+    assert (old.compared, second.compared) == ((), ())
+    assert [each.told for each in first.compared] == [*ROWS, news]
+    assert [each.is_news for each in first.compared] == [False] * 5 + [True]
+    for each in first.compared:
         assert each.lower < each.predicted < each.upper
         assert each.predicted == pytest.approx(each.told.row.iteration, rel=0.3)
         assert each.guessed < 0.5 * each.predicted

@@ -29,6 +29,7 @@ def test_every_knob_tells_its_range_and_what_it_means() -> None:
         "rubick.displaced_at_most",
         "rubick.search_nodes",
         "rubick.search_beside_nodes",
+        "rubick.try_plans_at_most",
     }
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from controlplane.domain.event import (
     NodeDrained,
@@ -11,21 +11,19 @@ from controlplane.domain.event import (
     QueueRemoved,
 )
 from controlplane.domain.ids import JobUid, NodeId, QueueName
-from controlplane.domain.lesson import Comparison
 from controlplane.domain.lifecycle import FINISHED, HOLDING, Stage
 from controlplane.domain.node import Contact
-from controlplane.domain.observation import Observation
 from controlplane.domain.offering import Misfit, memory_for, misfits
 from controlplane.domain.policy import ExplainingPolicy, Policy
 from controlplane.domain.queue import DEFAULT_QUEUE
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import Slot
-from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.edges.grpc_server import export
 from controlplane.edges.grpc_server.directory import JobDirectory
 from controlplane.edges.grpc_server.door import Door
 from controlplane.edges.grpc_server.errors import not_found, precondition
 from controlplane.edges.grpc_server.feed import StateFeed
+from controlplane.edges.grpc_server.fits_desk import FitsDesk
 from controlplane.edges.grpc_server.gatekeeper import Context
 from controlplane.edges.grpc_server.history import History
 from controlplane.edges.grpc_server.policy_desk import PolicyDesk
@@ -34,7 +32,6 @@ from controlplane.edges.grpc_server.queue_warnings import queue_warnings
 from controlplane.engine.state import ClusterState
 from controlplane.wire.sentences import action_sentence
 from controlplane.wire.translate import (
-    comparison_to_wire,
     node_to_wire,
     observation_to_wire,
     queue_from_wire,
@@ -51,10 +48,6 @@ _HOLDERS_TOLD = 10
 _MISFITS_TOLD = 5
 
 
-Comparisons = Callable[[Iterable[Observation], Mapping[str, StepTimeFit]], Iterable[Comparison]]
-"""Fits beside what was measured."""
-
-
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
     """Queues, policy, nodes, and questions about all of it."""
 
@@ -67,7 +60,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         history: History,
         reign: Reign,
         policies: Mapping[str, Policy],
-        comparisons: Comparisons,
+        fits: FitsDesk,
         version: str,
         dashboard_url: str = "",
     ) -> None:
@@ -77,8 +70,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self._history = history
         self._reign = reign
         self._policies = policies
-        self._comparisons = comparisons
         self._desk = PolicyDesk(feed, door, policies)
+        self._fits = fits
         self._version = version
         self._dashboard_url = dashboard_url
 
@@ -141,14 +134,17 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             observations=map(observation_to_wire, self._state.observations.values())
         )
 
+    async def ImportMeasurements(  # noqa: N802
+        self, request: admin_pb2.ImportMeasurementsRequest, context: Context
+    ) -> admin_pb2.ImportMeasurementsResponse:
+        """Takes in what was measured apart from any job."""
+        return await self._fits.take_in(request)
+
     async def ListFits(  # noqa: N802
         self, request: admin_pb2.ListFitsRequest, context: Context
     ) -> admin_pb2.ListFitsResponse:
-        """What was learnt of steps, beside what was measured."""
-        told, fits = tuple(self._state.observations.values()), dict(self._state.fits)
-        # Predicting is loaded when it is needed, which takes a while.
-        found = await asyncio.to_thread(lambda: tuple(self._comparisons(told, fits)))
-        return admin_pb2.ListFitsResponse(fits=map(comparison_to_wire, found))
+        """What was learnt of steps, and how well it fits."""
+        return await self._fits.list()
 
     async def ListSwitchPrices(  # noqa: N802
         self, request: admin_pb2.ListSwitchPricesRequest, context: Context

@@ -64,6 +64,7 @@ ALLOWED: Mapping[str, frozenset[Role]] = {
     f"/{_PACKAGE}.AdminService/ListPolicyVersions": _PEOPLE,
     f"/{_PACKAGE}.AdminService/RollBackPolicy": _ADMIN,
     f"/{_PACKAGE}.AdminService/ListObservations": _PEOPLE,
+    f"/{_PACKAGE}.AdminService/ImportMeasurements": _ADMIN,
     f"/{_PACKAGE}.AdminService/ListFits": _PEOPLE,
     f"/{_PACKAGE}.AdminService/ListSwitchPrices": _PEOPLE,
     f"/{_PACKAGE}.AdminService/Explain": _PEOPLE,

@@ -287,18 +287,20 @@ class ListObservationsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Observation(_message.Message):
-    __slots__ = ("uid", "attempt", "step", "at", "measured")
+    __slots__ = ("uid", "attempt", "step", "at", "measured", "who")
     UID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     MEASURED_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
     uid: str
     attempt: int
     step: int
     at: _timestamp_pb2.Timestamp
     measured: _common_pb2.MeasuredPlan
-    def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., measured: _Optional[_Union[_common_pb2.MeasuredPlan, _Mapping]] = ...) -> None: ...
+    who: str
+    def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ..., step: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., measured: _Optional[_Union[_common_pb2.MeasuredPlan, _Mapping]] = ..., who: _Optional[str] = ...) -> None: ...
 
 class ListObservationsResponse(_message.Message):
     __slots__ = ("observations",)
@@ -306,29 +308,70 @@ class ListObservationsResponse(_message.Message):
     observations: _containers.RepeatedCompositeFieldContainer[Observation]
     def __init__(self, observations: _Optional[_Iterable[_Union[Observation, _Mapping]]] = ...) -> None: ...
 
+class ImportMeasurementsRequest(_message.Message):
+    __slots__ = ("rows", "dry_run")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[_common_pb2.MeasuredPlan]
+    dry_run: bool
+    def __init__(self, rows: _Optional[_Iterable[_Union[_common_pb2.MeasuredPlan, _Mapping]]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class ImportMeasurementsResponse(_message.Message):
+    __slots__ = ("taken", "known", "doubts")
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    DOUBTS_FIELD_NUMBER: _ClassVar[int]
+    taken: int
+    known: int
+    doubts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, taken: _Optional[int] = ..., known: _Optional[int] = ..., doubts: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class ListFitsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class FittedModel(_message.Message):
-    __slots__ = ("model_type", "accelerator_type", "rows", "coverage", "at", "compared")
+class Fit(_message.Message):
+    __slots__ = ("model_type", "accelerator_type", "rows", "rows_since", "fitted_at", "sources", "error", "error_median", "error_highest", "error_since", "held", "coverage", "noise", "outliers", "parameters", "unusable", "compared")
     MODEL_TYPE_FIELD_NUMBER: _ClassVar[int]
     ACCELERATOR_TYPE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_SINCE_FIELD_NUMBER: _ClassVar[int]
+    FITTED_AT_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_MEDIAN_FIELD_NUMBER: _ClassVar[int]
+    ERROR_HIGHEST_FIELD_NUMBER: _ClassVar[int]
+    ERROR_SINCE_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
-    AT_FIELD_NUMBER: _ClassVar[int]
+    NOISE_FIELD_NUMBER: _ClassVar[int]
+    OUTLIERS_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    UNUSABLE_FIELD_NUMBER: _ClassVar[int]
     COMPARED_FIELD_NUMBER: _ClassVar[int]
     model_type: str
     accelerator_type: str
     rows: int
+    rows_since: int
+    fitted_at: _timestamp_pb2.Timestamp
+    sources: _containers.RepeatedCompositeFieldContainer[FitSource]
+    error: float
+    error_median: float
+    error_highest: float
+    error_since: float
+    held: float
     coverage: float
-    at: _timestamp_pb2.Timestamp
+    noise: float
+    outliers: _containers.RepeatedCompositeFieldContainer[FitOutlier]
+    parameters: _containers.RepeatedCompositeFieldContainer[FitParameter]
+    unusable: str
     compared: _containers.RepeatedCompositeFieldContainer[ComparedRow]
-    def __init__(self, model_type: _Optional[str] = ..., accelerator_type: _Optional[str] = ..., rows: _Optional[int] = ..., coverage: _Optional[float] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., compared: _Optional[_Iterable[_Union[ComparedRow, _Mapping]]] = ...) -> None: ...
+    def __init__(self, model_type: _Optional[str] = ..., accelerator_type: _Optional[str] = ..., rows: _Optional[int] = ..., rows_since: _Optional[int] = ..., fitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sources: _Optional[_Iterable[_Union[FitSource, _Mapping]]] = ..., error: _Optional[float] = ..., error_median: _Optional[float] = ..., error_highest: _Optional[float] = ..., error_since: _Optional[float] = ..., held: _Optional[float] = ..., coverage: _Optional[float] = ..., noise: _Optional[float] = ..., outliers: _Optional[_Iterable[_Union[FitOutlier, _Mapping]]] = ..., parameters: _Optional[_Iterable[_Union[FitParameter, _Mapping]]] = ..., unusable: _Optional[str] = ..., compared: _Optional[_Iterable[_Union[ComparedRow, _Mapping]]] = ...) -> None: ...
 
 class ComparedRow(_message.Message):
-    __slots__ = ("uid", "plan", "placement", "measured_seconds", "predicted_seconds", "lower_seconds", "upper_seconds", "guessed_seconds", "is_news")
+    __slots__ = ("uid", "who", "plan", "placement", "measured_seconds", "predicted_seconds", "lower_seconds", "upper_seconds", "guessed_seconds", "is_news")
     UID_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     PLACEMENT_FIELD_NUMBER: _ClassVar[int]
     MEASURED_SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -338,6 +381,7 @@ class ComparedRow(_message.Message):
     GUESSED_SECONDS_FIELD_NUMBER: _ClassVar[int]
     IS_NEWS_FIELD_NUMBER: _ClassVar[int]
     uid: str
+    who: str
     plan: str
     placement: str
     measured_seconds: float
@@ -346,13 +390,49 @@ class ComparedRow(_message.Message):
     upper_seconds: float
     guessed_seconds: float
     is_news: bool
-    def __init__(self, uid: _Optional[str] = ..., plan: _Optional[str] = ..., placement: _Optional[str] = ..., measured_seconds: _Optional[float] = ..., predicted_seconds: _Optional[float] = ..., lower_seconds: _Optional[float] = ..., upper_seconds: _Optional[float] = ..., guessed_seconds: _Optional[float] = ..., is_news: _Optional[bool] = ...) -> None: ...
+    def __init__(self, uid: _Optional[str] = ..., who: _Optional[str] = ..., plan: _Optional[str] = ..., placement: _Optional[str] = ..., measured_seconds: _Optional[float] = ..., predicted_seconds: _Optional[float] = ..., lower_seconds: _Optional[float] = ..., upper_seconds: _Optional[float] = ..., guessed_seconds: _Optional[float] = ..., is_news: _Optional[bool] = ...) -> None: ...
+
+class FitSource(_message.Message):
+    __slots__ = ("uid", "who", "rows", "last_at")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    LAST_AT_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    who: str
+    rows: int
+    last_at: _timestamp_pb2.Timestamp
+    def __init__(self, uid: _Optional[str] = ..., who: _Optional[str] = ..., rows: _Optional[int] = ..., last_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class FitOutlier(_message.Message):
+    __slots__ = ("plan", "placement", "measured_seconds", "predicted_seconds", "reason")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    plan: str
+    placement: str
+    measured_seconds: float
+    predicted_seconds: float
+    reason: str
+    def __init__(self, plan: _Optional[str] = ..., placement: _Optional[str] = ..., measured_seconds: _Optional[float] = ..., predicted_seconds: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class FitParameter(_message.Message):
+    __slots__ = ("name", "value", "factor")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: float
+    factor: float
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., factor: _Optional[float] = ...) -> None: ...
 
 class ListFitsResponse(_message.Message):
     __slots__ = ("fits",)
     FITS_FIELD_NUMBER: _ClassVar[int]
-    fits: _containers.RepeatedCompositeFieldContainer[FittedModel]
-    def __init__(self, fits: _Optional[_Iterable[_Union[FittedModel, _Mapping]]] = ...) -> None: ...
+    fits: _containers.RepeatedCompositeFieldContainer[Fit]
+    def __init__(self, fits: _Optional[_Iterable[_Union[Fit, _Mapping]]] = ...) -> None: ...
 
 class ListSwitchPricesRequest(_message.Message):
     __slots__ = ()

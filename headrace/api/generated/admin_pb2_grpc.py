@@ -99,6 +99,11 @@ class AdminServiceStub:
                 request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsResponse.FromString,
                 _registered_method=True)
+        self.ImportMeasurements = channel.unary_unary(
+                '/headrace.v1alpha1.AdminService/ImportMeasurements',
+                request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ImportMeasurementsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ImportMeasurementsResponse.FromString,
+                _registered_method=True)
         self.ListFits = channel.unary_unary(
                 '/headrace.v1alpha1.AdminService/ListFits',
                 request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListFitsRequest.SerializeToString,
@@ -213,8 +218,16 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportMeasurements(self, request, context):
+        """Takes in what `headrace profile` measured apart from any job: all of the rows, or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListFits(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """What was learnt of steps, by type of model and of accelerator, and how well it fits.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -314,6 +327,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListObservations,
                     request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsRequest.FromString,
                     response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsResponse.SerializeToString,
+            ),
+            'ImportMeasurements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportMeasurements,
+                    request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ImportMeasurementsRequest.FromString,
+                    response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ImportMeasurementsResponse.SerializeToString,
             ),
             'ListFits': grpc.unary_unary_rpc_method_handler(
                     servicer.ListFits,
@@ -692,6 +710,33 @@ class AdminService:
             '/headrace.v1alpha1.AdminService/ListObservations',
             headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsRequest.SerializeToString,
             headrace_dot_v1alpha1_dot_admin__pb2.ListObservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportMeasurements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1alpha1.AdminService/ImportMeasurements',
+            headrace_dot_v1alpha1_dot_admin__pb2.ImportMeasurementsRequest.SerializeToString,
+            headrace_dot_v1alpha1_dot_admin__pb2.ImportMeasurementsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,8 +63,9 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         self.jobs: dict[str, jobs_pb2.Job] = {}
         self.nodes: list[admin_pb2.NodeStatus] = []
         self.switch_prices: list[admin_pb2.SwitchPrice] = []
+        self.fits: list[admin_pb2.Fit] = []
+        self.imported = admin_pb2.ImportMeasurementsResponse()
         self.observations: list[admin_pb2.Observation] = []
-        self.fits: list[admin_pb2.FittedModel] = []
         self.queues: dict[str, common_pb2.Queue] = {"default": common_pb2.Queue(name="default")}
         self.settings = {"policy": '"equal-share"', "period_seconds": "5.0"}
         self.descriptions = [
@@ -270,6 +271,10 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
     def ListFits(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("ListFits", request, context)
         return admin_pb2.ListFitsResponse(fits=self.fits)
+
+    def ImportMeasurements(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter("ImportMeasurements", request, context)
+        return self.imported
 
     def ListSwitchPrices(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("ListSwitchPrices", request, context)

@@ -196,58 +196,6 @@ def test_what_jobs_told_of_plans_reads_like_a_profile(
     assert (watched.exit_code, "only jobs" in watched.stderr) == (ExitCode.USAGE, True)
 
 
-def a_fit(model: str, *rows: admin_pb2.ComparedRow) -> admin_pb2.FittedModel:
-    return admin_pb2.FittedModel(
-        model_type=f"{model} fp32 batch 16x128",
-        accelerator_type="cpu",
-        rows=1,
-        coverage=0.9,
-        at=Timestamp(seconds=int(time.time()) - 7000),
-        compared=rows,
-    )
-
-
-def a_row(plan: str, placement: str, *, is_news: bool = False) -> admin_pb2.ComparedRow:
-    return admin_pb2.ComparedRow(
-        uid="u-1",
-        plan=plan,
-        placement=placement,
-        measured_seconds=0.1234,
-        predicted_seconds=0.0456,
-        lower_seconds=0.005,
-        upper_seconds=0.25,
-        guessed_seconds=0.01234,
-        is_news=is_news,
-    )
-
-
-def test_what_was_learnt_is_listed_beside_what_was_measured(
-    headrace: Headrace, plane: FakeControlPlane
-) -> None:
-    assert headrace("get", "fits").stderr == "no fits\n"
-    gpt = a_fit("gpt2-small", a_row("dp4", "2+2"), a_row("pp2.1f1b-ga4", "2", is_news=True))
-    plane.fits = [a_fit("vit-tiny", a_row("dp1", "1")), gpt]
-    table = headrace("get", "fits").stdout
-    assert max(map(len, table.splitlines())) <= 80
-    figures = ["12.3", "123", "45.6", "5 to 250"]
-    assert [re.split("  +", line) for line in table.splitlines()] == [
-        ["MODEL", "PLAN", "ON", "GUESSED", "MEASURED", "FITTED", "BETWEEN"],
-        ["gpt2-small", "pp2.1f1b-ga4", "2", *figures],
-        ["gpt2-small", "dp4", "2+2", *figures],
-        ["vit-tiny", "dp1", "1", *figures],
-    ]
-    wide = headrace("get", "fit", "gpt2-small", "-o", "wide").stdout.splitlines()
-    assert [line.split()[-6:] for line in wide[1:]] == [
-        ["fp32", "16x128", "cpu", "1+", "116m", "u-1"],
-        ["fp32", "16x128", "cpu", "1", "116m", "u-1"],
-    ]
-    (found,) = json.loads(headrace("get", "fits", "vit-tiny", "-o", "json").stdout)["items"]
-    assert (found["rows"], found["compared"][0]["plan"]) == (1, "dp1")
-    named = headrace("get", "fits", "gpt2-small", "t5-small", "-o", "name")
-    assert (named.exit_code, named.stdout) == (ExitCode.NOT_FOUND, "fit/gpt2-small/cpu\n")
-    assert "there are some of gpt2-small, vit-tiny" in named.stderr
-
-
 def test_what_switches_cost_is_listed_by_model(headrace: Headrace, plane: FakeControlPlane) -> None:
     assert headrace("get", "switches").stderr == "no switches\n"
     plane.switch_prices = [

@@ -180,7 +180,7 @@ def test_what_a_job_tells_of_its_plan_stays(tmp_path: Path) -> None:
 def test_what_a_job_tells_is_learnt_from_and_compared_with_what_was_learnt(
     tmp_path: Path,
 ) -> None:
-    async def fits(api: Api) -> list[admin_pb2.FittedModel]:
+    async def fits(api: Api) -> list[admin_pb2.Fit]:
         return list((await api.admin.ListFits(admin_pb2.ListFitsRequest())).fits)
 
     async def test() -> None:

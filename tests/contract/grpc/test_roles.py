@@ -39,6 +39,7 @@ EXPECTED: dict[str, set[Role]] = {
     "GetCluster": {V, S, A, K},
     "ListNodes": {V, S, A, K},
     "DrainNode": {A},
+    "ImportMeasurements": {A},
     "RemoveNode": {A},
     "PutQueue": {A},
     "DeleteQueue": {A},

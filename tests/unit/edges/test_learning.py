@@ -1,12 +1,13 @@
 """Learning beside the loop: what goes through the door, and what goes wrong without harm."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Mapping
 
 import pytest
 
 from controlplane.domain.clock import Instant
-from controlplane.domain.event import Event, ModelFitted
+from controlplane.domain.event import Event, MeasurementsImported, ModelFitted
 from controlplane.domain.ids import Attempt, JobUid, SequenceNumber
 from controlplane.domain.lesson import Learnt, Lesson
 from controlplane.domain.observation import Observation
@@ -42,7 +43,7 @@ class FoldedLog:
     def append(self, event: Event, told: Told | None = None) -> "asyncio.Future[SequenceNumber]":
         self.stored.append(event)
         number = SequenceNumber(len(self.stored))
-        self.feed.publish(self.feed.state.fold([SequencedEvent(number, event)]))
+        self.feed.publish(self.feed.state.fold([SequencedEvent(number, event)]), number)
         future: asyncio.Future[SequenceNumber] = asyncio.get_running_loop().create_future()
         future.set_result(number)
         return future
@@ -53,6 +54,7 @@ class School:
 
     def __init__(self, learn: Callable[[Lesson], Learnt], *lessons: Lesson) -> None:
         self.lessons = list(lessons)
+        self.asked = threading.Event()
         self.feed = StateFeed(ClusterState.empty(), lambda: 0)
         self.log = FoldedLog(self.feed)
         door = Door(WallClock(), self.feed)
@@ -62,6 +64,7 @@ class School:
     def _left(
         self, told: Iterable[Observation], fits: Mapping[str, StepTimeFit]
     ) -> Iterable[Lesson]:
+        self.asked.set()
         return [lesson for lesson in self.lessons if lesson.key not in fits]
 
     def learns(self) -> list[str]:
@@ -80,6 +83,21 @@ def test_a_fit_is_an_event_like_any() -> None:
     assert [type(event) for event in school.log.stored] == [ModelFitted, ModelFitted]
     assert school.learns() == ["m on cpu", "m on gpu"]
     assert len(school.log.stored) == 2
+
+
+def test_it_learns_when_someone_told_something() -> None:
+    async def test() -> list[str]:
+        school = School(well)
+        learning = asyncio.create_task(school.learner.run())
+        assert await asyncio.to_thread(school.asked.wait, 60)
+        school.lessons = [a_lesson("gpu")]
+        imported = SequencedEvent(SequenceNumber(2), MeasurementsImported((ROW,), "ann"))
+        school.learner.look([imported])
+        await school.feed.until_folded(SequenceNumber(1), 60)
+        learning.cancel()
+        return sorted(school.feed.state.fits)
+
+    assert asyncio.run(test()) == ["m on gpu"]
 
 
 def test_what_cannot_be_fitted_is_told_and_the_others_are(

@@ -21,7 +21,8 @@ FIT = StepTimeFit(
 def test_the_newest_fit_counts_and_survives_the_log_and_the_checkpoint() -> None:
     newer = replace(FIT, rows=10, at=Instant(9))
     world = a_cluster().tell(ModelFitted(FIT), ModelFitted(newer))
-    assert world.state.snapshot(world.now).fits == {"gpt2-tiny fp32 batch 8x64 on cpu": newer}
+    known = {"gpt2-tiny fp32 batch 8x64 on cpu": replace(newer, fitted_at=world.now)}
+    assert world.state.snapshot(world.now).fits == known
     assert world.replayed() == world.state
     assert load(dump(world.state, ClusterState), ClusterState) == world.state
 

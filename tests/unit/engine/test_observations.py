@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from controlplane.domain.clock import Instant
 from controlplane.domain.codec import dump, load
-from controlplane.domain.event import PlanObserved
+from controlplane.domain.event import MeasurementsImported, PlanObserved
 from controlplane.domain.ids import Attempt, JobUid, NodeId
-from controlplane.domain.observation import Observation
+from controlplane.domain.observation import Observation, subject
 from controlplane.engine import observations
 from controlplane.engine.hearsay import is_worth_storing
 from controlplane.engine.state import ClusterState
@@ -92,3 +93,26 @@ def test_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for step, plan in ((1, "dp2"), (2, "dp2-z1"), (3, "dp2"), (4, "dp2-z3")):
         world.tell(said(step, plan))
     assert [each.row.plan for each in kept(world)] == ["dp2", "dp2-z3"]
+
+
+def test_what_is_imported_is_kept_beside_what_jobs_told_with_who_and_when() -> None:
+    asked = Asked("gpt2-tiny", 2, 8, 64, "fp32")
+    machine = Machine("cpu", 1, "2.11.0", "", "", "", "0.1.0")
+    row = PlanRow(asked, "dp2", Status.MEASURED, "2", steps=7, iteration=0.5, machine=machine)
+    job_told = Observation(JobUid("a"), Attempt(1), 9, Instant(1), replace(row, iteration=0.25))
+    there = {subject(row): job_told}
+    for at, seconds in ((3, 0.75), (4, 0.5)):
+        event = MeasurementsImported((replace(row, iteration=seconds),), "ann", Instant(at))
+        observations.imported(there, event)
+    newest = Observation(JobUid(""), Attempt(0), 7, Instant(4), row, "ann")
+    assert list(there.values()) == [job_told, newest]
+
+
+def test_an_import_survives_the_log_and_the_checkpoint() -> None:
+    row = PlanRow(Asked("m", 1, 8, 64, "fp32"), "dp1", Status.MEASURED, "1", iteration=0.5)
+    event = MeasurementsImported((row,), "ann")
+    world = a_cluster().tell(event)
+    (known,) = world.state.observations.values()
+    assert (known.who, known.row) == ("ann", row)
+    assert world.replayed() == world.state
+    assert load(dump(world.state, ClusterState), ClusterState) == world.state

@@ -93,11 +93,9 @@ def _makes_room(book: Logbook, half: str, *, live: bool) -> int:
     return 2
 
 
-def a_fit(model: str, *uids: str, rows: int = 1) -> admin_pb2.FittedModel:
+def a_fit(model: str, *uids: str, rows: int = 1) -> admin_pb2.Fit:
     compared = [admin_pb2.ComparedRow(uid=uid, measured_seconds=0.1) for uid in uids]
-    return admin_pb2.FittedModel(
-        model_type=f"{model} fp32 batch 16x64", rows=rows, compared=compared
-    )
+    return admin_pb2.Fit(model_type=f"{model} fp32 batch 16x64", rows=rows, compared=compared)
 
 
 FITS = (a_fit("gpt2-small", "u-gpt", "u-gpt", rows=2), a_fit("llama-tiny", "u-llama"))
@@ -107,7 +105,7 @@ ALL_FITS = (*FITS, a_fit("vit-tiny", "u-vit"))
 def verdict(
     facts: ReportFacts,
     expected: Expected = EXPECTED,
-    fits: tuple[admin_pb2.FittedModel, ...] = ALL_FITS,
+    fits: tuple[admin_pb2.Fit, ...] = ALL_FITS,
 ) -> list[Check]:
     return checked(history_of(facts), dict(facts.losses), fits, expected)
 
@@ -115,7 +113,7 @@ def verdict(
 def failed(
     facts: ReportFacts,
     expected: Expected = EXPECTED,
-    fits: tuple[admin_pb2.FittedModel, ...] = ALL_FITS,
+    fits: tuple[admin_pb2.Fit, ...] = ALL_FITS,
 ) -> list[int]:
     checks = verdict(facts, expected, fits)
     return [place for place, check in enumerate(checks) if not check.holds]

@@ -162,7 +162,7 @@ def test_what_was_learnt_is_told_as_a_table_that_fits(
         upper_seconds=0.2,
         guessed_seconds=0.01,
     )
-    fit = admin_pb2.FittedModel(model_type="gpt2-small fp32 batch 16x64", rows=1, compared=[row])
+    fit = admin_pb2.Fit(model_type="gpt2-small fp32 batch 16x64", rows=1, compared=[row])
     demo._tell_what_was_learnt([fit])
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].split()[:4] == ["gpt2-small", "pp2.1f1b-ga4", "2", "10"]

@@ -24,6 +24,7 @@ from controlplane.domain.event import (
     JobSubmitted,
     JobUpdated,
     JobWithdrawn,
+    MeasurementsImported,
     ModelFitted,
     NodeDrained,
     NodeLost,
@@ -311,6 +312,12 @@ EVENTS: list[tuple[Event, str]] = [
             )
         ),
         "search of event 345 proposes to start or change 1 jobs: the round would be worth 2 % more",
+    ),
+    (
+        MeasurementsImported(
+            (PlanRow(Asked("gpt2-tiny", 1, 8, 64, "fp32"), "dp1", Status.MEASURED),), "ann"
+        ),
+        "1 measurements of gpt2-tiny were imported by ann",
     ),
     (CycleDecided(Term(1), SequenceNumber(1), (START,)), "start attempt 1 with dp2 on node-a"),
     (
