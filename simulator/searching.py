@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 
 from controlplane.domain.clock import Instant, after, seconds
 from controlplane.domain.event import Event, ProposalFound
-from controlplane.domain.policy import Policy, SearchingPolicy
+from controlplane.domain.policy import Policy
 from controlplane.engine.loop import CycleReport
+from controlplane.engine.searching import searches_after
 
 SEARCHED_EVERY_SECONDS = 60.0
 SEARCH_TAKES_SECONDS = 5.0
@@ -40,15 +41,9 @@ class SearchBeside:
 
     def look(self, report: CycleReport) -> None:
         """A round was decided; searches if it may be too far from the best."""
-        outcome, state, now = report.outcome, report.state, self._now()
-        policy = self._policies.get(state.settings.policy)
-        if (
-            now < self._not_before
-            or outcome is None
-            or outcome.optimality is None
-            or not isinstance(policy, SearchingPolicy)
-            or not policy.wants_search(dict(state.settings.knobs), outcome.optimality)
-        ):
+        state, now = report.state, self._now()
+        policy = searches_after(report, self._policies) if now >= self._not_before else None
+        if policy is None:
             return
         self._not_before = after(now, seconds(SEARCHED_EVERY_SECONDS))
         found = policy.search(state.snapshot(now), state.last_sequence, lambda: False)

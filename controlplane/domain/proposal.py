@@ -18,6 +18,9 @@ PROPOSAL_KEPT_SECONDS = 120.0
 round until then, and the older it is the less of it holds.
 """
 
+_REPEATED_AFTER_SECONDS = PROPOSAL_KEPT_SECONDS / 2
+"""The same is proposed again after so long, so that it is not forgotten while it holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProposedTarget:
@@ -66,6 +69,13 @@ class Proposal:
     def is_outdated(self, at: Instant) -> bool:
         """Whether it is too old to be remembered at an instant."""
         return at - self.made_at > seconds(PROPOSAL_KEPT_SECONDS)
+
+    def repeats(self, known: "Proposal") -> bool:
+        """Whether it says the same as one that is remembered and will be for a good while yet.
+        That one is tried in every round: another one of thousands of jobs would only fill the log.
+        """
+        young = self.made_at - known.made_at < seconds(_REPEATED_AFTER_SECONDS)
+        return young and self.targets == known.targets
 
 
 def share_gained(before: float, after: float) -> float:

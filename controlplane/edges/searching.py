@@ -19,6 +19,7 @@ from controlplane.domain.policy import Policy, RememberingPolicy, SearchingPolic
 from controlplane.edges.grpc_server.door import Door
 from controlplane.edges.grpc_server.feed import StateFeed
 from controlplane.engine.loop import CycleReport
+from controlplane.engine.searching import searches_after
 
 _REST_AT_LEAST_SECONDS = 1.0
 _RESTS = 9
@@ -57,13 +58,7 @@ class Searcher:
 
     def look(self, report: CycleReport) -> None:
         """A round was decided; searches if it may be too far from the best."""
-        outcome, settings = report.outcome, report.state.settings
-        if outcome is None or outcome.optimality is None or outcome.refused_whole:
-            return
-        policy = self._policies.get(settings.policy)
-        if isinstance(policy, SearchingPolicy) and policy.wants_search(
-            dict(settings.knobs), outcome.optimality
-        ):
+        if searches_after(report, self._policies) is not None:
             self._news.set()
 
     async def run(self) -> None:
@@ -104,6 +99,10 @@ class Searcher:
             return
         if found.is_outdated(self._door.now()):
             log.warning("a longer search took too long", made_of=made_of, took=took_seconds)
+            return
+        known = self._feed.state.proposal
+        if known is not None and found.repeats(known):
+            log.debug("a longer search found the same again", made_of=made_of, took=took_seconds)
             return
         log.info(
             "a longer search proposes",

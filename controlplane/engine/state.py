@@ -80,7 +80,7 @@ class ClusterState:
             come first.
         settings_versions: Which settings there were, oldest first, the present ones last; empty
             while they were never set.
-        proposal: What a longer search found last; None if that was too long ago.
+        proposal: What a longer search found last; None if the last event tells that it is outdated.
         attempt_floor: What a restored store knows of attempts: none up to this number is new.
     """
 
@@ -195,6 +195,10 @@ class ClusterState:
 
     def snapshot(self, at: Instant) -> ClusterSnapshot:
         """What a policy may see."""
+        proposal = self.proposal
+        if proposal is not None and proposal.is_outdated(at):
+            # It is forgotten with the next event, for which an idle cluster may wait long.
+            proposal = None
         return ClusterSnapshot(
             at=at,
             jobs=MappingProxyType(self.jobs),
@@ -209,7 +213,7 @@ class ClusterState:
             conditions=self.conditions,
             fits=MappingProxyType(self.fits),
             knobs=dict(self.settings.knobs),
-            proposal=self.proposal,
+            proposal=proposal,
         )
 
     def after_restart(self) -> "ClusterState":

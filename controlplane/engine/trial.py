@@ -2,18 +2,19 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from controlplane.domain.action import Action
 from controlplane.domain.clock import Instant
+from controlplane.domain.event import PolicyChanged
 from controlplane.domain.ids import JobUid
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Policy, PolicySettings, RememberingPolicy
 from controlplane.domain.reason import Reason
 from controlplane.domain.record import JobRecord
 from controlplane.engine.cycle import Outcome, run_cycle
-from controlplane.engine.state import ClusterState
+from controlplane.engine.state import ClusterState, SequencedEvent
 
 
 class DifferenceKind(StrEnum):
@@ -93,7 +94,7 @@ def tried(
         for name, policy in policies.items()
     }
     present = run_cycle(state, now, apart, state.term)
-    then = run_cycle(replace(state, settings=settings), now, apart, state.term)
+    then = run_cycle(_once_set(state, now, settings), now, apart, state.term)
     if then.refused_whole:
         why = f"policy {settings.policy} gave no usable decision: {then.refused_whole[0]}"
         return Trial(refused=why)
@@ -104,6 +105,15 @@ def tried(
         if (kind := _kind(record, fates[uid], others[uid])) is not None
     )
     return Trial(tuple(differences))
+
+
+def _once_set(state: ClusterState, now: Instant, settings: PolicySettings) -> ClusterState:
+    """The state after the event by which they would be set, which changes more than the settings:
+    what was found under others is forgotten. Setting what is set already is no event.
+    """
+    if settings == state.settings:
+        return state
+    return state.fold([SequencedEvent(state.last_sequence, PolicyChanged(settings, now))])
 
 
 def _fates(state: ClusterState, outcome: Outcome) -> dict[JobUid, Fate]:

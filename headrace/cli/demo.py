@@ -69,7 +69,9 @@ _ENDING_SECONDS = 20.0
 _ACCELERATED_SCALE = 10
 """On real GPUs the steps are so much shorter that there must be more of them."""
 
-_REFUSED_METRIC = "headrace_policy_refused_total{"
+_REFUSED_METRICS = ("headrace_policy_refused_total{", "headrace_policy_refused_targets_total{")
+"""Decisions that broke a rule as a whole, and jobs about which alone one did."""
+
 _LOOK_SECONDS = 1.0
 _PROGRESS_LINE_SECONDS = 10.0
 _CLOCK_WIDTH = len("    0 s  ")
@@ -278,7 +280,9 @@ def _turn_knobs(client: Client) -> None:
 
 
 def _refused(session: Session) -> int | None:
-    """Decisions that broke a rule and were not carried out; None if nobody can be asked."""
+    """Decisions that broke a rule and were not carried out, whole or about a job; None if nobody
+    can be asked.
+    """
     from headrace.cli.local_cluster import read_record
 
     record = read_record(session.home)
@@ -294,8 +298,8 @@ def _refused(session: Session) -> int | None:
 
 
 def refusals_in(metrics: str) -> int:
-    """Decisions that were not carried out, by Prometheus's text format."""
-    lines = (line for line in metrics.splitlines() if line.startswith(_REFUSED_METRIC))
+    """Decisions that were not carried out, whole or about a job, by Prometheus's text format."""
+    lines = (line for line in metrics.splitlines() if line.startswith(_REFUSED_METRICS))
     return round(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
 
 

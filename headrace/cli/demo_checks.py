@@ -49,7 +49,8 @@ class Expected:
         asked_for: Accelerators that the guaranteed job asks for.
         changes_kind: Whether the first job must have gone over to another kind of plan.
         policy: Name of the policy that decides.
-        refused: Decisions that broke a rule; None if that could not be found out.
+        refused: How often a decision, or what it said of a job, broke a rule; None if that could
+            not be found out.
     """
 
     elastic: str
@@ -188,7 +189,7 @@ def _rules(expected: Expected) -> Check:
     if expected.refused is None:
         found = "the control plane's count could not be read"
     else:
-        found = f"{expected.refused} decisions were refused"
+        found = f"{expected.refused} decisions were refused, whole or about a job"
     return Check(
         f"no decision of {expected.policy or 'the policy'} broke a rule: capacity, gangs, quotas, "
         "promises, cool-down",

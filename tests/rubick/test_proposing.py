@@ -6,7 +6,7 @@ import pytest
 
 from controlplane.domain.clock import Instant
 from controlplane.domain.codec import dump, dump_event, load, load_event
-from controlplane.domain.event import ProposalFound
+from controlplane.domain.event import PolicyChanged, ProposalFound
 from controlplane.domain.ids import JobUid, NodeId, SequenceNumber
 from controlplane.domain.policy import Decision, Optimality, RememberingPolicy, SearchingPolicy
 from controlplane.domain.proposal import (
@@ -18,6 +18,7 @@ from controlplane.domain.proposal import (
 )
 from controlplane.domain.reason import ReasonCode
 from controlplane.engine.state import ClusterState
+from controlplane.engine.trial import DifferenceKind, Trial, tried
 from controlplane.rubick.policy import Rubick
 from controlplane.rubick.proposing import GONE, HAS_IT, IN_PEACE, NO_CHOICE, NO_ROOM
 from controlplane.rubick.settings import LIVE, RubickSettings
@@ -302,6 +303,40 @@ def test_it_is_forgotten_when_people_change_the_settings() -> None:
     built = crowded()
     built.tell(ProposalFound(found(built))).with_settings(period_seconds=7.0)
     assert built.state.proposal is None
+
+
+def test_trying_settings_tells_what_setting_them_does_while_a_proposal_is_remembered() -> None:
+    """The patience changes nothing here, but the proposal is forgotten with the settings."""
+    built = crowded()
+    built.tell(ProposalFound(found(built)))
+    knobs = tuple(
+        sorted({**dict(built.state.settings.knobs), "rubick.patience_share": 0.31}.items())
+    )
+    changed = replace(built.state.settings, knobs=knobs)
+    before = decided(built).targets
+    told = {
+        each.record.job.name: each.kind
+        for each in tried(built.state, built.now, built.policies, changed).differences
+    }
+    assert tried(built.state, built.now, built.policies, built.state.settings) == Trial()
+    after = decided(built.tell(PolicyChanged(changed, built.now))).targets
+    assert {uid: place.accelerator_count for uid, place in before.items()} == {
+        "long-a": 4,
+        "short": 4,
+    }
+    assert {uid: place.accelerator_count for uid, place in after.items()} == {
+        "long-a": 4,
+        "long-b": 4,
+    }
+    assert told == {"long-b": DifferenceKind.STAYS, "short": DifferenceKind.WAITS}
+
+
+def test_it_is_not_seen_any_more_once_it_is_old_though_nothing_happened() -> None:
+    built = crowded()
+    built.tell(ProposalFound(found(built))).passes(PROPOSAL_KEPT_SECONDS)
+    assert built.state.snapshot(built.now).proposal is not None
+    assert built.passes(1).state.snapshot(built.now).proposal is None
+    assert decided(built).proposal is None
 
 
 def test_who_makes_room_is_told_so_and_that_a_search_led_to_it() -> None:

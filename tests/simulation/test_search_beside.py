@@ -127,3 +127,15 @@ def test_only_so_often_and_only_where_the_round_may_be_too_low() -> None:
     world.passes(1)
     beside.decided()
     assert len(beside.came) == 2
+
+
+def test_a_round_of_which_nothing_was_carried_out_is_not_searched() -> None:
+    world = a_cluster().under(Watched(KNOBS)).with_node(a_node("n0", 4, "gpu"))
+    world.submit(a_known_job("long", 4, 90_000)).settle().passes(60)
+    world.submit(a_known_job("short", 4, 500))
+    beside, outcome = Beside(world), world.cycle()
+    refused = replace(outcome, refused=("the whole decision",))
+    beside.searches.look(CycleReport(world.state, (), refused))
+    assert beside.came == []
+    beside.searches.look(CycleReport(world.state, (), outcome))
+    assert len(beside.came) == 1

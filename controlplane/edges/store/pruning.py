@@ -1,9 +1,10 @@
 """Keeps the store from growing without bound.
 
 What is left after pruning, whatever the cluster does: the last ``checkpoints`` states; the events
-since the oldest of those; behind it at most ``events`` more, none older than ``age``; the last
-``decisions`` rows of decisions; of each job in the state ``losses`` rows of losses, and two more an
-attempt. A database file does not shrink by that, but what was freed is used before the file grows.
+since the oldest of those; behind it at most ``events`` more, none older than ``age``, and no
+outdated proposal among them; the last ``decisions`` rows of decisions; of each job in the state
+``losses`` rows of losses, and two more an attempt. A database file does not shrink by that, but
+what was freed is used before the file grows.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, or_, select
 
-from controlplane.domain.clock import SECOND, Duration, Instant
+from controlplane.domain.clock import SECOND, Duration, Instant, seconds
 from controlplane.domain.ids import JobUid
+from controlplane.domain.proposal import PROPOSAL_KEPT_SECONDS
 from controlplane.edges.store.rows import storable
 from controlplane.edges.store.tables import CHECKPOINTS, DECISIONS, EVENTS, LOSSES
 from controlplane.edges.store.thinning import LongCurves
@@ -67,6 +69,7 @@ def steps(
     return (
         lambda connection: _prune_checkpoints(connection, retention) or None,
         lambda connection: _prune_events(connection, retention, now) or None,
+        _OutdatedProposals(now).remove_some,
         lambda connection: _prune_decisions(connection, retention) or None,
         forgotten.remove_some,
         curves.remove_some,
@@ -81,17 +84,22 @@ def _prune_checkpoints(connection: Connection, retention: Retention) -> int:
     return connection.execute(delete(CHECKPOINTS).where(CHECKPOINTS.c.seq < oldest_kept)).rowcount
 
 
-def _prune_events(connection: Connection, retention: Retention, now: Instant) -> int:
+def _not_needed_up_to(connection: Connection) -> int:
+    """The last event that could go; 0 if all are needed."""
     needed_after = connection.scalar(select(func.min(CHECKPOINTS.c.folded_up_to)))
     if needed_after is None:
         return 0
     # The last event stays in any case, for the numbers go on from it.
+    last = connection.scalar(select(func.max(EVENTS.c.seq))) or 0
+    return int(min(needed_after, last - 1))
+
+
+def _prune_events(connection: Connection, retention: Retention, now: Instant) -> int:
     newest = select(EVENTS.c.seq).order_by(EVENTS.c.seq.desc())
-    last = connection.scalar(newest.limit(1)) or 0
     surplus = connection.scalar(newest.offset(retention.events).limit(1)) or 0
     some = (
         select(EVENTS.c.seq, EVENTS.c.at_ns)
-        .where(EVENTS.c.seq <= min(needed_after, last - 1))
+        .where(EVENTS.c.seq <= _not_needed_up_to(connection))
         .order_by(EVENTS.c.seq)
         .limit(ROWS_AT_ONCE)
         .subquery()
@@ -104,6 +112,36 @@ def _prune_events(connection: Connection, retention: Retention, now: Instant) ->
     if up_to is None:
         return 0
     return connection.execute(delete(EVENTS).where(EVENTS.c.seq <= up_to)).rowcount
+
+
+@dataclass(slots=True)
+class _OutdatedProposals:
+    """Walks through the events that are kept for history only, and removes proposals that nobody
+    remembers any more. They are by far the largest events, and what was taken of them stands in
+    decisions.
+    """
+
+    now: Instant
+    after: int = 0
+
+    def remove_some(self, connection: Connection) -> int | None:
+        """Looks at as many events as are looked at in one transaction."""
+        since = EVENTS.c.seq > self.after
+        some = (
+            select(EVENTS.c.seq)
+            .where(since, EVENTS.c.seq <= _not_needed_up_to(connection))
+            .order_by(EVENTS.c.seq)
+            .limit(ROWS_AT_ONCE)
+            .subquery()
+        )
+        up_to = connection.scalar(select(func.max(some.c.seq)))
+        if up_to is None:
+            return None
+        outdated = EVENTS.c.at_ns < self.now - seconds(PROPOSAL_KEPT_SECONDS)
+        proposals = EVENTS.c.kind == "ProposalFound"
+        gone = delete(EVENTS).where(since, EVENTS.c.seq <= up_to, proposals, outdated)
+        self.after = up_to
+        return connection.execute(gone).rowcount
 
 
 def _prune_decisions(connection: Connection, retention: Retention) -> int:

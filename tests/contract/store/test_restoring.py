@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from controlplane.domain.clock import SECOND, Instant
-from controlplane.domain.event import Event, JobSubmitted
+from controlplane.domain.clock import SECOND, Instant, seconds
+from controlplane.domain.event import Event, JobSubmitted, ProposalFound
 from controlplane.domain.ids import JobUid, QueueName, SequenceNumber
 from controlplane.domain.job import AcceleratorRequest, Job, JobSpec
+from controlplane.domain.proposal import PROPOSAL_KEPT_SECONDS, Proposal
 from controlplane.edges.store import pruning
 from controlplane.edges.store.pruning import Retention
 from controlplane.edges.store.store import Store
@@ -178,6 +179,36 @@ def test_pruning_keeps_history_that_is_young_enough(url: str) -> None:
 
         async with running(url) as world:
             assert await world.writer.append(started()) == 51
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("few_rows_at_once")
+def test_proposals_go_when_nobody_remembers_them_and_nothing_is_folded_from_them(url: str) -> None:
+    now = Instant(T0 + seconds(10_000))
+    kept = Retention(checkpoints=1)
+
+    def proposal(age: float) -> Event:
+        at = Instant(now - seconds(age))
+        return ProposalFound(Proposal(SequenceNumber(1), at, 2.0, 1.0, 2.0, 1, ()), at)
+
+    async def scenario() -> None:
+        async with running(url) as world:
+            for _ in range(4):
+                await world.append_units(4)
+                await world.writer.append(proposal(PROPOSAL_KEPT_SECONDS + 1))  # 5, 10, 15, 20
+            await world.writer.append(proposal(PROPOSAL_KEPT_SECONDS))  # 21
+            await world.writer.append(proposal(PROPOSAL_KEPT_SECONDS))  # 22
+            await world.writer.save_checkpoint((), Names, SequenceNumber(19), now)
+            assert await world.writer.prune(kept, now, set, ()) == 3
+            left = set(range(1, 23)) - {5, 10, 15}
+            assert set(numbers(world.store.events(limit=1000))) == left
+            await world.writer.save_checkpoint((), Names, SequenceNumber(22), now)
+            await world.writer.prune(kept, now, set, ())
+            assert numbers(world.store.events(limit=1000))[-3:] == [19, 21, 22]
+            await world.writer.prune(kept, Instant(now + 1), set, ())
+            # However old, the last one stays: numbers go on from it.
+            assert numbers(world.store.events(limit=1000))[-2:] == [19, 22]
 
     asyncio.run(scenario())
 

@@ -8,9 +8,15 @@ import pytest
 
 from controlplane.domain.clock import SECOND, Instant, seconds
 from controlplane.domain.event import ProposalFound
-from controlplane.domain.ids import SequenceNumber
+from controlplane.domain.ids import JobUid, SequenceNumber
 from controlplane.domain.policy import Decision, Optimality, Policy
-from controlplane.domain.proposal import PROPOSAL_KEPT_SECONDS, Proposal, ProposalUse, Verdict
+from controlplane.domain.proposal import (
+    PROPOSAL_KEPT_SECONDS,
+    Proposal,
+    ProposalUse,
+    ProposedTarget,
+    Verdict,
+)
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.edges.grpc_server.door import Door
 from controlplane.edges.grpc_server.feed import StateFeed
@@ -25,6 +31,7 @@ from tests.unit.edges.test_learning import FoldedLog
 KEPT = seconds(PROPOSAL_KEPT_SECONDS)
 FAR, NEAR = Optimality(1.0, 2.0, {}), Optimality(2.0, 2.0, {})
 STATE = a_cluster("searches").state
+LEAVES = ProposedTarget(JobUid("a"))
 
 
 class Searches:
@@ -171,6 +178,31 @@ def test_nothing_found_is_no_event() -> None:
     bench = Bench(Searches(finds=False))
     asyncio.run(bench.searcher.search_once(lambda: False))
     assert bench.log.stored == []
+
+
+def test_the_same_found_again_is_no_event_until_the_first_is_half_forgotten() -> None:
+    class Repeats(Searches):
+        found = Proposal(SequenceNumber(1), Instant(seconds(1)), 2.0, 1.0, 2.0, 3, (LEAVES,))
+
+        def search(
+            self, snapshot: ClusterSnapshot, made_of: SequenceNumber, stopped: Callable[[], bool]
+        ) -> Proposal | None:
+            return self.found
+
+    policy = Repeats()
+    bench = Bench(policy)
+    begin = WallClock().now()
+
+    def found(age: float, target: ProposedTarget) -> int:
+        at = Instant(begin + seconds(age))
+        policy.found = replace(policy.found, made_at=at, targets=(target,))
+        asyncio.run(bench.searcher.search_once(lambda: False))
+        return len(bench.log.stored)
+
+    assert found(0.0, LEAVES) == 1
+    assert found(PROPOSAL_KEPT_SECONDS / 2 - 1, LEAVES) == 1
+    assert found(PROPOSAL_KEPT_SECONDS / 2 - 1, replace(LEAVES, uid=JobUid("other"))) == 2
+    assert found(PROPOSAL_KEPT_SECONDS, replace(LEAVES, uid=JobUid("other"))) == 3
 
 
 def test_what_was_found_too_late_is_no_event(capsys: pytest.CaptureFixture[str]) -> None:

@@ -183,7 +183,10 @@ def test_a_job_of_which_nothing_was_learnt_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("refused", "found"),
-    [(2, "2 decisions were refused"), (None, "the control plane's count could not be read")],
+    [
+        (2, "2 decisions were refused, whole or about a job"),
+        (None, "the control plane's count could not be read"),
+    ],
 )
 def test_a_decision_that_broke_a_rule_fails_it(refused: int | None, found: str) -> None:
     facts, expected = the_three().facts(122), replace(EXPECTED, refused=refused)

@@ -183,6 +183,9 @@ def test_what_was_refused_is_read_from_the_control_planes_own_count() -> None:
         )
     )
     assert demo.refusals_in(text) == 3
+    # Most broken rules are one job's, and are counted apart.
+    of_jobs = 'headrace_policy_refused_targets_total{policy="rubick"} 5.0'
+    assert demo.refusals_in(f"{text}\n{of_jobs}") == 8
     assert demo.refusals_in("headrace_jobs 7\n") == 0
 
 
