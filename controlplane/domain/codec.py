@@ -10,8 +10,13 @@ from pydantic import TypeAdapter
 
 from controlplane.domain.event import Event
 
-SCHEMA_VERSION = 1
-"""Version of all stored values. A store with a higher one is refused."""
+SCHEMA_VERSION = 2
+"""Version of all stored values. A store with a higher one is refused.
+
+It is one more than the last release's as soon as something may be stored that the release cannot
+read: kinds of events or orders that it does not know, or fields without which it would go wrong. 1
+is that of 0.1.0.
+"""
 
 
 @cache

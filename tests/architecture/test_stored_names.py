@@ -5,7 +5,8 @@ from typing import Any, get_args
 
 import pytest
 
-from controlplane.domain.codec import adapter
+from controlplane.domain.action import Action
+from controlplane.domain.codec import SCHEMA_VERSION, adapter
 from controlplane.domain.event import Event
 from controlplane.engine.state import ClusterState
 from tests.architecture.source_tree import PACKAGES
@@ -44,6 +45,32 @@ def test_every_event_is_stored_under_its_own_name() -> None:
     kinds = [event.__dataclass_fields__["kind"].default for event in get_args(get_args(Event)[0])]
     assert len(set(kinds)) == len(kinds) > 10
     assert all(kind.isidentifier() for kind in kinds)
+
+
+KINDS_SINCE = {
+    1: """JobSubmitted JobUpdated JobWithdrawn NodeRegistered NodeLost NodeDrained NodeRemoved
+    AcceleratorHealthChanged RendezvousBound UnitStarted JobProgressed UnitExited QueueChanged
+    QueueRemoved PolicyChanged CycleDecided
+    StartAttempt StopAttempt EndAttempt FailJob ForgetJob""",
+    2: """PlanChanged PlanRefused CheckpointMissed PlanObserved ModelFitted ProposalFound
+    MeasurementsImported
+    ChangePlan""",
+}
+"""Kinds of events, and of what they order, by the schema version that brought them."""
+
+
+def test_a_kind_that_the_last_release_cannot_read_is_of_a_higher_schema_version() -> None:
+    """Else that release would start on such a store and end in the middle of it, where it should
+    say which Headrace wrote it. New kinds join the newest version, or a new one after a release.
+    """
+    kinds = {
+        each.__dataclass_fields__["kind"].default
+        for stored in (Event, Action)
+        for each in get_args(get_args(stored)[0])
+    }
+    known = [kind for each in KINDS_SINCE.values() for kind in each.split()]
+    assert sorted(known) == sorted(kinds)
+    assert max(KINDS_SINCE) == SCHEMA_VERSION
 
 
 def test_a_module_path_would_be_noticed() -> None:

@@ -1,28 +1,18 @@
 """A policy asked again about its own result changes nothing: no job is moved to and fro."""
 
-import os
-
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from controlplane.baselines import BASELINES
 from tests.builders import JobBuilder, a_cluster, a_node
+from tests.property.lives import worlds
 from tests.property.stories import HAPPENINGS, NODES, happens
-
-# A few that are always the same, or as many others as `make lives` asks for.
-_MORE_LIVES = os.environ.get("HEADRACE_LIVES")
-WORLDS = settings(
-    max_examples=int(_MORE_LIVES or 100),
-    deadline=None,
-    derandomize=not _MORE_LIVES,
-    suppress_health_check=list(HealthCheck),
-)
 
 
 # Passing takes seconds; a failure is first made smaller, which takes minutes and is worth it.
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("policy", sorted(BASELINES))
-@WORLDS
+@worlds(few=100)
 @given(nodes=NODES, story=HAPPENINGS)
 def test_after_any_story_the_cluster_comes_to_rest(
     policy: str,

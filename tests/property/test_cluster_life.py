@@ -3,11 +3,10 @@ gangs are whole, nothing is lost, accounts add up, the log folds to the same sta
 every job ends.
 """
 
-import os
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -39,6 +38,7 @@ from controlplane.domain.record import Outcome, Progress
 from controlplane.engine.state import ClusterState
 from tests.builders import JobBuilder, World, a_job, a_node
 from tests.property.accounts import Accounts
+from tests.property.lives import worlds
 from tests.property.played_agents import PlayedAgent
 
 NEVER_HERE = {
@@ -475,15 +475,7 @@ class FifoLife(ClusterLife):
     policy = "fifo"
 
 
-# A few that are always the same, or as many others as `make lives` asks for.
-_MORE_LIVES = os.environ.get("HEADRACE_LIVES")
-LIVES = settings(
-    max_examples=int(_MORE_LIVES or 60),
-    stateful_step_count=40,
-    deadline=None,
-    derandomize=not _MORE_LIVES,
-    suppress_health_check=list(HealthCheck),
-)
+LIVES = settings(worlds(few=60), stateful_step_count=40)
 
 
 # Passing takes seconds; a failure is first made smaller, which takes minutes and is worth it.

@@ -3,7 +3,7 @@ and quotas, whole gangs, a reason for everybody; and those that must not change 
 """
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.baselines import baselines
@@ -15,6 +15,7 @@ from controlplane.domain.policy import Policy
 from controlplane.domain.record import Intent
 from controlplane.placing.layout import family
 from tests.builders import JobBuilder, World, a_cluster, a_node
+from tests.property.lives import worlds
 from tests.property.stories import happens, jobs
 from tests.step_tables import A800, KIND, a_measured_job
 
@@ -45,15 +46,10 @@ def any_job(draw: st.DrawFn) -> JobBuilder:
     return job.in_queue("narrow") if draw(st.integers(0, 3)) == 0 else job
 
 
-STORY = st.lists(
-    st.tuples(
-        st.sampled_from(["submit"] * 4 + ["finish", "fail", "drain", "quota", "pause"]),
-        any_job(),
-        st.integers(0, 100),
-    ),
-    min_size=2,
-    max_size=12,
-)
+def stories(most: int) -> st.SearchStrategy[list[tuple[str, JobBuilder, int]]]:
+    """At most so many things that happen, each about a job."""
+    what = st.sampled_from(["submit"] * 4 + ["finish", "fail", "drain", "quota", "pause"])
+    return st.lists(st.tuples(what, any_job(), st.integers(0, 100)), min_size=2, max_size=most)
 
 
 def everybody_has_a_reason_and_a_sound_place(world: World, policy: str) -> None:
@@ -80,19 +76,14 @@ def everybody_has_a_reason_and_a_sound_place(world: World, policy: str) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("policy", sorted(POLICIES))
-@settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+@worlds(few=25)
 @given(
     nodes=st.lists(
         st.tuples(st.sampled_from([1, 4, 8, 8]), st.sampled_from([KIND, KIND, "x"])),
         min_size=1,
         max_size=7,
     ),
-    story=STORY,
+    story=stories(most=12),
 )
 def test_whatever_happens_decisions_can_be_carried_out(
     policy: str, nodes: list[tuple[int, str]], story: list[tuple[str, JobBuilder, int]]

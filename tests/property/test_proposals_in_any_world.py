@@ -2,11 +2,10 @@
 never makes a round worse.
 """
 
-import os
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from controlplane.domain.event import ProposalFound
@@ -17,10 +16,10 @@ from controlplane.rubick.policy import Rubick
 from controlplane.rubick.settings import RubickSettings
 from headrace.api.plan import ExecutionPlan
 from tests.builders import JobBuilder, World, a_cluster, a_node
+from tests.property.lives import worlds
 from tests.property.stories import happens
 from tests.rubick.worlds import Scaling, a_known_job
 
-WORLDS = int(os.environ.get("LIVES", "25"))
 KNOBS = RubickSettings(
     switch_seconds=10.0,
     cool_down_seconds=30.0,
@@ -29,12 +28,6 @@ KNOBS = RubickSettings(
     search_beside_gain=0.0,
 )
 
-ANY_WORLD = settings(
-    max_examples=WORLDS,
-    deadline=None,
-    derandomize="LIVES" not in os.environ,
-    suppress_health_check=list(HealthCheck),
-)
 KIND = "gpu"
 ANY_NODES = st.lists(
     st.tuples(st.sampled_from([1, 3, 4, 6, 8]), st.sampled_from([KIND, KIND, KIND, "x"])),
@@ -106,7 +99,7 @@ def begun(policy: Rubick, nodes: list[tuple[int, str]], jobs: list[JobBuilder]) 
 
 
 @pytest.mark.timeout(600)
-@ANY_WORLD
+@worlds(few=100)
 @given(
     attempts=st.sampled_from([0, 400]),
     borrowing=st.sampled_from([0, 0, 0, 2]),
@@ -165,7 +158,7 @@ def targets(draw: st.DrawFn) -> ProposedTarget:
 
 
 @pytest.mark.timeout(600)
-@ANY_WORLD
+@worlds(few=100)
 @given(
     nodes=ANY_NODES,
     jobs=st.lists(known_jobs(), min_size=3, max_size=7),

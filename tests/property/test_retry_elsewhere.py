@@ -1,6 +1,6 @@
 """Wherever a job fails, and whatever for: the retry is on other nodes if those have room for it."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.domain.action import StartAttempt
@@ -8,6 +8,7 @@ from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import Outcome
 from tests.builders import POLICIES, World, a_cluster, a_job, a_node
+from tests.property.lives import worlds
 
 CODES = st.sampled_from(
     [
@@ -27,7 +28,7 @@ def the_next_start(world: World) -> StartAttempt:
     return start
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@worlds(few=120)
 @given(
     policy=st.sampled_from(sorted(POLICIES)),
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5),
