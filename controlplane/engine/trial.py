@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from controlplane.domain.action import Action
@@ -93,7 +93,7 @@ def tried(
         for name, policy in policies.items()
     }
     present = run_cycle(state, now, apart, state.term)
-    then = run_cycle(replace(state, settings=settings), now, apart, state.term)
+    then = run_cycle(state.under(settings), now, apart, state.term)
     if then.refused_whole:
         why = f"policy {settings.policy} gave no usable decision: {then.refused_whole[0]}"
         return Trial(refused=why)
