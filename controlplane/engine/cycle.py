@@ -9,7 +9,7 @@ them, and for a while they are not asked about (``domain.refusal``).
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from controlplane.domain.action import Action, ChangePlan, StartAttempt, StopAttempt
@@ -104,12 +104,14 @@ class _Answer:
         refused: Jobs about which nothing is carried out, each with why.
         blamed: Of these, those whose own targets were wrong: not those that were only in the way
             of others, or others in theirs, once these kept what they have.
+        decision: What was decided; None if nothing was.
     """
 
     orders: _Orders | None
     told: tuple[str, ...] = ()
     refused: Mapping[JobUid, str] = field(default_factory=dict)
     blamed: Mapping[JobUid, str] = field(default_factory=dict)
+    decision: Decision | None = None
 
 
 def run_cycle(
@@ -193,30 +195,36 @@ def _ask(policies: Mapping[str, Policy], name: str, snapshot: ClusterSnapshot) -
         text = f"there is no policy {name!r}; there are {', '.join(sorted(policies))}"
         return _Answer(None, (text,))
     aside = refused_before(snapshot)
-    first = _decided_without(policy, name, snapshot, aside)
-    if first.orders is None and aside:
-        # It cannot do without them: then they are refused once more.
-        return _decided_without(policy, name, snapshot, {})
+
+    def decided(*others: Mapping[JobUid, str], looks: int = _CHECKED_AT_MOST) -> _Answer:
+        without_these = {uid: text for each in others for uid, text in each.items()}
+        decision = policy(set_aside(snapshot, without_these))
+        return _carried_out(policy, name, snapshot, decision, without_these, looks)
+
+    first = _guarded(lambda: decided(aside, looks=1))
     to_blame = {uid: text for uid, text in first.blamed.items() if uid in snapshot.jobs}
-    if not to_blame:
-        return first
-    # Others were to make room for them, or to get what they leave.
-    second = _decided_without(policy, name, snapshot, {**aside, **to_blame})
-    if second.orders is None:
-        return first
-    told = tuple(dict.fromkeys((*first.told, *second.told)))
-    return replace(second, told=told, blamed={**to_blame, **second.blamed})
+    if first.orders is None and aside and not first.blamed:
+        # It cannot do without them: then they are refused once more.
+        return _guarded(decided)
+    if to_blame:
+        # Others were to make room for them, or to get what they leave.
+        second = _guarded(lambda: decided(aside, to_blame))
+        if second.orders is not None:
+            told = tuple(dict.fromkeys((*first.told, *second.told)))
+            return replace(second, told=told, blamed={**to_blame, **second.blamed})
+    decision = first.decision
+    if first.blamed and decision is not None:
+        return _guarded(lambda: _carried_out(policy, name, snapshot, decision, aside))
+    return first
 
 
-def _decided_without(
-    policy: Policy, name: str, snapshot: ClusterSnapshot, aside: Mapping[JobUid, str]
-) -> _Answer:
-    """What the policy decides if it is not asked about some jobs."""
+def _guarded(work: Callable[[], _Answer]) -> _Answer:
+    """The answer; a broken policy must not take the control plane down: jobs run on, people are
+    told.
+    """
     try:
-        decision = policy(set_aside(snapshot, aside))
-        return _carried_out(policy, name, snapshot, decision, aside)
+        return work()
     except Exception as error:
-        # A broken policy must not take the control plane down: jobs run on, people are told.
         return _Answer(None, (f"{type(error).__name__}: {error}",))
 
 
@@ -226,16 +234,17 @@ def _carried_out(
     snapshot: ClusterSnapshot,
     decision: Decision,
     aside: Mapping[JobUid, str],
+    looks: int = _CHECKED_AT_MOST,
 ) -> _Answer:
     """What follows from a decision without what it breaks. A mistake about one job must not stop
-    the others, so that job keeps what it has, and what is left is checked again; but of a decision
-    that is wrong in a way that nobody can be blamed for, nothing is used.
+    the others, so that job keeps what it has, and what is left is checked again, so many times at
+    most; but of a decision that is wrong in a way that nobody can be blamed for, nothing is used.
     """
-    told: dict[str, None] = {}
+    made, told = decision, dict[str, None]()
     refused, blamed = dict(aside), dict[JobUid, str]()
     if aside:
         decision = without(snapshot, decision, name, aside, asked=False)
-    for _ in range(_CHECKED_AT_MOST):
+    for look in range(looks):
         orders = _difference(snapshot, decision)
         broken = (
             *_broken(policy, snapshot, decision),
@@ -243,7 +252,7 @@ def _carried_out(
         )
         if not broken:
             whys = tuple(dict.fromkeys((*told, *aside.values())))
-            return _Answer(_attributed(orders, decision.proposal), whys, refused, blamed)
+            return _Answer(_attributed(orders, decision.proposal), whys, refused, blamed, made)
         told.update(dict.fromkeys(each.text for each in broken))
         of_jobs = {uid: each.text for each in reversed(broken) for uid in each.jobs}
         new = {uid: of_jobs[uid] for uid in of_jobs if uid not in refused}
@@ -251,8 +260,9 @@ def _carried_out(
             break
         blamed = blamed or new
         refused |= new
-        decision = without(snapshot, decision, name, new)
-    return _Answer(None, tuple(told), blamed=blamed)
+        if look + 1 < looks:
+            decision = without(snapshot, decision, name, new)
+    return _Answer(None, tuple(told), blamed=blamed, decision=made)
 
 
 def _broken(policy: Policy, snapshot: ClusterSnapshot, decision: Decision) -> tuple[Violation, ...]:
