@@ -336,12 +336,14 @@ def test_what_was_dealt_anew_is_not_told_to_make_room_for_whom_it_did_before() -
     dealing.deal()
     by_uid = {seat.uid: seat for seat in seats}
     anew = [by_uid[JobUid(uid)] for uid in ("long-a", "long-b", "short")]
-    for uid, by in (("long-a", "short"), ("by-0", "short"), ("gone", "by-0")):
+    for uid, by in (("long-b", "short"), ("by-0", "short"), ("gone", "by-0")):
         dealing.displaced[JobUid(uid)] = Displaced(JobUid(uid), JobUid(by), 1.0)
     worthless = tuple(KEEPS if seat.held is not None else None for seat in anew)
     assert not dealing.adopt(anew, worthless)
     assert len(dealing.displaced) == 3
+    dealing._give(by_uid[JobUid("long-b")], None)  # It made room in this round.
     best = max(range(len(anew[2].choices.every)), key=lambda i: anew[2].worths.of_choices[i])
     assert dealing.adopt(anew, (KEEPS, None, best))
     assert set(dealing.displaced) == {"gone"}
-    assert anew[1].given is not None or anew[1].uid in dealing.put_off
+    assert anew[1].given is None
+    assert anew[1].uid in dealing.put_off

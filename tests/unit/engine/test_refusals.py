@@ -18,6 +18,7 @@ from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.refusal import FIRST_SECONDS, MOST_SECONDS, refusal_after
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.engine.refusals import asked_about, set_aside
+from controlplane.engine.trial import DifferenceKind, tried
 from controlplane.rubick.invariants import violations
 from controlplane.rubick.policy import Rubick
 from controlplane.rubick.settings import RubickSettings
@@ -144,6 +145,17 @@ def test_who_is_set_aside_is_decided_about_once_something_about_it_changes(what:
     assert outcome.refused_jobs == {}
     assert world.held("odd") == 4
     assert world.job("odd").refusal is None
+
+
+def test_who_is_set_aside_is_decided_about_where_other_settings_are_tried() -> None:
+    world = four(Blames("odd")).submit(a_hog())
+    assert set(world.cycle().refused_jobs) == {"odd"}
+    policies = {**world.policies, "other": equal_share}
+    other = replace(world.state.settings, policy="other")
+    (found,) = tried(world.state, world.now, policies, other).differences
+    assert (found.record.uid, found.kind) == ("odd", DifferenceKind.STARTS)
+    same = replace(world.state.settings, period_seconds=7.0)
+    assert tried(world.state, world.now, policies, same).differences == ()
 
 
 def test_of_a_proposal_whose_job_is_refused_nothing_is_told_or_carried_out() -> None:
