@@ -12,6 +12,8 @@ cycle of the engine. Beside it, on the same jobs and worths:
   one limit a type, nothing of nodes), written down and solved by highspy to a gap of 0.1 %;
 * ``pulp``: the same program written down by PuLP, solved by the same solver;
 * ``greedy``: a round in the shape of Rubick's artifact (``slope_greedy.py``);
+* ``refused``: a cycle where 10 jobs' targets break a rule, so that it is decided a second time
+  without them; ``aside``: the next one, which does not ask about them;
 * ``search``: what a search beside the loop takes in the steady state, with 1,000 nodes of its tree
   at most; ``proposed`` is a round that takes what it found. Their gaps are to the bound that the
   search proves.
@@ -42,10 +44,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks._processes import machine
 from benchmarks.round_worlds import POLICY, World, artifact_world, sia_shaped_world
 from benchmarks.slope_greedy import Dealing
-from controlplane.domain.ids import NodeId, Term
+from controlplane.domain.event import CycleDecided
+from controlplane.domain.ids import JobUid, NodeId, Term
+from controlplane.domain.policy import Decision, Violation
 from controlplane.domain.proposal import Proposal
+from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_times import StepTimes
-from controlplane.engine.cycle import run_cycle
+from controlplane.engine.cycle import Outcome, run_cycle
+from controlplane.engine.state import ClusterState, SequencedEvent
 from controlplane.placing.capacity import Capacity
 from controlplane.placing.standing import Standings
 from controlplane.rubick.board import Board
@@ -60,6 +66,7 @@ from controlplane.rubick.worth import Worths
 from simulator.measured_table import read_table
 
 RELATIVE_GAP = 1e-3
+REFUSED_JOBS = 10
 TREE_NODES = 1_000_000
 SEARCH_NODES = 1_000
 LIMITS_MS = {"64/100": 10.0, "2048/1536": 200.0, "16384/10000": 2000.0}
@@ -156,6 +163,42 @@ def _rubick(
         run_cycle(world.state, world.now, {POLICY: policy}, Term(1))
 
     yield Row(name, size, f"cycle {which}", *timed(cycle, repeats))
+    if which == "first":
+        yield from _refused(name, size, world, policy, repeats)
+
+
+def _refused(name: str, size: str, world: World, policy: Rubick, repeats: int) -> Iterator[Row]:
+    """A cycle that refuses what is decided about some jobs, and one where these are set aside."""
+    odd = tuple(policy(world.state.snapshot(world.now)).targets)[:REFUSED_JOBS]
+    wrong = {POLICY: _Blaming(policy, frozenset(odd))}
+    outcomes: list[Outcome] = []
+
+    def cycle(state: ClusterState) -> None:
+        outcomes.append(run_cycle(state, world.now, wrong, Term(1)))
+
+    yield Row(name, size, "cycle refused", *timed(lambda: cycle(world.state), repeats))
+    refused = outcomes[-1].decided.refused
+    assert {uid for uid, _ in refused} == set(odd), "each of them was refused"
+    told = CycleDecided(Term(1), world.state.last_sequence, (), (), refused, at=world.now)
+    then = world.state.fold([SequencedEvent(world.state.last_sequence, told)])
+    yield Row(name, size, "cycle aside", *timed(lambda: cycle(then), repeats))
+    assert not outcomes[-1].decided.refused, "nobody is asked about them"
+
+
+@dataclass(frozen=True)
+class _Blaming:
+    """A policy of whose targets for some jobs that wait a rule is always broken."""
+
+    policy: Rubick
+    odd: frozenset[JobUid]
+
+    def __call__(self, snapshot: ClusterSnapshot) -> Decision:
+        return self.policy(snapshot)
+
+    def violations(self, snapshot: ClusterSnapshot, decision: Decision) -> Iterator[Violation]:
+        yield from self.policy.violations(snapshot, decision)
+        for uid in self.odd & decision.targets.keys():
+            yield Violation(f"{uid}: a rule is broken", (uid,))
 
 
 def seats_of(world: World, times: StepTimes) -> tuple[Sequence[Seat], dict[str, list[int]]]:

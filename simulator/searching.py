@@ -12,6 +12,7 @@ from controlplane.domain.clock import Instant, after, seconds
 from controlplane.domain.event import Event, ProposalFound
 from controlplane.domain.policy import Policy
 from controlplane.engine.loop import CycleReport
+from controlplane.engine.refusals import asked_about
 from controlplane.engine.searching import searches_after
 
 SEARCHED_EVERY_SECONDS = 60.0
@@ -46,6 +47,6 @@ class SearchBeside:
         if policy is None:
             return
         self._not_before = after(now, seconds(SEARCHED_EVERY_SECONDS))
-        found = policy.search(state.snapshot(now), state.last_sequence, lambda: False)
+        found = policy.search(asked_about(state.snapshot(now)), state.last_sequence, lambda: False)
         if found is not None:
             self._enters(after(now, seconds(SEARCH_TAKES_SECONDS)), ProposalFound(found))

@@ -27,6 +27,7 @@ from controlplane.domain.proposal import Proposal
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason
 from controlplane.domain.record import Progress, RunningUnit, UnitExit
+from controlplane.domain.refusal import Refusal
 from controlplane.domain.step_time_fit import StepTimeFit
 from headrace.api.profile_rows import PlanRow
 
@@ -362,12 +363,15 @@ class CycleDecided:
             after that one, whatever came through the door in between.
         actions: What is to be done.
         reasons: Reasons that changed with this cycle.
+        refused: Jobs about which the policy decided what breaks a rule, so that it is not asked
+            about them for a while.
     """
 
     term: Term
     folded_up_to: SequenceNumber
     actions: tuple[Action, ...]
     reasons: tuple[tuple[JobUid, Reason], ...] = ()
+    refused: tuple[tuple[JobUid, Refusal], ...] = ()
     at: Instant = Instant(0)
     kind: Literal["CycleDecided"] = "CycleDecided"
 

@@ -10,6 +10,7 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.node import Contact, Node
 from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
+from controlplane.domain.refusal import Refusal
 from controlplane.domain.suspicion import Suspicion
 from controlplane.domain.switch import PlanChange, Restart, Switch
 from headrace.api.plan import ExecutionPlan
@@ -279,6 +280,8 @@ class JobRecord:
             unit could join from; those that the job keeps off still are ``avoids``.
         switches: Its last changes of plan or place that are over, newest last.
         restart: A planned stop after which it has not trained again yet; None if there is none.
+        refusal: The last time that what a policy decided about it was refused, under its present
+            spec and settings and since its last start; None if it was not.
     """
 
     job: Job
@@ -310,6 +313,7 @@ class JobRecord:
     suspicions: tuple[Suspicion, ...] = ()
     switches: tuple[Switch, ...] = ()
     restart: Restart | None = None
+    refusal: Refusal | None = None
 
     @property
     def uid(self) -> JobUid:
@@ -320,6 +324,10 @@ class JobRecord:
     def next_attempt(self) -> Attempt:
         """The number that its next attempt gets."""
         return Attempt(max(self.attempts_made, self.attempt_floor) + 1)
+
+    def refusal_at(self, at: Instant) -> Refusal | None:
+        """Why no policy is asked about it at an instant; None if one is."""
+        return self.refusal if self.refusal is not None and at < self.refusal.until else None
 
     def avoids(self, at: Instant) -> frozenset[NodeId]:
         """Nodes that it keeps off while there is room elsewhere."""

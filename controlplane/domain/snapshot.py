@@ -54,6 +54,9 @@ class ClusterSnapshot:
         fits: What is known of steps, by type of model and of accelerator; see ``fit_key``.
         knobs: What people set of the policies' knobs, by whole name.
         proposal: What a longer search found last; None if that was too long ago.
+        set_aside: Jobs that a policy is not asked about now, because what it decided about them was
+            refused: they are not among ``jobs``, strays hold what they have, and their queues hold
+            it too.
     """
 
     at: Instant
@@ -70,3 +73,4 @@ class ClusterSnapshot:
     fits: Mapping[str, StepTimeFit]
     knobs: Mapping[str, float] = field(default_factory=dict)
     proposal: Proposal | None = None
+    set_aside: Mapping[JobUid, JobRecord] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from controlplane.domain.policy import Policy, RememberingPolicy, SearchingPolic
 from controlplane.edges.grpc_server.door import Door
 from controlplane.edges.grpc_server.feed import StateFeed
 from controlplane.engine.loop import CycleReport
+from controlplane.engine.refusals import asked_about
 from controlplane.engine.searching import searches_after
 
 _REST_AT_LEAST_SECONDS = 1.0
@@ -90,7 +91,8 @@ class Searcher:
         policy = self._own(state.settings.policy)
         if policy is None:
             return
-        snapshot, made_of = state.snapshot(self._door.now()), state.last_sequence
+        snapshot = asked_about(state.snapshot(self._door.now()))
+        made_of = state.last_sequence
         began_ns = self._monotonic()
         found = await asyncio.to_thread(policy.search, snapshot, made_of, stopped)
         took_seconds = round((self._monotonic() - began_ns) / SECOND, 3)

@@ -3,12 +3,13 @@
 The policy says where jobs should run. This file orders the difference and keeps the handover
 rule: an accelerator enters a new placement only after its holder's release is known.
 
-What breaks an invariant is not carried out (``_carried_out``): about the jobs that are to blame, if
-the rest is sound without them, else at all.
+What breaks an invariant is not carried out: about the jobs that are to blame, if the rest is sound
+without them, else at all. It is decided once more without these jobs, so that nobody makes room for
+them, and for a while they are not asked about (``domain.refusal``).
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from controlplane.domain.action import Action, ChangePlan, StartAttempt, StopAttempt
@@ -22,9 +23,11 @@ from controlplane.domain.policy import CheckedPolicy, Decision, Optimality, Poli
 from controlplane.domain.proposal import ProposalUse
 from controlplane.domain.reason import Reason, ReasonCode, named_holders
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord
+from controlplane.domain.refusal import Refusal, refusal_after
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
 from controlplane.engine.duties import SUSPENDED, duties
 from controlplane.engine.invariants import violations
+from controlplane.engine.refusals import refused_before, set_aside, without
 from controlplane.engine.resizing import is_same_place, suiting, units_for
 from controlplane.engine.state import ClusterState, SequencedEvent
 from controlplane.engine.suspects import remark
@@ -48,8 +51,8 @@ class Outcome:
     Attributes:
         decided: The decision as it is logged and folded.
         refused: Why the policy's decision, or some of it, was not carried out; empty when all was.
-        refused_jobs: The jobs about which alone it was not, each with why; empty if it was not at
-            all.
+        refused_jobs: The jobs about which alone it was not, those that were set aside among them,
+            each with why; empty if it was not at all.
         said: What the policy said of each job. Most of it repeats what the job was told before, and
             is not logged again; but who holds what a job lacks is here as it is now.
         optimality: How good the policy's decision is, where it has a measure for that.
@@ -71,7 +74,8 @@ class Outcome:
     @property
     def changes_nothing(self) -> bool:
         """Whether there is nothing to log."""
-        return not self.decided.actions and not self.decided.reasons
+        decided = self.decided
+        return not decided.actions and not decided.reasons and not decided.refused
 
     @property
     def refused_whole(self) -> tuple[str, ...]:
@@ -87,6 +91,27 @@ class _Orders:
     optimality: Optimality | None = None
     targets: Mapping[JobUid, Placement] = field(default_factory=dict)
     proposal: ProposalUse | None = None
+    refused: tuple[tuple[JobUid, Refusal], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a policy's decision comes to.
+
+    Attributes:
+        orders: What follows from it; None if nothing of it can be used.
+        told: Every rule that it would have broken, and those for which jobs were set aside.
+        refused: Jobs about which nothing is carried out, each with why.
+        blamed: Of these, those whose own targets were wrong: not those that were only in the way
+            of others, or others in theirs, once these kept what they have.
+        decision: What was decided; None if nothing was.
+    """
+
+    orders: _Orders | None
+    told: tuple[str, ...] = ()
+    refused: Mapping[JobUid, str] = field(default_factory=dict)
+    blamed: Mapping[JobUid, str] = field(default_factory=dict)
+    decision: Decision | None = None
 
 
 def run_cycle(
@@ -109,15 +134,22 @@ def run_cycle(
         state_then = state
     snapshot = state_then.snapshot(now)
     name = state.settings.policy
-    orders, refused, of_jobs = _ask(policies, name, snapshot)
-    if refused and not of_jobs:
-        text = f"policy {name} gave no usable decision: {refused[0]}"
+    answer = _ask(policies, name, snapshot)
+    orders = answer.orders
+    if orders is None:
+        text = f"policy {name} gave no usable decision: {answer.told[0]}"
         orders = _tell_waiting(snapshot, Reason(ReasonCode.POLICY_REFUSED, text))
+    else:
+        orders.refused = tuple(
+            (uid, refusal_after(snapshot.jobs[uid].refusal, text, now))
+            for uid, text in answer.blamed.items()
+            if uid in snapshot.jobs
+        )
     decided = _decided(state, snapshot, term, due, orders)
     return Outcome(
         decided,
-        refused,
-        of_jobs,
+        answer.told,
+        answer.refused,
         orders.said,
         orders.optimality,
         orders.targets,
@@ -153,49 +185,84 @@ def _decided(
         if (known := jobs[uid].reason) is not reason and not reason.repeats(known)
     )
     actions = (*due, *orders.actions)
-    return CycleDecided(term, state.last_sequence, actions, told, at=snapshot.at)
+    return CycleDecided(term, state.last_sequence, actions, told, orders.refused, at=snapshot.at)
 
 
-def _ask(
-    policies: Mapping[str, Policy], name: str, snapshot: ClusterSnapshot
-) -> tuple[_Orders, tuple[str, ...], Mapping[JobUid, str]]:
+def _ask(policies: Mapping[str, Policy], name: str, snapshot: ClusterSnapshot) -> _Answer:
     """What follows from the policy's decision, and what of it cannot be used, and why."""
     policy = policies.get(name)
     if policy is None:
         text = f"there is no policy {name!r}; there are {', '.join(sorted(policies))}"
-        return _Orders(), (text,), {}
+        return _Answer(None, (text,))
+    aside = refused_before(snapshot)
+
+    def decided(*others: Mapping[JobUid, str], looks: int = _CHECKED_AT_MOST) -> _Answer:
+        without_these = {uid: text for each in others for uid, text in each.items()}
+        decision = policy(set_aside(snapshot, without_these))
+        return _carried_out(policy, name, snapshot, decision, without_these, looks)
+
+    first = _guarded(lambda: decided(aside, looks=1))
+    to_blame = {uid: text for uid, text in first.blamed.items() if uid in snapshot.jobs}
+    if first.orders is None and aside and not first.blamed:
+        # It cannot do without them: then they are refused once more.
+        return _guarded(decided)
+    if to_blame:
+        # Others were to make room for them, or to get what they leave.
+        second = _guarded(lambda: decided(aside, to_blame))
+        if second.orders is not None:
+            told = tuple(dict.fromkeys((*first.told, *second.told)))
+            return replace(second, told=told, blamed={**to_blame, **second.blamed})
+    decision = first.decision
+    if first.blamed and decision is not None:
+        return _guarded(lambda: _carried_out(policy, name, snapshot, decision, aside))
+    return first
+
+
+def _guarded(work: Callable[[], _Answer]) -> _Answer:
+    """The answer; a broken policy must not take the control plane down: jobs run on, people are
+    told.
+    """
     try:
-        return _carried_out(policy, name, snapshot, policy(snapshot))
+        return work()
     except Exception as error:
-        # A broken policy must not take the control plane down: jobs run on, people are told.
-        return _Orders(), (f"{type(error).__name__}: {error}",), {}
+        return _Answer(None, (f"{type(error).__name__}: {error}",))
 
 
 def _carried_out(
-    policy: Policy, name: str, snapshot: ClusterSnapshot, decision: Decision
-) -> tuple[_Orders, tuple[str, ...], Mapping[JobUid, str]]:
+    policy: Policy,
+    name: str,
+    snapshot: ClusterSnapshot,
+    decision: Decision,
+    aside: Mapping[JobUid, str],
+    looks: int = _CHECKED_AT_MOST,
+) -> _Answer:
     """What follows from a decision without what it breaks. A mistake about one job must not stop
-    the others, so that job keeps what it has, and what is left is checked again; but of a decision
-    that is wrong in a way that nobody can be blamed for, nothing is used.
+    the others, so that job keeps what it has, and what is left is checked again, so many times at
+    most; but of a decision that is wrong in a way that nobody can be blamed for, nothing is used.
     """
-    told: dict[str, None] = {}
-    refused: dict[JobUid, str] = {}
-    for _ in range(_CHECKED_AT_MOST):
+    made, told = decision, dict[str, None]()
+    refused, blamed = dict(aside), dict[JobUid, str]()
+    if aside:
+        decision = without(snapshot, decision, name, aside, asked=False)
+    for look in range(looks):
         orders = _difference(snapshot, decision)
         broken = (
             *_broken(policy, snapshot, decision),
             *violations(snapshot, tuple(orders.actions)),
         )
         if not broken:
-            return _attributed(orders, decision.proposal), tuple(told), refused
+            whys = tuple(dict.fromkeys((*told, *aside.values())))
+            return _Answer(_attributed(orders, decision.proposal), whys, refused, blamed, made)
         told.update(dict.fromkeys(each.text for each in broken))
-        blamed = {uid: each.text for each in reversed(broken) for uid in each.jobs}
-        new = {uid: blamed[uid] for uid in blamed if uid not in refused}
+        of_jobs = {uid: each.text for each in reversed(broken) for uid in each.jobs}
+        new = {uid: of_jobs[uid] for uid in of_jobs if uid not in refused}
         if not new or not all(each.jobs for each in broken):
             break
+        blamed = blamed or new
         refused |= new
-        decision = _without(snapshot, decision, name, new)
-    return _Orders(), tuple(told), {}
+        if look + 1 < looks:
+            decision = without(snapshot, decision, name, new)
+    return _Answer(None, tuple(told), blamed=blamed, decision=made)
 
 
 def _broken(policy: Policy, snapshot: ClusterSnapshot, decision: Decision) -> tuple[Violation, ...]:
@@ -203,23 +270,6 @@ def _broken(policy: Policy, snapshot: ClusterSnapshot, decision: Decision) -> tu
     if not isinstance(policy, CheckedPolicy):
         return ()
     return tuple(policy.violations(snapshot, decision))
-
-
-def _without(
-    snapshot: ClusterSnapshot, decision: Decision, name: str, refused: Mapping[JobUid, str]
-) -> Decision:
-    """The decision where these jobs keep what they have, and are told why."""
-    targets, reasons = dict(decision.targets), dict(decision.reasons)
-    for uid, text in refused.items():
-        targets.pop(uid, None)
-        record = snapshot.jobs.get(uid)
-        attempt = record.attempt if record is not None else None
-        if attempt is not None and attempt.intent is Intent.RUN:
-            targets[uid] = attempt.placement
-        if record is not None:
-            why = f"what policy {name} decided about this job cannot be carried out: {text}"
-            reasons[uid] = Reason(ReasonCode.POLICY_REFUSED, why)
-    return replace(decision, targets=targets, reasons=reasons)
 
 
 def _tell_waiting(snapshot: ClusterSnapshot, reason: Reason) -> _Orders:

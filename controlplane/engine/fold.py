@@ -71,7 +71,7 @@ from controlplane.domain.record import (
 from controlplane.domain.settings_version import SettingsVersion, with_version
 from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.switch_price import SwitchPrice
-from controlplane.engine import observations, resizing, saves, switch_prices, switches
+from controlplane.engine import observations, refusals, resizing, saves, switch_prices, switches
 from controlplane.engine.attempt_end import conclude, type_of, with_exit, with_last_step
 from controlplane.engine.hearsay import is_hearsay
 from controlplane.engine.purges import Purges, hand_over, purger
@@ -235,6 +235,7 @@ def _replaced(draft: Draft, known: JobRecord, job: Job, at: Instant) -> None:
         backoff_until=backoff_until,
         out_of_memory=(),
         came_apart_at=-1,
+        refusal=None,
     )
     draft.jobs[job.uid] = _dated(known, draft.jobs[job.uid], at)
 
@@ -483,8 +484,9 @@ def _queue_removed(draft: Draft, event: QueueRemoved) -> None:
 def _policy_changed(draft: Draft, event: PolicyChanged) -> None:
     draft.settings_versions = with_version(draft.settings_versions, draft.settings, event)
     draft.settings = event.settings
-    # It was found under others.
+    # It was found under others, and what was refused under others may be right now.
     draft.proposal = None
+    refusals.forget(draft.jobs)
 
 
 def _proposal_found(draft: Draft, event: ProposalFound) -> None:
@@ -499,6 +501,7 @@ def _cycle_decided(draft: Draft, event: CycleDecided) -> None:
         record = draft.jobs.get(uid)
         if record is not None:
             draft.jobs[uid] = changed(record, reason=reason)
+    refusals.remember(draft.jobs, event.refused)
 
 
 def _ordered(draft: Draft, action: Action, at: Instant) -> None:
@@ -516,6 +519,7 @@ def _ordered(draft: Draft, action: Action, at: Instant) -> None:
                 first_started_at=record.first_started_at or at,
                 reason=action.reason,
                 next_placement=None,
+                refusal=None,
                 attempt=AttemptRecord(
                     action.attempt, record.job.generation, action.placement, started_at=at
                 ),

@@ -204,7 +204,7 @@ class Quotas:
     """
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
-        """Starts with all that every queue may hold."""
+        """Starts with all that every queue may hold beside what nobody may decide about."""
         self._whole: dict[QueueName, int | None] = {
             name: queue.limit_accelerators for name, queue in snapshot.queues.items()
         }
@@ -212,6 +212,9 @@ class Quotas:
         self._own: dict[QueueName, int | None] = {
             name: queue.quota_accelerators for name, queue in snapshot.queues.items()
         }
+        for record in snapshot.set_aside.values():
+            if record.attempt is not None:
+                self.use(record.job.spec.queue, record.attempt.placement.accelerator_count)
 
     def copy(self) -> "Quotas":
         """The same counts, to go on with separately."""

@@ -107,11 +107,12 @@ class Waits:
     def _in_queue(self, queue: QueueName) -> _Held:
         found = self._of_queues.get(queue)
         if found is None:
-            jobs = self._snapshot.jobs
+            jobs, aside = self._snapshot.jobs, self._snapshot.set_aside
             held = {
                 uid: count
                 for uid, count in self._everywhere.items()
-                if uid in jobs and jobs[uid].job.spec.queue == queue
+                if (record := jobs.get(uid) or aside.get(uid)) is not None
+                and record.job.spec.queue == queue
             }
             found = self._of_queues[queue] = named_holders(held)
         return found

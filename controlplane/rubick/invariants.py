@@ -10,9 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import ge
 
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
-from controlplane.domain.job import AcceleratorRequest, ServiceClass, Topology
+from controlplane.domain.job import AcceleratorRequest, JobSpec, ServiceClass, Topology
+from controlplane.domain.memory import memory_of
 from controlplane.domain.node import Contact
-from controlplane.domain.offering import accelerators_offered, admits, offered_to_choose
+from controlplane.domain.offering import (
+    accelerators_offered,
+    admits,
+    offered_to_choose,
+    plans_of,
+    sizes,
+)
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Violation
 from controlplane.domain.record import Intent, JobRecord
@@ -80,7 +87,7 @@ def _sound_for(
         return
     if guaranteed and target is not None:
         yield from promises.kept_by(record, target)
-    if _must_leave(snapshot, record, attempt.placement):
+    if _must_leave(snapshot, record, attempt.placement) or promises.is_outdated(record):
         return
     if _is_young(snapshot, record, cool_down_seconds):
         yield f"{record.uid} would be changed although its last change was just now"
@@ -148,8 +155,6 @@ def _quota_and_running(snapshot: ClusterSnapshot, name: QueueName) -> tuple[int 
 
 def _must_leave(snapshot: ClusterSnapshot, record: JobRecord, placement: Placement) -> bool:
     """Whether the job cannot stay where it is, whoever else there is."""
-    if record.job.generation > 1:
-        return True
     racks = [snapshot.nodes[name].node.rack for name in placement.nodes if name in snapshot.nodes]
     one_rack = record.job.spec.accelerators.topology is Topology.SAME_RACK
     if one_rack and len(racks) > 1 and (not all(racks) or len(set(racks)) > 1):
@@ -189,6 +194,22 @@ class _Promises:
         self._most: int | None = None
         self._nodes: dict[AcceleratorRequest, Mapping[str, Sequence[Sequence[int]]]] = {}
 
+    def is_outdated(self, record: JobRecord) -> bool:
+        """Whether the job's spec was edited so that what it runs as is not what it asks for."""
+        if record.attempt is None or record.job.generation == 1:
+            return False
+        place, spec = record.attempt.placement, self._spec_to_choose(record)
+        count = place.accelerator_count
+        wanted = spec.plans or plans_of(spec, count)
+        if count not in sizes(spec) or place.plan not in wanted:
+            return True
+        return not _suits(self._snapshot, spec.accelerators, place)
+
+    def _spec_to_choose(self, record: JobRecord) -> JobSpec:
+        if self._most is None:
+            self._most = accelerators_offered(self._snapshot)
+        return offered_to_choose(record, self._most).job.spec
+
     def kept_by(self, record: JobRecord, target: Placement) -> Iterator[str]:
         """What is wrong with a target."""
         promised = self._speed(record)
@@ -205,9 +226,7 @@ class _Promises:
 
     def _speed(self, record: JobRecord) -> float:
         """The speed of what the job asks for on the best type that it may use."""
-        if self._most is None:
-            self._most = accelerators_offered(self._snapshot)
-        spec = offered_to_choose(record, self._most).job.spec
+        spec = self._spec_to_choose(record)
         best = 0.0
         for kind, together in self._sizes(spec.accelerators).items():
             for way in self._times.ways(spec, kind):
@@ -239,6 +258,28 @@ class _Promises:
                 for kind, together in found.items()
             }
         return known
+
+
+def _suits(snapshot: ClusterSnapshot, request: AcceleratorRequest, place: Placement) -> bool:
+    """Whether a job that asks for this may have what it has. Racks are looked at apart."""
+    held, kinds = place.by_node(), set()
+    if request.topology is Topology.SAME_NODE and len(held) > 1:
+        return False
+    for name, ids in held.items():
+        node = snapshot.nodes.get(name)
+        if node is None or not admits(request, node):
+            return False
+        for each in node.node.accelerators:
+            if each.id not in ids:
+                continue
+            kinds.add(each.type)
+            if len(each.cpu_cores) < request.cpu_cores_each:
+                return False
+            if each.host_memory_bytes < request.host_memory_bytes_each:
+                return False
+            if request.memory is not None and not request.memory.fits(memory_of(each)):
+                return False
+    return len(kinds) == 1 and request.type in ("", *kinds)
 
 
 def _lies(shares: Sequence[int], largest_first: Sequence[int]) -> bool:

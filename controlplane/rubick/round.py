@@ -11,7 +11,7 @@ its speed: whatever the others lose, as long as nobody else's promise breaks), a
 nothing behind.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from controlplane.rubick.seat import (
 )
 from controlplane.rubick.settings import RubickSettings
 from controlplane.rubick.starving import Leaving, begins_soonest
-from controlplane.rubick.table import FOR_NO_QUEUE, Table
+from controlplane.rubick.table import ANYWHERE, FOR_NO_QUEUE, Answer, Table
 
 _LOOKED_AT = 6
 """So many choices of a job, the best ones, are worth displacing others for."""
@@ -95,6 +95,27 @@ class Round(Table):
     def gives(self, seat: Seat, given: Given) -> None:
         """Gives the seat something that is free, whatever it is worth."""
         self._give(seat, given)
+
+    def adopt(
+        self,
+        seats: Sequence[Seat],
+        answer: Answer,
+        places: Mapping[int, Parts] = ANYWHERE,
+        later: Container[int] = (),
+    ) -> bool:
+        """See ``Table``. Who made room for whom before it is true no more of those dealt anew."""
+        if not super().adopt(seats, answer, places, later):
+            return False
+        anew = {seat.uid for seat in seats}
+        for seat in seats:
+            if seat.uid in self.displaced and seat.given is None:
+                self.put_off.add(seat.uid)
+        self.displaced = {
+            uid: each
+            for uid, each in self.displaced.items()
+            if uid not in anew and each.by not in anew
+        }
+        return True
 
     def could_begin(self, seat: Seat) -> Choice | None:
         """The fastest choice for which there would be room, whatever it is worth; None if there is

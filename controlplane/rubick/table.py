@@ -21,7 +21,7 @@ from controlplane.rubick.starving import protected
 FOR_NO_QUEUE: Mapping[QueueName, int] = MappingProxyType({})
 """The quotas where no queue has any."""
 
-_ANYWHERE: Mapping[int, Parts] = MappingProxyType({})
+ANYWHERE: Mapping[int, Parts] = MappingProxyType({})
 
 KEEPS = -1
 """Stands for what a job has."""
@@ -258,7 +258,7 @@ class Table:
         self,
         seats: Sequence[Seat],
         answer: Answer,
-        places: Mapping[int, Parts] = _ANYWHERE,
+        places: Mapping[int, Parts] = ANYWHERE,
         later: Container[int] = (),
     ) -> bool:
         """Gives these jobs other choices, those that need whole nodes first. What does not fit gets

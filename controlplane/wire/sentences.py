@@ -1,6 +1,6 @@
 """What happened, told to people: one sentence an event, and the event itself without secrets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from controlplane.domain.action import (
     StartAttempt,
     StopAttempt,
 )
-from controlplane.domain.clock import Instant
+from controlplane.domain.clock import SECOND, Instant
 from controlplane.domain.event import (
     AcceleratorHealthChanged,
     CheckpointMissed,
@@ -43,7 +43,8 @@ from controlplane.domain.event import (
 )
 from controlplane.domain.ids import JobUid, SequenceNumber
 from controlplane.domain.reason import Reason
-from controlplane.domain.record import Outcome
+from controlplane.domain.record import JobRecord, Outcome
+from controlplane.domain.refusal import Refusal
 from controlplane.wire import redact
 from controlplane.wire.translate import reason_to_wire, timestamp
 from headrace.api.generated import jobs_pb2
@@ -83,6 +84,17 @@ def action_sentence(action: Action) -> str:
             return "forget the job" + (" and remove its checkpoints" if action.purge else "")
 
 
+def set_aside_sentence(record: JobRecord, refusal: Refusal, at: Instant) -> str:
+    """That nothing is decided about a job because of what was decided before, and until when."""
+    meanwhile = "waits" if record.attempt is None else "keeps what it has"
+    left = (refusal.until - at) / SECOND
+    return (
+        f"What the policy decided about it was refused: {refusal.text}. It {meanwhile} meanwhile, "
+        f"and the policy is asked about it again in {left:.0f} s, or once its spec or the policy's "
+        "settings change."
+    )
+
+
 def _because(reason: Reason | None) -> str:
     if reason is None:
         return ""
@@ -103,15 +115,23 @@ def _decided(event: CycleDecided, names: Names) -> _Telling:
     parts = [f"{names(a.uid)}: {action_sentence(a)}{_why(a)}" for a in event.actions]
     if not parts:
         parts = [f"{names(uid)}{_because(reason)}" for uid, reason in event.reasons]
+    if not parts:
+        parts = [f"nothing about {names(uid)}: {each.text}" for uid, each in event.refused]
     told = "; ".join(parts[:_MOST_TOLD])
     if len(parts) > _MOST_TOLD:
         told += f"; and {len(parts) - _MOST_TOLD} more"
-    jobs = {action.uid for action in event.actions} | {uid for uid, _ in event.reasons}
+    jobs = set(_of_jobs(event))
     return _Telling(
         f"decided: {told}",
         uid=next(iter(jobs)) if len(jobs) == 1 else "",
         reason=event.reasons[0][1] if len(event.reasons) == 1 else None,
     )
+
+
+def _of_jobs(event: CycleDecided) -> Iterator[JobUid]:
+    yield from (action.uid for action in event.actions)
+    yield from (uid for uid, _ in event.reasons)
+    yield from (uid for uid, _ in event.refused)
 
 
 def _exited(event: UnitExited) -> _Telling:
@@ -261,7 +281,7 @@ def named_in(event: Event) -> tuple[JobUid, ...]:
     """The jobs that ``logged_event`` calls by their names."""
     if isinstance(event, CycleDecided):
         ordered = [action.uid for action in event.actions] or [uid for uid, _ in event.reasons]
-        return tuple(ordered[:_MOST_TOLD])
+        return tuple((ordered or [uid for uid, _ in event.refused])[:_MOST_TOLD])
     told = _about_job(event)
     return (JobUid(told.uid),) if told is not None else ()
 

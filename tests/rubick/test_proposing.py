@@ -19,9 +19,16 @@ from controlplane.domain.proposal import (
 from controlplane.domain.reason import ReasonCode
 from controlplane.engine.state import ClusterState
 from controlplane.engine.trial import DifferenceKind, Trial, tried
+from controlplane.placing.capacity import Capacity
+from controlplane.placing.standing import Standings
+from controlplane.rubick.board import Board
 from controlplane.rubick.policy import Rubick
 from controlplane.rubick.proposing import GONE, HAS_IT, IN_PEACE, NO_CHOICE, NO_ROOM
+from controlplane.rubick.round import Round
+from controlplane.rubick.seat import Displaced
+from controlplane.rubick.seating import Menu, Seats
 from controlplane.rubick.settings import LIVE, RubickSettings
+from controlplane.rubick.table import KEEPS
 from headrace.api.plan import ExecutionPlan
 from tests.builders import World, a_cluster, a_node
 from tests.rubick.worlds import Scaling, a_known_job
@@ -349,3 +356,29 @@ def test_who_makes_room_is_told_so_and_that_a_search_led_to_it() -> None:
     assert "makes room: others gain more by it" in why.message
     assert why.message.endswith("as a longer search proposed")
     assert NO_ROOM not in use_of(built).dropped
+
+
+def test_what_was_dealt_anew_is_not_told_to_make_room_for_whom_it_did_before() -> None:
+    """A search that deals anew may give the job for which another one was put off something else,
+    or nothing: then nobody makes room for it.
+    """
+    built = crowded(bystanders=1)
+    snapshot, menu = built.state.snapshot(built.now), Menu()
+    menu.begin(Scaling(), snapshot)
+    now = Standings(snapshot, possible=lambda *_: True, chooses_plans=True)
+    seats = Seats(snapshot, now.jobs, now.empty, menu, KNOBS).every
+    dealing = Round(seats, Board(Capacity(snapshot).by_node(), {}), KNOBS, {})
+    dealing.deal()
+    by_uid = {seat.uid: seat for seat in seats}
+    anew = [by_uid[JobUid(uid)] for uid in ("long-a", "long-b", "short")]
+    for uid, by in (("long-b", "short"), ("by-0", "short"), ("gone", "by-0")):
+        dealing.displaced[JobUid(uid)] = Displaced(JobUid(uid), JobUid(by), 1.0)
+    worthless = tuple(KEEPS if seat.held is not None else None for seat in anew)
+    assert not dealing.adopt(anew, worthless)
+    assert len(dealing.displaced) == 3
+    dealing._give(by_uid[JobUid("long-b")], None)  # It made room in this round.
+    best = max(range(len(anew[2].choices.every)), key=lambda i: anew[2].worths.of_choices[i])
+    assert dealing.adopt(anew, (KEEPS, None, best))
+    assert set(dealing.displaced) == {"gone"}
+    assert anew[1].given is None
+    assert anew[1].uid in dealing.put_off

@@ -1,13 +1,14 @@
 """The search beside the loop in virtual time: at stated instants, and the same every time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from controlplane.domain.clock import Instant, after, seconds
 from controlplane.domain.event import Event, ProposalFound
-from controlplane.domain.ids import SequenceNumber
-from controlplane.domain.policy import Decision
+from controlplane.domain.ids import JobUid, SequenceNumber
+from controlplane.domain.policy import Decision, Optimality
 from controlplane.domain.proposal import Proposal, ProposalUse, Verdict
+from controlplane.domain.refusal import refusal_after
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.engine.loop import CycleReport
 from controlplane.rubick.policy import Rubick
@@ -139,3 +140,29 @@ def test_a_round_of_which_nothing_was_carried_out_is_not_searched() -> None:
     assert beside.came == []
     beside.searches.look(CycleReport(world.state, (), outcome))
     assert len(beside.came) == 1
+
+
+def test_nothing_is_searched_for_a_job_that_is_set_aside() -> None:
+    class Notes(Watched):
+        """Remembers about which jobs it was asked."""
+
+        asked: tuple[str, ...] = ()
+
+        def search(
+            self, snapshot: ClusterSnapshot, made_of: SequenceNumber, stopped: Callable[[], bool]
+        ) -> Proposal | None:
+            self.asked = tuple(snapshot.jobs)
+            return super().search(snapshot, made_of, stopped)
+
+        def wants_search(self, knobs: Mapping[str, float], optimality: Optimality) -> bool:
+            return True
+
+    policy = Notes(KNOBS)
+    world = a_cluster().under(policy).with_node(a_node("n0", 4, "gpu"))
+    world.submit(a_known_job("odd"), a_known_job("good"))
+    world.state.jobs[JobUid("odd")] = replace(
+        world.job("odd"), refusal=refusal_after(None, "wrong", world.now)
+    )
+    outcome = replace(world.cycle(usable=False), optimality=Optimality(1.0, 2.0, {}))
+    Beside(world).searches.look(CycleReport(world.state, (), outcome))
+    assert policy.asked == ("good",)

@@ -16,6 +16,7 @@ from controlplane.domain.node import Contact
 from controlplane.domain.offering import Misfit, memory_for, misfits
 from controlplane.domain.policy import ExplainingPolicy, Policy
 from controlplane.domain.queue import DEFAULT_QUEUE
+from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import Slot
 from controlplane.edges.grpc_server import export
@@ -29,8 +30,9 @@ from controlplane.edges.grpc_server.history import History
 from controlplane.edges.grpc_server.policy_desk import PolicyDesk
 from controlplane.edges.grpc_server.ports import Reign
 from controlplane.edges.grpc_server.queue_warnings import queue_warnings
+from controlplane.engine.refusals import asked_about
 from controlplane.engine.state import ClusterState
-from controlplane.wire.sentences import action_sentence
+from controlplane.wire.sentences import action_sentence, set_aside_sentence
 from controlplane.wire.translate import (
     node_to_wire,
     observation_to_wire,
@@ -46,6 +48,10 @@ from headrace.api.generated import admin_pb2, admin_pb2_grpc, common_pb2
 _DECISIONS_TOLD = 20
 _HOLDERS_TOLD = 10
 _MISFITS_TOLD = 5
+_REFUSED_LAST = (
+    "What was decided about it last was refused, so nothing of this is carried out yet; decided "
+    "now it would be so:"
+)
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
@@ -313,11 +319,20 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     async def _because(self, record: JobRecord) -> Sequence[str]:
         policy = self._policies.get(self._state.settings.policy)
-        if record.stage in FINISHED or not isinstance(policy, ExplainingPolicy):
+        if record.stage in FINISHED:
             return ()
         snapshot = self._state.snapshot(self._door.now())
+        refusal = record.refusal_at(snapshot.at)
+        if refusal is not None:
+            return (set_aside_sentence(record, refusal, snapshot.at),)
+        if not isinstance(policy, ExplainingPolicy):
+            return ()
+        asked = asked_about(snapshot)
         # Beside the event loop: it decides about the whole cluster once more.
-        return await asyncio.to_thread(policy.explanation, snapshot, record.uid)
+        told = await asyncio.to_thread(policy.explanation, asked, record.uid)
+        if record.reason is None or record.reason.code is not ReasonCode.POLICY_REFUSED:
+            return told
+        return (_REFUSED_LAST, *told) if told else ()
 
     def _unfit(self, record: JobRecord) -> list[Misfit]:
         if record.stage in FINISHED:

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from controlplane.domain import codec
 from controlplane.domain.clock import Instant
 from controlplane.domain.ids import JobUid
+from controlplane.domain.policy import Decision, Violation
+from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.edges.grpc_server import export
 from controlplane.edges.grpc_server.history import History
 from controlplane.edges.store.backup import restore
 from controlplane.edges.store.rows import StoredDecision
 from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.state import ClusterState
+from controlplane.rubick.policy import Rubick
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
 from tests.contract.grpc.harness import (
     Agent,
@@ -174,6 +177,44 @@ def test_explain_says_who_holds_what_a_job_lacks(tmp_path: Path) -> None:
         assert decided.decisions[-1].action == "start attempt 1 with dp2 on node-a"
         assert decided.position == 0
         assert unknown.code() is grpc.StatusCode.NOT_FOUND
+
+    run(test())
+
+
+def test_explain_says_first_that_what_was_decided_was_refused_and_by_which_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy would still say what the job gets, which is not carried out."""
+
+    def blames_odd(
+        self: Rubick, snapshot: ClusterSnapshot, decision: Decision
+    ) -> Iterator[Violation]:
+        for uid, record in snapshot.jobs.items():
+            if record.job.name == "odd" and uid in decision.targets:
+                yield Violation("odd: a rule is broken", (uid,))
+
+    monkeypatch.setattr(Rubick, "violations", blames_odd)
+
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            await api.admin.SetPolicy(admin_pb2.SetPolicyRequest(settings={"policy": "rubick"}))
+            agent = Agent(api)
+            await agent.register()
+            odd = await api.submit("odd")
+
+            async def refused() -> admin_pb2.ExplainResponse | None:
+                answer = await api.admin.Explain(admin_pb2.ExplainRequest(uid=odd.uid))
+                return answer if answer.reason.code == "PolicyRefused" else None
+
+            told = await eventually(refused)
+            good = await api.submit("good")
+            await agent.assigned(launches)
+            await api.until_stage(good.uid, "Starting")
+        first = told.because[0]
+        assert first.startswith(
+            "What the policy decided about it was refused: odd: a rule is broken. It waits"
+        )
+        assert not any("It gets" in each for each in told.because)
 
     run(test())
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from controlplane.domain.clock import SECOND, Instant, seconds
+from controlplane.domain.clock import FOREVER, SECOND, Instant, seconds
 from controlplane.domain.event import ProposalFound
 from controlplane.domain.ids import JobUid, SequenceNumber
 from controlplane.domain.policy import Decision, Optimality, Policy
@@ -17,6 +17,7 @@ from controlplane.domain.proposal import (
     ProposedTarget,
     Verdict,
 )
+from controlplane.domain.refusal import Refusal
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.edges.grpc_server.door import Door
 from controlplane.edges.grpc_server.feed import StateFeed
@@ -25,7 +26,7 @@ from controlplane.edges.telemetry import Telemetry
 from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.cycle import Outcome
 from controlplane.engine.loop import CycleReport
-from tests.builders import a_cluster
+from tests.builders import a_cluster, a_job
 from tests.unit.edges.test_learning import FoldedLog
 
 KEPT = seconds(PROPOSAL_KEPT_SECONDS)
@@ -253,3 +254,29 @@ def test_each_verdict_on_a_proposal_is_counted_once_and_the_gain_is_shown() -> N
     assert (count(Verdict.TAKEN), count(Verdict.WORTH_NO_MORE)) == (2.0, 1.0)
     assert count(Verdict.NOT_NOW) is None
     assert telemetry.registry.get_sample_value("headrace_search_gain_ratio") == 0.02
+
+
+def test_nothing_is_searched_for_a_job_that_is_set_aside() -> None:
+    class Notes(Searches):
+        """Remembers about which jobs it was asked."""
+
+        asked: tuple[str, ...] = ()
+
+        def search(
+            self, snapshot: ClusterSnapshot, made_of: SequenceNumber, stopped: Callable[[], bool]
+        ) -> Proposal | None:
+            self.asked = tuple(snapshot.jobs)
+            return super().search(snapshot, made_of, stopped)
+
+    policy = Notes()
+    bench = Bench(policy)
+    jobs = a_cluster().submit(a_job("odd"), a_job("good")).state.jobs
+    odd = replace(jobs[JobUid("odd")], refusal=Refusal("wrong", Instant(0), FOREVER))
+    bench.feed.publish(replace(STATE, jobs={**jobs, JobUid("odd"): odd}))
+
+    async def once() -> None:
+        bench.decided(FAR)
+        await bench.until_it_rests()
+
+    asyncio.run(once())
+    assert policy.asked == ("good",)

@@ -15,6 +15,7 @@ from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Optimality, Violation
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Intent
+from controlplane.domain.refusal import FIRST_SECONDS
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.engine.cycle import run_cycle
 from controlplane.engine.invariants import violations
@@ -326,7 +327,7 @@ def test_who_runs_and_is_decided_about_wrongly_keeps_what_it_has_and_is_told() -
     assert world.attempt("a") == before
     assert world.code("a") is ReasonCode.POLICY_REFUSED
     world.policies["tried"] = equal_share
-    world.cycle()
+    world.passes(FIRST_SECONDS).cycle()
     assert world.code("a") is ReasonCode.RUNNING
 
 
