@@ -148,7 +148,7 @@ def test_it_is_not_waited_for_for_ever_if_nothing_is_told() -> None:
 
 
 SURPRISES = {
-    "links": {"intra_bytes_per_second": -4.0, "launch_more_tensor": -1.0},
+    "links": {"intra_bytes_per_second": -4.5, "launch_more_tensor": -1.0},
     "replicas": {"launch_more_replicated": 3.4, "launch_more_tensor": -2.3},
     "host": {
         "launch_seconds_per_block": 1.5,
