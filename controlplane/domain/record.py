@@ -279,6 +279,7 @@ class JobRecord:
             unit could join from; those that the job keeps off still are ``avoids``.
         switches: Its last changes of plan or place that are over, newest last.
         restart: A planned stop after which it has not trained again yet; None if there is none.
+        tries: Changes so far that were ordered to try a plan, whatever became of them.
     """
 
     job: Job
@@ -310,6 +311,7 @@ class JobRecord:
     suspicions: tuple[Suspicion, ...] = ()
     switches: tuple[Switch, ...] = ()
     restart: Restart | None = None
+    tries: int = 0
 
     @property
     def uid(self) -> JobUid:
