@@ -283,6 +283,7 @@ class Seats:
         self.promises: dict[JobUid, Promise] = {}
         self._tight: list[frozenset[ExecutionPlan]] = []
         self._prices: dict[tuple[str, bool], ChangePrice] = {}
+        self._ranks_of: dict[JobUid, Ranks] = {}
         self._must_restart: dict[tuple[Choices, str, tuple[int, ...]], Flags] = {}
         self._snapshot = snapshot
         self._capacity = capacity
@@ -368,9 +369,13 @@ class Seats:
         """Where the job's ranks are; none if they end with every change."""
         if not record.job.spec.changes_plan_in_memory:
             return ()
-        kind = {node: kind for kind, node in self._kinds_of(place)}
-        there = (unit.node for unit in place.units for _ in unit.accelerators)
-        return tuple((kind[node], node) for node in there if node in kind)
+        known = self._ranks_of.get(record.uid)
+        if known is None:
+            bins = {node: (kind, node) for kind, node in self._kinds_of(place)}
+            there = [unit.node for unit in place.units for _ in unit.accelerators]
+            known = tuple([bins[node] for node in there if node in bins])
+            self._ranks_of[record.uid] = known
+        return known
 
     def _price(self, record: JobRecord) -> ChangePrice:
         """What changes cost the job, as those of its model did."""

@@ -1,5 +1,6 @@
 """Rubick in a world of well-behaved agents: who gets what, who makes room, what is promised."""
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -10,11 +11,14 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Violation
 from controlplane.domain.reason import ReasonCode
+from controlplane.domain.record import Intent, Outcome
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.switch import SwitchKind
 from controlplane.domain.switch_price import SwitchPrice
+from controlplane.engine.resizing import units_for
 from controlplane.placing.shares import shares_of
 from controlplane.placing.standing import Standings
+from controlplane.rubick.in_place import is_in_place
 from controlplane.rubick.policy import Rubick
 from controlplane.rubick.seating import Menu, Seats
 from controlplane.rubick.settings import RubickSettings
@@ -354,3 +358,45 @@ def test_who_can_grow_where_it_is_does_not_restart_elsewhere(search_nodes: int) 
     known.append(Scaling(layouts=((1,), (2,), (4,))))
     assert nodes_after(built, 2.0, 120.0) == {"n0"}
     assert nodes_after(built, 2.0, 2.0) == {"n1"}
+
+
+def played(luck: random.Random) -> World:
+    """Jobs run on three nodes, one of them ends, and sometimes a node comes."""
+    built = world(rubick(Scaling(faster=(("fast", 1.5),))), *luck.choices((4, 8), k=3))
+    for number in range(5):
+        most = luck.choice((4, 8, 16))
+        built.submit(a_known_job(f"j{number}", most, luck.randint(500, 9000))).settle().passes(60)
+    gone = luck.choice([str(uid) for uid in built.state.jobs if built.held(str(uid))])
+    built.withdraw(gone).cycle()
+    built.exits(gone, Outcome.STOPPED).passes(60)
+    if luck.random() < 0.5:
+        built.with_node(a_node("extra", 8, luck.choice(("gpu", "fast"))))
+    return built
+
+
+@pytest.mark.parametrize("search_nodes", [0, 100], ids=["dealt", "searched"])
+def test_what_a_round_takes_for_a_change_in_memory_is_one_to_the_engine(search_nodes: int) -> None:
+    """Rounds foresee by nodes what the engine decides by accelerators. No round is worth more than
+    its bound, however dear restarts are.
+    """
+    seen: set[bool] = set()
+    policy = rubick(Scaling(faster=(("fast", 1.5),)), search_nodes=search_nodes)
+    for seed in range(24):
+        built = played(random.Random(seed))
+        prices = paid(2.0, (2.0, 60.0, 600.0)[seed % 3])
+        snapshot = replace(built.state.snapshot(built.now), switch_prices=prices)
+        decided = policy(snapshot)
+        assert decided.optimality is not None
+        assert decided.optimality.value <= decided.optimality.bound
+        kinds = {node: kind for node, offer in snapshot.usable.items() for kind in offer}
+        for uid, target in decided.targets.items():
+            attempt = built.job(uid).attempt
+            if attempt is None or attempt.intent is not Intent.RUN or target == attempt.placement:
+                continue
+            ranks = tuple((kinds[unit.node], unit.node) for unit in attempt.placement.units)
+            places = target.by_node().items()
+            parts = tuple(((kinds[node], node), len(ids)) for node, ids in places)
+            in_memory = units_for(attempt, target) is not None
+            assert is_in_place(ranks, parts, target.plan.tensor_parallel) == in_memory
+            seen.add(in_memory)
+    assert seen == {True, False}
