@@ -1,5 +1,7 @@
 """Who goes back from a try, or grows for one, does so where it is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,58 @@ def test_what_is_better_is_had_where_the_job_is_if_there_is_room(
     assert seat.given.parts == found
     in_memory = found[0][0] == HERE
     assert seat.given.worth == (5.0 if dear is None or in_memory else 2.0)
+
+
+def a_seat(number: int, gains: float, restarted: float | None, *, held: bool = True) -> Seat:
+    """It has 2 on the first node, worth 10, or nothing; and could have 4."""
+    dear = None if restarted is None else np.array([restarted])
+    worths = Worths(np.array([gains]), 10.0 if held else -np.inf, 0.1, 0.1, 1.0, 2.0, dear)
+    return Seat(
+        number,
+        JobUid(f"j{number}"),
+        QueueName("q"),
+        Choices((choice(4),)),
+        worths,
+        allowed={KIND: None},
+        held=Given(((HERE, 2),), 10.0) if held else None,
+        held_seconds_left=100.0,
+        ranks=(HERE, HERE) if held else (),
+    )
+
+
+@pytest.mark.parametrize(("restarted", "node"), [(10.5, HERE), (14.0, THERE)])
+def test_what_a_search_found_is_not_worth_a_restart_for_little(restarted: float, node: Bin) -> None:
+    """In memory it would gain half as much again; but its node has no room. That another job gains
+    by what was found does not move it.
+    """
+    seats = [a_seat(0, 15.0, restarted), a_seat(1, 50.0, None, held=False)]
+    there = Board({KIND: {NodeId("n0"): 3, NodeId("n1"): 8}})
+    dealing = Round(seats, there, RubickSettings(least_gain=0.25), {})
+    assert dealing.adopt(seats, [0, 0])
+    first, second = (seat.given for seat in seats)
+    assert first is not None
+    assert second is not None
+    assert first.parts[0][0] == node
+    assert first.worth == (10.0 if node == HERE else restarted)
+    assert second.parts == ((THERE, 4),)
+
+
+@pytest.mark.parametrize(
+    ("parts", "dear", "paid"),
+    [
+        (((HERE, 4),), True, 0.1),
+        (((THERE, 4),), True, 2.0),
+        ((), True, 2.0),
+        (((THERE, 4),), False, 0.1),
+    ],
+)
+def test_who_is_moved_pays_by_how_it_gets_there(parts: Parts, dear: bool, paid: float) -> None:
+    seat = a_seat(0, 15.0, 13.0 if dear else None)
+    seat.given = Given(parts, 1.0, choice(4)) if parts else None
+    assert seat.switching == paid
+    assert seat.seconds_to(choice(4)) == seat.switch_seconds
+    elsewhere = replace(choice(4), kind="other")
+    assert replace(seat, restart_seconds=9.0).seconds_to(elsewhere) == 9.0
 
 
 A, B, C = HERE, THERE, (KIND, NodeId("n2"))

@@ -302,6 +302,28 @@ def paid(in_memory: float, restart: float) -> dict[str, SwitchPrice]:
     }
 
 
+def test_choices_that_no_rank_can_stay_for_are_worth_what_a_restart_leaves_of_them() -> None:
+    built = world(rubick(), 4).submit(a_known_job("a", 8, 5000)).settle().passes(60)
+    built.with_node(a_node("n1", 8, "gpu"), a_node("n2", 4, "fast"))
+    snapshot = replace(built.state.snapshot(built.now), switch_prices=paid(2.0, 120.0))
+    standings = Standings(snapshot, possible=lambda *_: True, chooses_plans=True)
+    menu = Menu()
+    menu.begin(Scaling(faster=(("fast", 1.5),)), snapshot)
+    seats = Seats(snapshot, standings.jobs, standings.empty, menu, RubickSettings())
+    (seat,) = seats.every
+    assert seat.worths.of_restarts is not None
+    assert seat.worths.restarting == pytest.approx(60 * seat.worths.switching)
+    lost = (seat.worths.of_choices - seat.worths.of_restarts) / seat.worths.of_a_second
+    in_memory = {(1,), (2,), (4,), (8,), (4, 4)}
+    found = set()
+    for each, seconds in zip(seat.choices.every, lost.tolist(), strict=True):
+        stays = each.kind == "gpu" and each.shares in in_memory
+        harm = 1 + seats.competition * each.accelerators
+        assert seconds == pytest.approx(118 * harm if stays else 0.0)
+        found.add((stays, each.kind))
+    assert found >= {(True, "gpu"), (False, "fast")}
+
+
 def nodes_after(built: World, in_memory: float, restart: float) -> set[str]:
     """Nodes of the job ``a`` after a round in which changes cost so much."""
     snapshot = replace(built.state.snapshot(built.now), switch_prices=paid(in_memory, restart))
