@@ -14,6 +14,7 @@ cycle of the engine. Beside it, on the same jobs and worths:
 * ``greedy``: a round in the shape of Rubick's artifact (``slope_greedy.py``);
 * ``refused``: a cycle where 10 jobs' targets break a rule, so that it is decided a second time
   without them; ``aside``: the next one, which does not ask about them;
+* ``priced``: a steady round where a change in memory costs 2 s and a restart 30 s;
 * ``search``: what a search beside the loop takes in the steady state, with 1,000 nodes of its tree
   at most; ``proposed`` is a round that takes what it found. Their gaps are to the bound that the
   search proves.
@@ -50,6 +51,8 @@ from controlplane.domain.policy import Decision, Violation
 from controlplane.domain.proposal import Proposal
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_times import StepTimes
+from controlplane.domain.switch import SwitchKind
+from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine.cycle import Outcome, run_cycle
 from controlplane.engine.state import ClusterState, SequencedEvent
 from controlplane.placing.capacity import Capacity
@@ -127,7 +130,24 @@ def rows(
             yield from _others("sia-u", size, by_sias_utility(seats), nodes, repeats)
     world.starts(policy)
     yield from _rubick(name, size, world, policy, "steady", repeats)
+    yield _priced(name, size, world, policy, repeats)
     yield from _searched(name, size, world, times, repeats)
+
+
+def _priced(name: str, size: str, world: World, policy: Rubick, repeats: int) -> Row:
+    """A steady round where changes of every model were seen, and restarts are the dearer ones."""
+    snapshot = world.state.snapshot(world.now)
+    models = {each.job.spec.model_type.partition(" ")[0] for each in snapshot.jobs.values()}
+    seen = ((SwitchKind.MEMORY, 2.0), (SwitchKind.RESTART, 30.0))
+    prices = {
+        f"{model} {kind}": SwitchPrice(model, 1, 1, kind, 1, seconds, (seconds,))
+        for model in models
+        for kind, seconds in seen
+    }
+    priced = replace(snapshot, switch_prices=prices)
+    found = policy(priced).optimality
+    took = timed(lambda: policy(priced), repeats)
+    return Row(name, size, "rubick priced", *took, gap=found.gap if found else None)
 
 
 def _searched(name: str, size: str, world: World, times: StepTimes, repeats: int) -> Iterator[Row]:
@@ -324,7 +344,7 @@ def kept(every: Sequence[Row]) -> bool:
         if (
             row.world != "a800"
             or limit is None
-            or row.what not in ("rubick first", "rubick steady")
+            or row.what not in ("rubick first", "rubick steady", "rubick priced")
         ):
             continue
         in_time = row.cpu_ms <= limit

@@ -41,10 +41,13 @@ class Learnt:
     """What became of a lesson.
 
     Attributes:
-        fit: The fit; None if it predicts the newest rows worse than what there was.
-        error_before: Mean error of the newest rows, as a share, by what there was.
+        fit: The fit; None if it predicts the newest rows worse than what there was, or there was
+            no row that can be true.
+        error_before: Median error of the newest rows, as a share, by what there was; no number if
+            no row can be true.
         error: The same by the fit.
-        outliers: Rows that it does not explain, in words, worst first.
+        outliers: Rows that cannot be true, and then those that the fit does not explain, worst
+            first, in words.
     """
 
     fit: StepTimeFit | None

@@ -282,6 +282,7 @@ class JobRecord:
         restart: A planned stop after which it has not trained again yet; None if there is none.
         refusal: The last time that what a policy decided about it was refused, under its present
             spec and settings and since its last start; None if it was not.
+        tries: Changes so far that were ordered to try a plan, whatever became of them.
     """
 
     job: Job
@@ -314,6 +315,7 @@ class JobRecord:
     switches: tuple[Switch, ...] = ()
     restart: Restart | None = None
     refusal: Refusal | None = None
+    tries: int = 0
 
     @property
     def uid(self) -> JobUid:

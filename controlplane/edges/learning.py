@@ -8,6 +8,7 @@ it knew.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from math import isnan
 
 import structlog
 
@@ -90,8 +91,13 @@ class Learner:
 
 
 def _tell(lesson: Lesson, learnt: Learnt) -> None:
+    what = "a fit was no better and is left"
+    if learnt.fit is not None:
+        what = "a model was fitted"
+    elif isnan(learnt.error):
+        what = "nothing was learnt: no measurement can be true"
     log.info(
-        "a model was fitted" if learnt.fit is not None else "a fit was no better and is left",
+        what,
         model=lesson.key,
         rows=len(lesson.told),
         error_before=round(learnt.error_before, 3),

@@ -190,6 +190,7 @@ def _after_planned_stop(record: JobRecord, attempt: AttemptRecord, wish: Reason)
         if wish.code is ReasonCode.SPEC_CHANGED
         else attempt.then,
         reconfigurations=record.reconfigurations + (1 if counts else 0),
+        tries=record.tries + (wish.code is ReasonCode.TRIES_PLAN),
     )
 
 

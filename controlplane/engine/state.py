@@ -31,7 +31,6 @@ from controlplane.domain.settings_version import SettingsVersion
 from controlplane.domain.snapshot import ClusterSnapshot, Offer, Slot, TypeMemory
 from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.switch_price import SwitchPrice
-from controlplane.engine import refusals
 from controlplane.engine.fold import Draft, fold_event
 
 
@@ -224,12 +223,6 @@ class ClusterState:
             for name, node in self.nodes.items()
         }
         return replace(self, nodes=nodes)
-
-    def under(self, settings: PolicySettings) -> "ClusterState":
-        """The same as if these settings had just been set: what was refused is decided anew."""
-        jobs = dict(self.jobs)
-        refusals.forget(jobs)
-        return replace(self, settings=settings, jobs=jobs)
 
     def with_attempts_above(self, floor: Attempt) -> "ClusterState":
         """The same, where no job that can still start gets an attempt up to ``floor``.

@@ -5,6 +5,7 @@ from controlplane.domain.changing import changed
 from controlplane.domain.clock import Instant, after, seconds
 from controlplane.domain.event import PlanChanged, PlanRefused
 from controlplane.domain.placement import Placement
+from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import AttemptRecord, JobRecord
 from controlplane.domain.switch import (
     SWITCHES_KEPT,
@@ -43,7 +44,8 @@ def asked(record: JobRecord, attempt: AttemptRecord, order: ChangePlan, at: Inst
             attempt.plan_in_force, order.reason, at, units=before if order.units else ()
         ),
     )
-    return changed(record, attempt=attempt, reason=order.reason)
+    tries = record.tries + (order.reason.code is ReasonCode.TRIES_PLAN)
+    return changed(record, attempt=attempt, reason=order.reason, tries=tries)
 
 
 def told(

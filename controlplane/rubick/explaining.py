@@ -133,7 +133,7 @@ def _why_it_keeps(seat: Seat, given: Given, record: JobRecord, behind: Backgroun
     if seat.stays:
         yield f"{told}; {_in_peace(seat, behind.settings)}."
         return
-    saved = seat.steps_left * (held.seconds - best.seconds) - seat.switch_seconds
+    saved = seat.steps_left * (held.seconds - best.seconds) - seat.seconds_to(best)
     share = max(0.0, saved) / seat.held_seconds_left
     least = seat.least_gain(behind.settings.least_gain)
     if share < least or not share:
@@ -185,11 +185,11 @@ def _why_not_more(seat: Seat, given: Choice, behind: Background) -> Iterator[str
     best = max(more, key=lambda each: _worth(seat, each) - _price(each, optimality))
     sooner = seat.steps_left * (given.seconds - best.seconds)
     if seat.held is not None:
-        sooner -= seat.switch_seconds
+        sooner -= seat.seconds_to(best)
     if sooner <= 0:
         yield (
             f"{best.accelerators} accelerators would give {_speed(best)}, but it is nearly done: "
-            f"going over to them would take the {_duration(seat.switch_seconds)} that it saves."
+            f"going over to them would take the {_duration(seat.seconds_to(best))} that it saves."
         )
         return
     if seat.stays and seat.held is not None:

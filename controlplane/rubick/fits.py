@@ -39,10 +39,17 @@ def as_stored(
     )
 
 
+def is_usable(fit: StepTimeFit) -> bool:
+    """Whether this release can predict by the fit: it knows the model, and the same parameters."""
+    return type_named(fit.model_type) is not None and (
+        tuple(name for name, _ in fit.parameters) == NAMES
+    )
+
+
 def as_model(fit: StepTimeFit) -> StepTimeModel | None:
-    """The model that predicts; None if the fit is one of a release with other parameters."""
+    """The model that predicts; None if the fit is not usable."""
     known = type_named(fit.model_type)
-    if known is None or tuple(name for name, _ in fit.parameters) != NAMES:
+    if known is None or not is_usable(fit):
         return None
     lower = np.zeros((len(NAMES), len(NAMES)))
     lower[np.tril_indices(len(NAMES))] = fit.covariance
@@ -61,7 +68,7 @@ def donor_of(
     model_type: str, accelerator_type: str, fits: Iterable[StepTimeFit]
 ) -> StepTimeFit | None:
     """The fit that tells most about another type of model on the same accelerators: rather one of
-    the same model, then the one with the most rows; None if there is none.
+    the same model, then the one with the most rows; None if there is none that is usable.
     """
     name = model_type.partition(" ")[0]
 
@@ -71,7 +78,9 @@ def donor_of(
     others = (
         fit
         for fit in fits
-        if fit.accelerator_type == accelerator_type and fit.model_type != model_type
+        if fit.accelerator_type == accelerator_type
+        and fit.model_type != model_type
+        and is_usable(fit)
     )
     return min(others, key=rank, default=None)
 

@@ -1,21 +1,23 @@
 r"""Whether a measurement can be true at all, before anything is fitted to it.
 
 A robust fit lets a row that is far off count for little as long as others speak against it. The
-first rows of a model have no others, so what cannot be is not taken in: a step that needs more
+first rows of a model have no others, so what cannot be is not taken in where it is imported, and
+not learnt from where a job tells it: a step that needs more
 arithmetic than the device can do, and one that is further from what the model's sizes and the
 hardware's name allow (the prior, which is wide) than
 
 .. math:: |\ln t - \ln \hat t| \le z \sqrt{J \Sigma J^T + \sigma^2}
 
-with z = 5, or 8 on devices of which no maker's figure is known: processors above all, which others
-may keep busy meanwhile. The rows of docs/evidence are off by 1.3 deviations at most.
+with z = 5, or 5.5 on devices of which no maker's figure is known: processors above all, which
+others may keep busy meanwhile. The rows of docs/evidence are off by 1.3 deviations at most.
 """
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 
 import numpy as np
 
-from controlplane.domain.model_type import type_named, type_text
+from controlplane.domain.model_type import ModelType, type_named, type_text
 from controlplane.domain.step_time_fit import StepTimeFit, fit_key
 from controlplane.rubick.fits import as_model, sizes_of
 from controlplane.rubick.measurements import Measurement, columns
@@ -28,8 +30,8 @@ from headrace.api.profile_rows import PlanRow, peak_flops, step_flops
 ABSURD_AT = 5.0
 """So many standard deviations of the prior a step may be off on a known device."""
 
-ABSURD_ELSEWHERE_AT = 8.0
-"""And on another one."""
+ABSURD_ELSEWHERE_AT = 5.5
+"""And on another one: some 500 times too long or too short on a processor."""
 
 _ROUNDING = 1.02
 
@@ -40,12 +42,37 @@ def absurdity(row: PlanRow) -> str:
     Args:
         row: Measured, of a type of model that this release knows.
     """
-    known = type_named(type_text(row.asked))
-    machine, seconds = row.machine, row.iteration
-    assert known is not None
+    return absurdities([row])[0]
+
+
+def absurdities(rows: Sequence[PlanRow]) -> list[str]:
+    """The same of many, those of a type on a device computed together."""
+    found = [""] * len(rows)
+    alike: dict[tuple[str, str], list[int]] = {}
+    for place, row in enumerate(rows):
+        assert row.machine is not None
+        assert row.iteration is not None
+        if not (isfinite(row.iteration) and row.iteration > 0):
+            found[place] = f"wanted a finite time above 0 s, got {row.iteration}"
+            continue
+        alike.setdefault((type_text(row.asked), row.machine.device), []).append(place)
+    for (model_type, device), places in alike.items():
+        known = type_named(model_type)
+        assert known is not None
+        group = [rows[place] for place in places]
+        prior = prior_for(sizes_of(known), device, precision=known.precision)
+        for place, row, expected, deviation in zip(
+            places, group, *_expected(prior, group), strict=True
+        ):
+            found[place] = _absurdity(known, row, expected, deviation)
+    return found
+
+
+def _absurdity(known: ModelType, row: PlanRow, expected: float, deviation: float) -> str:
+    """What is wrong with a time, the logarithm of which is expected to be so much."""
+    machine, seconds, asked = row.machine, row.iteration, row.asked
     assert machine is not None
     assert seconds is not None
-    asked = row.asked
     flops = step_flops(known.shape, asked.global_batch, asked.sequence_length)
     peak = peak_flops(machine.device, asked.precision)
     ranks = ExecutionPlan.parse(row.plan).ranks
@@ -55,8 +82,6 @@ def absurdity(row: PlanRow) -> str:
             f"wanted at least {flops / ranks / peak:.3g} s, which is what {machine.device} needs "
             f"for the arithmetic alone, got {seconds:.4g} s, {times:.1f} times as fast"
         )
-    prior = prior_for(sizes_of(known), machine.device, precision=known.precision)
-    (expected,), (deviation,) = _expected(prior, row)
     reach = deviation * (ABSURD_AT if peak is not None else ABSURD_ELSEWHERE_AT)
     off = float(np.log(seconds)) - expected
     if abs(off) <= reach:
@@ -96,8 +121,8 @@ def doubts(rows: Sequence[PlanRow], fits: Mapping[str, StepTimeFit]) -> tuple[st
     return tuple(found)
 
 
-def _expected(model: StepTimeModel, row: PlanRow) -> tuple[list[float], list[float]]:
-    """Logarithm of the predicted time, and the standard deviation of that."""
-    configurations = columns([Measurement.of_row(row)])
+def _expected(model: StepTimeModel, rows: Sequence[PlanRow]) -> tuple[list[float], list[float]]:
+    """Logarithms of predicted times, and the standard deviations of these."""
+    configurations = columns([Measurement.of_row(row) for row in rows])
     logs, jacobian = log_seconds_with_jacobian(model.log_parameters, model.sizes, configurations)
     return logs.tolist(), model.deviations(jacobian).tolist()

@@ -20,7 +20,7 @@ from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.rubick.configurations import Numbers
 from controlplane.rubick.fits import as_model, prior_of
 from controlplane.rubick.fitting import OUTLYING_AT
-from controlplane.rubick.learning import by_type
+from controlplane.rubick.learning import by_type, told_apart
 from controlplane.rubick.measurements import Measurement, columns
 from controlplane.rubick.step_time import StepTimeModel, StepTimes
 from headrace.api.profile_rows import PlanRow
@@ -62,15 +62,19 @@ def _report(fit: StepTimeFit, told: Sequence[Observation]) -> FitReport:
     times, guesses = model.predict(rows), prior_of(known, fit.accelerator_type, None).seconds(rows)
     logs, half = np.log(times.seconds), np.log(times.upper / times.seconds)
     off = np.log([each.row.iteration or np.nan for each in told]) - logs
-    knew = np.array([each.at <= fit.at for each in told], dtype=bool)
+    _, absurd = told_apart(told)
+    problems = {id(each): problem for each, problem in absurd}
+    sound = np.array([id(each) not in problems for each in told], dtype=bool)
+    came = np.array([each.at > fit.at for each in told], dtype=bool)
+    knew = sound & ~came
     return FitReport(
         fit,
         errors=_errors(off[knew]),
-        errors_since=_errors(off[~knew]),
-        rows_since=int((~knew).sum()),
+        errors_since=_errors(off[sound & came]),
+        rows_since=int(came.sum()),
         held=float((np.abs(off) <= half)[knew].mean()) if knew.any() else None,
         sources=_sources(told),
-        outliers=tuple(_outliers(fit, told, logs, off)),
+        outliers=tuple(_outliers(fit, told, logs, off, problems)),
         compared=tuple(_compared(fit, told, times, guesses)),
         parameters=_parameters(model),
     )
@@ -98,16 +102,22 @@ def _errors(off: Numbers) -> Errors | None:
 
 
 def _outliers(
-    fit: StepTimeFit, told: Sequence[Observation], logs: Numbers, off: Numbers
+    fit: StepTimeFit,
+    told: Sequence[Observation],
+    logs: Numbers,
+    off: Numbers,
+    problems: Mapping[int, str],
 ) -> Iterator[FitOutlier]:
     for place in np.argsort(-np.abs(off), kind="stable"):
-        if abs(off[place]) <= OUTLYING_AT * fit.noise:
-            return
         each = told[place]
+        problem = problems.get(id(each), "")
+        if not problem and abs(off[place]) <= OUTLYING_AT * fit.noise:
+            continue
         ratio = float(np.exp(off[place]))
         told_by = f"imported by {each.who}" if each.who else f"told by job {each.uid}"
         came = ", and came after the fit" if each.at > fit.at else ""
-        reason = f"{ratio:.3g} times what is predicted; {_why_off(each.row)}; {told_by}{came}"
+        why = f"not learnt from: {problem}" if problem else _why_off(each.row)
+        reason = f"{ratio:.3g} times what is predicted; {why}; {told_by}{came}"
         yield FitOutlier(each.row, float(np.exp(logs[place])), reason)
 
 

@@ -19,7 +19,7 @@ from controlplane.domain.ids import JobUid, QueueName
 from controlplane.rubick.board import Board, Parts
 from controlplane.rubick.choices import Choice, best_first
 from controlplane.rubick.displacing import Displacing
-from controlplane.rubick.in_place import grown, in_place
+from controlplane.rubick.in_place import grown
 from controlplane.rubick.seat import (
     FOR_NOTHING,
     PAID_SHARE,
@@ -90,7 +90,8 @@ class Round(Table):
         """So many of the node that the seat has some of, if nobody else has a right to them."""
         if self._borrowing.is_possible:
             return None
-        return grown(seat.given, accelerators, self._board, self._quota.get(seat.queue))
+        held = seat.given.parts if seat.given is not None else ()
+        return grown(held, accelerators, self._board, self._quota.get(seat.queue))
 
     def gives(self, seat: Seat, given: Given) -> None:
         """Gives the seat something that is free, whatever it is worth."""
@@ -171,7 +172,7 @@ class Round(Table):
             choice = seat.choices.every[i]
             parts = self._find(seat, choice)
             if parts is not None:
-                self._give(seat, Given(parts, float(seat.worths.of_choices[i]), choice))
+                self._give(seat, seat.dealt(i, parts))
                 return
             if self._displace(seat, i, reclaims=True):
                 return
@@ -219,7 +220,7 @@ class Round(Table):
         if quota is not None and choice.accelerators > quota:
             self._roll_back(mark)
             return False
-        self._give(seat, Given(parts, float(seat.worths.of_choices[index]), choice))
+        self._give(seat, seat.dealt(index, parts))
         kept = True
         for victim in sorted(victims, key=lambda v: (v.rank, -worth_of(lost[v.number]), v.number)):
             again = self._best_free(victim, -np.inf if victim.promised else 0.0)
@@ -229,7 +230,7 @@ class Round(Table):
                 kept = False
                 break
         after = worth_of(seat.given) + sum(worth_of(victim.given) for victim in victims)
-        pays = sum(victim.worths.switching for victim in victims)
+        pays = sum(victim.switching for victim in victims)
         pays += self._cost_of_more([seat, *victims], held)
         outranked = bool(victims) and all(v.rank[:1] > seat.rank[:1] for v in victims)
         must = must or (outranked and held[0] is None)
@@ -300,4 +301,4 @@ class Round(Table):
         if better is None:
             self._roll_back(mark)
         else:
-            self._give(seat, in_place(held, better, self._board) if seat.tries else better)
+            self._give(seat, better)

@@ -11,6 +11,7 @@ from controlplane.placing.racks import Allowed
 from controlplane.rubick.board import Parts
 from controlplane.rubick.bound import Bidder
 from controlplane.rubick.choices import Choice, Choices
+from controlplane.rubick.in_place import Ranks, could_be_in_place, is_in_place
 from controlplane.rubick.worth import Worths
 from headrace.api.plan import ExecutionPlan
 
@@ -69,7 +70,9 @@ class Seat:
         ends_within: In how many seconds it has left that, as far as is known; infinite where nobody
             knows its end.
         steps_left: Steps that it still needs.
-        switch_seconds: What it costs it to start or change.
+        switch_seconds: What it costs it to start; of a job that has something, to change in memory.
+        restart_seconds: What it costs it to end and start somewhere else.
+        ranks: Where its ranks are, in their order, if they could change in memory; else none.
         stays: Whether it cannot be changed now.
         tries: Whether it has what it has to try it, and goes back for any gain.
         starves_since: Since when it starves, in seconds of any clock; None if it does not.
@@ -93,6 +96,8 @@ class Seat:
     ends_within: float = 0.0
     steps_left: float = 0.0
     switch_seconds: float = 0.0
+    restart_seconds: float = 0.0
+    ranks: Ranks = ()
     stays: bool = False
     tries: bool = False
     starves_since: float | None = None
@@ -105,6 +110,40 @@ class Seat:
         but anything of a job that only tries what it has.
         """
         return 0.0 if self.tries else least
+
+    @property
+    def keeps_place(self) -> bool:
+        """Whether it is looked for room where it is before anywhere else: a restart is dearer, or
+        it is to be as it was.
+        """
+        return bool(self.ranks) and (self.tries or self.worths.of_restarts is not None)
+
+    def dealt(self, index: int, parts: Parts) -> Given:
+        """A choice on these accelerators, with what it is worth there."""
+        choice, worths = self.choices.every[index], self.worths
+        dear = worths.of_restarts
+        if dear is None or is_in_place(self.ranks, parts, choice.plan.tensor_parallel):
+            return Given(parts, float(worths.of_choices[index]), choice)
+        return Given(parts, float(dear[index]), choice)
+
+    @property
+    def switching(self) -> float:
+        """What it costs it, in worth, to go over to what it has been dealt, or to give back what it
+        has and start again later.
+        """
+        worths, given = self.worths, self.given
+        if worths.of_restarts is None:
+            return worths.switching
+        if given is None:
+            return worths.restarting
+        group = given.choice.plan.tensor_parallel if given.choice is not None else 1
+        in_memory = is_in_place(self.ranks, given.parts, group)
+        return worths.switching if in_memory else worths.restarting
+
+    def seconds_to(self, choice: Choice) -> float:
+        """What it costs it to go over to a choice, if there is room wherever that is cheapest."""
+        in_memory = self.held is None or could_be_in_place(self.ranks, choice)
+        return self.switch_seconds if in_memory else self.restart_seconds
 
     def nodes_for(self, choice: Choice) -> Mapping[str, Allowed]:
         """Nodes that it may use for a choice, by type."""

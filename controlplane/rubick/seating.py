@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
+import numpy as np
+
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.job import JobSpec, ServiceClass
 from controlplane.domain.lifecycle import FINISHED
@@ -12,18 +14,19 @@ from controlplane.domain.placement import Placement
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_times import Shares, StepTimes, Way
-from controlplane.domain.switch import SwitchKind
 from controlplane.placing.capacity import Capacity, Shape
 from controlplane.placing.racks import Allowed
 from controlplane.placing.shares import exists, shares_of
 from controlplane.placing.standing import Standing
 from controlplane.rubick.board import Parts
+from controlplane.rubick.change_price import ChangePrice, price_of_changes
 from controlplane.rubick.choices import Choice, Choices, choices_among
 from controlplane.rubick.freedom import Freedom
+from controlplane.rubick.in_place import Ranks, could_be_in_place
 from controlplane.rubick.seat import UNKNOWN_SECONDS_LEFT, Given, Seat
 from controlplane.rubick.settings import RubickSettings
 from controlplane.rubick.tries import is_unlearnt, trying
-from controlplane.rubick.worth import Wanting, Worths, worths
+from controlplane.rubick.worth import Flags, Wanting, Worths, worths
 from headrace.api.plan import ExecutionPlan
 
 _SECOND = 1e9
@@ -279,7 +282,9 @@ class Seats:
         """
         self.promises: dict[JobUid, Promise] = {}
         self._tight: list[frozenset[ExecutionPlan]] = []
-        self._prices: dict[str, float] = {}
+        self._prices: dict[tuple[str, bool], ChangePrice] = {}
+        self._ranks_of: dict[JobUid, Ranks] = {}
+        self._must_restart: dict[tuple[Choices, str, tuple[int, ...]], Flags] = {}
         self._snapshot = snapshot
         self._capacity = capacity
         self._menu = menu
@@ -335,34 +340,54 @@ class Seats:
         place = standing.place if standing.holds_its_place or standing.moving else None
         if place is None:
             switch = self._settings.switch_seconds
-            return Wanting(choices, self._steps_left(record, 0.0), switch)
-        seconds = self._held_seconds(record, place)
+            steps = self._steps_left(record, 0.0)
+            return Wanting(choices, steps, switch, restart_seconds=switch)
+        seconds, price = self._held_seconds(record, place), self._price(record)
         return Wanting(
             choices,
             self._steps_left(record, seconds),
-            self._switch_seconds(record),
+            price.in_memory,
             held_accelerators=place.accelerator_count,
             held_seconds=seconds,
             held_wait_seconds=self._still_switching(record),
+            restart_seconds=price.restart,
+            restarts=self._restarts(record, place, choices) if price.differs else None,
         )
 
-    def _switch_seconds(self, record: JobRecord) -> float:
-        """What a change costs the job: what the dearest sort of change of its model costs in the
-        median. To grow is dearer than to shrink, and who shrinks for a little will grow again. Most
-        change in memory, so restarts count only where nobody did.
-        """
-        model = record.job.spec.model_type.partition(" ")[0]
-        known = self._prices.get(model)
+    def _restarts(self, record: JobRecord, place: Placement, choices: Choices) -> Flags:
+        """The choices that the job can only have by a restart."""
+        ranks = self._ranks(record, place)
+        number = {where: i for i, where in enumerate(dict.fromkeys(ranks))}
+        lies = (ranks[0][0] if ranks else "", tuple(number[where] for where in ranks))
+        known = self._must_restart.get((choices, *lies))
         if known is None:
-            paid = [
-                each
-                for each in self._snapshot.switch_prices.values()
-                if model and each.model == model and each.last
-            ]
-            sorts = [each for each in paid if each.kind is SwitchKind.MEMORY] or paid
-            dearest = max((each.quantile(0.5) for each in sorts), default=None)
-            known = self._settings.switch_seconds if dearest is None else dearest
-            self._prices[model] = known
+            known = np.array([not could_be_in_place(ranks, each) for each in choices.every], bool)
+            self._must_restart[choices, *lies] = known
+        return known
+
+    def _ranks(self, record: JobRecord, place: Placement) -> Ranks:
+        """Where the job's ranks are; none if they end with every change."""
+        if not record.job.spec.changes_plan_in_memory:
+            return ()
+        known = self._ranks_of.get(record.uid)
+        if known is None:
+            bins = {node: (kind, node) for kind, node in self._kinds_of(place)}
+            there = [unit.node for unit in place.units for _ in unit.accelerators]
+            known = tuple([bins[node] for node in there if node in bins])
+            self._ranks_of[record.uid] = known
+        return known
+
+    def _price(self, record: JobRecord) -> ChangePrice:
+        """What changes cost the job, as those of its model did."""
+        spec = record.job.spec
+        model = spec.model_type.partition(" ")[0]
+        known = self._prices.get((model, spec.changes_plan_in_memory))
+        if known is None:
+            paid = [each for each in self._snapshot.switch_prices.values() if each.model == model]
+            known = price_of_changes(paid if model else (), self._settings.switch_seconds)
+            if not spec.changes_plan_in_memory:
+                known = ChangePrice(known.restart, known.restart)
+            self._prices[model, spec.changes_plan_in_memory] = known
         return known
 
     def _held_seconds(self, record: JobRecord, place: Placement) -> float:
@@ -379,14 +404,14 @@ class Seats:
         attempt = record.attempt
         if attempt is None:
             return self._settings.switch_seconds
-        change = attempt.plan_change
+        change, price = attempt.plan_change, self._price(record)
         if change is not None:
-            since = change.ordered_at
+            takes, since = price.in_memory, change.ordered_at
         elif attempt.running_at is None:
-            since = attempt.started_at
+            takes, since = price.restart, attempt.started_at
         else:
             return 0.0
-        return max(0.0, self._switch_seconds(record) - (self._snapshot.at - since) / _SECOND)
+        return max(0.0, takes - (self._snapshot.at - since) / _SECOND)
 
     def _steps_left(self, record: JobRecord, seconds: float) -> float:
         """Steps that it still needs, those that it must have done since its last report left out;
@@ -413,6 +438,10 @@ class Seats:
             held is not None
             and (self._is_left_in_peace(record) or is_unlearnt(record, self._snapshot))
         )
+        tries = trying(record) is not None
+        ranks: Ranks = ()
+        if held is not None and standing.place is not None and (want.restarts is not None or tries):
+            ranks = self._ranks(record, standing.place)
         return Seat(
             number,
             record.uid,
@@ -429,8 +458,10 @@ class Seats:
             ends_within=self._ends_within(record, left) if held is not None else 0.0,
             steps_left=want.steps_left,
             switch_seconds=want.switch_seconds,
+            restart_seconds=want.restart_seconds,
+            ranks=ranks,
             stays=stays,
-            tries=trying(record) is not None,
+            tries=tries,
             starves_since=self._starves_since(record, still),
             starves_long=held is None and still >= 2 * self._settings.starving_seconds,
             topology=spec.accelerators.topology,

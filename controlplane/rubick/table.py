@@ -14,6 +14,7 @@ from controlplane.placing.racks import Allowed
 from controlplane.rubick.board import Bin, Board, Parts, both
 from controlplane.rubick.borrowing import Borrowing
 from controlplane.rubick.choices import Choice, Choices, Numbers, best_first
+from controlplane.rubick.in_place import place_for
 from controlplane.rubick.seat import FOR_NOTHING, Given, Seat, count_of
 from controlplane.rubick.settings import RubickSettings
 from controlplane.rubick.starving import protected
@@ -131,12 +132,31 @@ class Table:
         quota = self._quota.get(seat.queue)
         if quota is not None and choice.accelerators > quota + count_of(seat):
             return None
+        parts = self._find_in_place(seat, choice) if seat.keeps_place else None
+        if parts is not None:
+            return parts
         if seat.rather is not None:
             rather = both(seat.rather[choice.kind], allowed[choice.kind])
             parts = self._find_among(seat, choice, rather)
             if parts is not None:
                 return parts
         return self._find_among(seat, choice, allowed[choice.kind])
+
+    def _find_in_place(self, seat: Seat, choice: Choice) -> Parts | None:
+        """Room with which its ranks can stay. Nodes that it keeps off, and those that are kept free
+        for somebody who starves, are not there to grow into; what it has there stays its own.
+        """
+        allowed = seat.nodes_for(choice)[choice.kind]
+        joining = allowed if seat.rather is None else both(seat.rather[choice.kind], allowed)
+        parts = place_for(seat.ranks, choice, self._board, joining)
+        if parts is None or not self._lie_near(seat, parts):
+            return None
+        for where, count in parts:
+            grows = count > seat.ranks.count(where)
+            able = joining if grows else allowed
+            if (grows and not self._board.is_open(where)) or not (able is None or where[1] in able):
+                return None
+        return parts
 
     def _may_have(self, seat: Seat, choice: Choice, parts: Parts) -> bool:
         """Whether these are there and the seat may have them for the choice."""
@@ -184,7 +204,7 @@ class Table:
         """
         if not self.reserved or len(choice.shares) > 1 or choice.is_guess:
             return None
-        needs = seat.switch_seconds + seat.steps_left * choice.seconds_upper
+        needs = seat.restart_seconds + seat.steps_left * choice.seconds_upper
         for where, (_, wait) in self.reserved.items():
             if (
                 where[0] == choice.kind
@@ -218,12 +238,21 @@ class Table:
         """The choice of most worth after paying that fits into what is free, if that is more than
         so much.
         """
-        for i in best_first(self._net(seat), above):
-            choice = seat.choices.every[i]
-            parts = self._find(seat, choice)
-            if parts is not None:
-                return Given(parts, float(seat.worths.of_choices[i]), choice)
-        return None
+        net, best = self._net(seat), None
+        for i in best_first(net, above):
+            if best is not None and net[i] <= above:
+                break
+            parts = self._find(seat, seat.choices.every[i])
+            if parts is None:
+                continue
+            given = seat.dealt(i, parts)
+            if seat.worths.of_restarts is None:
+                return given
+            # It may be had in memory for more than is left of it where there is room.
+            left = float(net[i]) - (float(seat.worths.of_choices[i]) - given.worth)
+            if left > above:
+                best, above = given, left
+        return best
 
     # -- other choices --------------------------------------------------------------------
 
@@ -274,11 +303,11 @@ class Table:
         """
         answer = [self._unless_hardly_better(*each) for each in zip(seats, answer, strict=True)]
         mark, before = len(self._undo), self.worth()
-        for seat, i in zip(seats, answer, strict=True):
-            if i != KEEPS and seat.held is not None and seat.given is seat.held:
-                before += seat.worths.switching
         dealt = [seat.given for seat in seats]
         self._deal_anew(seats, answer, places, later)
+        for seat, i, had in zip(seats, answer, dealt, strict=True):
+            if i != KEEPS and seat.held is not None and had is seat.held:
+                before += seat.switching
         if self.worth() <= before:
             self._roll_back(mark)
             return False
@@ -308,32 +337,49 @@ class Table:
     ) -> None:
         for seat in seats:
             self._give(seat, None)
-        chosen: list[tuple[Seat, Choice, float]] = []
+        chosen: list[tuple[Seat, int, Choice]] = []
         for seat, i in zip(seats, answer, strict=True):
             if i == KEEPS:
                 # Who may not be searched for may have got what it has.
                 if seat.held is not None and self._board.has(seat.held.parts):
                     self._give(seat, seat.held)
             elif i is not None:
-                worth = float(seat.worths.of_choices[i])
-                chosen.append((seat, seat.choices.every[i], worth))
+                chosen.append((seat, i, seat.choices.every[i]))
         chosen.sort(
             key=lambda each: (
                 each[0].number in later,
-                *(-n for n in each[1].shares[:1]),
-                -each[1].accelerators,
+                *(-n for n in each[2].shares[:1]),
+                -each[2].accelerators,
             )
         )
         # Who has a place in mind comes before those that look for one.
-        for seat, choice, worth in chosen:
+        for seat, i, choice in chosen:
             parts = places.get(seat.number)
             if parts is not None and self._may_have(seat, choice, parts):
-                self._give(seat, Given(parts, worth, choice))
-        for seat, choice, worth in chosen:
+                self._give(seat, seat.dealt(i, parts))
+        for seat, i, choice in chosen:
             parts = self._find(seat, choice) if seat.given is None else None
             if parts is not None:
-                self._give(seat, Given(parts, worth, choice))
+                self._give(seat, seat.dealt(i, parts))
         self._deal_rest(seats)
+        for seat in seats:
+            self._stay_if_hardly_better(seat)
+
+    def _stay_if_hardly_better(self, seat: Seat) -> None:
+        """Gives the seat what it has, if that is still there and what it was dealt would be better
+        for it in memory, but is not by enough to pay for a restart.
+        """
+        held, given, worths = seat.held, seat.given, seat.worths
+        if held is None or given is None or given.choice is None or worths.of_restarts is None:
+            return
+        in_memory = float(worths.of_choices[seat.choices.every.index(given.choice)])
+        saved = seat.least_gain(self._settings.least_gain) * seat.held_seconds_left
+        if given.worth == in_memory or in_memory <= held.worth:
+            return
+        if given.worth - held.worth >= saved * worths.of_a_second:
+            return
+        self._give(seat, None)
+        self._give(seat, held if self._may_stay(seat, held) else given)
 
     def _deal_rest(self, seats: Sequence[Seat]) -> None:
         """What is left over, to those of the seats that have nothing."""

@@ -26,6 +26,7 @@ budget, ``try_share`` of the time that it still needs. It tries ``try_plans_at_m
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 from controlplane.domain.ids import JobUid, NodeId
@@ -42,7 +43,7 @@ from controlplane.rubick.round import Round
 from controlplane.rubick.seat import Seat, kind_of
 from controlplane.rubick.seating import Promise
 from controlplane.rubick.settings import RubickSettings
-from controlplane.rubick.tries import STEPS_OF_A_TRY, begins_to_try, tries_of, trying
+from controlplane.rubick.tries import STEPS_OF_A_TRY, begins_to_try, trying
 from headrace.api.accelerator_type import type_label
 from headrace.api.plan import ExecutionPlan
 
@@ -133,6 +134,8 @@ class Trials:
         self._jobs = jobs
         self._promises = promises
         self._dealing = dealing
+        # Plans and placements by type of model and device: read once a round, for all types.
+        self._measured: dict[tuple[str, str], set[tuple[str, str]]] | None = None
 
     def chosen(self) -> dict[JobUid, Trial]:
         """At most one trial for each type of model, by the job that has most time left: the others
@@ -188,7 +191,7 @@ class Trials:
             return False
         if not (attempt.trained and attempt.is_up) or attempt.leaving:
             return False
-        if attempt.plan_change is not None or tries_of(record) >= settings.try_plans_at_most:
+        if attempt.plan_change is not None or record.tries >= settings.try_plans_at_most:
             return False
         most = settings.changes_at_most
         if most and record.reconfigurations + 2 > most:
@@ -305,15 +308,26 @@ class Trials:
 
     def _known(self, model_type: str, kind: str) -> set[tuple[ExecutionPlan, Shares]]:
         """What was measured already."""
-        found: set[tuple[ExecutionPlan, Shares]] = set()
-        for each in self._snapshot.observations.values():
-            row = each.row
-            if row.machine is None or type_label(row.machine.device) != kind:
-                continue
-            if type_text(row.asked) == model_type and row.iteration is not None:
-                lies = sorted(map(int, row.placement.split("+")), reverse=True)
-                found.add((ExecutionPlan.parse(row.plan), tuple(lies)))
-        return found
+        if self._measured is None:
+            self._measured = {}
+            for each in self._snapshot.observations.values():
+                row = each.row
+                if row.machine is not None and row.iteration is not None:
+                    about = (type_text(row.asked), row.machine.device)
+                    self._measured.setdefault(about, set()).add((row.plan, row.placement))
+        return {
+            _lies(plan, placement)
+            for (named, device), ways in self._measured.items()
+            if named == model_type and type_label(device) == kind
+            for plan, placement in ways
+        }
+
+
+@lru_cache(maxsize=4096)
+def _lies(plan: str, placement: str) -> tuple[ExecutionPlan, Shares]:
+    """What a row is about, as a way is."""
+    shares = sorted(map(int, placement.split("+")), reverse=True)
+    return ExecutionPlan.parse(plan), tuple(shares)
 
 
 def _has(allowed: Mapping[str, Allowed], kind: str, node: NodeId) -> bool:

@@ -20,11 +20,6 @@ _LEARNT_WITHIN_SECONDS = 10.0
 """So long after a plan's time was told it should be part of the fit."""
 
 
-def tries_of(record: JobRecord) -> int:
-    """How many plans the job has tried, as far as its last changes tell."""
-    return sum(each.reason is ReasonCode.TRIES_PLAN for each in record.switches)
-
-
 def trying(record: JobRecord) -> Switch | None:
     """The change with which the job began to try the plan that it has; None if it does not."""
     attempt = record.attempt

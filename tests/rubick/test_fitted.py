@@ -1,6 +1,7 @@
 """Step times of a live cluster: what is asked, what is predicted, and what is learnt meanwhile."""
 
 from dataclasses import replace
+from math import isnan
 
 import numpy as np
 import pytest
@@ -19,9 +20,9 @@ from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.step_times import Way
 from controlplane.rubick.configurations import Configurations, Shares
-from controlplane.rubick.fits import as_model, as_stored, prior_of
+from controlplane.rubick.fits import as_model, as_stored, donor_of, prior_of
 from controlplane.rubick.fitted import FittedTimes, layouts, node_sizes, split_in_two
-from controlplane.rubick.learning import learn, lessons
+from controlplane.rubick.learning import by_type, learn, lessons
 from controlplane.rubick.policy import Rubick
 from controlplane.rubick.reporting import reports
 from controlplane.rubick.settings import RubickSettings
@@ -404,12 +405,16 @@ def test_many_more_rows_are_news_and_so_is_one_that_surprises() -> None:
 def test_a_fit_that_predicts_the_newest_rows_worse_is_not_adopted() -> None:
     knows = a_fit(slower=20.0, rows=1, at=4)
     crowd = [
-        told(each.row.plan, (sum(map(int, each.row.placement.split("+"))),), 2) for each in ROWS
+        told(plan, shares, 2)
+        for plan in ("dp2", "dp2-gc", "dp2-ga2", "dp2-z2")
+        for shares in ((2,), (1, 1))
     ]
     lesson = replace(next(iter(lessons(ROWS, {}))), told=(*crowd, ROWS[-1]), before=knows)
     learnt = learn(lesson)
     assert learnt.fit is None
     assert learnt.error > learnt.error_before
+    few = learn(replace(lesson, told=(*crowd[:4], ROWS[-1])))
+    assert few.fit is not None, "with few rows all of them are learnt from"
 
 
 def test_with_few_rows_each_of_them_is_learnt_from() -> None:
@@ -423,7 +428,7 @@ def test_with_few_rows_each_of_them_is_learnt_from() -> None:
         (lesson,) = lessons(rows, {fit.key: fit})
         learnt = learn(lesson)
         assert learnt.fit is not None
-        assert (learnt.fit.rows, learnt.outliers) == (2, ())
+        assert learnt.fit.rows == 2
 
 
 def test_a_row_that_the_others_do_not_bear_out_is_named() -> None:
@@ -450,6 +455,47 @@ def test_fits_are_compared_with_what_was_measured_and_with_what_was_guessed_befo
         assert each.lower < each.predicted < each.upper
         assert each.predicted == pytest.approx(each.told.row.iteration, rel=0.3)
         assert each.guessed < 0.5 * each.predicted
+
+
+def of_a_moment(times: float, at: int = 1) -> Observation:
+    return told("dp1", (1,), at, times=times)
+
+
+@pytest.mark.parametrize("times", [1000.0, 1e-3, 0.0, float("nan")])
+def test_a_first_row_that_cannot_be_true_is_not_learnt_from_but_named(times: float) -> None:
+    (lesson,) = lessons([of_a_moment(times)], {})
+    alone = learn(lesson)
+    assert alone.fit is None
+    assert isnan(alone.error)
+    (named,) = alone.outliers
+    assert named.startswith("dp1 on 1: not learnt from: wanted ")
+    good = [told("dp2", (2,), 2), told("dp4", (2, 2), 3)]
+    both = learn(next(iter(lessons([of_a_moment(times), *good], {}))))
+    without = learn(next(iter(lessons(good, {}))))
+    assert both.fit == without.fit
+    assert both.outliers == (named,)
+    assert both.fit is not None
+    assert list(lessons([*good, of_a_moment(times, at=9)], {both.fit.key: both.fit})) == []
+
+
+def test_only_a_fit_that_can_be_used_teaches_another_model() -> None:
+    old = replace(a_fit(model_type="vit-tiny fp32 batch 64x17", rows=90), parameters=())
+    usable = a_fit(model_type="bert-tiny fp32 batch 8x64", rows=3)
+    assert donor_of(TYPE, "cpu", [old, usable]) == usable
+    assert donor_of(TYPE, "cpu", [old]) is None
+
+
+def test_of_many_rows_those_of_jobs_and_of_imports_both_have_room() -> None:
+    imported = [replace(told("dp1", (1,), 10), uid=JobUid(""), who="ann")] * 700
+    live = [told("dp1", (1,), 1)] * 100
+    (kept,) = by_type([*live, *imported]).values()
+    assert [sum(each.who == who for each in kept) for who in ("", "ann")] == [100, 400]
+    (kept,) = by_type([*live, *live, *live, *imported, *imported]).values()
+    assert [sum(each.who == who for each in kept) for who in ("", "ann")] == [250, 250]
+    assert [each.at for each in kept] == sorted(each.at for each in kept)
+    newer = [told("dp1", (1,), at) for at in range(20, 920)]
+    (kept,) = by_type([*imported[:30], *newer]).values()
+    assert [each.at for each in kept] == [10] * 30 + list(range(450, 920))
 
 
 def test_what_is_no_built_in_model_is_left_alone() -> None:

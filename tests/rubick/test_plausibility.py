@@ -62,7 +62,7 @@ def test_nothing_is_faster_than_the_device() -> None:
     assert "1.1 times as fast" in sentence
 
 
-@pytest.mark.parametrize("factor", [0.1, 10.0])
+@pytest.mark.parametrize("factor", [0.1, 0.5, 3.0, 10.0])
 @pytest.mark.parametrize("together", [True, False], ids=["with-others", "later"])
 def test_one_bad_row_moves_no_prediction_by_more_than_its_error(
     factor: float, together: bool
@@ -75,8 +75,9 @@ def test_one_bad_row_moves_no_prediction_by_more_than_its_error(
     if together:
         after: StepTimeFit | None = a_fit(told([*good, bad]))
     else:
-        (lesson,) = lessons([*told(good), *told([bad], at=2)], {before.key: before})
-        after = learn(lesson).fit
+        found = list(lessons([*told(good), *told([bad], at=2)], {before.key: before}))
+        assert bool(found) == (absurdity(bad) == ""), "what cannot be true is no news"
+        after = learn(found[0]).fit if found else None
     asked = columns([Measurement.of_row(row) for row in rows])
     old, new = as_model(before), as_model(after or before)
     assert old is not None
@@ -90,7 +91,7 @@ def test_a_bad_row_is_doubted_and_named_with_who_told_it_and_why() -> None:
     good, last = measured()[:11], measured()[11]
     assert last.iteration is not None
     fit = a_fit(told(good))
-    bad = replace(last, iteration=10 * last.iteration, iteration_lower=0.1, iteration_upper=9.0)
+    bad = replace(last, iteration=3 * last.iteration, iteration_lower=0.1, iteration_upper=9.0)
     assert doubts(good[:1], {}) == ()
     (doubt,) = doubts([bad], {fit.key: fit})
     assert f"{bad.plan} on {bad.placement} takes" in doubt
@@ -101,6 +102,25 @@ def test_a_bad_row_is_doubted_and_named_with_who_told_it_and_why() -> None:
     assert "its steps scattered, half of them from 0.1 to 9 s" in outlier.reason
     assert outlier.reason.endswith("imported by eve, and came after the fit")
     assert [(each.who, each.rows) for each in report.sources] == [("ann", 11), ("eve", 1)]
+
+
+def test_a_row_that_cannot_be_true_is_named_with_why_and_no_error_of_the_fit() -> None:
+    good, last = measured()[:11], measured()[11]
+    assert last.iteration is not None
+    bad = replace(last, iteration=1000 * last.iteration)
+    observed = [*told(good), *told([bad], who="eve")]
+    fit = a_fit(observed)
+    assert fit.rows == len(good)
+    (report,) = reports({fit.key: fit}, observed)
+    assert report.errors is not None
+    assert report.errors.highest < 0.3
+    (outlier,) = report.outliers
+    assert outlier.row == bad
+    assert "times what is predicted; not learnt from: wanted 0." in outlier.reason
+    assert outlier.reason.endswith("are these milliseconds?; imported by eve")
+    (later,) = reports({fit.key: fit}, [*told(good), *told([bad], at=9)])
+    assert later.errors_since is None
+    assert later.rows_since == 1
 
 
 def test_a_report_tells_errors_of_what_was_known_and_of_what_came_since_apart() -> None:

@@ -1,19 +1,24 @@
 """Rubick in a world of well-behaved agents: who gets what, who makes room, what is promised."""
 
+import random
 from dataclasses import replace
 
 import pytest
 
 from controlplane.domain.action import ChangePlan, StartAttempt
+from controlplane.domain.ids import JobUid
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Violation
 from controlplane.domain.reason import ReasonCode
+from controlplane.domain.record import Intent, Outcome
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.switch import SwitchKind
 from controlplane.domain.switch_price import SwitchPrice
+from controlplane.engine.resizing import units_for
 from controlplane.placing.shares import shares_of
 from controlplane.placing.standing import Standings
+from controlplane.rubick.in_place import is_in_place
 from controlplane.rubick.policy import Rubick
 from controlplane.rubick.seating import Menu, Seats
 from controlplane.rubick.settings import RubickSettings
@@ -247,25 +252,34 @@ MEMORY, RESTART = SwitchKind.MEMORY, SwitchKind.RESTART
 
 
 @pytest.mark.parametrize(
-    ("paid", "seconds"),
+    ("paid", "in_memory", "restart"),
     [
-        ((), 7.0),
-        ((("other", 2, 1, MEMORY, (99.0,)),), 7.0),
-        ((("model", 2, 1, RESTART, (30.0, 20.0, 40.0)),), 30.0),
+        ((), 7.0, 7.0),
+        ((("other", 2, 1, MEMORY, (99.0,)),), 7.0, 7.0),
+        ((("model", 2, 1, RESTART, (30.0, 20.0, 40.0)),), 30.0, 30.0),
+        ((("model", 2, 1, MEMORY, (2.0,)),), 2.0, 7.0),
+        ((("model", 2, 1, MEMORY, (9.0,)),), 9.0, 9.0),
         (
             (
                 ("model", 2, 1, MEMORY, (0.5, 0.7, 0.6, 0.5)),
                 ("model", 1, 2, MEMORY, (9.0, 12.0, 10.0)),
                 ("model", 2, 1, RESTART, (30.0,)),
+                ("model", 2, 2, RESTART, (25.0,)),
             ),
             10.0,
+            30.0,
         ),
+        ((("model", 1, 2, MEMORY, (9.0,)), ("model", 2, 1, RESTART, (3.0,))), 9.0, 9.0),
     ],
 )
-def test_a_change_is_taken_to_cost_what_the_dearest_sort_of_change_in_memory_costs(
-    paid: tuple[tuple[str, int, int, SwitchKind, tuple[float, ...]], ...], seconds: float
+@pytest.mark.parametrize("steps", [1000, 0])
+def test_each_kind_of_change_is_taken_to_cost_what_its_dearest_sort_does(
+    paid: tuple[tuple[str, int, int, SwitchKind, tuple[float, ...]], ...],
+    in_memory: float,
+    restart: float,
+    steps: int,
 ) -> None:
-    built = world(rubick()).submit(a_known_job("a"))
+    built = world(rubick()).submit(a_known_job("a", steps=steps))
     prices = {
         str(number): SwitchPrice(model, before, after, kind, last=last)
         for number, (model, before, after, kind, last) in enumerate(paid)
@@ -276,4 +290,135 @@ def test_a_change_is_taken_to_cost_what_the_dearest_sort_of_change_in_memory_cos
     menu, settings = Menu(), RubickSettings(switch_seconds=7.0)
     menu.begin(Scaling(), snapshot)
     (seat,) = Seats(snapshot, standings.jobs, standings.empty, menu, settings).every
-    assert seat.switch_seconds == pytest.approx(seconds)
+    # What has no end is no training of ours, whose ranks can stay.
+    assert seat.switch_seconds == pytest.approx(in_memory if steps else restart)
+    assert seat.restart_seconds == pytest.approx(restart)
+
+
+def paid(in_memory: float, restart: float) -> dict[str, SwitchPrice]:
+    return {
+        "in memory": SwitchPrice("model", 2, 4, MEMORY, 1, in_memory, (in_memory,)),
+        "restart": SwitchPrice("model", 4, 4, RESTART, 1, restart, (restart,)),
+    }
+
+
+def test_choices_that_no_rank_can_stay_for_are_worth_what_a_restart_leaves_of_them() -> None:
+    built = world(rubick(), 4).submit(a_known_job("a", 8, 5000)).settle().passes(60)
+    built.with_node(a_node("n1", 8, "gpu"), a_node("n2", 4, "fast"))
+    snapshot = replace(built.state.snapshot(built.now), switch_prices=paid(2.0, 120.0))
+    standings = Standings(snapshot, possible=lambda *_: True, chooses_plans=True)
+    menu = Menu()
+    menu.begin(Scaling(faster=(("fast", 1.5),)), snapshot)
+    seats = Seats(snapshot, standings.jobs, standings.empty, menu, RubickSettings())
+    (seat,) = seats.every
+    assert seat.worths.of_restarts is not None
+    assert seat.worths.restarting == pytest.approx(60 * seat.worths.switching)
+    lost = (seat.worths.of_choices - seat.worths.of_restarts) / seat.worths.of_a_second
+    in_memory = {(1,), (2,), (4,), (8,), (4, 4)}
+    found = set()
+    for each, seconds in zip(seat.choices.every, lost.tolist(), strict=True):
+        stays = each.kind == "gpu" and each.shares in in_memory
+        harm = 1 + seats.competition * each.accelerators
+        assert seconds == pytest.approx(118 * harm if stays else 0.0)
+        found.add((stays, each.kind))
+    assert found >= {(True, "gpu"), (False, "fast")}
+
+
+def nodes_after(built: World, in_memory: float, restart: float) -> set[str]:
+    """Nodes of the job ``a`` after a round in which changes cost so much."""
+    snapshot = replace(built.state.snapshot(built.now), switch_prices=paid(in_memory, restart))
+    return {str(node) for node in built.policies["tried"](snapshot).targets[JobUid("a")].nodes}
+
+
+@pytest.mark.parametrize(("restart", "node"), [(120.0, "n0"), (40.0, "n1"), (2.0, "n1")])
+@pytest.mark.parametrize("search_nodes", [0, 100], ids=["dealt", "searched"])
+def test_another_type_is_a_restart_and_costs_as_much(
+    restart: float, node: str, search_nodes: int
+) -> None:
+    """Where it is the job needs 177 s more, and on the faster type 118 s and what a restart costs:
+    with 120 s it would be worse off.
+    """
+    times = Scaling(faster=(("fast", 1.5),))
+    built = world(rubick(times, search_nodes=search_nodes), 4).submit(a_known_job("a", 4, 720))
+    built.settle().passes(60).with_node(a_node("n1", 4, "fast"))
+    assert nodes_after(built, 2.0, restart) == {node}
+
+
+WITHIN_NODES = Scaling(layouts=((1,), (2,), (4,)))
+
+
+@pytest.mark.parametrize(
+    ("times", "restart", "nodes"),
+    [
+        (WITHIN_NODES, 500.0, {"n0"}),
+        (WITHIN_NODES, 2.0, {"n1"}),
+        # Others join it from the next node, and nobody restarts.
+        (Scaling(), 500.0, {"n0", "n1"}),
+        (Scaling(), 2.0, {"n1"}),
+    ],
+)
+@pytest.mark.parametrize("search_nodes", [0, 100], ids=["dealt", "searched"])
+def test_where_its_ranks_cannot_stay_a_job_goes_only_if_that_is_worth_a_restart(
+    times: Scaling, restart: float, nodes: set[str], search_nodes: int
+) -> None:
+    built = world(rubick(times, search_nodes=search_nodes), 4)
+    built.submit(a_known_job("b", 2, 100_000, 2, guaranteed=True)).settle()
+    built.submit(a_known_job("a", 4, 1000)).settle().passes(60)
+    assert (built.held("a"), built.held("b")) == (2, 2)
+    built.with_node(a_node("n1", 4, "gpu"))
+    assert nodes_after(built, 2.0, restart) == nodes
+
+
+@pytest.mark.parametrize("search_nodes", [0, 100], ids=["dealt", "searched"])
+def test_who_can_grow_where_it_is_does_not_restart_elsewhere(search_nodes: int) -> None:
+    """Both nodes have room, and the other one has less: it would be found first."""
+    known = [Scaling(layouts=((1,), (2,)))]
+    chosen = RubickSettings(switch_seconds=1.0, cool_down_seconds=10.0, search_nodes=search_nodes)
+    built = world(Rubick(lambda _: known[-1], chosen), 8).submit(a_known_job("a", 8, 5000)).settle()
+    assert built.held("a") == 2
+    built.passes(60).with_node(a_node("n1", 4, "gpu"))
+    known.append(Scaling(layouts=((1,), (2,), (4,))))
+    assert nodes_after(built, 2.0, 120.0) == {"n0"}
+    assert nodes_after(built, 2.0, 2.0) == {"n1"}
+
+
+def played(luck: random.Random) -> World:
+    """Jobs run on three nodes, one of them ends, and sometimes a node comes."""
+    built = world(rubick(Scaling(faster=(("fast", 1.5),))), *luck.choices((4, 8), k=3))
+    for number in range(5):
+        most = luck.choice((4, 8, 16))
+        built.submit(a_known_job(f"j{number}", most, luck.randint(500, 9000))).settle().passes(60)
+    gone = luck.choice([str(uid) for uid in built.state.jobs if built.held(str(uid))])
+    built.withdraw(gone).cycle()
+    built.exits(gone, Outcome.STOPPED).passes(60)
+    if luck.random() < 0.5:
+        built.with_node(a_node("extra", 8, luck.choice(("gpu", "fast"))))
+    return built
+
+
+@pytest.mark.parametrize("search_nodes", [0, 100], ids=["dealt", "searched"])
+def test_what_a_round_takes_for_a_change_in_memory_is_one_to_the_engine(search_nodes: int) -> None:
+    """Rounds foresee by nodes what the engine decides by accelerators. No round is worth more than
+    its bound, however dear restarts are.
+    """
+    seen: set[bool] = set()
+    policy = rubick(Scaling(faster=(("fast", 1.5),)), search_nodes=search_nodes)
+    for seed in range(24):
+        built = played(random.Random(seed))
+        prices = paid(2.0, (2.0, 60.0, 600.0)[seed % 3])
+        snapshot = replace(built.state.snapshot(built.now), switch_prices=prices)
+        decided = policy(snapshot)
+        assert decided.optimality is not None
+        assert decided.optimality.value <= decided.optimality.bound
+        kinds = {node: kind for node, offer in snapshot.usable.items() for kind in offer}
+        for uid, target in decided.targets.items():
+            attempt = built.job(uid).attempt
+            if attempt is None or attempt.intent is not Intent.RUN or target == attempt.placement:
+                continue
+            ranks = tuple((kinds[unit.node], unit.node) for unit in attempt.placement.units)
+            places = target.by_node().items()
+            parts = tuple(((kinds[node], node), len(ids)) for node, ids in places)
+            in_memory = units_for(attempt, target) is not None
+            assert is_in_place(ranks, parts, target.plan.tensor_parallel) == in_memory
+            seen.add(in_memory)
+    assert seen == {True, False}
