@@ -225,7 +225,7 @@ class Racks:
         begun = _begun(self._with(allowed), shares)
         if begun is None:
             return None
-        one = _one_rack(self._racks.values(), shares, allowed, near, required)
+        one = _one_rack(self._racks.values(), shares, allowed, near)
         if one is not None and (required or one[0] <= sum(begun) - sum(shares) + _BESIDE):
             return _in_one(one[1], shares, allowed)
         return None if required else self._several(begun, allowed, near)
@@ -380,19 +380,19 @@ def _one_rack(
     shares: Sequence[int],
     allowed: Allowed,
     near: Container[str],
-    required: bool,
 ) -> tuple[int, _Rack] | None:
     """The rack that has a node for each share, and how many accelerators would be left beside them:
-    the rack where these are fewest, and of such the one with the fewest left.
+    the rack where these are fewest, and of such the one with the fewest left. Nodes that tell no
+    rack are not taken to be in one.
     """
-    best: tuple[tuple[bool, int, bool, int], _Rack] | None = None
+    best: tuple[tuple[bool, int, int], _Rack] | None = None
     total = sum(shares)
     for rack in racks:
-        if rack.left < total or (required and not rack.told):
+        if rack.left < total or not rack.told:
             continue
         begun = _begun(rack.nodes_with(allowed), shares)
         if begun is not None:
-            key = (rack.name not in near, sum(begun) - total, not rack.told, rack.left)
+            key = (rack.name not in near, sum(begun) - total, rack.left)
             if best is None or key < best[0]:
                 best = (key, rack)
     return None if best is None else (best[0][1], best[1])

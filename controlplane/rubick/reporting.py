@@ -63,8 +63,8 @@ def _report(fit: StepTimeFit, told: Sequence[Observation]) -> FitReport:
     logs, half = np.log(times.seconds), np.log(times.upper / times.seconds)
     off = np.log([each.row.iteration or np.nan for each in told]) - logs
     _, absurd = told_apart(told)
-    problems = {id(each): problem for each, problem in absurd}
-    sound = np.array([id(each) not in problems for each in told], dtype=bool)
+    problems = [next((why for other, why in absurd if other is each), "") for each in told]
+    sound = np.array([not problem for problem in problems], dtype=bool)
     came = np.array([each.at > fit.at for each in told], dtype=bool)
     knew = sound & ~came
     return FitReport(
@@ -106,11 +106,11 @@ def _outliers(
     told: Sequence[Observation],
     logs: Numbers,
     off: Numbers,
-    problems: Mapping[int, str],
+    problems: Sequence[str],
 ) -> Iterator[FitOutlier]:
     for place in np.argsort(-np.abs(off), kind="stable"):
         each = told[place]
-        problem = problems.get(id(each), "")
+        problem = problems[place]
         if not problem and abs(off[place]) <= OUTLYING_AT * fit.noise:
             continue
         ratio = float(np.exp(off[place]))
