@@ -20,8 +20,9 @@ from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.rubick.configurations import Numbers
 from controlplane.rubick.fits import as_model, prior_of
 from controlplane.rubick.fitting import OUTLYING_AT
-from controlplane.rubick.learning import by_type, told_apart
+from controlplane.rubick.learning import by_type
 from controlplane.rubick.measurements import Measurement, columns
+from controlplane.rubick.plausibility import absurdities
 from controlplane.rubick.step_time import StepTimeModel, StepTimes
 from headrace.api.profile_rows import PlanRow
 
@@ -62,8 +63,7 @@ def _report(fit: StepTimeFit, told: Sequence[Observation]) -> FitReport:
     times, guesses = model.predict(rows), prior_of(known, fit.accelerator_type, None).seconds(rows)
     logs, half = np.log(times.seconds), np.log(times.upper / times.seconds)
     off = np.log([each.row.iteration or np.nan for each in told]) - logs
-    _, absurd = told_apart(told)
-    problems = [next((why for other, why in absurd if other is each), "") for each in told]
+    problems = absurdities([each.row for each in told])
     sound = np.array([not problem for problem in problems], dtype=bool)
     came = np.array([each.at > fit.at for each in told], dtype=bool)
     knew = sound & ~came
