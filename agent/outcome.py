@@ -108,9 +108,9 @@ def from_json(value: dict[str, Any]) -> UnitEnd:
 
 
 def _join(sentence: str, last_lines: str) -> str:
-    """The sentence with the output's end, which often is that very sentence once more."""
+    """The sentence on a line of its own, and the output's end, which often is that sentence again."""
     others = "\n".join(line for line in last_lines.splitlines() if sentence not in line)
-    return f"{sentence}; its last lines:\n{others}" if others else sentence
+    return f"{sentence}\nIts last lines:\n{others}" if others else sentence
 
 
 def _number(value: object) -> int:

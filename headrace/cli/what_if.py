@@ -21,6 +21,7 @@ from headrace.api.manifest_source import read_jobs
 from headrace.api.runtime import refusals
 from headrace.cli.apply import refuse, resolved
 from headrace.cli.exit_codes import CommandError, ExitCode
+from headrace.cli.interrupts import interruptible
 from headrace.cli.local_cluster import missing_packages
 from headrace.cli.output import Format, document, say
 from headrace.cli.session import Session
@@ -96,13 +97,14 @@ def _played(question: dict[str, Any]) -> dict[str, Any]:
         Exit: It did not answer.
     """
     # By standard input: manifests may hold what other users of this machine should not read.
-    done = subprocess.run(
-        [sys.executable, "-m", "simulator.what_if"],
-        input=json.dumps(question),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    with interruptible():
+        done = subprocess.run(
+            [sys.executable, "-m", "simulator.what_if"],
+            input=json.dumps(question),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         raise typer.Exit(done.returncode)
     told: dict[str, Any] = json.loads(done.stdout)

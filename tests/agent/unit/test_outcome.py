@@ -18,13 +18,13 @@ def concluded(ended: dict[str, Any], said: dict[str, Any] | None = None, **more:
 def test_what_a_rank_says_steers_no_terminal() -> None:
     end = concluded({"exit_code": 1}, {"outcome": "Failed", "message": "no\x1b[2J more\x07"})
     assert end.reason is not None
-    assert end.reason.message.startswith("no more; its last lines:\n")
+    assert end.reason.message.startswith("no more\nIts last lines:\n")
 
 
 @pytest.mark.parametrize(
     ("printed", "told"),
     [
-        ("step 3\nCheckpointFailed: the disk is full", "the disk is full; its last lines:\nstep 3"),
+        ("step 3\nCheckpointFailed: the disk is full", "the disk is full\nIts last lines:\nstep 3"),
         ("CheckpointFailed: the disk is full", "the disk is full"),
     ],
 )

@@ -59,10 +59,10 @@ def test_get_jobs_fits_80_columns(headrace: Headrace, plane: FakeControlPlane) -
 def test_a_wide_row_tells_a_reason_without_the_output_of_ranks(
     headrace: Headrace, plane: FakeControlPlane
 ) -> None:
-    reason = common_pb2.Reason(code="RankFailed", message="exit 1; its last lines:\nTraceback\n x")
+    reason = common_pb2.Reason(code="RankFailed", message="exit 1\nIts last lines:\nTraceback\n x")
     plane.put("a", "Failed", reason=reason)
     (_, line) = headrace("get", "jobs", "-o", "wide").stdout.splitlines()
-    assert line.endswith("  RankFailed: exit 1; its last lines: …")
+    assert line.endswith("  RankFailed: exit 1 …")
 
 
 def test_get_prints_objects_that_can_be_applied_again(
