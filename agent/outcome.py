@@ -108,7 +108,7 @@ def from_json(value: dict[str, Any]) -> UnitEnd:
 
 
 def _join(sentence: str, last_lines: str) -> str:
-    """The sentence on a line of its own, and the output's end, which often is that sentence again."""
+    """The sentence, and below it the output's end, which often is that sentence once more."""
     others = "\n".join(line for line in last_lines.splitlines() if sentence not in line)
     return f"{sentence}\nIts last lines:\n{others}" if others else sentence
 
