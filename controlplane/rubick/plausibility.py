@@ -30,8 +30,10 @@ from headrace.api.profile_rows import PlanRow, peak_flops, step_flops
 ABSURD_AT = 5.0
 """So many standard deviations of the prior a step may be off on a known device."""
 
-ABSURD_ELSEWHERE_AT = 5.5
-"""And on another one: some 500 times too long or too short on a processor."""
+ABSURD_ELSEWHERE_TIMES = 500.0
+"""On another one, so many times too long or too short. A processor that others use as well may be
+a hundred times slower than its sizes let expect; seconds for milliseconds are a thousand.
+"""
 
 _ROUNDING = 1.02
 
@@ -82,7 +84,7 @@ def _absurdity(known: ModelType, row: PlanRow, expected: float, deviation: float
             f"wanted at least {flops / ranks / peak:.3g} s, which is what {machine.device} needs "
             f"for the arithmetic alone, got {seconds:.4g} s, {times:.1f} times as fast"
         )
-    reach = deviation * (ABSURD_AT if peak is not None else ABSURD_ELSEWHERE_AT)
+    reach = deviation * ABSURD_AT if peak is not None else float(np.log(ABSURD_ELSEWHERE_TIMES))
     off = float(np.log(seconds)) - expected
     if abs(off) <= reach:
         return ""
