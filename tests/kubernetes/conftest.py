@@ -1,0 +1,21 @@
+"""The tests of this folder use what other folders import from it."""
+
+from tests.kubernetes.fixtures import (
+    api_server,
+    fake_gpu_nodes,
+    helm,
+    kubectl,
+    namespace,
+    scheduler,
+    shared_cluster,
+)
+
+__all__ = [
+    "api_server",
+    "fake_gpu_nodes",
+    "helm",
+    "kubectl",
+    "namespace",
+    "scheduler",
+    "shared_cluster",
+]

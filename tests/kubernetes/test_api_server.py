@@ -1,0 +1,154 @@
+"""A real API server answers, validates and forbids, as the tests that build on it expect."""
+
+import json
+
+import pytest
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from tests.kubernetes.api_server import ApiServer, CommandFailedError
+from tests.kubernetes.fixtures import Command
+from tests.kubernetes.programs import MODULES
+from tests.kubernetes.waiting import until
+
+pytestmark = pytest.mark.process
+
+WIDGETS = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "widgets.launcher.headrace.test"},
+    "spec": {
+        "group": "launcher.headrace.test",
+        "names": {"kind": "Widget", "plural": "widgets"},
+        "scope": "Namespaced",
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "properties": {
+                                    "least": {"type": "integer", "default": 1},
+                                    "most": {"type": "integer"},
+                                },
+                                "x-kubernetes-validations": [
+                                    {
+                                        "rule": "self.least <= self.most",
+                                        "message": "least is above most",
+                                    }
+                                ],
+                            }
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+
+
+def widget(name: str, **spec: int) -> str:
+    return json.dumps(
+        {
+            "apiVersion": "launcher.headrace.test/v1",
+            "kind": "Widget",
+            "metadata": {"name": name},
+            "spec": spec,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def widgets(kubectl: Command) -> None:
+    """The kind, on the server; others may have put it there too."""
+    kubectl("apply", "-f", "-", stdin=json.dumps(WIDGETS))
+    kubectl("wait", "--for=condition=Established", f"crd/{WIDGETS['metadata']['name']}")  # type: ignore[index]
+
+
+def test_the_server_is_of_the_version_that_is_pinned(
+    api_server: ApiServer, kubectl: Command
+) -> None:
+    pinned = next(module.version for module in MODULES if module.name == "kubernetes")
+    said = json.loads(kubectl("version", "-o", "json"))
+    assert said["serverVersion"]["gitVersion"] == pinned
+    assert client.VersionApi(api_server.client).get_code().git_version == pinned
+
+
+@pytest.mark.usefixtures("widgets")
+def test_a_custom_resource_is_defaulted_and_its_rules_hold(
+    kubectl: Command, namespace: str
+) -> None:
+    kubectl("apply", "-n", namespace, "-f", "-", stdin=widget("good", most=3))
+    stored = json.loads(kubectl("get", "widget", "good", "-n", namespace, "-o", "json"))
+    assert stored["spec"] == {"least": 1, "most": 3}
+
+    with pytest.raises(CommandFailedError, match="least is above most"):
+        kubectl("apply", "-n", namespace, "-f", "-", stdin=widget("bad", least=4, most=3))
+
+
+def test_who_has_no_role_is_denied_and_who_has_one_is_not(
+    api_server: ApiServer, kubectl: Command, namespace: str
+) -> None:
+    nobody = str(api_server.kubeconfig_of("ann", "readers"))
+    asked = ("--kubeconfig", nobody, "get", "configmaps", "-n", namespace)
+    with pytest.raises(CommandFailedError, match='User "ann" cannot list resource "configmaps"'):
+        kubectl(*asked)
+
+    kubectl("create", "rolebinding", "r", "-n", namespace, "--clusterrole=view", "--group=readers")
+    assert "kube-root-ca.crt" in until("the role counts", lambda: _or_empty(kubectl, *asked))
+
+
+def _or_empty(kubectl: Command, *asked: str) -> str:
+    try:
+        return kubectl(*asked)
+    except CommandFailedError:
+        return ""
+
+
+def test_a_namespace_is_ones_own_and_pods_can_be_made_in_it(
+    api_server: ApiServer, namespace: str
+) -> None:
+    core = client.CoreV1Api(api_server.client)
+    assert core.list_namespaced_pod(namespace).items == []
+    container = client.V1Container(name="c", image="localhost/none:test")
+    pod = client.V1Pod(
+        metadata=client.V1ObjectMeta(name="p"), spec=client.V1PodSpec(containers=[container])
+    )
+    made = core.create_namespaced_pod(namespace, pod)
+    assert made.spec is not None
+    assert made.spec.service_account_name == "default"
+
+
+def test_a_namespace_that_is_let_go_goes(api_server: ApiServer) -> None:
+    api_server.new_namespace("let-go")
+    api_server.delete_namespace("let-go")
+
+    def is_gone() -> bool:
+        try:
+            client.CoreV1Api(api_server.client).read_namespace("let-go")
+        except ApiException as error:
+            return bool(error.status == 404)
+        return False
+
+    until("it is gone, which only the controllers can do", is_gone)
+
+
+def test_kubectl_tells_what_it_was_asked_and_what_went_wrong(kubectl: Command) -> None:
+    with pytest.raises(
+        CommandFailedError, match=r"`kubectl get no-such-kind`.* the server doesn't"
+    ):
+        kubectl("get", "no-such-kind")
+
+
+def test_the_users_own_kubectl_settings_are_not_touched(
+    kubectl: Command, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    kubectl("get", "namespaces")
+    assert list(home.iterdir()) == []
