@@ -62,7 +62,7 @@ class Module:
         major, minor, _ = self.version.removeprefix("v").split(".", 2)
         names = {"version": self.version, "major": major, "minor": minor}
         linked = "".join(f" -X {variable.format(**names)}" for variable in self.linked)
-        return ("-trimpath", "-mod=readonly", "-ldflags", f"-s -w{linked}")
+        return ("-trimpath", "-ldflags", f"-s -w{linked}")
 
     @property
     def key(self) -> str:
