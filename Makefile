@@ -1,6 +1,6 @@
 # The verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup protos protos-freeze format lint test test-process failures lives plans demo bench reproduce-rubick docs clean
+.PHONY: help setup protos protos-freeze format lint test test-process kube-binaries failures lives plans demo bench reproduce-rubick docs clean
 
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -48,6 +48,9 @@ test: setup ## every test that this machine can run, in random order
 
 test-process: setup ## only the tests that start real processes
 	$(RUN) pytest -rs -m process
+
+kube-binaries: setup ## build what tests against a real Kubernetes need, with Go; cold 12 to 20 minutes
+	$(RUN) python -m tests.kubernetes.build_binaries
 
 failures: setup ## the tests that kill real processes, REPEAT=20 times in a row
 	@for round in $$(seq 1 $(REPEAT)); do \

@@ -31,7 +31,8 @@ def _cannot(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def _expect(names: tuple[str, ...]) -> None:
+def expect_programs(names: tuple[str, ...]) -> None:
+    """Skips or fails who asks if one of these programs is nowhere."""
     if lacking := missing(names):
         _cannot(how_to_get(lacking))
 
@@ -45,7 +46,7 @@ def _folder_of_run(factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedCluster]:
     """The cluster of our own that all workers share; started when first wanted."""
-    _expect(API_SERVER)
+    expect_programs(API_SERVER)
     cluster = SharedCluster.join(_folder_of_run(tmp_path_factory))
     yield cluster
     cluster.leave()
@@ -59,7 +60,7 @@ def api_server(
     if given := os.environ.get("HEADRACE_TEST_KUBECONFIG"):
         if not Path(given).is_file():
             _cannot(f"HEADRACE_TEST_KUBECONFIG={given} is no file")
-        _expect(("kubectl",))
+        expect_programs(("kubectl",))
         existing = ApiServer(Path(given), tmp_path_factory.mktemp("kubernetes"))
         yield existing
         existing.close()
@@ -76,8 +77,16 @@ def kubectl(api_server: ApiServer) -> Command:
 @pytest.fixture(scope="session")
 def helm(api_server: ApiServer) -> Command:
     """Runs the real helm as administrator: ``helm("install", name, chart, "-n", namespace)``."""
-    _expect(("helm",))
+    expect_programs(("helm",))
     return api_server.helm
+
+
+@pytest.fixture(scope="session")
+def kubeconfig_of(api_server: ApiServer) -> Callable[..., Path]:
+    """Makes kubeconfigs of people: ``kubeconfig_of("ann", "readers")`` for a user and groups."""
+    if os.environ.get("HEADRACE_TEST_KUBECONFIG"):
+        _cannot("the cluster of HEADRACE_TEST_KUBECONFIG trusts no certificates of these tests")
+    return api_server.kubeconfig_of
 
 
 @pytest.fixture
@@ -95,7 +104,7 @@ def scheduler(request: pytest.FixtureRequest) -> None:
     """A real scheduler, and kwok, on the shared cluster."""
     if os.environ.get("HEADRACE_TEST_KUBECONFIG"):
         _cannot("fake nodes are made in a cluster of our own, not in HEADRACE_TEST_KUBECONFIG")
-    _expect((*API_SERVER, *FAKE_NODES))
+    expect_programs((*API_SERVER, *FAKE_NODES))
     request.getfixturevalue("shared_cluster").start_fake_nodes()
 
 

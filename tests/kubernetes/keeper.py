@@ -129,11 +129,12 @@ class _Keeper:
         self._listening = listening
         self._selector = selectors.DefaultSelector()
         self._selector.register(listening, selectors.EVENT_READ)
-        self._connected = 0
+        self._connected: set[socket.socket] = set()
+        self._last: socket.socket | None = None
         self._tier = 0
 
     def add(self, connection: socket.socket) -> None:
-        self._connected += 1
+        self._connected.add(connection)
         self._selector.register(connection, selectors.EVENT_READ)
 
     def serve(self) -> None:
@@ -155,9 +156,11 @@ class _Keeper:
         except ConnectionError:
             pass
         self._selector.unregister(connection)
-        self._connected -= 1
+        self._connected.remove(connection)
         if self._connected:
-            connection.close()  # the last one stays open until all is gone
+            connection.close()
+        else:
+            self._last = connection  # closed by our end, which tells it that all is gone
 
     def _answer(self, tier: str) -> dict[str, Any]:
         try:
