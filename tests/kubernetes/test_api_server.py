@@ -111,18 +111,26 @@ def _or_empty(kubectl: Command, *asked: str) -> str:
         return ""
 
 
-def test_a_namespace_is_ones_own_and_pods_can_be_made_in_it(
-    api_server: ApiServer, namespace: str
-) -> None:
+def test_pods_can_be_made_at_once_in_a_new_namespace(api_server: ApiServer) -> None:
     core = client.CoreV1Api(api_server.client)
-    assert core.list_namespaced_pod(namespace).items == []
     container = client.V1Container(name="c", image="localhost/none:test")
     pod = client.V1Pod(
         metadata=client.V1ObjectMeta(name="p"), spec=client.V1PodSpec(containers=[container])
     )
-    made = core.create_namespaced_pod(namespace, pod)
-    assert made.spec is not None
-    assert made.spec.service_account_name == "default"
+    # One alone might have its service account in time by chance.
+    for name in (f"at-once-{number}" for number in range(10)):
+        api_server.new_namespace(name)
+        made = core.create_namespaced_pod(name, pod)
+        assert made.spec is not None
+        assert made.spec.service_account_name == "default"
+        api_server.delete_namespace(name)
+
+
+def test_each_test_has_a_namespace_of_its_own(namespace: str, api_server: ApiServer) -> None:
+    found = client.CoreV1Api(api_server.client).read_namespace(namespace)
+    assert found.status is not None
+    assert found.status.phase == "Active"
+    assert re.fullmatch(r"each-test-has-a-namespace-of-its-own-[0-9a-f]{6}", namespace)
 
 
 def test_a_namespace_that_is_let_go_goes(api_server: ApiServer) -> None:
