@@ -36,7 +36,11 @@ class SharedCluster:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._lines = connection.makefile("r", encoding="utf-8")
-        told = self._ask("1")
+        try:
+            told = self._ask("1")
+        except BaseException:
+            self._close()
+            raise
         self.folder = Path(told["folder"])
         self.api_server = ApiServer(
             Path(told["kubeconfig"]), self.folder, authority=Path(told["authority"])
@@ -57,10 +61,13 @@ class SharedCluster:
             connection = socket.socket(socket.AF_UNIX)
             try:
                 connection.connect(address.read_text(encoding="utf-8"))
-                return cls(connection)
-            except (OSError, _NobodyThereError):
+            except OSError:  # there never was a keeper, or it is gone
                 connection.close()
-            return cls(_new_keeper(address))
+                return cls(_new_keeper(address))
+            try:
+                return cls(connection)
+            except _NobodyThereError:  # it was just ending
+                return cls(_new_keeper(address))
 
     def start_fake_nodes(self) -> dict[str, int]:
         """Has scheduler and kwok started; the pids of all that runs."""
@@ -79,6 +86,9 @@ class SharedCluster:
         with contextlib.suppress(ConnectionError):
             while self._connection.recv(_LINE_BYTES):
                 pass
+        self._close()
+
+    def _close(self) -> None:
         self._lines.close()
         self._connection.close()
 

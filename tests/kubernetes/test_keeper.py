@@ -108,6 +108,22 @@ def test_a_killed_keeper_takes_the_cluster_with_it_and_the_next_worker_starts_an
     shutil.rmtree(first.folder)  # its keeper could not
 
 
+def test_who_joins_a_broken_cluster_is_told(run: Path) -> None:
+    cluster = SharedCluster.join(run)
+    processes(cluster)["etcd"].signal(signal.SIGKILL)
+
+    def refused() -> str:
+        try:
+            SharedCluster.join(run).leave()
+        except NotStartedError as error:
+            return str(error)
+        return ""  # its threads are still ending
+
+    assert "etcd ended with -9" in until("who joins is told", refused)
+    cluster.leave()
+    assert not cluster.folder.exists()
+
+
 def test_what_does_not_start_is_told_with_what_it_wrote_last(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
