@@ -56,7 +56,11 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedC
 def api_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ApiServer]:
-    """A real API server with its controllers, as administrator: kubectl, helm, official client."""
+    """A real API server with its controllers, as administrator: kubectl, helm, official client.
+
+    Its garbage collector looks for new kinds every 30 s: until then it may leave objects of a kind,
+    and what they own, when their owner goes. Tests of that wait for longer than a look.
+    """
     if given := os.environ.get("HEADRACE_TEST_KUBECONFIG"):
         if not Path(given).is_file():
             _cannot(f"HEADRACE_TEST_KUBECONFIG={given} is no file")
