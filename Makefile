@@ -49,7 +49,7 @@ test: setup ## every test that this machine can run, in random order
 test-process: setup ## only the tests that start real processes
 	$(RUN) pytest -rs -m process
 
-kube-binaries: setup ## build what tests against a real Kubernetes need, with Go; cold 12 to 20 minutes
+kube-binaries: setup ## build what tests against a real Kubernetes need, with Go; cold 12 to 22 minutes
 	$(RUN) python -m tests.kubernetes.build_binaries
 
 failures: setup ## the tests that kill real processes, REPEAT=20 times in a row
