@@ -13,6 +13,7 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.policy import Policy
 from controlplane.live import live_policies
 from simulator import comparing
+from simulator.policies import POLICIES
 from simulator.run import Result, simulate
 from simulator.scenario import Scenario, read
 from simulator.snapshots import latest, read_snapshot
@@ -71,7 +72,11 @@ def main() -> int:
         "--snapshot", type=Path, metavar="FILE", help="file written by `headrace snapshot`"
     )
     parser.add_argument(
-        "--policy", action="append", metavar="NAME[,NAME]", help="repeatable (default all)"
+        "--policy",
+        action="append",
+        metavar="NAME[,NAME]",
+        help=f"repeatable (default all): {', '.join(sorted(live_policies()))}; with --workload "
+        f"{', '.join(sorted(POLICIES))}",
     )
     parser.add_argument("--seed", type=int, default=1, help="all chance comes from it (default 1)")
     parser.add_argument(
