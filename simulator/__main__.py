@@ -57,8 +57,7 @@ REFUSED = 4
 """What `headrace` ends with where a manifest is wrong."""
 
 
-def main() -> int:
-    """Parses arguments, plays, prints. Returns the exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="headrace simulate",
         description="Plays a scenario, a trace, or a live cluster's snapshot, in virtual time.",
@@ -92,6 +91,12 @@ def main() -> int:
         help="table, json, or with --workload a folder for everything (default table)",
     )
     comparing.add_arguments(parser)
+    return parser
+
+
+def main() -> int:
+    """Parses arguments, plays, prints. Returns the exit code."""
+    parser = _parser()
     options = parser.parse_args()
     if options.workload is None and options.scenario is None and options.snapshot is None:
         parser.error(

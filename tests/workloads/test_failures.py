@@ -161,6 +161,7 @@ def test_ranks_with_different_data_do_not_train_together(
     run = agent.start(manifests[0], 2, manifests=manifests)
     assert run.reasons() == {"StartRefused"}
     assert all("rank 1 differs from rank 0" in found["message"] for found in run.exits())
+    assert all("a seed for data that are drawn" in found["message"] for found in run.exits())
 
 
 def test_a_plan_for_another_number_of_ranks_is_refused(agent: Agent, store: Path) -> None:
