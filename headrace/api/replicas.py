@@ -9,7 +9,7 @@ import json
 
 BY_NAME = "dns:///"
 
-_BALANCING = {"loadBalancingConfig": [{"round_robin": {}}]}
+_BALANCING: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
 
 
 def who_decides(address: str) -> tuple[tuple[str, str], ...]:
