@@ -104,3 +104,8 @@ dns:///{{ $host }}-replicas.{{ .Release.Namespace }}.svc:7460
 {{- define "headrace.ownRay" -}}
 {{- if and .Values.nodes.enabled (not .Values.ray.address) }}yes{{ end -}}
 {{- end -}}
+
+{{/* Whether Ray asks for a token. */}}
+{{- define "headrace.rayAsks" -}}
+{{- if or (include "headrace.ownRay" .) .Values.ray.existingTokenSecret }}yes{{ end -}}
+{{- end -}}

@@ -146,8 +146,10 @@ runs as root, with the one capability that giving a folder away takes. */}}
 {{- end -}}
 
 {{- define "headrace.rayEnv" -}}
+{{- if include "headrace.rayAsks" . }}
 - {name: RAY_AUTH_MODE, value: token}
 - {name: RAY_AUTH_TOKEN_PATH, value: /etc/headrace/ray/token}
+{{- end }}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 - {name: HOME, value: /tmp}
 {{- end -}}
