@@ -24,12 +24,14 @@ _HEAD = """# {name}
 
 {description}
 
-Chart {version}, for Kubernetes {kube}. How it is installed, upgraded and taken away: `docs/operations/install.md` and
-`docs/operations/upgrade.md`; its certificates: `docs/operations/certificates.md`.
+Chart {version}, for Kubernetes {kube}. How it is installed, upgraded and taken away, and how
+its certificates work: `docs/operations/install.md`, `docs/operations/upgrade.md` and
+`docs/operations/certificates.md`.
 
 ## Values
 
-This table is made of `values.yaml` by `make chart-docs`. A value that is not in it is refused (`values.schema.json`).
+This table is made of `values.yaml` by `make chart-docs`. A value that is not in it is refused
+(`values.schema.json`).
 
 | value | default | |
 |---|---|---|
@@ -72,7 +74,7 @@ def documented(text: str) -> Iterator[Value]:
 
 
 def leaves(values: Any, described: frozenset[str], path: str = "") -> Iterator[str]:
-    """Paths of all values that stand for themselves: below a described one nothing is looked for."""
+    """Paths of all values; below one that is described nothing is looked for."""
     if path in described or not isinstance(values, dict) or not values:
         yield path
         return

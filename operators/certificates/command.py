@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the flags and does what they say, until it is ended; returns the exit code."""
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _again_and_again(work, once=given.once)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     made = argparse.ArgumentParser(prog="python -m operators.certificates", description=__doc__)
     commands = made.add_subparsers(dest="command", required=True)
     keep = commands.add_parser("keep", help="make, renew and sign what an installation wants")
