@@ -1,6 +1,6 @@
 # The verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup protos protos-freeze format lint test test-process kube-binaries failures lives plans demo bench reproduce-rubick crds docs clean
+.PHONY: help setup protos protos-freeze format lint test test-process kube-binaries failures lives plans demo bench reproduce-rubick crds chart-docs docs clean
 
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -80,6 +80,9 @@ reproduce-rubick: setup ## play Rubick beside other policies, DATA=folder with r
 
 crds: setup ## write the custom resources of deploy/helm/headrace/files/crds
 	$(RUN) python -m operators.crds deploy/helm/headrace/files/crds
+
+chart-docs: setup ## write the README of the Helm chart from its values.yaml
+	$(RUN) python deploy/helm/generate_readme.py
 
 docs: setup ## write docs/cli.md and docs/manifest.md, and check what the documents point to
 	$(RUN) python -m headrace.cli.reference docs
