@@ -10,6 +10,7 @@ import yaml
 
 from controlplane.edges.telemetry import Telemetry
 from deploy.helm.generate_readme import documented, leaves, readme
+from tests.architecture.source_tree import ROOT
 from tests.kubernetes import chart
 from tests.kubernetes.chart import CHART, WAYS, containers, named, of_kind, render, values_of
 from tests.kubernetes.fixtures import expect_programs
@@ -312,3 +313,32 @@ def test_every_value_is_described_and_the_readme_is_current() -> None:
     described = frozenset(value.path for value in documented(text))
     assert set(leaves(yaml.safe_load(text), described)) == described
     assert chart.chart_file("README.md").read_text() == readme(CHART), "make chart-docs"
+
+
+def test_our_row_of_the_audit_is_what_is_counted() -> None:
+    kinds = {one["kind"] for one in render()}
+    text = chart.chart_file("values.yaml").read_text()
+    described = [value.path for value in documented(text)]
+    every = list(leaves(yaml.safe_load(text), frozenset(described)))
+    hooks = [one for one in render() if "helm.sh/hook" in one["metadata"].get("annotations", {})]
+    there = {
+        "values.schema.json": (CHART / "values.schema.json").exists(),
+        "NOTES.txt": (CHART / "templates" / "NOTES.txt").exists(),
+        "CRDs": "templates" if (CHART / "templates" / "crds.yaml").exists() else "-",
+        "README": "Y (generated)",  # which another test compares
+        "chart unit tests": True,
+        "`helm test`": any(one["kind"] == "Pod" for one in hooks),
+        "PDB": "PodDisruptionBudget" in kinds,
+        "ServiceMonitor": "ServiceMonitor" in kinds,
+        "PrometheusRule": "PrometheusRule" in kinds,
+        "NetworkPolicy": "NetworkPolicy" in kinds,
+        "RO rootfs / nonroot / seccomp": "Y/Y/Y",  # of every container, as another test sees
+        "documented values (`# --`)": f"{len(described)}/{len(every)}",
+    }
+    lines = (ROOT / "docs/kubernetes/chart-audit.md").read_text(encoding="utf-8").splitlines()
+    header = next(line for line in lines if line.startswith("| chart "))
+    row = next(line for line in lines if line.startswith("| **headrace** "))
+    columns = [cell.strip() for cell in header.strip("|").split("|")]
+    told = dict(zip(columns, (cell.strip() for cell in row.strip("|").split("|")), strict=True))
+    assert told.pop("chart") == "**headrace**"
+    assert told == {name: "Y" if found is True else found for name, found in there.items()}
