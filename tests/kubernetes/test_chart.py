@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -18,6 +20,7 @@ from tests.kubernetes.fixtures import expect_programs
 pytestmark = pytest.mark.process
 
 WORKS_ON_NODES = {"agent", "ray-worker"}
+KIND = "CustomResourceDefinition"
 SECRET = "--set=controlPlane.database.existingSecret=db"
 
 
@@ -342,3 +345,36 @@ def test_our_row_of_the_audit_is_what_is_counted() -> None:
     told = dict(zip(columns, (cell.strip() for cell in row.strip("|").split("|")), strict=True))
     assert told.pop("chart") == "**headrace**"
     assert told == {name: "Y" if found is True else found for name, found in there.items()}
+
+
+def test_definitions_are_rendered_as_they_are_and_kept_if_wanted(tmp_path: Path) -> None:
+    folder = tmp_path / "headrace"
+    shutil.copytree(CHART, folder)
+    kept = {"helm.sh/resource-policy": "keep"}
+    planted = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "planted.headrace.test", "annotations": kept, "labels": {"a": "b"}},
+        # Helm counts in floats, and a large number must not come out as 1.048576e+06.
+        "spec": {"maxLength": 1048576, "maximum": 9007199254740991, "text": "{{ no template }}"},
+    }
+    files = folder / "files" / "crds"
+    files.mkdir(exist_ok=True)
+    (files / "planted.yaml").write_text(yaml.safe_dump(planted))
+
+    def definitions(*flags: str) -> dict[str, Any]:
+        text = chart.template(*flags, folder=folder)
+        found = of_kind([one for one in yaml.safe_load_all(text) if one], KIND)
+        return {one["metadata"]["name"]: one for one in found}
+
+    made = definitions()
+    for file in files.iterdir():
+        wanted = yaml.safe_load(file.read_text())
+        found = made.pop(wanted["metadata"]["name"])
+        assert found["spec"] == wanted["spec"]
+        assert found["metadata"]["annotations"].items() >= kept.items()
+        assert found["metadata"]["labels"].items() >= wanted["metadata"]["labels"].items()
+    assert made == {}
+    for one in definitions("--set=crds.keep=false").values():
+        assert "helm.sh/resource-policy" not in one["metadata"]["annotations"]
+    assert definitions("--set=crds.install=false") == {}
