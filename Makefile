@@ -1,6 +1,6 @@
 # The verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup protos protos-freeze format lint test test-process kube-binaries failures lives plans demo bench reproduce-rubick chart-docs docs clean
+.PHONY: help setup protos protos-freeze format lint test test-process kube-binaries failures lives plans demo bench reproduce-rubick crds chart-docs docs clean
 
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -49,7 +49,7 @@ test: setup ## every test that this machine can run, in random order
 test-process: setup ## only the tests that start real processes
 	$(RUN) pytest -rs -m process
 
-kube-binaries: setup ## build what tests against a real Kubernetes need, with Go; cold 12 to 20 minutes
+kube-binaries: setup ## build what tests against a real Kubernetes need, with Go; cold 12 to 22 minutes
 	$(RUN) python -m tests.kubernetes.build_binaries
 
 failures: setup ## the tests that kill real processes, REPEAT=20 times in a row
@@ -77,6 +77,9 @@ bench: setup ## the benchmarks, as ratios measured side by side
 reproduce-rubick: setup ## play Rubick beside other policies, DATA=folder with rubick/ and traces/
 	@test -n "$(DATA)" || { echo 'wanted DATA=DIR, a folder with rubick/ and traces/'; exit 2; }
 	$(RUN) python benchmarks/reproduce_rubick.py --data $(DATA)
+
+crds: setup ## write the custom resources of deploy/helm/headrace/files/crds
+	$(RUN) python -m operators.crds deploy/helm/headrace/files/crds
 
 chart-docs: setup ## write the README of the Helm chart from its values.yaml
 	$(RUN) python deploy/helm/generate_readme.py

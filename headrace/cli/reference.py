@@ -166,14 +166,16 @@ spec:
 ```
 
 `spec.plans` names the plans that the job may run under, the best of each number of accelerators
-first. It gets as many accelerators as one of them takes, and the first plan of that number for
-which they lie right: ranks that are tensor parallel need accelerators of one node. Each plan is
-checked when the job is submitted, against the model, the batch, `microBatchSizeMax` and the
-accelerators that the job takes. If another plan comes first when `plans` is changed while the job
-runs, its ranks go over to it without a restart. So they do when the job gets more accelerators or
-has to give some back: new ranks are started while the others train, and those that leave hand
-their part over. `headrace describe job` shows what each change cost. Where that is not possible,
-the ranks save and others go on from the checkpoint.
+first. It gets as many accelerators as one of them takes. `fifo` and `equal-share` take the first
+plan of that number for which they lie right: ranks that are tensor parallel need accelerators of
+one node. `rubick` takes the one that it expects to be fastest there, whatever the order, and the
+first only where nothing is known of what steps take, as of a script. Each plan is checked when the
+job is submitted, against the model, the batch, `microBatchSizeMax` and the accelerators that the
+job takes. If the job's plan is no longer among them, or the policy prefers another one, when
+`plans` is changed while the job runs, its ranks go over without a restart. So they do when the job
+gets more accelerators or has to give some back: new ranks are started while the others train, and
+those that leave hand their part over. `headrace describe job` shows what each change cost. Where
+that is not possible, the ranks save and others go on from the checkpoint.
 
 A job of a built-in model without `plans` leaves the choice to the policy: `rubick` takes, of all
 plans that can train the model, the one that it expects to be fastest where the job is, and
