@@ -45,13 +45,13 @@ def values_of(way: str) -> tuple[str, ...]:
 
 
 @cache
-def template(*flags: str) -> str:
+def template(*flags: str, folder: Path = CHART) -> str:
     """What `helm template` writes: as release `demo` in namespace `ns`.
 
     Raises:
         AssertionError: It refused; with what it said.
     """
-    ended = _helm("template", "demo", str(CHART), "--namespace", "ns", *flags)
+    ended = _helm("template", "demo", str(folder), "--namespace", "ns", *flags)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -10,6 +12,7 @@ import yaml
 
 from controlplane.edges.telemetry import Telemetry
 from deploy.helm.generate_readme import documented, leaves, readme
+from tests.architecture.source_tree import ROOT
 from tests.kubernetes import chart
 from tests.kubernetes.chart import CHART, WAYS, containers, named, of_kind, render, values_of
 from tests.kubernetes.fixtures import expect_programs
@@ -17,6 +20,7 @@ from tests.kubernetes.fixtures import expect_programs
 pytestmark = pytest.mark.process
 
 WORKS_ON_NODES = {"agent", "ray-worker"}
+KIND = "CustomResourceDefinition"
 SECRET = "--set=controlPlane.database.existingSecret=db"
 
 
@@ -312,3 +316,65 @@ def test_every_value_is_described_and_the_readme_is_current() -> None:
     described = frozenset(value.path for value in documented(text))
     assert set(leaves(yaml.safe_load(text), described)) == described
     assert chart.chart_file("README.md").read_text() == readme(CHART), "make chart-docs"
+
+
+def test_our_row_of_the_audit_is_what_is_counted() -> None:
+    kinds = {one["kind"] for one in render()}
+    text = chart.chart_file("values.yaml").read_text()
+    described = [value.path for value in documented(text)]
+    every = list(leaves(yaml.safe_load(text), frozenset(described)))
+    hooks = [one for one in render() if "helm.sh/hook" in one["metadata"].get("annotations", {})]
+    there = {
+        "values.schema.json": (CHART / "values.schema.json").exists(),
+        "NOTES.txt": (CHART / "templates" / "NOTES.txt").exists(),
+        "CRDs": "templates" if (CHART / "templates" / "crds.yaml").exists() else "-",
+        "README": "Y (generated)",  # which another test compares
+        "chart unit tests": True,
+        "`helm test`": any(one["kind"] == "Pod" for one in hooks),
+        "PDB": "PodDisruptionBudget" in kinds,
+        "ServiceMonitor": "ServiceMonitor" in kinds,
+        "PrometheusRule": "PrometheusRule" in kinds,
+        "NetworkPolicy": "NetworkPolicy" in kinds,
+        "RO rootfs / nonroot / seccomp": "Y/Y/Y",  # of every container, as another test sees
+        "documented values (`# --`)": f"{len(described)}/{len(every)}",
+    }
+    lines = (ROOT / "docs/kubernetes/chart-audit.md").read_text(encoding="utf-8").splitlines()
+    header = next(line for line in lines if line.startswith("| chart "))
+    row = next(line for line in lines if line.startswith("| **headrace** "))
+    columns = [cell.strip() for cell in header.strip("|").split("|")]
+    told = dict(zip(columns, (cell.strip() for cell in row.strip("|").split("|")), strict=True))
+    assert told.pop("chart") == "**headrace**"
+    assert told == {name: "Y" if found is True else found for name, found in there.items()}
+
+
+def test_definitions_are_rendered_as_they_are_and_kept_if_wanted(tmp_path: Path) -> None:
+    folder = tmp_path / "headrace"
+    shutil.copytree(CHART, folder)
+    kept = {"helm.sh/resource-policy": "keep"}
+    planted = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "planted.headrace.test", "annotations": kept, "labels": {"a": "b"}},
+        # Helm counts in floats, and a large number must not come out as 1.048576e+06.
+        "spec": {"maxLength": 1048576, "maximum": 9007199254740991, "text": "{{ no template }}"},
+    }
+    files = folder / "files" / "crds"
+    files.mkdir(exist_ok=True)
+    (files / "planted.yaml").write_text(yaml.safe_dump(planted))
+
+    def definitions(*flags: str) -> dict[str, Any]:
+        text = chart.template(*flags, folder=folder)
+        found = of_kind([one for one in yaml.safe_load_all(text) if one], KIND)
+        return {one["metadata"]["name"]: one for one in found}
+
+    made = definitions()
+    for file in files.iterdir():
+        wanted = yaml.safe_load(file.read_text())
+        found = made.pop(wanted["metadata"]["name"])
+        assert found["spec"] == wanted["spec"]
+        assert found["metadata"]["annotations"].items() >= kept.items()
+        assert found["metadata"]["labels"].items() >= wanted["metadata"]["labels"].items()
+    assert made == {}
+    for one in definitions("--set=crds.keep=false").values():
+        assert "helm.sh/resource-policy" not in one["metadata"]["annotations"]
+    assert definitions("--set=crds.install=false") == {}

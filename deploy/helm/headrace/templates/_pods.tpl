@@ -152,6 +152,8 @@ runs as root, with the one capability that giving a folder away takes. */}}
 {{- end }}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 - {name: HOME, value: /tmp}
+# Whatever number the user has, programs ask for its name.
+- {name: USER, value: headrace}
 {{- end -}}
 
 {{/* The command line, as the identity of `helm test`. */}}
