@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from controlplane.edges.grpc_server.policy_settings import SettingsBook
@@ -214,6 +214,11 @@ SIZES = st.integers(1, 70_000)
         max_size=7,
     ).map(in_order)
 )
+@example(["dp65536"])
+@example(["dp65537"])
+@example(["dp2", "pp2.zb", "ga99999"])
+@example(["dp1", "tp2"])
+@example(["tp1"])
 def test_the_pattern_of_plans_takes_what_is_a_plan_and_nothing_else(parts: list[str]) -> None:
     text = "-".join(parts)
     try:
@@ -224,6 +229,11 @@ def test_the_pattern_of_plans_takes_what_is_a_plan_and_nothing_else(parts: list[
 
 
 @given(st.lists(st.sampled_from([*"/?#@:; '[1a", "://", "12345", "@h"]), max_size=12))
+@example(["u:", "1234", "x@h"])
+@example(["u:", "12345", "x@h"])
+@example(["u:", "12345", "/x@h"])
+@example(["u:", "12345", "6/x@h"])
+@example(["u:", "1@h"])
 def test_the_pattern_of_passwords_finds_what_the_manifest_refuses(parts: list[str]) -> None:
     text = "s3://" + "".join(parts)
     assert (re.search(PASSWORD, text) is not None) == has_password(text)
