@@ -223,7 +223,7 @@ def test_what_a_cluster_does_not_know_is_left_out_or_told() -> None:
     assert "install cert-manager" in chart.refusal(*values_of("cert-manager"))
 
 
-def test_issued_certificates_are_what_pods_mount() -> None:
+def test_another_issuer_makes_what_pods_mount() -> None:
     objects = render(*values_of("cert-manager"))
     made = {one["spec"]["secretName"] for one in of_kind(objects, "Certificate")}
     wanted = {

@@ -24,14 +24,16 @@ from tests.kubernetes.waiting import until
 
 pytestmark = pytest.mark.process
 
-# A kind that only this test knows: others put Headrace's own there.
+# A kind that only this worker's tests know: others put Headrace's own there.
+PLURAL = f"gadgets{os.getpid()}"
+CRD = f"{PLURAL}.chart.headrace.test"
 FAKE_CRD = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
-    "metadata": {"name": "gadgets.chart.headrace.test"},
+    "metadata": {"name": CRD},
     "spec": {
         "group": "chart.headrace.test",
-        "names": {"kind": "Gadget", "plural": "gadgets"},
+        "names": {"kind": PLURAL.capitalize(), "plural": PLURAL},
         "scope": "Namespaced",
         "versions": [
             {
@@ -87,7 +89,7 @@ def release(api_server: ApiServer, a_chart: Path) -> Iterator[Release]:
     assert "holds its 8 nvidia.com/gpu" in said
     yield Release(a_chart, namespace, api_server)
     api_server.helm("uninstall", "demo", "-n", namespace, "--ignore-not-found")
-    api_server.kubectl("delete", "crd", str(FAKE_CRD["metadata"]["name"]), "--ignore-not-found")  # type: ignore[index]
+    api_server.kubectl("delete", "crd", CRD, "--ignore-not-found")
     api_server.delete_namespace(namespace)
 
 
@@ -99,7 +101,7 @@ def test_an_upgrade_with_the_same_values_changes_nothing(release: Release) -> No
         }
 
     before = specs()
-    assert ("CustomResourceDefinition", "gadgets.chart.headrace.test") in before
+    assert ("CustomResourceDefinition", CRD) in before
     assert len(before) > 30
     release.api_server.helm("upgrade", "demo", str(release.folder), "-n", release.namespace)
     assert specs() == before
@@ -416,10 +418,11 @@ def test_what_is_worth_keeping_stays_when_the_release_goes(
 ) -> None:
     namespace = f"{release.namespace}-u"
     api_server.new_namespace(namespace)
-    crd = "kept.chart.headrace.test"
+    crd = f"kept-{CRD}"
     folder = a_chart.parent / "other" / "headrace"
     shutil.copytree(a_chart, folder)
-    spec = json.loads(json.dumps(FAKE_CRD).replace("gadgets", "kept").replace("Gadget", "Kept"))
+    told = json.dumps(FAKE_CRD).replace("gadgets", "kept-gadgets").replace("Gadgets", "Kept")
+    spec = json.loads(told)
     (folder / "files" / "crds" / "gadgets.yaml").write_text(yaml.safe_dump(spec))
     try:
         api_server.helm("install", "demo", str(folder), "-n", namespace)
