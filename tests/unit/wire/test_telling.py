@@ -30,6 +30,7 @@ from controlplane.domain.event import (
     NodeLost,
     NodeRegistered,
     NodeRemoved,
+    OperatorTermRaised,
     PlanChanged,
     PlanObserved,
     PlanRefused,
@@ -292,6 +293,7 @@ EVENTS: list[tuple[Event, str]] = [
     ),
     (QueueChanged(Queue(QueueName("q"), 3, (), None)), "a quota of 3 and borrows without limit"),
     (QueueRemoved(QueueName("q")), "queue q was removed"),
+    (OperatorTermRaised("headrace/operator", 3), "operator headrace/operator leads under term 3"),
     (PolicyChanged(PolicySettings(policy="fifo")), "policy fifo decides, with new settings"),
     (
         PolicyChanged(PolicySettings(), who="ann", rolls_back_to=3),
