@@ -1,4 +1,4 @@
-"""A job's status, as the API tells it -> the ``status`` of its object in a manifest's names. Pure."""
+"""A job's status as the API tells it -> ``status`` as its object has it in a manifest. Pure."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

@@ -1,0 +1,1 @@
+"""What runs beside a Kubernetes API server: custom resources and who keeps them."""
