@@ -1,6 +1,6 @@
 # The verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup protos protos-freeze format lint test test-process kube-binaries failures lives plans demo bench reproduce-rubick docs clean
+.PHONY: help setup protos protos-freeze format lint test test-process kube-binaries failures lives plans demo bench reproduce-rubick crds docs clean
 
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -77,6 +77,9 @@ bench: setup ## the benchmarks, as ratios measured side by side
 reproduce-rubick: setup ## play Rubick beside other policies, DATA=folder with rubick/ and traces/
 	@test -n "$(DATA)" || { echo 'wanted DATA=DIR, a folder with rubick/ and traces/'; exit 2; }
 	$(RUN) python benchmarks/reproduce_rubick.py --data $(DATA)
+
+crds: setup ## write the custom resources of deploy/helm/headrace/files/crds
+	$(RUN) python -m operators.crds deploy/helm/headrace/files/crds
 
 docs: setup ## write docs/cli.md and docs/manifest.md, and check what the documents point to
 	$(RUN) python -m headrace.cli.reference docs

@@ -41,6 +41,7 @@ from headrace.api.manifest_switch import SwitchStatus
 from headrace.api.refusal import Problem, problems_in
 from headrace.api.variables import setter_of
 
+API_VERSION = "headrace.dev/v1alpha1"
 MANAGED_BY_HEADRACE = "headrace.dev/control-plane"
 
 
@@ -483,6 +484,19 @@ class EstimateStatus(Part):
     """When it was predicted."""
 
 
+class ColumnsStatus(Part):
+    """What kubectl shows of a job that it cannot make of numbers itself: its columns are texts or
+    single fields.
+    """
+
+    progress: Annotated[str, Field(max_length=64)] = ""
+    """Steps done of all, with the share, for example 120/600 20%."""
+    eta: Annotated[str, Field(max_length=64)] = ""
+    """When it will be done, in UTC and to the minute; an instant, so that it does not go stale."""
+    throughput: Annotated[str, Field(max_length=64)] = ""
+    """Samples a second over all ranks at the pace of the last steps, for example 35.2/s."""
+
+
 class Status(Part):
     """What was observed; written by Headrace, never by people."""
 
@@ -522,6 +536,8 @@ class Status(Part):
     """When it succeeded or failed."""
     estimated_end: EstimateStatus | None = None
     """When it will be done; absent until that can be said with a coverage."""
+    columns: ColumnsStatus = ColumnsStatus()
+    """The same for tables: text made of the fields above."""
 
 
 class TrainingJob(Part):

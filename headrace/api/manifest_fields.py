@@ -7,10 +7,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from headrace.api.credentials import has_password
-from headrace.api.plan import ExecutionPlan
+from headrace.api.plan import SHORT_FORM, ExecutionPlan
 
 NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-_LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 _LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 _UID = r"^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$"
 _FOLDER_NAME = r"^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$"
@@ -35,7 +35,7 @@ _SUFFIXES = {
 _ENDS = "beginning and ending with a letter or digit"
 PATTERNS_IN_WORDS = {
     NAME: f"lower-case letters, digits and dashes, {_ENDS}",
-    _LABEL_KEY: f"letters, digits, -, _ and ., {_ENDS}, and perhaps a domain and / before them",
+    LABEL_KEY: f"letters, digits, -, _ and ., {_ENDS}, and perhaps a domain and / before them",
     _LABEL_VALUE: f"letters, digits, -, _ and ., {_ENDS}",
     _UID: f"letters, digits and dashes, {_ENDS}",
     _TIMESTAMP: "a time such as 2026-11-26T08:00:00Z",
@@ -93,14 +93,21 @@ def _a_plan(text: str) -> str:
 Open = AfterValidator(_in_the_open)
 """Text that is stored and shown, so that no URL in it may hold a password."""
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=NAME)]
-LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=_LABEL_KEY)]
+LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE)]
 Uid = Annotated[str, Field(min_length=1, max_length=64, pattern=_UID)]
 FolderName = Annotated[str, Field(min_length=1, max_length=64, pattern=_FOLDER_NAME)]
 Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=NO_NUL), Open]
 Path = Annotated[str, Field(min_length=1, max_length=1024, pattern=NO_NUL), Open]
-Plan = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_a_plan)]
-Timestamp = Annotated[str, Field(max_length=40, pattern=_TIMESTAMP)]
+Plan = Annotated[
+    str,
+    # The pattern is for who cannot call our validator, which says better what is wrong.
+    Field(min_length=1, max_length=64, json_schema_extra={"pattern": SHORT_FORM}),
+    AfterValidator(_a_plan),
+]
+Timestamp = Annotated[
+    str, Field(max_length=40, pattern=_TIMESTAMP, json_schema_extra={"format": "date-time"})
+]
 Seconds = Annotated[int, Field(ge=0, le=YEAR_SECONDS)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Bytes = Annotated[

@@ -45,6 +45,17 @@ _SHORT_FORM = re.compile(
     r"(?:(?P<gc>gc)(?:-|$))?"
     r"(?P<offload>offload)?"
 )
+_SEVERAL = (
+    "([2-9]|[1-9][0-9]{1,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-6])"
+)
+_STAGES = rf"pp{_SEVERAL}\.({_SCHEDULES})"
+SHORT_FORM = (
+    rf"^(dp1|dp{_SEVERAL}(-tp{_SEVERAL})?(-{_STAGES})?|tp{_SEVERAL}(-{_STAGES})?|{_STAGES})"
+    rf"(-z[1-3])?(-ga{_SEVERAL})?(-gc)?(-offload)?$"
+)
+"""What the canonical short form of a plan matches, and nothing else: for schemas that others check.
+It needs nothing that regular expressions of other languages do not have.
+"""
 _EXAMPLES = "dp4, dp2-z3-gc, tp2-ga4 or pp2.1f1b-ga4"
 _PART = re.compile(r"(dp|tp|pp|z|ga|gc|offload)(\d*)(?:\.(\w+))?")
 _ORDER = ("dp", "tp", "pp", "z", "ga", "gc", "offload")

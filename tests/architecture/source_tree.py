@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("agent", "controlplane", "headrace", "simulator")
+PACKAGES = ("agent", "controlplane", "headrace", "operators", "simulator")
 PURE = (
     "controlplane/domain",
     "controlplane/engine",

@@ -69,9 +69,25 @@ PLANTS = [
     ),
     Plant("processes do not import each other", "controlplane/main.py", "import simulator"),
     Plant("processes do not import each other", "controlplane/main.py", "import agent.desired"),
+    Plant("processes do not import each other", "controlplane/main.py", "import operators.crds"),
     Plant(
-        "agent and simulator do not import each other", "simulator/run.py", "import agent.desired"
+        "agent, operators and simulator do not import each other",
+        "simulator/run.py",
+        "import agent.desired",
     ),
+    Plant(
+        "agent, operators and simulator do not import each other",
+        "operators/crds/rule.py",
+        "import agent.desired",
+    ),
+    Plant(
+        "operators share only the nouns and talk to the control plane as clients",
+        "operators/crds/rule.py",
+        "import controlplane.wire.status",
+    ),
+    Plant("only operators know Kubernetes", "controlplane/main.py", "import kubernetes"),
+    Plant("only operators know Kubernetes", "headrace/cli/apply.py", "import kubernetes.client"),
+    Plant("only the store knows SQL", "operators/crds/rule.py", "import sqlite3"),
     Plant("deciding is pure", "controlplane/domain/job.py", "import time"),
     Plant("deciding is pure", "controlplane/engine/cycle.py", "from datetime import datetime"),
     Plant("deciding is pure", "controlplane/placing/order.py", "import random as luck"),

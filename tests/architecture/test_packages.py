@@ -11,7 +11,7 @@ import pytest
 
 from tests.architecture.source_tree import ROOT, python_files
 
-SERVER_SIDE = {"agent", "controlplane", "simulator"}
+SERVER_SIDE = {"agent", "controlplane", "operators", "simulator"}
 HEAVY = {"google", "grpc", "numpy", "pydantic", "ray", "rich", "sqlalchemy", "torch", "yaml"}
 
 PROBE = """

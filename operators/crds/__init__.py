@@ -1,0 +1,1 @@
+"""The custom resources, generated from the schema of the manifests."""
