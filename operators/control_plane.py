@@ -146,7 +146,7 @@ class ControlPlane:
     async def close(self) -> None:
         """Ends all calls and the connection."""
         if self._channel is not None:
-            await self._channel.close()
+            await self._channel.close(None)
 
     def _jobs(self) -> Any:
         return jobs_pb2_grpc.JobServiceStub(self._connected())  # type: ignore[no-untyped-call]
@@ -244,11 +244,9 @@ def _term_in_force(error: aio.AioRpcError) -> int | None:
     """Of an operator's call that came too late; None of any other refusal."""
     if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
         return None
-    for key, value in error.trailing_metadata() or ():  # type: ignore[misc]
-        if key != _DETAILS_KEY:
-            continue
-        for packed in status_pb2.Status.FromString(value).details:
-            info = error_details_pb2.ErrorInfo()
-            if packed.Unpack(info) and info.reason == DEPOSED:
-                return int(info.metadata[TERM_METADATA])
+    trailing: Any = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
+    for packed in status_pb2.Status.FromString(trailing.get(_DETAILS_KEY, b"")).details:
+        info = error_details_pb2.ErrorInfo()
+        if packed.Unpack(info) and info.reason == DEPOSED:
+            return int(info.metadata[TERM_METADATA])
     return None

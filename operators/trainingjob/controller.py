@@ -164,8 +164,20 @@ class TrainingJobController:
             if step is Step.NOTHING:
                 break
             await self._take(step, found, known)
-        if not found.is_going:
+        if found is not None and not found.is_going:
             await self._tell(found)
+        elif found is not None and found.has_finalizer:
+            await self._check_hope(found)
+
+    async def _check_hope(self, found: TrainingJob) -> None:
+        """Of a job that it was to be told of, and is not, the watch may never tell again."""
+        known = self.jobs.jobs.get(found.uid)
+        if known is None or not known.withdrawn or known.status_json or self.jobs.trouble:
+            return
+        if await self._control_plane.knows(found.uid):
+            self.queue.add_after(found.key, _LOOK_AGAIN_SECONDS)
+        else:
+            self.jobs.drop(found.uid)
 
     def _refused_generation(self, found: TrainingJob) -> int:
         refusal = self._refused.get(found.uid)

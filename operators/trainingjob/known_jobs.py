@@ -101,6 +101,10 @@ class KnownJobs:
                 self.back()
         self._version = max(self._version, answer.version)
 
+    def drop(self, uid: str) -> None:
+        """The control plane was asked, and does not know it."""
+        self._gone(uid)
+
     def _gone(self, uid: str) -> None:
         job = self.jobs.pop(uid, None)
         if job is not None:

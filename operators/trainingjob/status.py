@@ -98,7 +98,9 @@ def unreachable(status: Status | None, found: TrainingJob, why: str) -> Status:
 
 def _without_job(found: TrainingJob, holds: str, code: ReasonCode, why: str) -> Status:
     conditions = [_condition(each, holds, code, why, found.generation) for each in _OF_A_JOB]
-    return {"observedGeneration": found.generation, "conditions": conditions}
+    # Every field, as the schema would fill it in: else what is stored never reads as wanted.
+    empty = status_of_job(jobs_pb2.Job(manifest_json=found.manifest_json))
+    return {**empty, "observedGeneration": found.generation, "conditions": conditions}
 
 
 def _condition(kind: str, holds: str, code: ReasonCode, why: str, generation: int) -> Condition:
