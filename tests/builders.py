@@ -275,9 +275,15 @@ class World:
         """``n1`` to ``n<count>``, all alike."""
         return self.with_node(*(a_node(f"n{i + 1}", accelerators) for i in range(count)))
 
-    def with_queue(self, name: str, quota: int | None = None, borrowing: int | None = 0) -> "World":
+    def with_queue(
+        self,
+        name: str,
+        quota: int | None = None,
+        borrowing: int | None = 0,
+        namespaces: tuple[str, ...] = (),
+    ) -> "World":
         """A queue is made or changed."""
-        queue = Queue(QueueName(name), quota, borrowing_accelerators=borrowing)
+        queue = Queue(QueueName(name), quota, (), borrowing, namespaces)
         return self.tell(QueueChanged(queue))
 
     def with_settings(self, **changes: float) -> "World":

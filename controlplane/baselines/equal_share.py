@@ -195,7 +195,7 @@ class _Round:
             return False
         units = attempt.placement.units
         silent = bool(self.silent) and any(unit.node in self.silent for unit in units)
-        orphaned = not self.quotas.known(record.job.spec.queue)
+        orphaned = not self.quotas.take(record.job)
         if not (silent or orphaned) or left_nodes(attempt.placement, self.away):
             return False
         self.targets[record.uid] = attempt.placement

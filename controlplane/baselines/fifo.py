@@ -262,7 +262,8 @@ def _alike(record: JobRecord) -> Hashable:
     spec = record.job.spec
     if spec.requested_plan is None:
         return (spec.model_type, *question(record))
-    return (spec.accelerators, spec.requested_plan, spec.model_type, spec.queue)
+    namespace = record.job.namespace
+    return (spec.accelerators, spec.requested_plan, spec.model_type, spec.queue, namespace)
 
 
 def _signatures(wish: _Wish) -> tuple[Signature, ...]:

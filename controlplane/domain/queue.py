@@ -18,12 +18,18 @@ class Queue:
         submitters: Identities that may submit to it; empty for everyone who may submit.
         borrowing_accelerators: So many more may its jobs hold while no other queue's quota needs
             them; None for no limit.
+        namespaces: Namespaces whose jobs it takes; empty for all.
     """
 
     name: QueueName
     quota_accelerators: int | None = None
     submitters: tuple[str, ...] = ()
     borrowing_accelerators: int | None = 0
+    namespaces: tuple[str, ...] = ()
+
+    def takes(self, namespace: str) -> bool:
+        """Whether jobs of this namespace may be in it."""
+        return not self.namespaces or namespace in self.namespaces
 
     @property
     def limit_accelerators(self) -> int | None:

@@ -27,6 +27,7 @@ class ReasonCode(StrEnum):
     BEHIND_EARLIER_JOB = "BehindEarlierJob"
     QUOTA_EXCEEDED = "QuotaExceeded"
     QUEUE_MISSING = "QueueMissing"
+    QUEUE_NOT_FOR_NAMESPACE = "QueueNotForNamespace"
     NO_MATCHING_ACCELERATOR = "NoMatchingAccelerator"
     EXCEEDS_CLUSTER = "ExceedsCluster"
     DOES_NOT_FIT = "DoesNotFit"

@@ -155,6 +155,9 @@ def _sound_start(snapshot: ClusterSnapshot, start: StartAttempt) -> Iterator[str
         yield f"{start.uid} is not to be started, it is {record.stage}"
     if record.stage is Stage.BACKING_OFF and snapshot.at < record.backoff_until:
         yield f"{start.uid} backs off from a failure and would start too early"
+    queue = snapshot.queues.get(record.job.spec.queue)
+    if queue is not None and not queue.takes(record.job.namespace):
+        yield f"{start.uid} is in {record.job.namespace}, of which queue {queue.name} takes no jobs"
     if start.attempt < record.next_attempt:
         yield f"{start.uid} had attempt {record.next_attempt - 1}, {start.attempt} is not new"
     if [unit.index for unit in start.placement.units] != list(range(len(start.placement.units))):

@@ -5,7 +5,7 @@ from copy import copy
 
 from controlplane.domain.changing import changed
 from controlplane.domain.ids import NodeId, QueueName
-from controlplane.domain.job import JobSpec, ServiceClass, Topology
+from controlplane.domain.job import Job, JobSpec, ServiceClass, Topology
 from controlplane.domain.lifecycle import FINISHED, Stage
 from controlplane.domain.offering import offered, sizes
 from controlplane.domain.placement import Placement
@@ -126,6 +126,13 @@ def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reaso
             ReasonCode.QUEUE_MISSING,
             f"queue {spec.queue} does not exist; `headrace queue set {spec.queue}` creates it",
         )
+    if not quotas.take(record.job):
+        taken = ", ".join(quotas.namespaces(spec.queue))
+        return Reason(
+            ReasonCode.QUEUE_NOT_FOR_NAMESPACE,
+            f"queue {spec.queue} takes jobs of the namespaces {taken} only, this one is in "
+            f"{record.job.namespace}",
+        )
     possible = sizes(spec)
     if not possible:
         text = (
@@ -212,6 +219,9 @@ class Quotas:
         self._own: dict[QueueName, int | None] = {
             name: queue.quota_accelerators for name, queue in snapshot.queues.items()
         }
+        self._namespaces = {
+            name: queue.namespaces for name, queue in snapshot.queues.items() if queue.namespaces
+        }
         for record in snapshot.set_aside.values():
             if record.attempt is not None:
                 self.use(record.job.spec.queue, record.attempt.placement.accelerator_count)
@@ -226,6 +236,15 @@ class Quotas:
     def known(self, queue: QueueName) -> bool:
         """Whether there is such a queue."""
         return queue in self._whole
+
+    def take(self, job: Job) -> bool:
+        """Whether the job's queue is there, and takes jobs of its namespace."""
+        taken = self._namespaces.get(job.spec.queue)
+        return self.known(job.spec.queue) and (taken is None or job.namespace in taken)
+
+    def namespaces(self, queue: QueueName) -> tuple[str, ...]:
+        """The namespaces whose jobs the queue takes; empty for all."""
+        return self._namespaces.get(queue, ())
 
     def whole(self, queue: QueueName) -> int | None:
         """All that the queue may hold; None for no limit."""

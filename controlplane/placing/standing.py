@@ -232,7 +232,7 @@ class Standings:
 
     def _unknown(self, record: JobRecord, place: Placement) -> bool:
         silent = any(unit.node in self._silent for unit in place.units)
-        orphaned = not self.quotas.known(record.job.spec.queue)
+        orphaned = not self.quotas.take(record.job)
         return (silent or orphaned) and not left_nodes(place, self._away)
 
     def _can_begin(self, record: JobRecord, place: Placement) -> bool:

@@ -17,14 +17,15 @@ from controlplane.domain.snapshot import ClusterSnapshot, Slot
 from controlplane.placing.capacity import Capacity, Signature, signature
 from headrace.api.plan import ExecutionPlan
 
-Question = tuple[AcceleratorRequest, int, tuple[ExecutionPlan, ...], str, QueueName]
+Question = tuple[AcceleratorRequest, int, tuple[ExecutionPlan, ...], str, QueueName, str]
 """All that decides whether a waiting job fits; equal questions have equal answers."""
 
 
 def question(record: JobRecord) -> Question:
     """What the job asks of the cluster."""
     spec = record.job.spec
-    return (spec.accelerators, spec.global_batch_size, spec.plans, spec.model, spec.queue)
+    asked = (spec.accelerators, spec.global_batch_size, spec.plans, spec.model, spec.queue)
+    return (*asked, record.job.namespace)
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,7 +212,7 @@ class _Decision:
 
     def _possible(self, record: JobRecord, empty: Capacity) -> bool:
         queue = self.snapshot.queues.get(record.job.spec.queue)
-        if queue is None:
+        if queue is None or not queue.takes(record.job.namespace):
             return False
         offer = self.menu.offer(record, queue.limit_accelerators, empty)
         return any(

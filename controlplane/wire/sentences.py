@@ -251,6 +251,8 @@ def _about_cluster(event: Event) -> _Telling:
             more = queue.borrowing_accelerators
             if quota is not None and more != 0:
                 limit += f" and borrows {'without limit' if more is None else f'up to {more}'}"
+            if queue.namespaces:
+                limit += f", for jobs of {', '.join(queue.namespaces)} only"
             return _Telling(f"queue {queue.name} has {limit}")
         case QueueRemoved():
             return _Telling(f"queue {event.name} was removed")

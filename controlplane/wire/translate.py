@@ -450,12 +450,19 @@ def queue_from_wire(wire: common_pb2.Queue) -> Queue:
     checks.wants(
         all(wire.submitters), "queue.submitters", "identities that are not empty", wire.submitters
     )
+    checks.wants(
+        all(NAME.fullmatch(namespace) for namespace in wire.namespaces),
+        "queue.namespaces",
+        f"names of namespaces: {NAME_RULE}",
+        ", ".join(wire.namespaces),
+    )
     checks.finish()
     return Queue(
         QueueName(wire.name),
         quota,
         tuple(sorted(set(wire.submitters))),
         borrowing if borrowing >= 0 else None,
+        tuple(sorted(set(wire.namespaces))),
     )
 
 
@@ -469,6 +476,7 @@ def queue_to_wire(
         quota_accelerators=queue.quota_accelerators,
         borrowing_accelerators=-1 if borrowing is None else borrowing,
         submitters=queue.submitters,
+        namespaces=queue.namespaces,
         held_accelerators=held_accelerators,
         jobs_running=jobs_running,
         jobs_waiting=jobs_waiting,

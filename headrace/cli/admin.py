@@ -20,11 +20,13 @@ class QueueWish:
         quota: Accelerators; below 0 for no limit.
         borrow: Accelerators beyond the quota; below 0 for no limit.
         submitters: Identities; ``*`` for everyone.
+        namespaces: Those whose jobs it takes; ``*`` for all.
     """
 
     quota: int | None = None
     borrow: int | None = None
     submitters: list[str] | None = None
+    namespaces: list[str] | None = None
 
 
 def set_queue(session: Session, name: str, wish: QueueWish) -> None:
@@ -35,6 +37,7 @@ def set_queue(session: Session, name: str, wish: QueueWish) -> None:
         wanted = common_pb2.Queue(
             name=name,
             submitters=queue.submitters,
+            namespaces=queue.namespaces,
             borrowing_accelerators=queue.borrowing_accelerators,
         )
         quota = queue.quota_accelerators if queue.HasField("quota_accelerators") else -1
@@ -46,6 +49,9 @@ def set_queue(session: Session, name: str, wish: QueueWish) -> None:
         if wish.submitters is not None:
             del wanted.submitters[:]
             wanted.submitters.extend(each for each in wish.submitters if each != "*")
+        if wish.namespaces is not None:
+            del wanted.namespaces[:]
+            wanted.namespaces.extend(each for each in wish.namespaces if each != "*")
         warnings = client.put_queue(wanted).warnings
     say(f"queue/{name} {'changed' if name in known else 'created'}")
     for warning in warnings:

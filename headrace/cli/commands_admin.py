@@ -84,11 +84,15 @@ def queue_set(
         list[str] | None,
         typer.Option(help="Who may submit to it; repeatable; '*' for everyone."),
     ] = None,
+    from_namespace: Annotated[
+        list[str] | None,
+        typer.Option(help="Namespace whose jobs it takes; repeatable; '*' for all."),
+    ] = None,
 ) -> None:
     """Create a queue, or change what is given of one."""
     from headrace.cli import admin
 
-    wish = admin.QueueWish(quota, borrow, submitter)
+    wish = admin.QueueWish(quota, borrow, submitter, from_namespace)
     admin.set_queue(session_of(context), name, wish)
 
 

@@ -20,6 +20,7 @@ _WAITS = frozenset(
         "BehindEarlierJob",
         "QuotaExceeded",
         "QueueMissing",
+        "QueueNotForNamespace",
         "NoMatchingAccelerator",
         "ExceedsCluster",
         "BatchNotDivisible",

@@ -59,6 +59,7 @@ QUEUE_COLUMNS = (
     Column("RUNNING", right=True),
     Column("WAITING", right=True),
     Column("SUBMITTERS", gives_way=2),
+    Column("NAMESPACES", gives_way=3),
 )
 SWITCH_COLUMNS = (
     Column("SWITCH", gives_way=2, wraps=True),
@@ -248,6 +249,7 @@ def queue_row(queue: common_pb2.Queue) -> list[str]:
         str(queue.jobs_running),
         str(queue.jobs_waiting),
         ",".join(queue.submitters) or "everyone",
+        ",".join(queue.namespaces) or "all",
     ]
 
 

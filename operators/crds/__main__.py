@@ -7,10 +7,12 @@ from typing import Any
 
 import yaml
 
+from operators.crds.cluster_policy import CLUSTER_POLICY
 from operators.crds.definition import GROUP, Definition
+from operators.crds.queue import QUEUE
 from operators.crds.training_job import TRAINING_JOB
 
-DEFINITIONS: tuple[Definition, ...] = (TRAINING_JOB,)
+DEFINITIONS: tuple[Definition, ...] = (TRAINING_JOB, QUEUE, CLUSTER_POLICY)
 _NOTE = "# Written by `make crds` from the schema of the manifests. Do not edit.\n"
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.api.manifest_fields import NAME
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -78,6 +80,13 @@ def kept(field: str, why: str, *, compared: str = "") -> Rule:
         forbids=True,
     )
 
+
+NAMED = Rule(
+    f"size(self.metadata.name) <= 63 && self.metadata.name.matches(r'''{NAME}''')",
+    "wanted a name of at most 63 lower-case letters, digits and dashes, beginning and ending with "
+    "a letter or digit",
+)
+"""Names of ours can be values of labels; those of Kubernetes may be longer and have dots."""
 
 Schema = dict[str, Any]
 """A node of a structural schema."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from operators.crds.rule import Never, Rules, Schema
 
+SETS = frozenset({"submitters", "namespaces"})
+"""Lists in which order means nothing and nothing stands twice."""
 LISTS_BY_KEY = {"env": "name", "volumes": "name", "conditions": "type"}
 """Lists whose entries have names: the API server keeps these apart, and appliers can each have
 their own entries. Every other list belongs to one applier as a whole."""
@@ -117,6 +119,8 @@ def _write_kind(meant: Mapping[str, Any], written: Schema) -> None:
 
 
 def _kind_of_list(name: str) -> Schema:
+    if name in SETS:
+        return {"x-kubernetes-list-type": "set"}
     key = LISTS_BY_KEY.get(name)
     if key is None:
         return {"x-kubernetes-list-type": "atomic"}

@@ -6,13 +6,13 @@ may cost at worst, from the bounds of the schema, so that rules about long texts
 """
 
 from headrace.api.manifest import MANAGED_BY_HEADRACE
-from headrace.api.manifest_fields import LABEL_KEY, NAME
+from headrace.api.manifest_fields import LABEL_KEY
 from headrace.api.manifest_model import DIGITS, RANDOM, STDLIB, ModelConfig
 from headrace.api.model_choice import presets_of
 from headrace.api.models import PRESETS, Family
 from headrace.api.variables import RESERVED_VARIABLES, VARIABLES_OF_TORCHRUN
 from operators.crds.plan_rules import RULES_OF_EACH_PLAN, RULES_OF_PLANS
-from operators.crds.rule import Elsewhere, Never, Rule, Rules, kept
+from operators.crds.rule import NAMED, Elsewhere, Never, Rule, Rules, kept
 
 MANAGERS = (MANAGED_BY_HEADRACE, "kueue.x-k8s.io/multikueue")
 """Who may run a job; of the second one, the copies in other clusters are run there."""
@@ -180,13 +180,7 @@ _SPEC = (
 )
 
 RULES: Rules = {
-    "": (
-        Rule(
-            f"size(self.metadata.name) <= 63 && self.metadata.name.matches({_text(NAME)})",
-            "wanted a name of at most 63 lower-case letters, digits and dashes, beginning and "
-            "ending with a letter or digit",
-        ),
-    ),
+    "": (NAMED,),
     "spec": _SPEC,
     "spec.managedBy": (
         Rule(f"self in {_among(MANAGERS)}", f"wanted {' or '.join(MANAGERS)}, or nothing"),

@@ -31,6 +31,7 @@ from controlplane.edges.grpc_server.roles import Caller, Role, caller
 from controlplane.edges.grpc_server.turns import Turns
 from controlplane.wire.manifests import immutable_changes, only_differs_in, parse_manifest
 from controlplane.wire.translate import UID, UID_RULE
+from controlplane.wire.violations import Violation
 from headrace.api.generated import jobs_pb2
 
 _AFTER_FINISH = frozenset({"ttlSecondsAfterFinish"})
@@ -115,7 +116,18 @@ class Submission:
         if listed and who.role is Role.SUBMITTER and who.identity not in listed:
             raise denied(f"queue {job.spec.queue} takes jobs of {', '.join(listed)} only")
 
+    def _check_namespace(self, job: Job) -> None:
+        """Whoever submits it, and also an operator."""
+        queue = self._feed.state.queues.get(job.spec.queue)
+        if queue is not None and not queue.takes(job.namespace):
+            sentence = (
+                f"queue {queue.name} takes jobs of the namespaces {', '.join(queue.namespaces)} "
+                f"only, {job.name} is in {job.namespace}; name another queue"
+            )
+            raise precondition(sentence, [Violation("spec.queue", sentence)])
+
     async def _create(self, job: Job, *, dry_run: bool) -> jobs_pb2.SubmitJobResponse:
+        self._check_namespace(job)
         if dry_run:
             return jobs_pb2.SubmitJobResponse(
                 uid=job.uid, generation=job.generation, result="created"
@@ -142,6 +154,9 @@ class Submission:
         if not who.may_use_queue(before.spec.queue):
             raise denied(f"{who.identity} may not change jobs of queue {before.spec.queue}")
         _check_update(known, job)
+        if job.spec.queue != before.spec.queue:
+            # Else it was taken, and is told by its reason if that is over.
+            self._check_namespace(job)
         if not dry_run:
             job = replace(job, submitted_at=before.submitted_at)
             await self._accept(job, JobUpdated(job, self._door.now()))

@@ -36,6 +36,12 @@ def test_a_queue_is_created_then_changed_where_something_is_given(
     queue = plane.queues["research"]
     assert (queue.quota_accelerators, queue.borrowing_accelerators) == (4, 2)
     assert headrace("queue", "list").stdout.splitlines()[2].split()[1:4] == ["0", "4", "2"]
+    headrace("queue", "set", "research", "--from-namespace", "team-a")
+    headrace("queue", "set", "research", "--quota", "4")
+    assert list(plane.queues["research"].namespaces) == ["team-a"]
+    assert "team-a" in headrace("queue", "list").stdout
+    headrace("queue", "set", "research", "--from-namespace", "*")
+    assert not plane.queues["research"].namespaces
     plane.queue_warnings = ["the quota is larger than the cluster"]
     warned = headrace("queue", "set", "research", "--borrow", "-1")
     assert plane.queues["research"].borrowing_accelerators == -1

@@ -129,7 +129,10 @@ def test_queues_are_made_changed_listed_and_removed(tmp_path: Path) -> None:
             default = await refusal(delete(admin_pb2.DeleteQueueRequest(name="default")))
             unknown = await refusal(delete(admin_pb2.DeleteQueueRequest(name="nothing")))
             bad = common_pb2.Queue(
-                name="No Queue", quota_accelerators=-1, borrowing_accelerators=-2
+                name="No Queue",
+                quota_accelerators=-1,
+                borrowing_accelerators=-2,
+                namespaces=["Team A"],
             )
             wrong = await refusal(put(admin_pb2.PutQueueRequest(queue=bad)))
         assert made.queue.quota_accelerators == 4
@@ -143,6 +146,7 @@ def test_queues_are_made_changed_listed_and_removed(tmp_path: Path) -> None:
             "queue.name",
             "queue.quota_accelerators",
             "queue.borrowing_accelerators",
+            "queue.namespaces",
         }
 
     run(test())

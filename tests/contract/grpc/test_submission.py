@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from headrace.api.generated import jobs_pb2
+from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
 from tests.contract.grpc.harness import (
     a_request,
     an_api,
@@ -143,6 +143,40 @@ def test_fields_that_a_job_keeps_for_life_cannot_change(tmp_path: Path) -> None:
         }
         assert "from 8 to 16" in violations(error)["spec.training.globalBatchSize"]
         assert job.result == "unchanged"
+
+    run(test())
+
+
+def test_a_queue_takes_jobs_of_its_namespaces_only(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            queue = common_pb2.Queue(name="research", namespaces=["team-a", "team-b"])
+            moved = await api.submit()
+            early = await api.submit("early", queue="research")
+            await api.admin.PutQueue(admin_pb2.PutQueueRequest(queue=queue))
+            refused = [
+                await refusal(api.submit("train", queue="research")),
+                await refusal(api.submit("other", queue="research")),
+                await refusal(
+                    api.jobs.SubmitJob(
+                        an_operators_request("uid-1", 1, "other", queue="research"),
+                        metadata=OPERATOR,
+                    )
+                ),
+            ]
+            again = await api.submit("early", queue="research")
+            theirs = manifest("theirs", queue="research")
+            theirs["metadata"]["namespace"] = "team-b"
+            request = jobs_pb2.SubmitJobRequest(manifest_json=json.dumps(theirs))
+            taken = await api.jobs.SubmitJob(request)
+        assert moved.result == early.result == taken.result == "created"
+        # It was taken before, and a manifest that is applied again changes nothing.
+        assert again.result == "unchanged"
+        for error in refused:
+            assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+            sentence = violations(error)["spec.queue"]
+            assert "takes jobs of the namespaces team-a, team-b only" in sentence
+            assert "is in default; name another queue" in sentence
 
     run(test())
 

@@ -64,6 +64,7 @@ def test_a_job_that_grows_lacks_nothing() -> None:
 def test_every_reason_that_counts_what_is_missing_says_it() -> None:
     """Of the domain's codes those that come first, why a job waits, and have numbers."""
     numberless = {"QueueMissing", "BatchNotDivisible", "ControlPlaneRecovering", "Suspended"}
+    numberless |= {"QueueNotForNamespace"}
     numberless |= {"BackingOff", "PolicyRefused", "DoesNotFit", "WaitingForFasterAccelerators"}
     codes = [code.value for code in ReasonCode]
     for code in set(codes[: codes.index("Started")]) - numberless:

@@ -13,6 +13,7 @@ from controlplane.domain.ids import Attempt, JobUid
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Optimality, Violation
+from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Intent
 from controlplane.domain.refusal import FIRST_SECONDS
@@ -57,16 +58,42 @@ def test_who_waits_is_told_the_deficit_and_who_holds_it_and_only_once(policy: st
         (a_job("odd").wanting(3, 4).with_batch(7), ReasonCode.BATCH_NOT_DIVISIBLE),
         (a_job("odd").in_queue("nowhere"), ReasonCode.QUEUE_MISSING),
         (a_job("odd").wanting(3).in_queue("tiny"), ReasonCode.QUOTA_EXCEEDED),
+        (a_job("odd").in_queue("of-others"), ReasonCode.QUEUE_NOT_FOR_NAMESPACE),
     ],
 )
 def test_a_job_that_cannot_run_is_told_so_in_that_cycle_and_blocks_nobody(
     policy: str, job: object, code: ReasonCode
 ) -> None:
     world = a_cluster(policy).with_nodes(2, 2).with_queue("tiny", quota=1)
+    world.with_queue("of-others", namespaces=("team-a", "team-b"))
     world.submit(job, a_job("plain"))  # type: ignore[arg-type]
     world.cycle()
     assert world.code("odd") is code
     assert world.stage("plain") is Stage.STARTING
+
+
+@EITHER_POLICY
+def test_a_job_runs_on_when_its_queue_is_given_to_others_and_starts_there_no_more(
+    policy: str,
+) -> None:
+    world = a_cluster(policy).with_nodes(1, 2).with_queue("shared")
+    world.submit(a_job("runs").in_queue("shared")).settle()
+    world.with_queue("shared", namespaces=("team-a",)).submit(a_job("waits").in_queue("shared"))
+    world.settle()
+    assert world.stage("runs") is Stage.RUNNING
+    assert world.code("waits") is ReasonCode.QUEUE_NOT_FOR_NAMESPACE
+
+
+def test_a_start_in_a_queue_of_other_namespaces_is_refused() -> None:
+    def starts_all(snapshot: ClusterSnapshot) -> Decision:
+        everywhere = replace(snapshot, queues={name: Queue(name) for name in snapshot.queues})
+        return equal_share(everywhere)
+
+    world = a_cluster().with_nodes(1, 2).with_queue("of-others", namespaces=("team-a",))
+    world.under(starts_all).submit(a_job("odd").in_queue("of-others"), a_job("plain"))
+    outcome = world.cycle(usable=False)
+    assert [*started(outcome.decided.actions)] == ["plain"]
+    assert outcome.refused == ("odd is in default, of which queue of-others takes no jobs",)
 
 
 @EITHER_POLICY

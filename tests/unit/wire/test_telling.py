@@ -292,6 +292,10 @@ EVENTS: list[tuple[Event, str]] = [
         "a quota of 3 and borrows up to 2",
     ),
     (QueueChanged(Queue(QueueName("q"), 3, (), None)), "a quota of 3 and borrows without limit"),
+    (
+        QueueChanged(Queue(QueueName("q"), namespaces=("team-a", "team-b"))),
+        "queue q has no quota, for jobs of team-a, team-b only",
+    ),
     (QueueRemoved(QueueName("q")), "queue q was removed"),
     (OperatorTermRaised("headrace/operator", 3), "operator headrace/operator leads under term 3"),
     (PolicyChanged(PolicySettings(policy="fifo")), "policy fifo decides, with new settings"),

@@ -204,5 +204,6 @@ def test_a_launch_says_all_that_an_agent_needs() -> None:
 
 
 def test_a_queue_without_quota_is_not_a_queue_of_none() -> None:
-    for queue in (Queue(QueueName("a")), Queue(QueueName("b"), 0, ("x",))):
+    of_teams = Queue(QueueName("c"), namespaces=("team-a", "team-b"))
+    for queue in (Queue(QueueName("a")), Queue(QueueName("b"), 0, ("x",)), of_teams):
         assert translate.queue_from_wire(translate.queue_to_wire(queue)) == queue

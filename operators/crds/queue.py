@@ -1,0 +1,39 @@
+"""The custom resource ``Queue``."""
+
+from headrace.api.manifest_queue import Queue
+from operators.crds.definition import Column, Definition
+from operators.crds.rule import NAMED, Elsewhere
+
+QUEUE = Definition(
+    kind="Queue",
+    plural="queues",
+    short_names=("hrqueue", "hrqueues"),
+    namespaced=False,
+    schema=Queue.model_json_schema(by_alias=True),
+    rules={"": (NAMED,)},
+    elsewhere=(
+        Elsewhere(
+            "a quota larger than the cluster is told, and not refused",
+            "nodes come and go",
+            "controlplane.edges.grpc_server.queue_warnings",
+        ),
+    ),
+    columns=(
+        Column("QUOTA", ".spec.quotaAccelerators", "integer", "Accelerators that are its own."),
+        Column("BORROWS", ".spec.borrowingAccelerators", "integer", "So many more, or -1 for any."),
+        Column("NAMESPACES", ".spec.namespaces", "string", "Whose jobs it takes; empty for all."),
+        Column(
+            "READY",
+            '.status.conditions[?(@.type=="Ready")].status',
+            "string",
+            "Whether the control plane has it so.",
+        ),
+        Column(
+            "REASON",
+            '.status.conditions[?(@.type=="Ready")].message',
+            "string",
+            "Why not, or what to know.",
+            wide=True,
+        ),
+    ),
+)
