@@ -278,7 +278,7 @@ def manifest(name: str, **spec: Any) -> Document:
         "kind": "TrainingJob",
         "metadata": {"name": name},
         "spec": {
-            "accelerators": {"minimum": 1, "maximum": 2},
+            "accelerators": {"minimum": 1},
             "model": {"name": "gpt2", "preset": "tiny"},
             "data": {"source": "python-stdlib"},
             "training": {"globalBatchSize": 8, "steps": 100},
