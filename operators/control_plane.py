@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from grpc import aio
 
 from headrace.api.generated import admin_pb2, admin_pb2_grpc, common_pb2, jobs_pb2, jobs_pb2_grpc
 from headrace.api.keepalive import pings
+from headrace.api.manifest_queue import QueueSpec
 from headrace.api.operator_term import DEPOSED, OPERATOR_KEY, TERM_KEY, TERM_METADATA
 
 CALL_SECONDS = 15.0
@@ -224,10 +225,33 @@ class ControlPlane:
             raise AwayError(f"cannot read the certificates: {error}") from error
         raise AwayError("the control plane ended the watch")
 
-    async def queues(self) -> list[common_pb2.Queue]:
-        """Every queue with what it holds."""
-        response = await self._call(self._admin, "ListQueues", admin_pb2.ListQueuesRequest())
-        return list(response.queues)
+    async def put_queue(self, name: str, spec: QueueSpec) -> list[str]:
+        """Makes a queue so; returns what whoever set it should know."""
+        queue = common_pb2.Queue(
+            name=name,
+            quota_accelerators=spec.quota_accelerators,
+            borrowing_accelerators=spec.borrowing_accelerators,
+            submitters=spec.submitters,
+            namespaces=spec.namespaces,
+        )
+        request = admin_pb2.PutQueueRequest(queue=queue)
+        response = await self._call(self._admin, "PutQueue", request)
+        return list(response.warnings)
+
+    async def delete_queue(self, name: str) -> None:
+        """Removes a queue; harmless if there is none."""
+        try:
+            await self._call(self._admin, "DeleteQueue", admin_pb2.DeleteQueueRequest(name=name))
+        except RefusedError as error:
+            if error.code is not grpc.StatusCode.NOT_FOUND:
+                raise
+
+    async def set_policy(self, settings: Mapping[str, object]) -> int:
+        """Sets settings by name; returns the version that is in force then."""
+        told = {name: json.dumps(value) for name, value in settings.items()}
+        request = admin_pb2.SetPolicyRequest(settings=told)
+        response = await self._call(self._admin, "SetPolicy", request)
+        return int(response.version)
 
 
 def _meant(error: aio.AioRpcError) -> Exception:

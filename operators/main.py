@@ -12,6 +12,11 @@ from typing import Any
 import structlog
 
 from operators.clocks import Clocks
+from operators.cluster_objects.controller import (
+    ClusterObjectController,
+    PolicyKeeper,
+    QueueKeeper,
+)
 from operators.config import Settings, read_settings
 from operators.control_plane import ControlPlane, TermOverError
 from operators.runtime.api_server import ApiError, ApiServer, NoClusterError
@@ -120,7 +125,13 @@ class Operator:
         )
         self._show(controller)
         try:
-            await self._until_stopped(self.leadership.keep(), controller.run())
+            parts = [self.leadership.keep(), controller.run()]
+            if self._settings.cluster_objects:
+                parts.extend(
+                    ClusterObjectController(self._server, keeper, self._clocks).run()
+                    for keeper in (QueueKeeper(control_plane), PolicyKeeper(control_plane))
+                )
+            await self._until_stopped(*parts)
         finally:
             self._telemetry.leads.set(0)
             await control_plane.close()

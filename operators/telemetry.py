@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, generate_latest
 
+_GRACE_SECONDS = 1.0
 _PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -78,7 +79,9 @@ class Page:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=_GRACE_SECONDS
+        )
         await self._runner.setup()
         host, _, port = address.rpartition(":")
         await web.TCPSite(self._runner, host.strip("[]"), int(port)).start()

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import structlog
 
 from operators.clocks import Clocks
-from operators.control_plane import AwayError, ControlPlane, RefusedError
+from operators.control_plane import AwayError, ControlPlane, RefusedError, TermOverError
 from operators.runtime.api_server import CONFLICT, NOT_FOUND, ApiError, ApiServer
 from operators.runtime.informer import Informer, Key
+from operators.runtime.leadership import DeposedError
 from operators.runtime.work_queue import WorkQueue
 from operators.trainingjob.known_jobs import KnownJobs
 from operators.trainingjob.notices import ABANDONED, Notice
@@ -139,6 +140,12 @@ class TrainingJobController:
             self.queue.retry(key)
         except RefusedError as error:
             log.error("the control plane refuses what must be", job="/".join(key), why=str(error))
+            self.queue.retry(key)
+        except (DeposedError, TermOverError):
+            raise
+        except Exception as error:
+            # One object that nobody thought of must not keep the others waiting.
+            log.error("not reconciled", job="/".join(key), exc_info=error)
             self.queue.retry(key)
         else:
             self.queue.succeeded(key)

@@ -123,4 +123,4 @@ class StatusWriter:
             await self._server.create(path, document)
         except ApiError as error:
             if error.status != CONFLICT:
-                log.info("not told", job="/".join(found.key), event=notice.reason, why=str(error))
+                log.info("not told", job="/".join(found.key), notice=notice.reason, why=str(error))
