@@ -10,10 +10,9 @@ from typing import Any
 
 import structlog
 
-from controlplane.domain.queue import DEFAULT_QUEUE
 from headrace.api.manifest import API_VERSION
 from headrace.api.manifest_policy import ClusterPolicy
-from headrace.api.manifest_queue import Queue, QueueSpec
+from headrace.api.manifest_queue import Queue
 from operators.clocks import Clocks
 from operators.cluster_objects.cluster_object import ClusterObject, cluster_object, is_told, ready
 from operators.control_plane import AwayError, ControlPlane, RefusedError
@@ -63,11 +62,7 @@ class QueueKeeper(Keeper):
         return Told(says="; ".join(await self._control_plane.put_queue(found.name, spec)))
 
     async def remove(self, found: ClusterObject) -> None:
-        if found.name == DEFAULT_QUEUE:
-            # That one stays, as it was at first.
-            await self._control_plane.put_queue(found.name, QueueSpec())
-        else:
-            await self._control_plane.delete_queue(found.name)
+        await self._control_plane.delete_queue(found.name)
 
 
 class PolicyKeeper(Keeper):
