@@ -78,7 +78,7 @@ def ready(
     """
     code = ReasonCode.SUBMISSION_REFUSED if problem else ReasonCode.ACCEPTED
     holds = "False" if problem else "True"
-    before = next((each for each in found.status.get("conditions", ())), {})
+    before: dict[str, Any] = next((each for each in found.status.get("conditions", ())), {})
     same = before.get("status") == holds
     condition = {
         "type": "Ready",

@@ -42,10 +42,8 @@ def run(test: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(limited())
 
 
-async def eventually(
-    what: str, holds: Callable[[], "T | Coroutine[Any, Any, T | None] | None"]
-) -> T:
-    """Asks again and again until the answer is not None or false."""
+async def eventually(what: str, holds: Callable[[], Any]) -> Any:
+    """Asks again and again until the answer, which may have to be awaited, is not None or false."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE_SECONDS
     while True:
@@ -53,7 +51,7 @@ async def eventually(
         if asyncio.iscoroutine(answer):
             answer = await answer
         if answer:
-            return answer  # type: ignore[return-value]
+            return answer
         if loop.time() > deadline:
             raise AssertionError(f"after {PATIENCE_SECONDS:g} s it is still not true that {what}")
         await asyncio.sleep(0.05)  # between two looks at another process
@@ -240,7 +238,8 @@ class Stage:
             )
             return found if right else None
 
-        return await eventually(f"{name} is {kind}={status} {reason}", there)
+        found: Document = await eventually(f"{name} is {kind}={status} {reason}", there)
+        return found
 
     async def gone(self, name: str) -> None:
         """Returns when there is no object of that name."""

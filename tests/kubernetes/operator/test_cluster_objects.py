@@ -31,7 +31,8 @@ def test_a_queue_and_the_policy_become_settings_and_say_so(
         objects.create_cluster_custom_object(*PLACE, plural, document)
 
     def there(plural: str, name: str) -> Document | None:
-        items = dict(objects.list_cluster_custom_object(*PLACE, plural))["items"]
+        listed: Any = objects.list_cluster_custom_object(*PLACE, plural)
+        items = listed["items"]
         return next((each for each in items if each["metadata"]["name"] == name), None)
 
     def is_ready(plural: str, name: str, status: str) -> Document | None:

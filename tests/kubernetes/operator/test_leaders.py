@@ -2,6 +2,7 @@
 
 import signal
 import urllib.error
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ def test_a_lease_that_was_deleted_counts_on_above_what_the_control_plane_knows(
         async with a_stage(api_server, namespace, tmp_path) as stage:
             for number in range(1, 3):
                 operator = await stage.operator(identity="pod")
-                await eventually("it leads", lambda led=operator: leads(led))
+                await eventually("it leads", partial(leads, operator))
                 stage.create(f"train-{number}")
                 await stage.condition(f"train-{number}", "Accepted", "True")
                 operator.send(signal.SIGTERM)
