@@ -66,7 +66,7 @@ class QueueKeeper(Keeper):
 
 
 class PolicyKeeper(Keeper):
-    """The one policy. Without its object the settings stay as they are."""
+    """The one policy. Without its object the settings stay as they are, and are anybody's."""
 
     plural, kind = "clusterpolicies", "ClusterPolicy"
 
@@ -75,7 +75,7 @@ class PolicyKeeper(Keeper):
         return Told(version=await self._control_plane.set_policy(settings))
 
     async def remove(self, found: ClusterObject) -> None:
-        return
+        await self._control_plane.set_policy({})
 
 
 class ClusterObjectController:

@@ -1,11 +1,12 @@
-"""A queue whose object is in Kubernetes is changed there."""
+"""Queues and settings whose object is in Kubernetes are changed there."""
 
 from pathlib import Path
 
 import grpc
 
+from controlplane.main import running
 from headrace.api.generated import admin_pb2, common_pb2
-from tests.contract.grpc.harness import Api, an_api, refusal, run
+from tests.contract.grpc.harness import Api, an_api, over, refusal, run, settings
 
 OPERATOR = (("headrace-role", "operator"),)
 
@@ -48,5 +49,34 @@ def test_the_default_queue_is_as_at_first_when_its_object_goes(tmp_path: Path) -
             await api.admin.DeleteQueue(removing, metadata=OPERATOR)
             assert (await quotas(api))["default"] is None
             await api.admin.PutQueue(putting("default", 3))
+
+    run(test())
+
+
+def test_settings_are_anybodys_again_when_their_object_goes(tmp_path: Path) -> None:
+    def setting(**wanted: str) -> admin_pb2.SetPolicyRequest:
+        return admin_pb2.SetPolicyRequest(settings=wanted)
+
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            await api.admin.SetPolicy(setting(period_seconds="7"), metadata=OPERATOR)
+            refused = await refusal(api.admin.SetPolicy(setting(period_seconds="9")))
+            back = await refusal(
+                api.admin.RollBackPolicy(admin_pb2.RollBackPolicyRequest(version=1))
+            )
+            assert refused.code() is back.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert "`kubectl edit clusterpolicies.headrace.dev default`" in (
+                refused.details() or ""
+            )
+        async with (
+            running(settings(tmp_path)) as plane,
+            grpc.aio.insecure_channel(plane.address) as channel,
+        ):
+            api = over(plane, channel)
+            await refusal(api.admin.SetPolicy(setting(period_seconds="9")))
+            told = await api.admin.SetPolicy(setting(), metadata=OPERATOR)
+            assert float(told.settings["period_seconds"]) == 7, "they stay as they were"
+            told = await api.admin.SetPolicy(setting(period_seconds="9"))
+            assert float(told.settings["period_seconds"]) == 9
 
     run(test())
