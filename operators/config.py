@@ -17,7 +17,7 @@ from operators.runtime.leadership import LeaseSettings
 
 _LISTEN = "127.0.0.1:7465"
 _LEASE_NAME = "headrace-operator"
-_LEASE_SECONDS = 10
+_LEASE_SECONDS = 12
 _LEASE_SECONDS_MOST = 15
 _WORKERS = 16
 

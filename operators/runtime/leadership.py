@@ -40,7 +40,7 @@ class LeaseSettings:
     namespace: str
     name: str
     identity: str
-    duration_seconds: int = 10
+    duration_seconds: int = 12
 
     @property
     def full_name(self) -> str:

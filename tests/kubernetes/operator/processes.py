@@ -26,8 +26,8 @@ T = TypeVar("T")
 GROUP, VERSION, PLURAL = "headrace.dev", "v1alpha1", "trainingjobs"
 PATIENCE_SECONDS = 90.0
 """How long anything may take on a loaded machine before it counts as never."""
-LEASE_SECONDS = 4
-"""Short, so that a replica that was killed is soon replaced."""
+LEASE_SECONDS = 15
+"""Long, so that nobody loses it for want of a processor; who is started again takes it at once."""
 
 Document = dict[str, Any]
 

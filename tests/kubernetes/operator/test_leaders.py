@@ -17,6 +17,7 @@ from tests.kubernetes.operator.processes import Process, Stage, a_stage, eventua
 pytestmark = pytest.mark.process
 
 DEPOSED = 3
+SHORT = ("--lease-seconds", "6")
 
 
 def leads(operator: Process) -> bool:
@@ -52,9 +53,9 @@ def test_who_was_frozen_beyond_its_lease_is_deposed_and_does_nothing_more(
 ) -> None:
     async def test() -> None:
         async with a_stage(api_server, namespace, tmp_path) as stage:
-            first = await stage.operator()
+            first = await stage.operator(flags=SHORT)
             await eventually("the first leads", lambda: leads(first))
-            second = await stage.operator()
+            second = await stage.operator(flags=SHORT)
             stage.create("before")
             await stage.condition("before", "Accepted", "True")
             assert not leads(second)
@@ -78,10 +79,9 @@ def test_a_leader_that_is_asked_to_end_hands_over_at_once(
 ) -> None:
     async def test() -> None:
         async with a_stage(api_server, namespace, tmp_path) as stage:
-            # With the longest lease that there is, waiting for its end would be noticed below.
-            first = await stage.operator(flags=("--lease-seconds", "15"))
+            first = await stage.operator()
             await eventually("the first leads", lambda: leads(first))
-            second = await stage.operator(flags=("--lease-seconds", "15"))
+            second = await stage.operator()
             await eventually("the second is ready", lambda: is_ready(second))
             first.send(signal.SIGTERM)
             assert await first.ends() == 0

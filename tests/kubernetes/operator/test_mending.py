@@ -58,7 +58,7 @@ def test_after_a_pause_what_differs_on_either_side_is_mended(
 ) -> None:
     async def test() -> None:
         async with a_stage(api_server, namespace, tmp_path) as stage:
-            operator = await stage.operator()
+            operator = await stage.operator(identity="pod")
             for name in ("stays", "vanishes"):
                 stage.create(name, suspend=True)
                 await stage.condition(name, "Suspended", "True")
@@ -70,7 +70,7 @@ def test_after_a_pause_what_differs_on_either_side_is_mended(
             stage.create("new")
             # Of the same name as one that went: another object, another job.
             again = stage.create("vanishes", suspend=True)["metadata"]["uid"]
-            await stage.operator()
+            await stage.operator(identity="pod")
             await stage.condition("new", "Accepted", "True")
             await stage.condition("vanishes", "Suspended", "True")
 
