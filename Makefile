@@ -1,6 +1,6 @@
 # The verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup protos protos-freeze format lint test test-process kube-binaries failures operator-kills lives plans demo bench reproduce-rubick crds docs clean
+.PHONY: help setup protos protos-freeze format lint test test-process kube-binaries failures operator-kills lives plans demo bench reproduce-rubick crds chart-docs docs clean
 
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -49,7 +49,7 @@ test: setup ## every test that this machine can run, in random order
 test-process: setup ## only the tests that start real processes
 	$(RUN) pytest -rs -m process
 
-kube-binaries: setup ## build what tests against a real Kubernetes need, with Go; cold 12 to 20 minutes
+kube-binaries: setup ## build what tests against a real Kubernetes need, with Go; cold 12 to 22 minutes
 	$(RUN) python -m tests.kubernetes.build_binaries
 
 failures: setup ## the tests that kill real processes, REPEAT=20 times in a row
@@ -83,6 +83,9 @@ reproduce-rubick: setup ## play Rubick beside other policies, DATA=folder with r
 
 crds: setup ## write the custom resources of deploy/helm/headrace/files/crds
 	$(RUN) python -m operators.crds deploy/helm/headrace/files/crds
+
+chart-docs: setup ## write the README of the Helm chart from its values.yaml
+	$(RUN) python deploy/helm/generate_readme.py
 
 docs: setup ## write docs/cli.md and docs/manifest.md, and check what the documents point to
 	$(RUN) python -m headrace.cli.reference docs

@@ -6,13 +6,13 @@ and what they do waits in the outbox.
 
 import asyncio
 import contextlib
-import json
 import os
 import platform
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 
 import grpc
 import structlog
@@ -24,6 +24,7 @@ from agent.outbox import Outbox
 from agent.units import Units
 from headrace.api.generated import nodes_pb2, nodes_pb2_grpc
 from headrace.api.keepalive import pings
+from headrace.api.replicas import who_decides
 
 PROGRESS_PERIOD_SECONDS = 1.0
 """Progress alone is told at most this often."""
@@ -34,7 +35,6 @@ MOST_BACK_OFF_SECONDS = 10.0
 _CHANNEL_OPTIONS = (
     *pings(),
     ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
     # The back-off is ours; gRPC's own would add to it.
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -55,11 +55,20 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM contents for a connection where both sides show who they are."""
+    """PEM files for a connection where both sides show who they are."""
 
-    ca: bytes
-    certificate: bytes
-    key: bytes = field(repr=False)
+    ca: Path
+    certificate: Path
+    key: Path
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """What a channel wants, as the files are now: each connection reads them anew.
+
+        Raises:
+            OSError: One cannot be read.
+        """
+        ca, certificate, key = (file.read_bytes() for file in (self.ca, self.certificate, self.key))
+        return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,7 @@ class ControlPlaneClient:
         self._units = units
         self._journal = journal
         self._outbox = outbox
+        self._options = (*_CHANNEL_OPTIONS, *who_decides(address))
         self._tls = tls
         self._wake = wake
         # Of this process, so that one that was started again is told from one that still runs.
@@ -121,24 +131,23 @@ class ControlPlaneClient:
                     # Another agent of this node, a certificate of nobody: someone has to act.
                     _log.error("refused", code=error.code().name, why=error.details())
             except OSError as error:
-                # Nothing can be remembered, so nothing may be obeyed or called acknowledged.
-                _log.error("state_folder_unusable", error=str(error))
+                # Nothing can be remembered, so nothing may be obeyed or called acknowledged. Or
+                # a certificate is just being renewed.
+                _log.error("file_unusable", error=str(error))
             await asyncio.sleep(back_off)
             back_off = min(back_off * 2, MOST_BACK_OFF_SECONDS)
 
     async def flush(self) -> None:
         """One last report, if the control plane is there."""
-        async with self._channel() as channel:
-            with contextlib.suppress(grpc.aio.AioRpcError, RegisterAgainError):
+        with contextlib.suppress(grpc.aio.AioRpcError, RegisterAgainError, OSError):
+            async with self._channel() as channel:
                 await self._report(_stub(channel), timeout_seconds=3.0)
 
     def _channel(self) -> grpc.aio.Channel:
         if self._tls is None:
-            return grpc.aio.insecure_channel(self._address, options=_CHANNEL_OPTIONS)
-        credentials = grpc.ssl_channel_credentials(
-            self._tls.ca, self._tls.key, self._tls.certificate
-        )
-        return grpc.aio.secure_channel(self._address, credentials, options=_CHANNEL_OPTIONS)
+            return grpc.aio.insecure_channel(self._address, options=self._options)
+        credentials = self._tls.credentials()
+        return grpc.aio.secure_channel(self._address, credentials, options=self._options)
 
     async def _register(
         self, stub: nodes_pb2_grpc.NodeServiceStub

@@ -16,6 +16,7 @@ from agent.ray_bridge import RayAddress
 from agent.units import UnitSettings
 from headrace.api.addresses import CONTROL_PLANE, is_loopback
 from headrace.api.racks import RACK_LABEL
+from headrace.api.replicas import BY_NAME
 
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
@@ -103,7 +104,7 @@ def address_towards(address: str) -> str:
     Raises:
         OSError: There is no way.
     """
-    host, _, port = address.rpartition(":")
+    host, _, port = address.removeprefix(BY_NAME).rpartition(":")
     found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
     # IPv4 before IPv6: by its address the ranks choose their interface.
     family, kind, protocol, _, target = min(found, key=lambda each: each[0] != socket.AF_INET)
@@ -195,11 +196,12 @@ def _tls(given: argparse.Namespace) -> Tls | None:
         return None
     if not all(files):
         raise SettingsError("--tls-ca, --tls-certificate and --tls-key belong together")
+    tls = Tls(given.tls_ca, given.tls_certificate, given.tls_key)
     try:
-        ca, certificate, key = (path.read_bytes() for path in files)
+        tls.credentials()
     except OSError as error:
         raise SettingsError(f"{error.filename} cannot be read: {error.strerror}") from None
-    return Tls(ca, certificate, key)
+    return tls
 
 
 def _labels(told: Sequence[str], rack: str) -> dict[str, str]:

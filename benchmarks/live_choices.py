@@ -5,10 +5,12 @@
 
 A real cluster is started on this machine, which knows nothing of these models. The jobs (preset
 and steps) are submitted in turn: each when the one before has trained for ``--settle`` seconds. For
-each allocation, a job on a number of accelerators, what its steps took under the plan that it had
-last is held against the fastest row of ``plans-PRESET.csv``, which ``benchmarks/evidence.py``
-measured without any scheduler: 1.05 is 5 % slower than the best plan of the list. An allocation
-that was over before ``--settle`` seconds is shown and not judged. Ends with 1 if one is beyond 5 %.
+each allocation, a job on a number of accelerators, the plan that it had last is held against the
+fastest one of ``plans-PRESET.csv``, which ``benchmarks/evidence.py`` measured without any
+scheduler, by the rows of both: 1.05 is 5 % slower than the best plan of the list. What its steps
+took here stands beside it, and judges a plan that the list does not have; machines of one kind
+differ by more than plans do. An allocation that was over before ``--settle`` seconds is shown and
+not judged. Ends with 1 if one is beyond 5 %.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ class Allocation:
         plans: That it had there, in their order.
         seconds: For how long it trained there.
         step: What a step took in the middle under the last plan, in seconds; 0 if nobody said.
+        listed_step: What it took by the list; 0 if the list does not have that plan.
         best: Fastest plan of the list; empty without a referee.
         best_step: What its steps took, in seconds.
         judged: Whether it lasted long enough to be judged.
@@ -59,6 +62,7 @@ class Allocation:
     plans: list[str]
     seconds: float = 0.0
     step: float = 0.0
+    listed_step: float = 0.0
     best: str = ""
     best_step: float = 0.0
     judged: bool = False
@@ -66,7 +70,7 @@ class Allocation:
     @property
     def ratio(self) -> float:
         """How many times as long as under the best plan; 0 if that is not known."""
-        return self.step / self.best_step if self.best_step else 0.0
+        return (self.listed_step or self.step) / self.best_step if self.best_step else 0.0
 
 
 def manifest(preset: str, steps: int, maximum: int, precision: str, store: Path) -> dict[str, Any]:
@@ -153,7 +157,7 @@ def played(
     watch = Watch(client, uids)
     deadline = time.monotonic() + given.seconds
     waiting = list(jobs.items())
-    while waiting or any(job.status.stage not in _ENDED for job in watch.look().values()):
+    while any(job.status.stage not in _ENDED for job in watch.look().values()) or waiting:
         newest = next(reversed(uids), "")
         if waiting and (
             not newest or watch.steady(newest) > given.settle or _over(client, uids, newest)
@@ -203,28 +207,30 @@ def _measured(client: Client, found: Sequence[Allocation], uids: Mapping[str, st
 def refereed(found: Sequence[Allocation], folder: Path, settle: float) -> None:
     """The best row for each allocation."""
     for each in found:
-        rows = [
-            (row.iteration, row.plan)
+        rows = {
+            row.plan: row.iteration
             for row in read(folder / f"plans-{each.job}.csv")
             if isinstance(row, PlanRow)
             and row.status is Status.MEASURED
             and row.asked.accelerators == each.accelerators
             and row.iteration is not None
-        ]
+        }
         if rows:
-            each.best_step, each.best = min(rows)
+            each.best = min(rows, key=rows.__getitem__)
+            each.best_step = rows[each.best]
+            each.listed_step = rows.get(each.plans[-1], 0.0)
         each.judged = each.seconds >= settle and each.ratio > 0
 
 
 def show(found: Sequence[Allocation]) -> None:
     """The table."""
     best = f"{'best':<12} {'s/step':>8}  ratio"
-    print(f"\n{'job':<12} {'n':>2} {'plans':<28} {'s/step':>8} {best}")
+    print(f"\n{'job':<12} {'n':>2} {'plans':<16} {'here':>7} {'listed':>8} {best}")
     for each in found:
         ratio = f"{each.ratio:.3f}" if each.judged else "-"
         print(
-            f"{each.job:<12} {each.accelerators:>2} {' '.join(each.plans):<28} {each.step:>8.4f} "
-            f"{each.best:<12} {each.best_step:>8.4f} {ratio:>6}"
+            f"{each.job:<12} {each.accelerators:>2} {' '.join(each.plans):<16} {each.step:>7.4f} "
+            f"{each.listed_step:>8.4f} {each.best:<12} {each.best_step:>8.4f} {ratio:>6}"
         )
 
 
@@ -253,7 +259,9 @@ def main() -> int:
     show(found)
     if given.csv:
         with given.csv.open("w", newline="", encoding="utf-8") as lines:
-            writer = csv.DictWriter(lines, [*asdict(found[0]), "ratio"], lineterminator="\n")
+            writer = csv.DictWriter(
+                lines, [*(each.name for each in fields(Allocation)), "ratio"], lineterminator="\n"
+            )
             writer.writeheader()
             writer.writerows(
                 {**asdict(each), "plans": " ".join(each.plans), "ratio": each.ratio}

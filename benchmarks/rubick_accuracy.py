@@ -40,7 +40,7 @@ from headrace.api.profile_rows import PlanRow, Status
 EVIDENCE = Path(__file__).resolve().parent.parent / "docs" / "evidence"
 SMALL = ("bert", "gpt2", "t5", "roberta", "vit")
 SPLIT = ("t5", "gpt2", "llama7")
-H100 = ("gpt2-1.26b", "bert-336m", "llama-2-7b")
+H100 = ("gpt2-1.26b", "bert-336m", "llama-2-7b", "vit-86m")
 _MEMORY = 79.2 * GIB
 """Of these H100s, as they tell it."""
 

@@ -209,7 +209,7 @@ class ControlPlane:
             if page is not None:
                 page.close()
             raise
-        watching = asyncio.create_task(self._watch_health(server))
+        watching = asyncio.create_task(self._watch_health(server, page))
         try:
             return await self._rule(server)
         finally:
@@ -232,7 +232,7 @@ class ControlPlane:
                 "whoever asks; listen on 127.0.0.1, or insist with --insecure-listen"
             )
         try:
-            page = MetricsPage(self._telemetry.registry, address)
+            page = MetricsPage(self._telemetry.registry, address, self._clock.monotonic)
         except OSError as error:
             raise ListenRefusedError(f"cannot listen on {address} for metrics: {error}") from error
         self.metrics_address = page.address
@@ -522,11 +522,13 @@ class ControlPlane:
         )
         return state.last_sequence
 
-    async def _watch_health(self, server: Server) -> None:
+    async def _watch_health(self, server: Server, page: MetricsPage | None) -> None:
         """Serving while submissions would be accepted."""
         while True:
             serving = self._reign is not None and self.condition in ("deciding", "recovering")
             await server.health.set(serving=serving and not self._door.closed)
+            if page is not None:
+                page.tell(self.condition)
             await asyncio.sleep(_LOOK_SECONDS)
 
 

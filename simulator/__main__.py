@@ -13,6 +13,7 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.policy import Policy
 from controlplane.live import live_policies
 from simulator import comparing
+from simulator.policies import POLICIES
 from simulator.run import Result, simulate
 from simulator.scenario import Scenario, read
 from simulator.snapshots import latest, read_snapshot
@@ -56,8 +57,7 @@ REFUSED = 4
 """What `headrace` ends with where a manifest is wrong."""
 
 
-def main() -> int:
-    """Parses arguments, plays, prints. Returns the exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="headrace simulate",
         description="Plays a scenario, a trace, or a live cluster's snapshot, in virtual time.",
@@ -71,7 +71,11 @@ def main() -> int:
         "--snapshot", type=Path, metavar="FILE", help="file written by `headrace snapshot`"
     )
     parser.add_argument(
-        "--policy", action="append", metavar="NAME[,NAME]", help="repeatable (default all)"
+        "--policy",
+        action="append",
+        metavar="NAME[,NAME]",
+        help=f"repeatable (default all): {', '.join(sorted(live_policies()))}; with --workload "
+        f"{', '.join(sorted(POLICIES))}",
     )
     parser.add_argument("--seed", type=int, default=1, help="all chance comes from it (default 1)")
     parser.add_argument(
@@ -87,6 +91,12 @@ def main() -> int:
         help="table, json, or with --workload a folder for everything (default table)",
     )
     comparing.add_arguments(parser)
+    return parser
+
+
+def main() -> int:
+    """Parses arguments, plays, prints. Returns the exit code."""
+    parser = _parser()
     options = parser.parse_args()
     if options.workload is None and options.scenario is None and options.snapshot is None:
         parser.error(

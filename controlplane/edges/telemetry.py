@@ -40,6 +40,8 @@ _CHANGE_SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 _STOOD_STILL_SECONDS = (0.1, 0.25, 0.5, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600)
 _SHARES = (0.5, 0.9)
 _CALL_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
+_READY = ("deciding", "recovering", "standing by")
+_SILENT_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -479,20 +481,50 @@ class Telemetry:
 
 
 class MetricsPage:
-    """``/metrics`` on a port of its own."""
+    """``/metrics`` on a port of its own; beside it ``/live`` and ``/ready``, for who starts us.
 
-    def __init__(self, registry: CollectorRegistry, address: str) -> None:
+    Live is a process whose loop turns. Ready is one that decides or would: one that stands by for
+    another's lease is ready too, one whose store is away is not.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, address: str, monotonic: Callable[[], int]
+    ) -> None:
         """Starts to listen.
 
         Raises:
             OSError: The address cannot be bound.
         """
         host, _, port = address.rpartition(":")
+        self._monotonic = monotonic
+        self._told = (monotonic(), "the control plane starts")
         self._server: WSGIServer
         self._server, self._thread = start_http_server(
             int(port), addr=host.strip("[]"), registry=registry
         )
+        self._metrics: Any = self._server.get_app()
+        self._server.set_app(self._answer)
         self.address = f"{host}:{self._server.server_port}"
+
+    def tell(self, condition: str) -> None:
+        """The loop turns, and this is how the control plane is."""
+        self._told = (self._monotonic(), condition)
+
+    def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path not in ("/live", "/ready"):
+            answer: Iterable[bytes] = self._metrics(environ, start_response)
+            return answer
+        at_ns, condition = self._told
+        silent_seconds = (self._monotonic() - at_ns) / SECOND
+        good = silent_seconds < _SILENT_SECONDS
+        if not good:
+            condition = f"nothing was heard of the loop for {silent_seconds:.0f} s"
+        elif path == "/ready":
+            good = condition.startswith(_READY)
+        status = "200 OK" if good else "503 Service Unavailable"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{condition}\n".encode()]
 
     def close(self) -> None:
         """Ends the page."""

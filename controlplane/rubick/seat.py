@@ -113,10 +113,12 @@ class Seat:
 
     @property
     def keeps_place(self) -> bool:
-        """Whether it is looked for room where it is before anywhere else: a restart is dearer, or
-        it is to be as it was.
+        """Whether it is looked for room where it is before anywhere else: a restart is dearer, it
+        is to be as it was, or it runs and may not keep its plan.
         """
-        return bool(self.ranks) and (self.tries or self.worths.of_restarts is not None)
+        may_not_stay = self.held is None
+        dearer = self.worths.of_restarts is not None
+        return bool(self.ranks) and (self.tries or dearer or may_not_stay)
 
     def dealt(self, index: int, parts: Parts) -> Given:
         """A choice on these accelerators, with what it is worth there."""

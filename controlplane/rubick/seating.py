@@ -377,6 +377,15 @@ class Seats:
             self._ranks_of[record.uid] = known
         return known
 
+    def _ranks_that_run(self, standing: Standing) -> Ranks:
+        """Those of a job that may not stay as it is, say because its spec names its plan no more:
+        they can still change in memory.
+        """
+        attempt = standing.record.attempt
+        if attempt is None or standing.leaving or standing.moving or not attempt.trained:
+            return ()
+        return self._ranks(standing.record, attempt.placement)
+
     def _price(self, record: JobRecord) -> ChangePrice:
         """What changes cost the job, as those of its model did."""
         spec = record.job.spec
@@ -440,7 +449,9 @@ class Seats:
         )
         tries = trying(record) is not None
         ranks: Ranks = ()
-        if held is not None and standing.place is not None and (want.restarts is not None or tries):
+        if held is None:
+            ranks = self._ranks_that_run(standing)
+        elif standing.place is not None and (want.restarts is not None or tries):
             ranks = self._ranks(record, standing.place)
         return Seat(
             number,

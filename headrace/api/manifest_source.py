@@ -11,7 +11,9 @@ from pathlib import Path
 
 import yaml
 
-from headrace.api.manifest import TrainingJob, parse
+from headrace.api.manifest import TrainingJob
+from headrace.api.manifest_kinds import ClusterObject
+from headrace.api.manifest_kinds import read as read_object
 from headrace.api.refusal import Problem
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -172,18 +174,66 @@ def _plain(loader: _Loader, node: yaml.Node, path: Keys, lines: dict[Keys, int])
     return fields
 
 
+@dataclass(frozen=True, slots=True)
+class SourcedClusterObject:
+    """A queue or a policy with the document that described it."""
+
+    object: ClusterObject
+    source: SourceDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """What manifests describe, and everything that is wrong with them.
+
+    Attributes:
+        jobs: In order.
+        cluster: What belongs to the cluster as a whole, in order.
+        findings: What is wrong, by line.
+    """
+
+    jobs: tuple[SourcedJob, ...] = ()
+    cluster: tuple[SourcedClusterObject, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    def __add__(self, more: "Manifests") -> "Manifests":
+        return Manifests(
+            self.jobs + more.jobs, self.cluster + more.cluster, self.findings + more.findings
+        )
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nothing at all stood there."""
+        return not (self.jobs or self.cluster or self.findings)
+
+    def jobs_alone(self) -> tuple[tuple[SourcedJob, ...], tuple[Finding, ...]]:
+        """The jobs, and what is wrong where nothing but jobs is wanted."""
+        others = (
+            each.source.finding(Problem(("kind",), f"wanted TrainingJob, got {each.object.kind}"))
+            for each in self.cluster
+        )
+        return self.jobs, (*self.findings, *others)
+
+
+def objects_in(text: str, file: str) -> Manifests:
+    """What a YAML text describes."""
+    documents, unreadable = documents_in(text, file)
+    read = Manifests(findings=unreadable)
+    for document in documents:
+        found = read_object(document.value)
+        if isinstance(found, TrainingJob):
+            read += Manifests(jobs=(SourcedJob(found, document),))
+        elif isinstance(found, tuple):
+            wrong = sorted(map(document.finding, found), key=lambda each: each.line)
+            read += Manifests(findings=tuple(wrong))
+        else:
+            read += Manifests(cluster=(SourcedClusterObject(found, document),))
+    return read
+
+
 def jobs_in(text: str, file: str) -> tuple[tuple[SourcedJob, ...], tuple[Finding, ...]]:
     """The jobs of a YAML text, and everything that is wrong with it, by line."""
-    documents, unreadable = documents_in(text, file)
-    jobs: list[SourcedJob] = []
-    findings = list(unreadable)
-    for document in documents:
-        found = parse(document.value)
-        if isinstance(found, TrainingJob):
-            jobs.append(SourcedJob(found, document))
-        else:
-            findings.extend(sorted(map(document.finding, found), key=lambda each: each.line))
-    return tuple(jobs), tuple(findings)
+    return objects_in(text, file).jobs_alone()
 
 
 def files_at(path: Path) -> Iterator[Path]:
@@ -205,40 +255,46 @@ def read_jobs(
         paths: As given on the command line.
         standard_input: What ``-`` stands for.
     """
-    jobs: list[SourcedJob] = []
-    findings: list[Finding] = []
+    return read_objects(paths, standard_input).jobs_alone()
+
+
+def read_objects(paths: tuple[str, ...], standard_input: str) -> Manifests:
+    """What files, folders and standard input (``-``) describe.
+
+    Args:
+        paths: As given on the command line.
+        standard_input: What ``-`` stands for.
+    """
+    read = Manifests()
     for name in paths:
         if name == "-":
-            found, wrong = jobs_in(standard_input, "standard input")
+            found = objects_in(standard_input, "standard input")
         else:
-            found, wrong = _jobs_at(Path(name))
-        if not found and not wrong:
+            found = _objects_at(Path(name))
+        if found.is_nothing:
             # Not per file: one that is commented out may lie in a folder of manifests.
-            wrong = (_whole(name, "wanted a TrainingJob, found no document"),)
-        jobs.extend(found)
-        findings.extend(wrong)
-    return tuple(jobs), tuple(findings) + tuple(_repeated(jobs))
+            sentence = "wanted a TrainingJob, found no document"
+            found = Manifests(findings=(_whole(name, sentence),))
+        read += found
+    return read + Manifests(findings=tuple(_repeated(read)))
 
 
-def _jobs_at(path: Path) -> tuple[tuple[SourcedJob, ...], tuple[Finding, ...]]:
-    """The jobs of a file or folder, and what is wrong with them."""
-    jobs: list[SourcedJob] = []
-    findings: list[Finding] = []
+def _objects_at(path: Path) -> Manifests:
+    """What a file or folder describes."""
+    read = Manifests()
     files = list(files_at(path))
     if not files:
         sentence = f"wanted a folder with {', '.join(SUFFIXES)} files, found none in it"
-        findings.append(_whole(path, sentence))
+        return Manifests(findings=(_whole(path, sentence),))
     for file in files:
         try:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             told = getattr(error, "strerror", None) or str(error)
-            findings.append(_whole(file, f"cannot be read: {told}"))
+            read += Manifests(findings=(_whole(file, f"cannot be read: {told}"),))
             continue
-        found, wrong = jobs_in(text, str(file))
-        jobs.extend(found)
-        findings.extend(wrong)
-    return tuple(jobs), tuple(findings)
+        read += objects_in(text, str(file))
+    return read
 
 
 def _whole(file: Path | str, sentence: str) -> Finding:
@@ -246,17 +302,19 @@ def _whole(file: Path | str, sentence: str) -> Finding:
     return Finding("standard input" if file == "-" else str(file), 0, Problem((), sentence))
 
 
-def _repeated(jobs: list[SourcedJob]) -> Iterator[Finding]:
-    """Jobs that are described twice in one go: which of the two was meant?"""
-    seen: dict[tuple[str, str], SourcedJob] = {}
-    for sourced in jobs:
-        metadata = sourced.job.metadata
-        key = (metadata.namespace, metadata.name)
-        first = seen.setdefault(key, sourced)
-        if first is not sourced:
-            place = f"{first.source.file}:{first.source.line_of(('metadata', 'name'))}"
-            yield sourced.source.finding(
-                Problem(
-                    ("metadata", "name"), f"{'/'.join(key)} is described twice, first at {place}"
-                )
-            )
+def _repeated(read: Manifests) -> Iterator[Finding]:
+    """What is described twice in one go: which of the two was meant?"""
+    seen: dict[tuple[str, ...], SourceDocument] = {}
+    jobs = (
+        (("job", each.job.metadata.namespace, each.job.metadata.name), each.source)
+        for each in read.jobs
+    )
+    cluster = (
+        ((each.object.kind, each.object.metadata.name), each.source) for each in read.cluster
+    )
+    for key, source in (*jobs, *cluster):
+        first = seen.setdefault(key, source)
+        if first is not source:
+            place = f"{first.file}:{first.line_of(('metadata', 'name'))}"
+            sentence = f"{'/'.join(key[1:])} is described twice, first at {place}"
+            yield source.finding(Problem(("metadata", "name"), sentence))

@@ -43,6 +43,10 @@ CONTEXT_BYTES = round(1.5 * GIB)
 """CUDA context, kernels and the matrix library's workspace, as NVML counts them. Fitted, as the
 next ones, to three models on 1 and 2 H100, no plan more than 5 % too low (docs/evidence)."""
 
+CONVOLUTION_BYTES = round(0.35 * GIB)
+"""What ViT has loaded besides: most likely cuDNN, with which its patches are embedded. Set by
+vit-86m's rows, after the model without it had been asked about them (docs/evidence)."""
+
 NCCL_BYTES = round(1.1 * GIB)
 """NCCL's kernels, and the buffers of the group of all ranks."""
 
@@ -293,9 +297,6 @@ def _of_rank(step: _Step, rank: int) -> PeakMemory:
         (_buckets_laid_anew(step, held), copies.at_loss, 0.0, 0.0),
     )
     gradients, cast, activations, temporaries = max(moments, key=sum)
-    plan = step.plan
-    sizes = (plan.data_parallel, plan.tensor_parallel, plan.pipeline_parallel)
-    groups = sum(size > 1 for size in sizes)
     return PeakMemory(
         states=round(states),
         gradients=round(gradients),
@@ -303,9 +304,19 @@ def _of_rank(step: _Step, rank: int) -> PeakMemory:
         activations=round(activations),
         temporaries=round(temporaries),
         reserved=round(_unusable(step, held, kept)),
-        context=CONTEXT_BYTES + (NCCL_BYTES if groups else 0) + groups * NCCL_BYTES_PER_GROUP,
+        context=_context(step),
         host_bytes=round(host),
     )
+
+
+def _context(step: _Step) -> int:
+    """What is there before a tensor is, and what libraries keep."""
+    plan = step.plan
+    sizes = (plan.data_parallel, plan.tensor_parallel, plan.pipeline_parallel)
+    groups = sum(size > 1 for size in sizes)
+    convolution = CONVOLUTION_BYTES if step.shape.family is Family.VIT else 0
+    nccl = NCCL_BYTES + groups * NCCL_BYTES_PER_GROUP if groups else 0
+    return CONTEXT_BYTES + convolution + nccl
 
 
 def _states(step: _Step, held: _Holding) -> tuple[float, float]:

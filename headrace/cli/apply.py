@@ -3,7 +3,7 @@
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,18 @@ from urllib.parse import urlsplit
 from headrace.api.generated import jobs_pb2
 from headrace.api.manifest import TrainingJob, canonical_json
 from headrace.api.manifest_model import BUILT_IN_DATA
-from headrace.api.manifest_source import Finding, Keys, SourcedJob, read_jobs
+from headrace.api.manifest_queue import Queue
+from headrace.api.manifest_source import (
+    Finding,
+    Keys,
+    SourcedClusterObject,
+    SourcedJob,
+    read_objects,
+)
 from headrace.api.refusal import Problem
 from headrace.api.runtime import refusals
 from headrace.cli import views
+from headrace.cli.apply_cluster import label, not_taken, put, queues_of, refused
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.output import Format, document, note, say
 from headrace.cli.session import Session
@@ -34,40 +42,47 @@ def apply(
     timeout_seconds: float,
     output: Format,
 ) -> None:
-    """Submits every job of the files; if one is wrong, none is submitted.
+    """Submits every job of the files, and sets queues and policy; if one is wrong, nothing is done.
 
     Raises:
         CommandError: A manifest is wrong, or a job that was waited for failed.
     """
     text = sys.stdin.read() if "-" in files else ""
-    jobs, findings = read_jobs(files, text)
-    refuse(findings)
+    read = read_objects(files, text)
+    refuse(read.findings)
+    jobs, cluster = read.jobs, read.cluster
     try:
         context = session.context()
     except NoContextError:
         if not dry_run:
             raise
         # Whoever has no cluster yet starts one here: its rules for paths are those to check.
-        _check_alone(resolved(jobs, Context("", local=True), session.home), output)
+        _check_alone(resolved(jobs, Context("", local=True), session.home), cluster, output)
         return
     jobs = resolved(jobs, context, session.home)
     with session.client() as client:
         try:
-            refuse(tuple(each for job in jobs for each in _refused_by(client, job)))
+            refuse(_refused_by_any(client, jobs, cluster))
         except CallError as trouble:
             if not dry_run or trouble.kind is not Kind.UNREACHABLE:
                 raise
-            _check_alone(jobs, output)
+            _check_alone(jobs, cluster, output)
             return
         if dry_run:
-            results = [_Result(each.job, "would be accepted (dry run)") for each in jobs]
+            of_cluster = [_told_of(each, _DRY) for each in cluster]
+            results = [_Result(each.job, _DRY) for each in jobs]
         else:
+            of_cluster = [_told_of(each, put(client, each.object)) for each in cluster]
             results = [_submit(client, each) for each in jobs]
-        _tell(results, output)
-        _note_what_stands_in_the_way(client, results)
+        _tell([*of_cluster, *map(_told, results)], output)
+        _note_what_stands_in_the_way(client, results, queues_of(cluster))
         if wait and not dry_run:
             names = {each.uid: each.job.metadata.name for each in results}
             wait_for(client, names, timeout_seconds)
+
+
+_DRY = "would be accepted (dry run)"
+_VALID = "is valid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +93,39 @@ class _Result:
     result: str
     uid: str = ""
 
-    def document(self) -> dict[str, Any]:
-        """It as an object."""
-        metadata = self.job.metadata
-        name = f"{metadata.namespace}/{metadata.name}"
-        return {"job": name, "uid": self.uid, "result": self.result}
+
+_Told = tuple[str, dict[str, Any]]
+"""What a line calls an object, and what became of it as a document."""
 
 
-def _tell(results: Sequence[_Result], output: Format) -> None:
+def _told(result: _Result) -> _Told:
+    metadata = result.job.metadata
+    name = f"{metadata.namespace}/{metadata.name}"
+    document = {"job": name, "uid": result.uid, "result": result.result}
+    return f"job/{metadata.name}", document
+
+
+def _told_of(sourced: SourcedClusterObject, result: str) -> _Told:
+    name = label(sourced.object)
+    kind, _, own = name.partition("/")
+    return name, {kind: own, "result": result}
+
+
+def _tell(results: Sequence[_Told], output: Format) -> None:
     """A line each; as one document for programs: of several jobs a list, as kubectl has it."""
     if output in (Format.JSON, Format.YAML):
-        documents = [each.document() for each in results]
+        documents = [each for _, each in results]
         document(documents[0] if len(documents) == 1 else views.listed(documents), output)
         return
-    for each in results:
-        name = f"job/{each.job.metadata.name}"
-        say(name if output is Format.NAME else f"{name} {each.result}")
+    for name, told in results:
+        say(name if output is Format.NAME else f"{name} {told['result']}")
 
 
-def _note_what_stands_in_the_way(client: Client, results: Sequence[_Result]) -> None:
+def _note_what_stands_in_the_way(
+    client: Client, results: Sequence[_Result], applied: Mapping[str, Queue]
+) -> None:
     """Says of accepted jobs why they will not run, where that is plain already."""
-    queues = {each.name for each in client.queues()}
+    queues = {each.name for each in client.queues()} | applied.keys()
     for each in results:
         name, queue = each.job.metadata.name, each.job.spec.queue
         if queue not in queues:
@@ -142,14 +169,32 @@ def refuse(findings: tuple[Finding, ...], done: str = "applied") -> None:
         raise CommandError(ExitCode.REFUSED, f"nothing was {done}:\n{told}")
 
 
-def _check_alone(jobs: tuple[SourcedJob, ...], output: Format) -> None:
+def _check_alone(
+    jobs: tuple[SourcedJob, ...], cluster: tuple[SourcedClusterObject, ...], output: Format
+) -> None:
     """A dry run without a control plane: what can be said from here."""
     refuse(tuple(each.source.finding(problem) for each in jobs for problem in refusals(each.job)))
-    _tell([_Result(each.job, "is valid") for each in jobs], output)
+    told = [_told_of(each, _VALID) for each in cluster]
+    _tell([*told, *(_told(_Result(each.job, _VALID)) for each in jobs)], output)
     note("not checked against a control plane: none answers")
 
 
 # What the control plane has to say, by line.
+
+
+def _refused_by_any(
+    client: Client, jobs: tuple[SourcedJob, ...], cluster: tuple[SourcedClusterObject, ...]
+) -> tuple[Finding, ...]:
+    """Why the control plane would not take all of it."""
+    queues = queues_of(cluster)
+    found = list(refused(client, cluster))
+    for job in jobs:
+        by_plane = _refused_by(client, job)
+        if job.job.spec.queue in queues:
+            # It knows the queue as it is, not as it will be.
+            by_plane = tuple(each for each in by_plane if each.problem.field != "spec.queue")
+        found += [*not_taken(job, queues), *by_plane]
+    return tuple(found)
 
 
 def _refused_by(client: Client, sourced: SourcedJob) -> tuple[Finding, ...]:

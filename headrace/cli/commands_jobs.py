@@ -33,7 +33,7 @@ def apply(
     ] = 0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Submit jobs, or changes of jobs, from manifests."""
+    """Submit jobs, or changes of jobs, from manifests; set the queues and the policy in them."""
     from headrace.cli import apply as work
 
     work.apply(
@@ -115,6 +115,14 @@ def describe(
 def delete(
     context: typer.Context,
     names: Annotated[list[str] | None, typer.Argument(help="Jobs to withdraw.")] = None,
+    filename: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filename",
+            "-f",
+            help="What this file, folder, or - for standard input describes; repeatable.",
+        ),
+    ] = None,
     namespace: Namespace = "default",
     purge: Annotated[bool, typer.Option("--purge", help="Remove its checkpoints too.")] = False,
     orphan: Annotated[
@@ -130,13 +138,14 @@ def delete(
         float, typer.Option(help="Longest wait in seconds; 0 for no limit.", min=0)
     ] = 0,
 ) -> None:
-    """Withdraw jobs. Their checkpoints stay unless --purge is given."""
+    """Withdraw jobs, and delete queues by manifest. Checkpoints stay unless --purge is given."""
     from headrace.cli import delete as work
 
     work.delete(
         session_of(context),
         tuple(names or ()),
         namespace,
+        files=tuple(filename or ()),
         orphans=tuple(orphan or ()),
         purge=purge,
         wait=wait,

@@ -1,7 +1,14 @@
-"""``headrace delete``: withdraws jobs by name, and strays of unknown jobs by uid."""
+"""``headrace delete``: withdraws jobs by name or manifest, deletes queues by manifest, and ends
+strays of unknown jobs by uid.
+"""
 
 import sys
+from dataclasses import dataclass
 
+from headrace.api.manifest import Metadata
+from headrace.api.manifest_policy import ClusterPolicy
+from headrace.api.manifest_source import read_objects
+from headrace.api.refusal import Problem
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.get import find_job, jobs_not_there, split
 from headrace.cli.output import is_terminal, note, note_outage, say
@@ -16,6 +23,7 @@ def delete(
     names: tuple[str, ...],
     namespace: str,
     *,
+    files: tuple[str, ...] = (),
     orphans: tuple[str, ...],
     purge: bool,
     wait: bool,
@@ -27,8 +35,10 @@ def delete(
         CommandError: Nothing was named, a job is not there, it did not go in time, or somebody
             pressed Ctrl-C.
     """
-    if not names and not orphans:
-        raise CommandError(ExitCode.USAGE, "wanted the name of a job, or --orphan UID")
+    described = _described(files)
+    names += tuple(f"{each.namespace}/{each.name}" for each in described.jobs)
+    if not names and not orphans and not files:
+        raise CommandError(ExitCode.USAGE, "wanted the name of a job, -f FILE, or --orphan UID")
     missing: list[str] = []
     withdrawn: dict[str, str] = {}
     with session.client() as client:
@@ -43,10 +53,12 @@ def delete(
             # By uid: a new job of the same name, submitted meanwhile, is none of our business.
             client.withdraw(job.uid, purge=purge)
             withdrawn[job.uid] = name
-            say(f"job/{name} withdrawn" + ("" if purge else "; its checkpoints stay"))
+            label = name.removeprefix(f"{namespace}/")
+            say(f"job/{label} withdrawn" + ("" if purge else "; its checkpoints stay"))
         for uid in orphans:
             client.withdraw(uid, purge=purge)
             say(f"what still runs of {uid} will be ended")
+        _delete_queues(client, described.queues, missing)
         if wait and withdrawn:
             try:
                 _wait_until_gone(client, withdrawn, timeout_seconds)
@@ -58,6 +70,50 @@ def delete(
                 ) from None
     if missing:
         raise jobs_not_there(missing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """What manifests name: jobs by namespace and name, and queues."""
+
+    jobs: tuple[Metadata, ...] = ()
+    queues: tuple[str, ...] = ()
+
+
+def _described(files: tuple[str, ...]) -> _Described:
+    """What is to be deleted by manifests.
+
+    Raises:
+        CommandError: A manifest is wrong, or of what cannot be deleted.
+    """
+    if not files:
+        return _Described()
+    from headrace.cli.apply import refuse
+
+    read = read_objects(files, sys.stdin.read() if "-" in files else "")
+    sentence = "a cluster always has a policy; `headrace policy rollback` takes a change back"
+    policies = (
+        each.source.finding(Problem(("kind",), sentence))
+        for each in read.cluster
+        if isinstance(each.object, ClusterPolicy)
+    )
+    refuse((*read.findings, *policies), done="deleted")
+    return _Described(
+        tuple(each.job.metadata for each in read.jobs),
+        tuple(each.object.metadata.name for each in read.cluster),
+    )
+
+
+def _delete_queues(client: Client, queues: tuple[str, ...], missing: list[str]) -> None:
+    for name in queues:
+        try:
+            client.delete_queue(name)
+        except CallError as trouble:
+            if trouble.kind is not Kind.NOT_FOUND:
+                raise
+            missing.append(name)
+            continue
+        say(f"queue/{name} deleted")
 
 
 def _wait_until_gone(client: Client, withdrawn: dict[str, str], timeout_seconds: float) -> None:

@@ -104,7 +104,8 @@ def get_jobs(session: Session, scope: Scope, output: Format) -> None:
         where = (
             f"namespace {scope.namespace} (-A shows all)" if scope.namespace else "any namespace"
         )
-        note(f"no jobs in {where}")
+        of_queue = f" of queue {scope.queue}" if scope.queue else ""
+        note(f"no jobs{of_queue} in {where}")
 
 
 def print_jobs(

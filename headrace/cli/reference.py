@@ -12,6 +12,7 @@ import typer
 import typer.main
 
 from headrace.api.manifest import json_schema
+from headrace.api.manifest_kinds import schema_of
 from headrace.api.manifest_model import DIGITS, RANDOM, STDLIB
 from headrace.api.model_choice import presets_of
 from headrace.api.models import Family
@@ -84,7 +85,7 @@ def _options(command: Any) -> Iterator[str]:
 
 
 def manifest_reference() -> str:
-    """The manifest's fields as Markdown."""
+    """The manifests' fields as Markdown."""
     schema = json_schema()
     lines = [
         "# The `TrainingJob` manifest",
@@ -94,9 +95,18 @@ def manifest_reference() -> str:
         *_MANIFEST_INTRODUCTION.splitlines(),
         "",
     ]
-    lines += ["## Fields", "", "| field | kind | |", "|---|---|---|"]
-    lines += [_row(*each) for each in _fields(schema, schema, "")]
+    lines += ["## Fields", "", *_table(schema)]
+    for kind, introduction in _OF_CLUSTER.items():
+        lines += ["", f"## The `{kind}` manifest", "", *introduction.splitlines(), ""]
+        lines += _table(schema_of(kind))
     return "\n".join(lines) + "\n"
+
+
+def _table(schema: Mapping[str, Any]) -> Iterator[str]:
+    """Every field of a schema, a line each."""
+    yield from ("| field | kind | |", "|---|---|---|")
+    for each in _fields(schema, schema, ""):
+        yield _row(*each)
 
 
 def _families() -> str:
@@ -113,6 +123,39 @@ def _schedules() -> str:
     *others, last = (f"`{schedule}`" for schedule in PipelineSchedule)
     return f"{', '.join(others)} or {last}"
 
+
+_OF_CLUSTER = {
+    "Queue": """\
+A queue belongs to the cluster as a whole. `headrace apply` and `kubectl apply` take the same file,
+`headrace queue set` does the same in one line ([operations/queues.md](operations/queues.md)).
+Queues and policy in the files of one `headrace apply` are set before their jobs are submitted.
+
+```yaml
+apiVersion: headrace.dev/v1alpha1
+kind: Queue
+metadata:
+  name: research
+spec:
+  quotaAccelerators: 32
+  borrowingAccelerators: 16
+  namespaces: [research]
+```""",
+    "ClusterPolicy": """\
+Which policy decides, and all that is set of it, as one object called `default`. What is left out
+has its default, also if somebody had set it: a file says the whole. Each change is a version, as
+those of `headrace policy set` are ([operations/policy.md](operations/policy.md)).
+
+```yaml
+apiVersion: headrace.dev/v1alpha1
+kind: ClusterPolicy
+metadata:
+  name: default
+spec:
+  policy: rubick
+  rubick:
+    coolDownSeconds: 600
+```""",
+}
 
 _MANIFEST_INTRODUCTION = f"""\
 A manifest is written as it is for `kubectl apply`, in YAML or JSON, several to a file if you like.
@@ -166,14 +209,16 @@ spec:
 ```
 
 `spec.plans` names the plans that the job may run under, the best of each number of accelerators
-first. It gets as many accelerators as one of them takes, and the first plan of that number for
-which they lie right: ranks that are tensor parallel need accelerators of one node. Each plan is
-checked when the job is submitted, against the model, the batch, `microBatchSizeMax` and the
-accelerators that the job takes. If another plan comes first when `plans` is changed while the job
-runs, its ranks go over to it without a restart. So they do when the job gets more accelerators or
-has to give some back: new ranks are started while the others train, and those that leave hand
-their part over. `headrace describe job` shows what each change cost. Where that is not possible,
-the ranks save and others go on from the checkpoint.
+first. It gets as many accelerators as one of them takes. `fifo` and `equal-share` take the first
+plan of that number for which they lie right: ranks that are tensor parallel need accelerators of
+one node. `rubick` takes the one that it expects to be fastest there, whatever the order, and the
+first only where nothing is known of what steps take, as of a script. Each plan is checked when the
+job is submitted, against the model, the batch, `microBatchSizeMax` and the accelerators that the
+job takes. If the job's plan is no longer among them, or the policy prefers another one, when
+`plans` is changed while the job runs, its ranks go over without a restart. So they do when the job
+gets more accelerators or has to give some back: new ranks are started while the others train, and
+those that leave hand their part over. `headrace describe job` shows what each change cost. Where
+that is not possible, the ranks save and others go on from the checkpoint.
 
 A job of a built-in model without `plans` leaves the choice to the policy: `rubick` takes, of all
 plans that can train the model, the one that it expects to be fastest where the job is, and
@@ -245,7 +290,7 @@ def _meant(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, 
 
 
 def _row(path: str, field: Mapping[str, Any], meant: Mapping[str, Any], required: bool) -> str:
-    described = field.get("description") or meant.get("description", "")
+    described = " ".join((field.get("description") or meant.get("description", "")).split())
     default = field.get("default")
     if required:
         described = f"**Required.** {described}"

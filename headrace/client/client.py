@@ -16,6 +16,7 @@ from headrace.api.generated import (
     jobs_pb2_grpc,
 )
 from headrace.api.keepalive import pings
+from headrace.api.replicas import who_decides
 from headrace.client.context import Context
 from headrace.client.trouble import CallError, Kind, explained
 
@@ -345,6 +346,7 @@ def _channel(context: Context) -> grpc.Channel:
         ("grpc.max_reconnect_backoff_ms", 1000),
         # A proxy of the environment is for the web, not for a control plane on this machine.
         ("grpc.enable_http_proxy", 0 if context.local else 1),
+        *who_decides(context.server),
     ]
     if not context.ca_file:
         return grpc.insecure_channel(context.server, options)

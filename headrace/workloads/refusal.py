@@ -29,6 +29,7 @@ STORE_FAILED = "it may well be whole: look at the store, and at how this node re
 """What is said of a checkpoint that a store did not give."""
 
 MESSAGE_CHARACTERS_MAX = 2000
+_FRAME_LINES = 12
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL}
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
@@ -53,11 +54,15 @@ class StoppedBeforeTraining(Exception):  # noqa: N818 - being asked to stop is n
 
 
 def reason_of(error: BaseException) -> tuple[str, str]:
-    """Reason code and message of what was raised; unexpected errors show their last lines."""
+    """Reason code and message of what was raised; unexpected errors also say where.
+
+    What was raised comes first: lists and events show the beginning of a message.
+    """
     if isinstance(error, WorkloadError):
         return error.code, error.message[-MESSAGE_CHARACTERS_MAX:]
-    text = "".join(traceback.format_exception(error)).strip()
-    message = "\n".join(text.splitlines()[-12:])[-MESSAGE_CHARACTERS_MAX:]
+    what = "".join(traceback.format_exception_only(error)).strip()[: MESSAGE_CHARACTERS_MAX // 2]
+    where = "".join(traceback.format_tb(error.__traceback__)).rstrip().splitlines()[-_FRAME_LINES:]
+    message = "\n".join((what, *where))[:MESSAGE_CHARACTERS_MAX]
     if _is_out_of_memory(error):
         return OUT_OF_MEMORY, message
     return RANK_FAILED, message

@@ -298,9 +298,10 @@ def disagreement(rank: int, theirs: dict[str, object], ours: dict[str, object]) 
     """A sentence about the facts that differ between a rank and rank 0."""
     differing = [key for key in ours if theirs.get(key) != ours[key]]
     told = "; ".join(f"{key}: {theirs.get(key)} there, {ours[key]} on rank 0" for key in differing)
+    help_with_data = "" if "data" not in differing else ", and a seed for data that are drawn"
     return (
         f"rank {rank} differs from rank 0, so they would not train the same thing ({told}); use "
-        "the same Python, torch and data on every node"
+        f"the same Python, torch and data on every node{help_with_data}"
     )
 
 

@@ -36,7 +36,6 @@ def structural(schema: Mapping[str, Any], rules: Rules) -> Schema:
     """
     places: dict[str, Schema] = {}
     written = _Writer(schema, places).node(schema, "")
-    written["properties"]["metadata"] = {"type": "object"}
     if missing := rules.keys() - places.keys():
         raise LookupError(f"wanted rules about places of the schema, got {sorted(missing)}")
     for place, of_place in rules.items():

@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import yaml
 from kubernetes import client, config
@@ -52,9 +53,8 @@ class ApiServer:
     def server(self) -> str:
         """Its URL."""
         read = yaml.safe_load(self.kubeconfig.read_text(encoding="utf-8"))
-        named = {one["name"]: one for kind in ("contexts", "clusters") for one in read[kind]}
-        context = next(one for one in read["contexts"] if one["name"] == read["current-context"])
-        return str(named[context["context"]["cluster"]]["cluster"]["server"])
+        context = _named(read["contexts"], read["current-context"])["context"]
+        return str(_named(read["clusters"], context["cluster"])["cluster"]["server"])
 
     @property
     def client(self) -> client.ApiClient:
@@ -141,3 +141,7 @@ class ApiServer:
         if ended.returncode:
             raise CommandFailedError(command, ended)
         return ended.stdout
+
+
+def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return next(entry for entry in entries if entry["name"] == name)

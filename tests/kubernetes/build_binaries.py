@@ -26,7 +26,7 @@ BESIDE_THE_PATH = "/usr/local/go/bin"
 _HALF = ".half-"
 _TELL_SECONDS = 30.0
 _LAST_LINES = 40
-_ALL_COLD = "12 to 20 minutes on 2 cores"
+_ALL_COLD = "12 to 22 minutes on 2 cores"
 
 
 class BuildError(Exception):

@@ -2,6 +2,7 @@
 
 from tests.kubernetes.fixtures import (
     api_server,
+    custom_resources,
     fake_gpu_nodes,
     helm,
     kubeconfig_of,
@@ -13,6 +14,7 @@ from tests.kubernetes.fixtures import (
 
 __all__ = [
     "api_server",
+    "custom_resources",
     "fake_gpu_nodes",
     "helm",
     "kubeconfig_of",

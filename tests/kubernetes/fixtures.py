@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import pytest
 
+from tests.architecture.source_tree import ROOT
 from tests.kubernetes.api_server import ApiServer
 from tests.kubernetes.fake_nodes import FakeGpuNodes
 from tests.kubernetes.keeper import SharedCluster
@@ -56,7 +57,11 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedC
 def api_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ApiServer]:
-    """A real API server with its controllers, as administrator: kubectl, helm, official client."""
+    """A real API server with its controllers, as administrator: kubectl, helm, official client.
+
+    Its garbage collector looks for new kinds every 30 s: until then it may leave objects of a kind,
+    and what they own, when their owner goes. Tests of that wait for longer than a look.
+    """
     if given := os.environ.get("HEADRACE_TEST_KUBECONFIG"):
         if not Path(given).is_file():
             _cannot(f"HEADRACE_TEST_KUBECONFIG={given} is no file")
@@ -87,6 +92,14 @@ def kubeconfig_of(api_server: ApiServer) -> Callable[..., Path]:
     if os.environ.get("HEADRACE_TEST_KUBECONFIG"):
         _cannot("the cluster of HEADRACE_TEST_KUBECONFIG trusts no certificates of these tests")
     return api_server.kubeconfig_of
+
+
+@pytest.fixture(scope="session")
+def custom_resources(kubectl: Command) -> None:
+    """The custom resources of this repository are there, as `make crds` wrote them."""
+    folder = ROOT / "deploy/helm/headrace/files/crds"
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(folder))
+    kubectl("wait", "--for=condition=Established", "-f", str(folder))
 
 
 @pytest.fixture

@@ -165,5 +165,5 @@ def how_to_get(names: list[str]) -> str:
     where = f"in KUBEBUILDER_ASSETS={given} or " if given else ""
     return (
         f"no {', '.join(names)} {where}in {cache()}: `make kube-binaries` builds what is missing "
-        "with Go (12 to 20 minutes the first time, seconds later)"
+        "with Go (12 to 22 minutes the first time, seconds later)"
     )

@@ -60,6 +60,7 @@ def processes(cluster: SharedCluster) -> dict[str, Process]:
     return {name: one for name, one in found.items() if one}
 
 
+@pytest.mark.failure
 def test_the_cluster_outlives_who_started_it_and_not_who_leaves_last(
     run: Path, other_worker: "subprocess.Popen[str]"
 ) -> None:
@@ -77,6 +78,7 @@ def test_the_cluster_outlives_who_started_it_and_not_who_leaves_last(
     until("all has ended", lambda: not any(one.alive for one in running.values()))
 
 
+@pytest.mark.failure
 def test_who_leaves_does_not_end_it_for_others(
     run: Path, other_worker: "subprocess.Popen[str]"
 ) -> None:
@@ -92,6 +94,7 @@ def test_who_leaves_does_not_end_it_for_others(
     until("all has ended", lambda: not any(one.alive for one in running.values()))
 
 
+@pytest.mark.failure
 def test_a_killed_keeper_takes_the_cluster_with_it_and_the_next_worker_starts_another(
     run: Path,
 ) -> None:
@@ -108,6 +111,7 @@ def test_a_killed_keeper_takes_the_cluster_with_it_and_the_next_worker_starts_an
     shutil.rmtree(first.folder)  # its keeper could not
 
 
+@pytest.mark.failure
 def test_who_joins_a_broken_cluster_is_told(run: Path) -> None:
     cluster = SharedCluster.join(run)
     processes(cluster)["etcd"].signal(signal.SIGKILL)

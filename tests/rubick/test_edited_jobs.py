@@ -11,6 +11,8 @@ from controlplane.domain.ids import JobUid
 from controlplane.domain.job import JobSpec
 from controlplane.domain.policy import Decision
 from controlplane.rubick.invariants import violations
+from controlplane.rubick.policy import Rubick
+from controlplane.rubick.settings import RubickSettings
 from tests.builders import JobBuilder, World, a_cluster, a_node
 from tests.rubick.worlds import Scaling, a_known_job
 
@@ -80,3 +82,17 @@ def test_an_edit_that_asks_for_no_change_costs_no_promise(edit: str) -> None:
 def test_who_is_asked_for_something_else_may_be_changed_at_once(edit: str) -> None:
     world = edited(running(guaranteed=True), edit)
     assert broken(world, cool_down_seconds=600.0) == []
+
+
+def test_who_may_not_keep_its_plan_changes_where_it_is() -> None:
+    world = a_cluster().under(Rubick(lambda _: Scaling(), RubickSettings(switch_seconds=1.0)))
+    world.with_node(a_node("n0", 4, "gpu"), a_node("n1", 4, "gpu"))
+    world.submit(a_known_job("first", 4, 90_000, asked=4).under("dp4").wanting(4, 4)).settle()
+    world.submit(a_known_job("job", 4, 90_000, asked=2).under("dp2").wanting(2, 2)).settle()
+    world.withdraw("first").settle()
+    there = world.attempt("job").placement.nodes
+    assert there == {"n1"}
+    world.update(JobBuilder(world.job("job").job).under("dp1").wanting(1, 1)).settle()
+    attempt = world.attempt("job")
+    assert (attempt.number, str(attempt.plan_in_force)) == (1, "dp1")
+    assert attempt.placement.nodes == there

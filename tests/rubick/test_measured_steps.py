@@ -45,5 +45,5 @@ def test_our_own_tables_are_predicted_from_seven_rows() -> None:
     of_sizes, of_others = (found for _, found in seven_of_each())
     assert len(of_sizes) == len(of_others) > 70
     assert np.mean([p.error for p in of_sizes]) < 0.11
-    assert np.mean([p.error for p in of_others]) < 0.085
+    assert np.mean([p.error for p in of_others]) < 0.10
     assert np.mean([p.is_covered for p in of_others]) > 0.85

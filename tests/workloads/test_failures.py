@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from headrace.workloads.checkpoints import JobCheckpoints
-from headrace.workloads.refusal import no_room, reason_of
+from headrace.workloads.refusal import MESSAGE_CHARACTERS_MAX, no_room, reason_of
 from headrace.workloads.storage import LocalStorage
 from tests.workloads.attempts import Agent, Attempt, a_manifest, until
 
@@ -161,6 +161,7 @@ def test_ranks_with_different_data_do_not_train_together(
     run = agent.start(manifests[0], 2, manifests=manifests)
     assert run.reasons() == {"StartRefused"}
     assert all("rank 1 differs from rank 0" in found["message"] for found in run.exits())
+    assert all("a seed for data that are drawn" in found["message"] for found in run.exits())
 
 
 def test_a_plan_for_another_number_of_ranks_is_refused(agent: Agent, store: Path) -> None:
@@ -312,9 +313,22 @@ def test_reasons_are_told_from_what_was_raised() -> None:
     assert no_room(OSError(errno.EPERM, "not permitted")) is None
     assert reason_of(MemoryError())[0] == "OutOfMemory"
     assert reason_of(RuntimeError("CUDA out of memory. Tried to allocate"))[0] == "OutOfMemory"
-    code, message = reason_of(ValueError("boom"))
-    assert code == "RankFailed"
-    assert message.endswith("ValueError: boom")
+    assert reason_of(ValueError("boom")) == ("RankFailed", "ValueError: boom")
+
+
+def test_what_was_raised_comes_before_where() -> None:
+    def deep(level: int) -> None:
+        if level:
+            deep(level - 1)
+        raise MemoryError("CUDA out of memory. Tried to allocate 20 MiB." + " Long." * 1000)
+
+    with pytest.raises(MemoryError) as raised:
+        deep(40)
+    code, message = reason_of(raised.value)
+    assert code == "OutOfMemory"
+    assert message.startswith("MemoryError: CUDA out of memory. Tried to allocate 20 MiB.")
+    assert len(message) <= MESSAGE_CHARACTERS_MAX
+    assert "in deep" in message
 
 
 def test_without_a_control_folder_the_unit_says_who_should_start_it() -> None:

@@ -6,10 +6,14 @@ A certificate's identity (a URI or DNS name of its SAN, else its CN) maps to a r
       spiffe://example.org/alice: {role: submitter, queues: [research]}
       ops.example.org: {role: admin}
       gpu-node-1.example.org: {role: agent, node: gpu-node-1}
+    agents: spiffe://example.org/node/
+
+An identity that begins with ``agents`` is the agent of the node that the rest of it names.
 
 Without TLS (loopback, or ``--insecure-listen``) nobody can be told apart: everyone is admin.
 """
 
+import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,6 +24,7 @@ from typing import Any
 import yaml
 
 _PACKAGE = "headrace.v1alpha1"
+_NODE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
 
 
 class Role(StrEnum):
@@ -131,10 +136,20 @@ class RoleMap:
     """Identities of certificates and what they are."""
 
     callers: Mapping[str, Caller]
+    agents: str = ""
+    """What identities of agents begin with, before the name of their node; empty for none."""
 
     def find(self, identities: list[str]) -> Caller | None:
         """The first identity that is known."""
-        return next((self.callers[name] for name in identities if name in self.callers), None)
+        return next((found for name in identities if (found := self._known(name))), None)
+
+    def _known(self, name: str) -> Caller | None:
+        if name in self.callers:
+            return self.callers[name]
+        node = name.removeprefix(self.agents)
+        if not self.agents or node == name or not _NODE.fullmatch(node):
+            return None
+        return Caller(name, Role.AGENT, node=node)
 
     @classmethod
     def read(cls, path: Path) -> "RoleMap":
@@ -150,7 +165,18 @@ class RoleMap:
         entries = document.get("identities") if isinstance(document, dict) else None
         if not isinstance(entries, dict):
             raise RolesFileError(f"{path}: wanted a mapping `identities`")
-        return cls({str(name): _caller(path, str(name), told) for name, told in entries.items()})
+        callers = {str(name): _caller(path, str(name), told) for name, told in entries.items()}
+        return cls(callers, _agents(path, document.get("agents", "")))
+
+
+def _agents(path: Path, told: Any) -> str:
+    # What ends with a name would also be the beginning of other names.
+    if not isinstance(told, str) or (told and not told.endswith("/")):
+        raise RolesFileError(
+            f"{path}: agents: wanted what agents' identities begin with, up to and with a '/', "
+            f"such as spiffe://example.org/node/, got {told!r}"
+        )
+    return told
 
 
 def _caller(path: Path, name: str, told: Any) -> Caller:

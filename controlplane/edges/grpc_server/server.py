@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
+import structlog
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
@@ -31,6 +33,8 @@ SERVICES = tuple(
 )
 _MESSAGE_BYTES = 16 * 2**20
 
+log = structlog.get_logger(__name__)
+
 
 class ListenRefusedError(Exception):
     """The address must not be listened on like this, or cannot."""
@@ -45,17 +49,54 @@ class TlsFiles:
     client_authority: Path
 
     def credentials(self) -> grpc.ServerCredentials:
-        """What a secure port wants.
+        """What a secure port wants. Files that are renewed count from the next handshake on.
 
         Raises:
             ListenRefusedError: A file cannot be read.
         """
         try:
-            pair = (self.key.read_bytes(), self.certificate.read_bytes())
-            authority = self.client_authority.read_bytes()
+            first = self.contents()
         except OSError as error:
             raise ListenRefusedError(f"cannot read a TLS file: {error}") from error
-        return grpc.ssl_server_credentials([pair], authority, require_client_auth=True)
+        # The stubs do not know that None means "as before".
+        renewal: Any = _Renewal(self, first)
+        return grpc.dynamic_ssl_server_credentials(
+            _configuration(first), renewal, require_client_authentication=True
+        )
+
+    def contents(self) -> tuple[bytes, bytes, bytes]:
+        """Key, certificate and authority as they are now; raises OSError."""
+        files = (self.key, self.certificate, self.client_authority)
+        key, certificate, authority = (file.read_bytes() for file in files)
+        return key, certificate, authority
+
+
+class _Renewal:
+    """Asked by gRPC in each handshake, in a thread of its own, whether there are new files."""
+
+    def __init__(self, files: TlsFiles, contents: tuple[bytes, bytes, bytes]) -> None:
+        self._files = files
+        self._contents = contents
+
+    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+        """The files' configuration if they are others than before; None keeps the present one."""
+        try:
+            contents = self._files.contents()
+        except OSError as error:
+            log.error("TLS files cannot be read; those read before stay in use", why=str(error))
+            return None
+        if contents == self._contents:
+            return None
+        # What does not fit together (a key that was renewed a moment before its certificate),
+        # gRPC refuses and keeps what it has; the next handshake reads again.
+        self._contents = contents
+        log.info("TLS files were renewed")
+        return _configuration(contents)
+
+
+def _configuration(contents: tuple[bytes, bytes, bytes]) -> grpc.ServerCertificateConfiguration:
+    key, certificate, authority = contents
+    return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
 
 
 class Health:

@@ -85,7 +85,11 @@ def test_certificates_are_read(tmp_path: Path) -> None:
         flags += [f"--tls-{name}", str(tmp_path / name)]
     tls = parsed("--control-plane", "10.0.0.1:7070", *flags).tls
     assert tls is not None
-    assert (tls.ca, tls.certificate, tls.key) == (b"ca", b"certificate", b"key")
+    assert [file.read_text() for file in (tls.ca, tls.certificate, tls.key)] == [
+        "ca",
+        "certificate",
+        "key",
+    ]
     assert "b'key'" not in repr(tls)
 
 

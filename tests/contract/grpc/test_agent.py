@@ -17,7 +17,7 @@ from controlplane.domain.ids import AcceleratorId
 from controlplane.domain.node import Accelerator
 from controlplane.edges.grpc_server.roles import Role
 from headrace.api.generated import admin_pb2
-from tests.contract.grpc.certificates import Authority, Pair
+from tests.contract.grpc.certificates import Authority, Pair, write
 from tests.contract.grpc.harness import Api, eventually, over, run
 from tests.contract.grpc.secured import World, a_world
 
@@ -49,6 +49,7 @@ async def an_agent(folder: Path, world: World, pair: Pair) -> AsyncIterator[Unit
     slot = Accelerator(AcceleratorId("slot-0"), "cpu")
     settings = UnitSettings("node-a", folder)
     units = Units(settings, {"slot-0": slot}, journal, outbox, FullRay(), wake.set)
+    files = write(folder, ca=world.authority.pem, certificate=pair.certificate, key=pair.key)
     client = ControlPlaneClient(
         world.address,
         NodeDescription("node-a", "127.0.0.1"),
@@ -56,7 +57,7 @@ async def an_agent(folder: Path, world: World, pair: Pair) -> AsyncIterator[Unit
         journal,
         outbox,
         wake,
-        Tls(world.authority.pem, pair.certificate, pair.key),
+        Tls(**files),
     )
     working = asyncio.create_task(client.run())
     try:

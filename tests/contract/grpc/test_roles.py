@@ -251,6 +251,8 @@ def test_what_an_agent_says_of_other_nodes_units_is_passed_over(tmp_path: Path) 
         ("identities: {a: {role: agent}}", "node"),
         ("identities: {a: {role: viewer, color: red}}", "color"),
         ("identities: [", "cannot read"),
+        ("{identities: {}, agents: spiffe://example.org/node}", "up to and with a '/'"),
+        ("{identities: {}, agents: [a/]}", "up to and with a '/'"),
     ],
 )
 def test_a_wrong_mapping_file_is_refused_with_a_sentence(
@@ -260,3 +262,19 @@ def test_a_wrong_mapping_file_is_refused_with_a_sentence(
     path.write_text(text)
     with pytest.raises(RolesFileError, match=told):
         RoleMap.read(path)
+
+
+def test_an_identity_below_agents_is_the_agent_of_one_node(tmp_path: Path) -> None:
+    path = tmp_path / "roles.yaml"
+    path.write_text(
+        "identities: {spiffe://x.org/node/taken: {role: viewer}}\nagents: spiffe://x.org/node/\n"
+    )
+    roles = RoleMap.read(path)
+    found = roles.find(["spiffe://x.org/node/gpu-7"])
+    assert found is not None
+    assert (found.role, found.speaks_for("gpu-7"), found.speaks_for("gpu-8")) == (G, True, False)
+    taken = roles.find(["spiffe://x.org/node/taken"])
+    assert taken is not None
+    assert taken.role is V, "what is named goes before what begins so"
+    for stranger in ("spiffe://x.org/node/", "spiffe://x.org/node/a/b", "spiffe://x.org/gpu-7"):
+        assert roles.find([stranger]) is None, stranger

@@ -1,0 +1,1 @@
+"""Keeps the certificates of an installation: makes them once, renews them, signs those of nodes."""
