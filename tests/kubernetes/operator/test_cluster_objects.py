@@ -15,20 +15,21 @@ pytestmark = pytest.mark.process
 PLACE = ("headrace.dev", "v1alpha1")
 
 
+def make(objects: client.CustomObjectsApi, plural: str, kind: str, name: str, **spec: Any) -> None:
+    document = {
+        "apiVersion": "/".join(PLACE),
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+    objects.create_cluster_custom_object(*PLACE, plural, document)
+
+
 def test_a_queue_and_the_policy_become_settings_and_say_so(
     api_server: ApiServer, namespace: str, tmp_path: Path
 ) -> None:
     objects = client.CustomObjectsApi(api_server.client)
     queue_name = namespace[-20:].strip("-")
-
-    def make(plural: str, kind: str, name: str, **spec: Any) -> None:
-        document = {
-            "apiVersion": "/".join(PLACE),
-            "kind": kind,
-            "metadata": {"name": name},
-            "spec": spec,
-        }
-        objects.create_cluster_custom_object(*PLACE, plural, document)
 
     def there(plural: str, name: str) -> Document | None:
         listed: Any = objects.list_cluster_custom_object(*PLACE, plural)
@@ -45,8 +46,15 @@ def test_a_queue_and_the_policy_become_settings_and_say_so(
     async def test() -> None:
         async with a_stage(api_server, namespace, tmp_path) as stage:
             await stage.operator(flags=("--cluster-objects", "yes"))
-            make("queues", "Queue", queue_name, quotaAccelerators=3)
-            make("clusterpolicies", "ClusterPolicy", "default", policy="fifo", periodSeconds=7)
+            make(objects, "queues", "Queue", queue_name, quotaAccelerators=3)
+            make(
+                objects,
+                "clusterpolicies",
+                "ClusterPolicy",
+                "default",
+                policy="fifo",
+                periodSeconds=7,
+            )
             try:
                 await eventually(
                     "the queue is there", lambda: is_ready("queues", queue_name, "True")
