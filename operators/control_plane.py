@@ -16,6 +16,7 @@ from headrace.api.generated import admin_pb2, admin_pb2_grpc, common_pb2, jobs_p
 from headrace.api.keepalive import pings
 from headrace.api.manifest_queue import QueueSpec
 from headrace.api.operator_term import DEPOSED, OPERATOR_KEY, TERM_KEY, TERM_METADATA
+from headrace.api.replicas import who_decides
 
 CALL_SECONDS = 15.0
 _LARGEST_MESSAGE_BYTES = 64 << 20
@@ -131,7 +132,7 @@ class ControlPlane:
         if self._channel is not None and pems == self._pems:
             return self._channel
         before, self._pems = self._channel, pems
-        options: list[tuple[str, Any]] = list(_OPTIONS)
+        options: list[tuple[str, Any]] = [*_OPTIONS, *who_decides(self._address)]
         if pems is None or self._tls is None:
             self._channel = aio.insecure_channel(self._address, options=options)
         else:

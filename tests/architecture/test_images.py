@@ -18,7 +18,7 @@ from tests.architecture.source_tree import ROOT
 IMAGES = ROOT / "deploy" / "images"
 PROGRAMS = {
     "control-plane": ("controlplane.main", "headrace.cli.main"),
-    "operator": ("operators.certificates.command",),
+    "operator": ("operators.main", "operators.certificates.command"),
     "agent": ("agent.main",),
 }
 HEAVY = ("torch", "ray", "transformers")

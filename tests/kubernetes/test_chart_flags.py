@@ -11,6 +11,7 @@ from controlplane.edges.grpc_server.roles import Role, RoleMap
 from headrace.api.manifest import TrainingJob, parse
 from operators.certificates.command import parser as certificates_parser
 from operators.certificates.wanted import read_wanted
+from operators.config import read_settings as operator_settings
 from tests.kubernetes import chart
 from tests.kubernetes.chart import WAYS, named, render, values_of
 from tests.kubernetes.fixtures import expect_programs
@@ -127,3 +128,12 @@ def test_ray_takes_its_flags() -> None:
 def test_the_test_job_is_valid() -> None:
     job = yaml.safe_load(chart.chart_file("files/test-job.yaml").read_text())
     assert isinstance(parse(job), TrainingJob)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "small"])
+def test_the_operator_takes_its_flags(way: str) -> None:
+    objects = render(*values_of(way))
+    settings = operator_settings(arguments(objects, "operator/operator", "operators"), {})
+    assert settings.control_plane.endswith(":7460")
+    assert settings.tls is not None
+    assert settings.listen == "0.0.0.0:7465"
