@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
+from headrace.api.status_document import iso
 from headrace.cli import views
 from headrace.cli.events import as_document, latest
 from headrace.cli.explain import sentences
@@ -113,7 +114,7 @@ def _describe_job(client: Client, job: jobs_pb2.Job, wide: bool) -> None:
         ("Uid", job.uid),
         ("Generation", f"{job.generation} (observed {status.observed_generation})"),
         ("Owner", job.owner),
-        ("Submitted", f"{views.iso(job.submitted_at)} by {job.submitter or 'unknown'}"),
+        ("Submitted", f"{iso(job.submitted_at)} by {job.submitter or 'unknown'}"),
         ("Queue", f"{job.queue}, priority {job.priority}"),
     ):
         field(label, value)

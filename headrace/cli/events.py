@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.api.generated import jobs_pb2
+from headrace.api.status_document import iso
 from headrace.cli import views
 from headrace.cli.get import find_job
 from headrace.cli.output import Format, document, note, say, table
@@ -83,7 +84,7 @@ def as_document(event: jobs_pb2.LoggedEvent) -> dict[str, Any]:
     """An event as a document, with its body as such instead of as text."""
     told: dict[str, Any] = {
         "sequence": event.sequence,
-        "at": views.iso(event.at),
+        "at": iso(event.at),
         "kind": event.kind,
         "uid": event.uid,
         "node": event.node,

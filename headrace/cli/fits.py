@@ -10,6 +10,7 @@ from headrace.api.generated import admin_pb2
 from headrace.api.measured_plan import row_to_wire
 from headrace.api.profile_file import rows_in, table_rows_in
 from headrace.api.profile_rows import PlanRow, Row, Status
+from headrace.api.status_document import iso
 from headrace.cli import views
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.get import not_there
@@ -236,7 +237,7 @@ def _tell(fit: admin_pb2.Fit, *, wide: bool) -> None:
 
 def _told_of(fit: admin_pb2.Fit) -> list[tuple[str, str]]:
     new = f", {fit.rows_since} more since" if fit.rows_since else ""
-    fitted = f"{views.iso(fit.fitted_at)}, {_age(fit)} ago" if fit.HasField("fitted_at") else "-"
+    fitted = f"{iso(fit.fitted_at)}, {_age(fit)} ago" if fit.HasField("fitted_at") else "-"
     fields = [
         ("Fit", _key(fit)),
         ("Fitted", fitted),

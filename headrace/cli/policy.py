@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from headrace.api.generated import admin_pb2
+from headrace.api.status_document import iso
 from headrace.cli import views
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.output import Format, document, note, say, table
@@ -222,7 +223,7 @@ def _version_row(each: admin_pb2.PolicyVersion, now: float) -> list[str]:
 
 
 def _version(each: admin_pb2.PolicyVersion) -> dict[str, Any]:
-    told: dict[str, Any] = {"version": each.version, "at": views.iso(each.at), "who": each.who}
+    told: dict[str, Any] = {"version": each.version, "at": iso(each.at), "who": each.who}
     if each.rolls_back_to:
         told["rollsBackTo"] = each.rolls_back_to
     return told | {"changes": [_change(change) for change in each.changes]}

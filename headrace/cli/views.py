@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -12,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2, nodes_pb2
 from headrace.api.racks import RACK_LABEL
+from headrace.api.status_document import iso, status_document
 from headrace.cli.tables import ELLIPSIS, STAGE_COLOURS, Column, age
 
 _UID_SHOWN = 8
@@ -81,16 +81,6 @@ EVENT_COLUMNS = (
 def moment(stamp: Timestamp) -> float:
     """Seconds since 1970 of a timestamp; 0 if it is not set."""
     return stamp.seconds + stamp.nanos / 1e9
-
-
-def iso(stamp: Timestamp) -> str | None:
-    """A timestamp as Kubernetes writes it; None if it is not set."""
-    return instant(stamp.seconds) if stamp.seconds else None
-
-
-def instant(seconds: float) -> str:
-    """An instant in UTC, to the second."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def held(job: jobs_pb2.Job) -> int:
@@ -338,90 +328,12 @@ def job_document(job: jobs_pb2.Job) -> dict[str, Any]:
     created = iso(job.submitted_at)
     if created:
         document["metadata"]["creationTimestamp"] = created
-    document["status"] = _status_document(job.status)
+    document["status"] = status_document(job.status)
     return {
         key: document[key]
         for key in ("apiVersion", "kind", "metadata", "spec", "status")
         if key in document
     }
-
-
-def _status_document(status: jobs_pb2.JobStatus) -> dict[str, Any]:
-    done = status.progress
-    conditions = [
-        {
-            "type": each.type,
-            "status": each.status,
-            "reason": each.reason,
-            "message": each.message,
-            "observedGeneration": each.observed_generation,
-            "lastTransitionTime": iso(each.last_transition_time),
-        }
-        for each in status.conditions
-    ]
-    document: dict[str, Any] = {
-        "observedGeneration": status.observed_generation,
-        "conditions": [_present(each) for each in conditions],
-        "plan": status.plan,
-        "accelerators": sum(len(unit.accelerators) for unit in status.units),
-        "nodes": sorted({unit.node for unit in status.units}),
-        "attempt": status.attempt,
-        "failures": status.failures,
-        "reconfigurations": status.reconfigurations,
-        "planAskedFor": status.plan_asked_for or None,
-        "outOfMemory": [{"plan": each.plan, "type": each.type} for each in status.out_of_memory],
-        "suspectedNodes": [_suspected_document(each) for each in status.suspected_nodes],
-        "switches": [_switch_document(each) for each in status.switches],
-        "progress": _present(
-            {
-                "step": done.step,
-                "stepsTotal": done.steps_total,
-                "checkpointStep": done.checkpoint_step,
-                "loss": done.loss if done.HasField("loss") else None,
-                "stepSeconds": done.step_seconds,
-                "reportedAt": iso(done.reported_at),
-            }
-        ),
-        "startedAt": iso(status.first_started_at),
-        "finishedAt": iso(status.finished_at),
-    }
-    if status.HasField("end"):
-        document["estimatedEnd"] = {
-            "low": instant(status.end.low),
-            "high": instant(status.end.high),
-            "coverage": status.end.coverage,
-            "madeAt": iso(status.end.made_at),
-        }
-    return _present(document)
-
-
-def _suspected_document(suspected: jobs_pb2.SuspectedNode) -> dict[str, Any]:
-    return {
-        "node": suspected.node,
-        "reason": suspected.reason,
-        "attempt": suspected.attempt,
-        "until": iso(suspected.until),
-    }
-
-
-def _switch_document(switch: jobs_pb2.Switch) -> dict[str, Any]:
-    return {
-        "kind": switch.kind,
-        "before": switch.before,
-        "after": switch.after,
-        "acceleratorsBefore": switch.accelerators_before,
-        "acceleratorsAfter": switch.accelerators_after,
-        "reason": switch.reason,
-        "step": switch.step,
-        "orderedAt": iso(switch.ordered_at),
-        "doneAt": iso(switch.done_at),
-        "stoodStillSeconds": switch.stood_still_seconds,
-        "phases": [{"name": each.name, "tookSeconds": each.seconds} for each in switch.phases],
-    }
-
-
-def _present(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in document.items() if value is not None}
 
 
 def plain(message: Any) -> dict[str, Any]:
