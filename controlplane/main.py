@@ -12,11 +12,10 @@ import json
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -37,6 +36,7 @@ from controlplane.edges.grpc_server.history import History
 from controlplane.edges.grpc_server.jobs import JobService
 from controlplane.edges.grpc_server.log_broker import LogBroker
 from controlplane.edges.grpc_server.nodes import NodeService
+from controlplane.edges.grpc_server.operator_terms import OperatorTerms
 from controlplane.edges.grpc_server.roles import RoleMap, RolesFileError
 from controlplane.edges.grpc_server.server import (
     ListenRefusedError,
@@ -48,7 +48,7 @@ from controlplane.edges.grpc_server.submission import Submission
 from controlplane.edges.learning import Learner
 from controlplane.edges.paced_events import PacedEvents
 from controlplane.edges.searching import Searcher
-from controlplane.edges.store.backup import restore
+from controlplane.edges.store.backup import pieces_of, restore
 from controlplane.edges.store.decisions import StoredDecisions
 from controlplane.edges.store.errors import LeaseHeldError, StoreError, StoreUnavailableError
 from controlplane.edges.store.lease import LEASE_FRESH
@@ -161,7 +161,9 @@ class ControlPlane:
         self._assignments = AssignmentBook()
         self._logs = LogBroker()
         self._history = History(self._clock)
-        self._gatekeeper = Gatekeeper(None, self._clock.monotonic, self._telemetry.call_handled)
+        monotonic, observe = self._clock.monotonic, self._telemetry.call_handled
+        fence = OperatorTerms(self._feed, self._door).admit
+        self._gatekeeper = Gatekeeper(None, monotonic, observe, fence)
 
     # What the services ask of the reign.
 
@@ -563,15 +565,9 @@ async def serve(settings: ServeSettings) -> int:
         return code
 
 
-def _pieces(source: Path) -> Iterator[bytes]:
-    with source.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            yield piece
-
-
 def _restore(settings: RestoreSettings) -> int:
     try:
-        restore(_pieces(settings.source), settings.database_url, WallClock().now())
+        restore(pieces_of(settings.source), settings.database_url, WallClock().now())
     except (StoreError, OSError) as error:
         sys.stderr.write(f"nothing was restored: {error}\n")
         return REFUSED

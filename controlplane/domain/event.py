@@ -354,6 +354,21 @@ class MeasurementsImported:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorTermRaised:
+    """Another replica of an operator leads: calls under a lower term are refused from now on.
+
+    Attributes:
+        operator: Which operator, by the name of its lease.
+        term: Its term, above any that it had.
+    """
+
+    operator: str
+    term: int
+    at: Instant = Instant(0)
+    kind: Literal["OperatorTermRaised"] = "OperatorTermRaised"
+
+
+@dataclass(frozen=True, slots=True)
 class CycleDecided:
     """The loop decided. Folding it is how actions, once logged, become part of the state.
 
@@ -399,6 +414,7 @@ Event = Annotated[
     | ModelFitted
     | ProposalFound
     | MeasurementsImported
+    | OperatorTermRaised
     | CycleDecided,
     Discriminator("kind"),
 ]

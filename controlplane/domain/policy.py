@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from controlplane.domain.ids import JobUid, SequenceNumber
+from controlplane.domain.job import Owner
 from controlplane.domain.knob import Knob
 from controlplane.domain.placement import Placement
 from controlplane.domain.proposal import Proposal, ProposalUse
@@ -36,6 +37,7 @@ class PolicySettings:
             0 for no limit but the number.
         knobs: What was set of the policies' own knobs, by their whole names, in order of these.
             Those that nobody set are not here, so that they follow their defaults.
+        owner: Who has the object that they come from, and alone changes them.
     """
 
     policy: str = "rubick"
@@ -48,6 +50,7 @@ class PolicySettings:
     finished_jobs_kept: int = 5_000
     finished_kept_seconds: float = 90.0 * 24 * 3600
     knobs: tuple[tuple[str, float], ...] = ()
+    owner: Owner = Owner.CONTROL_PLANE
 
 
 @dataclass(frozen=True, slots=True)

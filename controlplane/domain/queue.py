@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from controlplane.domain.ids import QueueName
+from controlplane.domain.job import Owner
 
 DEFAULT_QUEUE = QueueName("default")
 
@@ -19,6 +20,7 @@ class Queue:
         borrowing_accelerators: So many more may its jobs hold while no other queue's quota needs
             them; None for no limit.
         namespaces: Namespaces whose jobs it takes; empty for all.
+        owner: Who has its object, and alone changes it.
     """
 
     name: QueueName
@@ -26,6 +28,7 @@ class Queue:
     submitters: tuple[str, ...] = ()
     borrowing_accelerators: int | None = 0
     namespaces: tuple[str, ...] = ()
+    owner: Owner = Owner.CONTROL_PLANE
 
     def takes(self, namespace: str) -> bool:
         """Whether jobs of this namespace may be in it."""

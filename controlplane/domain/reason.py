@@ -75,6 +75,10 @@ class ReasonCode(StrEnum):
     NOT_SUSPENDED = "NotSuspended"
     NOT_FAILED = "NotFailed"
     CHECKPOINT_NOT_MISSED = "CheckpointNotMissed"
+    # What an operator says of an object's newest spec.
+    ACCEPTED = "Accepted"
+    SUBMISSION_REFUSED = "SubmissionRefused"
+    CONTROL_PLANE_UNREACHABLE = "ControlPlaneUnreachable"
     # Why a finished job is forgotten, where nobody withdrew it.
     TIME_TO_LIVE_OVER = "TimeToLiveOver"
     MADE_ROOM = "MadeRoom"

@@ -38,6 +38,7 @@ from controlplane.domain.event import (
     NodeLost,
     NodeRegistered,
     NodeRemoved,
+    OperatorTermRaised,
     PlanChanged,
     PlanObserved,
     PlanRefused,
@@ -73,7 +74,9 @@ from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine import observations, refusals, resizing, saves, switch_prices, switches
 from controlplane.engine.attempt_end import conclude, type_of, with_exit, with_last_step
+from controlplane.engine.dating import dated
 from controlplane.engine.hearsay import is_hearsay
+from controlplane.engine.operator_terms import raised
 from controlplane.engine.purges import Purges, hand_over, purger
 from controlplane.engine.remembered_uids import remember_attempt, unwant
 
@@ -99,6 +102,7 @@ class Draft:
     _own_uids: bool = False
     settings_versions: tuple[SettingsVersion, ...] = ()
     proposal: Proposal | None = None
+    operator_terms: dict[str, int] = field(default_factory=dict)
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
@@ -154,22 +158,6 @@ def fold_event(draft: Draft, event: Event) -> None:
 
 def _idle_stage(spec: JobSpec) -> Stage:
     return Stage.SUSPENDED if spec.suspend else Stage.QUEUED
-
-
-def _dated(before: JobRecord, after: JobRecord, at: Instant) -> JobRecord:
-    """The changed record with when that ended which it is not any more."""
-    was, still = before.attempt, after.attempt
-    times: dict[str, Any] = {}
-    if was is not None:
-        if still is None:
-            times["idle_since"] = at
-        if was.is_up and (still is None or not still.is_up):
-            times["ran_until"] = at
-        if was.change is not None and (still is None or still.change is None):
-            times["reconfigured_at"] = at
-    if (before.stage is Stage.SUSPENDED) != (after.stage is Stage.SUSPENDED):
-        times["suspended_at"] = at
-    return changed(after, **times) if times else after
 
 
 def _submitted(draft: Draft, event: JobSubmitted | JobUpdated) -> None:
@@ -237,7 +225,7 @@ def _replaced(draft: Draft, known: JobRecord, job: Job, at: Instant) -> None:
         came_apart_at=-1,
         refusal=None,
     )
-    draft.jobs[job.uid] = _dated(known, draft.jobs[job.uid], at)
+    draft.jobs[job.uid] = dated(known, draft.jobs[job.uid], at)
 
 
 def _attempt_under_new_spec(known: JobRecord, job: Job) -> AttemptRecord | None:
@@ -420,7 +408,7 @@ def _plan_told(draft: Draft, event: PlanChanged | PlanRefused) -> None:
     after = switches.told(*found, event) if found is not None else None
     if found is not None and after is not None:
         switch_prices.paid(draft.switch_prices, found[0], after)
-        draft.jobs[event.uid] = _dated(found[0], after, event.at)
+        draft.jobs[event.uid] = dated(found[0], after, event.at)
 
 
 def _plan_observed(draft: Draft, event: PlanObserved) -> None:
@@ -470,7 +458,7 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
         ended = conclude(record, record.attempt, exit_.at, type_of(draft.nodes, attempt))
         check(record.stage, ended.stage, f"{uid}: attempt {number} ended")
         record = ended
-    draft.jobs[uid] = _dated(found[0], record, exit_.at)
+    draft.jobs[uid] = dated(found[0], record, exit_.at)
 
 
 def _queue_changed(draft: Draft, event: QueueChanged) -> None:
@@ -491,6 +479,10 @@ def _policy_changed(draft: Draft, event: PolicyChanged) -> None:
 
 def _proposal_found(draft: Draft, event: ProposalFound) -> None:
     draft.proposal = event.proposal
+
+
+def _operator_term_raised(draft: Draft, event: OperatorTermRaised) -> None:
+    draft.operator_terms = raised(draft.operator_terms, event)
 
 
 def _cycle_decided(draft: Draft, event: CycleDecided) -> None:
@@ -544,7 +536,7 @@ def _ordered(draft: Draft, action: Action, at: Instant) -> None:
                 attempt=attempt,
                 reason=action.reason,
             )
-            draft.jobs[action.uid] = _dated(record, draft.jobs[action.uid], at)
+            draft.jobs[action.uid] = dated(record, draft.jobs[action.uid], at)
         case ChangePlan():
             found = draft.current(action.uid, action.attempt)
             if found is not None and found[1].intent is Intent.RUN:
@@ -552,7 +544,7 @@ def _ordered(draft: Draft, action: Action, at: Instant) -> None:
                 draft.jobs[action.uid] = switches.asked(*found, action, at)
         case FailJob():
             draft.move(record, Stage.FAILED, "it failed", reason=action.reason, finished_at=at)
-            draft.jobs[action.uid] = _dated(record, draft.jobs[action.uid], at)
+            draft.jobs[action.uid] = dated(record, draft.jobs[action.uid], at)
         case ForgetJob():
             _forget(draft, record, purge=action.purge)
 
@@ -594,5 +586,6 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     ModelFitted: lambda draft, event: observations.fitted(draft.fits, event),
     MeasurementsImported: lambda draft, event: observations.imported(draft.observations, event),
     ProposalFound: _proposal_found,
+    OperatorTermRaised: _operator_term_raised,
     CycleDecided: _cycle_decided,
 }

@@ -81,6 +81,7 @@ class ClusterState:
         settings_versions: Which settings there were, oldest first, the present ones last; empty
             while they were never set.
         proposal: What a longer search found last; None if the last event tells that it is outdated.
+        operator_terms: Highest term of each operator, by the name of its lease.
         attempt_floor: What a restored store knows of attempts: none up to this number is new.
     """
 
@@ -99,6 +100,7 @@ class ClusterState:
     fits: dict[str, StepTimeFit] = field(default_factory=dict)
     settings_versions: tuple[SettingsVersion, ...] = ()
     proposal: Proposal | None = None
+    operator_terms: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def empty(cls) -> "ClusterState":
@@ -127,6 +129,7 @@ class ClusterState:
             fits=dict(self.fits),
             settings_versions=self.settings_versions,
             proposal=self.proposal,
+            operator_terms=self.operator_terms,
         )
         last = self.last_sequence
         for numbered in batch:
@@ -149,6 +152,7 @@ class ClusterState:
             fits=draft.fits,
             settings_versions=draft.settings_versions,
             proposal=draft.proposal,
+            operator_terms=draft.operator_terms,
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)

@@ -30,6 +30,7 @@ from controlplane.domain.event import (
     NodeLost,
     NodeRegistered,
     NodeRemoved,
+    OperatorTermRaised,
     PlanChanged,
     PlanObserved,
     PlanRefused,
@@ -259,6 +260,8 @@ def _about_cluster(event: Event) -> _Telling:
             which = f"the settings of version {version}" if version else "new settings"
             by = f", by {who}" if who else ""
             return _Telling(f"policy {settings.policy} decides, with {which}{by}")
+        case OperatorTermRaised():
+            return _Telling(f"operator {event.operator} leads under term {event.term}")
     return _about_deciding(event)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 
 from controlplane.domain.event import (
     NodeDrained,
@@ -11,11 +12,12 @@ from controlplane.domain.event import (
     QueueRemoved,
 )
 from controlplane.domain.ids import JobUid, NodeId, QueueName
+from controlplane.domain.job import Owner
 from controlplane.domain.lifecycle import FINISHED, HOLDING, Stage
 from controlplane.domain.node import Contact
 from controlplane.domain.offering import Misfit, memory_for, misfits
 from controlplane.domain.policy import ExplainingPolicy, Policy
-from controlplane.domain.queue import DEFAULT_QUEUE
+from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.reason import ReasonCode
 from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import Slot
@@ -30,6 +32,7 @@ from controlplane.edges.grpc_server.history import History
 from controlplane.edges.grpc_server.policy_desk import PolicyDesk
 from controlplane.edges.grpc_server.ports import Reign
 from controlplane.edges.grpc_server.queue_warnings import queue_warnings
+from controlplane.edges.grpc_server.roles import Role, caller
 from controlplane.engine.refusals import asked_about
 from controlplane.engine.state import ClusterState
 from controlplane.wire.sentences import action_sentence, set_aside_sentence
@@ -195,6 +198,9 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.PutQueueResponse:
         """Creates or changes a queue."""
         queue = queue_from_wire(request.queue)
+        self._check_owner(queue.name, "apply -f FILE")
+        if caller.get().role is Role.OPERATOR:
+            queue = replace(queue, owner=Owner.KUBERNETES)
         if self._state.queues.get(queue.name) != queue:
             await self._door.append_and_fold(QueueChanged(queue, self._door.now()))
         total = self._accelerators_total()
@@ -210,6 +216,12 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         name = QueueName(request.name)
         if name not in self._state.queues:
             raise not_found("queue", name, f"there are {', '.join(sorted(self._state.queues))}")
+        self._check_owner(name, f"delete queues.headrace.dev {name}")
+        if name == DEFAULT_QUEUE and caller.get().role is Role.OPERATOR:
+            # Its object goes, and it is as it was at first.
+            event = QueueChanged(Queue(DEFAULT_QUEUE), self._door.now())
+            await self._door.append_and_fold(event)
+            return admin_pb2.DeleteQueueResponse()
         if name == DEFAULT_QUEUE:
             raise precondition("the default queue stays: jobs that name no queue go there")
         users = [
@@ -224,6 +236,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             )
         await self._door.append_and_fold(QueueRemoved(name, self._door.now()))
         return admin_pb2.DeleteQueueResponse()
+
+    def _check_owner(self, name: QueueName, command: str) -> None:
+        known = self._state.queues.get(name)
+        of_kubernetes = known is not None and known.owner is Owner.KUBERNETES
+        if of_kubernetes and caller.get().role is not Role.OPERATOR:
+            raise precondition(
+                f"queue {name} is owned by Kubernetes and read-only here; use `kubectl {command}`"
+            )
 
     async def ListQueues(  # noqa: N802
         self, request: admin_pb2.ListQueuesRequest, context: Context

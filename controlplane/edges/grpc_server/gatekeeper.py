@@ -1,7 +1,7 @@
 """What happens around every call: who is it, may it, and how is a refusal answered."""
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -43,6 +43,14 @@ Observer = Callable[[str, str, float], None]
 log = structlog.get_logger(__name__)
 
 
+Fence = Callable[[Iterable[tuple[str, str | bytes]]], Coroutine[Any, Any, None]]
+"""Given the metadata of an operator's call; raises RefusedError for one that was deposed."""
+
+
+async def _unfenced(metadata: Iterable[tuple[str, str | bytes]]) -> None:
+    """Every operator may act."""
+
+
 def _unobserved(method: str, code: str, seconds: float) -> None:
     """Nobody watches."""
 
@@ -57,6 +65,7 @@ class Gatekeeper(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         roles: What certificates' identities are; None where nobody is authenticated.
         monotonic: Nanoseconds for measuring calls.
         observe: Told of every finished call.
+        fence: Asked about every call of an operator.
     """
 
     def __init__(
@@ -64,10 +73,12 @@ class Gatekeeper(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         roles: RoleMap | None,
         monotonic: Callable[[], int],
         observe: Observer = _unobserved,
+        fence: Fence = _unfenced,
     ) -> None:
         self.roles = roles
         self._monotonic = monotonic
         self._observe = observe
+        self._fence = fence
         self._services: list[grpc.GenericRpcHandler[Any, Any]] = []
         self._wrapped: dict[tuple[str, bool], Any] = {}
         self.closed = ""
@@ -114,7 +125,7 @@ class Gatekeeper(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             raise denied(f"the certificate of {', '.join(names) or 'nobody'} maps to no role")
         return found
 
-    def _admit(self, method: str, context: Context, unauthenticated: Caller) -> None:
+    async def _admit(self, method: str, context: Context, unauthenticated: Caller) -> None:
         if self.closed and method not in _ALWAYS:
             raise unavailable(f"{self.closed}; try again")
         who = self.identify(context, unauthenticated)
@@ -123,6 +134,8 @@ class Gatekeeper(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             raise denied(
                 f"{who.identity} has role {who.role}; {method.rsplit('/', 1)[-1]} is for {allowed}"
             )
+        if who.role is Role.OPERATOR and method not in _ALWAYS:
+            await self._fence(context.invocation_metadata() or ())
         caller.set(who)
 
     def _wrap(self, method: str, handler: Any, unauthenticated: Caller) -> Any:
@@ -153,7 +166,7 @@ class Gatekeeper(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             started = self._monotonic()
             code = "OK"
             try:
-                self._admit(method, context, unauthenticated)
+                await self._admit(method, context, unauthenticated)
                 return await inner(request, context)
             except Exception as error:
                 refused = _refusal(error, method)
@@ -173,7 +186,7 @@ class Gatekeeper(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             code = "OK"
             refused = None
             try:
-                self._admit(method, context, unauthenticated)
+                await self._admit(method, context, unauthenticated)
                 if generates:
                     async with aclosing(inner(request, context)) as answers:
                         async for answer in answers:

@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from controlplane.domain.event import PolicyChanged
+from controlplane.domain.job import Owner
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Policy, PolicySettings
 from controlplane.domain.reason import Reason
 from controlplane.domain.settings_version import SettingsVersion
 from controlplane.edges.grpc_server.door import Door
-from controlplane.edges.grpc_server.errors import not_found
+from controlplane.edges.grpc_server.errors import not_found, precondition
 from controlplane.edges.grpc_server.feed import StateFeed
 from controlplane.edges.grpc_server.policy_settings import SettingsBook
-from controlplane.edges.grpc_server.roles import caller
+from controlplane.edges.grpc_server.roles import Role, caller
 from controlplane.engine.trial import Difference, Fate, tried
 from controlplane.wire.sentences import action_sentence
 from controlplane.wire.translate import timestamp
@@ -48,13 +50,19 @@ class PolicyDesk:
         )
 
     async def set(self, wanted: Mapping[str, str]) -> admin_pb2.SetPolicyResponse:
-        """Changes some settings.
+        """Changes some settings. Those that an operator sets are Kubernetes's from then on, until
+        it sets none.
 
         Raises:
             InvalidMessageError: Any of them is wrong; then nothing is changed.
+            RefusedError: They are Kubernetes's, and the caller is no operator.
         """
         async with self._setting:
+            self._check_owner()
             settings = self._book.changed(self._settings, wanted)
+            if caller.get().role is Role.OPERATOR:
+                owner = Owner.KUBERNETES if wanted else Owner.CONTROL_PLANE
+                settings = replace(settings, owner=owner)
             await self._become(settings)
             return admin_pb2.SetPolicyResponse(
                 settings=self._book.to_wire(settings), version=self._versions[-1].version
@@ -64,10 +72,11 @@ class PolicyDesk:
         """Sets what a version had, as a new version.
 
         Raises:
-            RefusedError: There is no such version.
+            RefusedError: There is no such version, or the settings are Kubernetes's.
             InvalidMessageError: What it had is not allowed any more; then nothing is changed.
         """
         async with self._setting:
+            self._check_owner()
             before = self._settings
             settings = self._of_version(version)
             changes = list(self._book.changes(before, settings))
@@ -118,6 +127,14 @@ class PolicyDesk:
             first, last = self._versions[0].version, self._versions[-1].version
             raise not_found("version", str(version), f"versions {first} to {last} are kept")
         return self._book.as_were(self._settings, known[version].settings)
+
+    def _check_owner(self) -> None:
+        mine = self._settings.owner is not Owner.KUBERNETES
+        if not mine and caller.get().role is not Role.OPERATOR:
+            raise precondition(
+                "the settings are owned by Kubernetes and read-only here; use `kubectl edit "
+                "clusterpolicies.headrace.dev default`"
+            )
 
     async def _become(self, settings: PolicySettings, rolls_back_to: int = 0) -> None:
         if settings == self._settings:

@@ -40,6 +40,7 @@ class Role(StrEnum):
 _PEOPLE = frozenset({Role.VIEWER, Role.SUBMITTER, Role.ADMIN, Role.OPERATOR})
 _CHANGERS = frozenset({Role.SUBMITTER, Role.ADMIN, Role.OPERATOR})
 _ADMIN = frozenset({Role.ADMIN})
+_SETTERS = frozenset({Role.ADMIN, Role.OPERATOR})
 _AGENT = frozenset({Role.AGENT})
 _ANYONE = frozenset(Role)
 
@@ -60,11 +61,11 @@ ALLOWED: Mapping[str, frozenset[Role]] = {
     f"/{_PACKAGE}.AdminService/ListNodes": _PEOPLE,
     f"/{_PACKAGE}.AdminService/DrainNode": _ADMIN,
     f"/{_PACKAGE}.AdminService/RemoveNode": _ADMIN,
-    f"/{_PACKAGE}.AdminService/PutQueue": _ADMIN,
-    f"/{_PACKAGE}.AdminService/DeleteQueue": _ADMIN,
+    f"/{_PACKAGE}.AdminService/PutQueue": _SETTERS,
+    f"/{_PACKAGE}.AdminService/DeleteQueue": _SETTERS,
     f"/{_PACKAGE}.AdminService/ListQueues": _PEOPLE,
     f"/{_PACKAGE}.AdminService/GetPolicy": _PEOPLE,
-    f"/{_PACKAGE}.AdminService/SetPolicy": _ADMIN,
+    f"/{_PACKAGE}.AdminService/SetPolicy": _SETTERS,
     f"/{_PACKAGE}.AdminService/TryPolicy": _ADMIN,
     f"/{_PACKAGE}.AdminService/ListPolicyVersions": _PEOPLE,
     f"/{_PACKAGE}.AdminService/RollBackPolicy": _ADMIN,

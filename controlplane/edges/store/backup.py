@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, column, delete, func, insert, select, table, text
@@ -92,6 +93,13 @@ def _lines(engine: Engine, at: Instant) -> Iterator[bytes]:
 
 def _line(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def pieces_of(file: Path) -> Iterator[bytes]:
+    """A backup's file, as it is restored from."""
+    with file.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            yield piece
 
 
 def restore(chunks: Iterable[bytes], url: str, now: Instant) -> None:

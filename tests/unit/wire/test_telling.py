@@ -30,6 +30,7 @@ from controlplane.domain.event import (
     NodeLost,
     NodeRegistered,
     NodeRemoved,
+    OperatorTermRaised,
     PlanChanged,
     PlanObserved,
     PlanRefused,
@@ -296,6 +297,7 @@ EVENTS: list[tuple[Event, str]] = [
         "queue q has no quota, for jobs of team-a, team-b only",
     ),
     (QueueRemoved(QueueName("q")), "queue q was removed"),
+    (OperatorTermRaised("headrace/operator", 3), "operator headrace/operator leads under term 3"),
     (PolicyChanged(PolicySettings(policy="fifo")), "policy fifo decides, with new settings"),
     (
         PolicyChanged(PolicySettings(), who="ann", rolls_back_to=3),

@@ -1,0 +1,12 @@
+"""How an operator says under which term it leads, and how it is told that the term is over."""
+
+OPERATOR_KEY = "headrace-operator"
+"""Metadata of a call: namespace and name of the operator's lease."""
+TERM_KEY = "headrace-operator-term"
+"""Metadata of a call: the term, a whole number that grows with each leader."""
+DEPOSED = "OPERATOR_DEPOSED"
+"""Reason (google.rpc.ErrorInfo) of a refusal because a higher term is in force."""
+DOMAIN = "headrace.dev"
+"""Domain of that reason."""
+TERM_METADATA = "term"
+"""What that reason tells: the term in force."""
