@@ -169,6 +169,11 @@ PLANTS = [
         "controlplane/edges/grpc_server/door.py",
         "import prometheus_client",
     ),
+    Plant(
+        "only telemetry exports metrics",
+        "operators/runtime/work_queue.py",
+        "import prometheus_client",
+    ),
 ]
 
 

@@ -1,0 +1,1 @@
+"""``Queue`` and ``ClusterPolicy``: objects of the cluster as a whole, which become settings."""

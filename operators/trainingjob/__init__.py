@@ -1,0 +1,1 @@
+"""``TrainingJob``: objects become jobs of the control plane, and their state comes back."""
