@@ -1,6 +1,6 @@
 # The verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup protos protos-freeze format lint test test-process kube-binaries failures lives plans demo bench reproduce-rubick crds chart-docs docs clean
+.PHONY: help setup protos protos-freeze format lint test test-process kube-binaries failures operator-kills lives plans demo bench reproduce-rubick crds chart-docs docs clean
 
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -57,6 +57,9 @@ failures: setup ## the tests that kill real processes, REPEAT=20 times in a row
 	  echo "round $$round of $(REPEAT)"; \
 	  $(RUN) pytest -rs -m failure || exit 1; \
 	done
+
+operator-kills: setup ## kill the operator of Kubernetes at each call of a job's life, before and after it
+	HEADRACE_ALL_KILLS=1 $(RUN) pytest -rs tests/kubernetes/operator/test_failures.py
 
 plans: setup ## every feasible plan of 1, 2 and 4 ranks, WALKS=20 random walks, and long ones over sizes
 	HEADRACE_ALL_PLANS=1 HEADRACE_WALKS=$(WALKS) \
