@@ -125,7 +125,9 @@ class KnownJobs:
     def expect(self, job: KnownJob) -> None:
         """Takes in what a call of our own did, ahead of the watch."""
         known = self.jobs.get(job.uid)
-        if known is None or known.generation < job.generation:
+        if job.withdrawn:
+            # Who is not known any more was forgotten while the call was answered.
+            if known is not None and not known.withdrawn:
+                self._put(replace(known, withdrawn=True))
+        elif known is None or known.generation < job.generation:
             self._put(job)
-        elif job.withdrawn and not known.withdrawn:
-            self._put(replace(known, withdrawn=True))
