@@ -235,6 +235,7 @@ def _replaced(draft: Draft, known: JobRecord, job: Job, at: Instant) -> None:
         backoff_until=backoff_until,
         out_of_memory=(),
         came_apart_at=-1,
+        raised=None,
         refusal=None,
     )
     draft.jobs[job.uid] = _dated(known, draft.jobs[job.uid], at)
