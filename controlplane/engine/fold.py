@@ -52,6 +52,7 @@ from controlplane.domain.event import (
 from controlplane.domain.ids import ATTEMPT_LIMIT, Attempt, JobUid, NodeId, QueueName, Term
 from controlplane.domain.job import AcceleratorRequest, Job, JobSpec, Owner
 from controlplane.domain.lifecycle import IDLE, Stage, check
+from controlplane.domain.memory_loss import MemoryLoss, keep_losses
 from controlplane.domain.node import Contact
 from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
@@ -99,6 +100,7 @@ class Draft:
     _own_uids: bool = False
     settings_versions: tuple[SettingsVersion, ...] = ()
     proposal: Proposal | None = None
+    memory_losses: dict[str, MemoryLoss] = field(default_factory=dict)
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
@@ -470,6 +472,7 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
     if record.attempt.is_over:
         ended = conclude(record, record.attempt, exit_.at, type_of(draft.nodes, attempt))
         check(record.stage, ended.stage, f"{uid}: attempt {number} ended")
+        keep_losses(draft.memory_losses, record, ended, exit_.at)
         record = ended
     draft.jobs[uid] = _dated(found[0], record, exit_.at)
 

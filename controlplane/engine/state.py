@@ -20,6 +20,7 @@ from controlplane.domain.holding import (
 )
 from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, SequenceNumber, Term
 from controlplane.domain.lifecycle import FINISHED
+from controlplane.domain.memory_loss import MemoryLoss
 from controlplane.domain.node import Contact
 from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
@@ -82,6 +83,7 @@ class ClusterState:
             while they were never set.
         proposal: What a longer search found last; None if the last event tells that it is outdated.
         attempt_floor: What a restored store knows of attempts: none up to this number is new.
+        memory_losses: Plans under which memory ran out, by what was trained on what.
     """
 
     jobs: dict[JobUid, JobRecord] = field(default_factory=dict)
@@ -99,6 +101,7 @@ class ClusterState:
     fits: dict[str, StepTimeFit] = field(default_factory=dict)
     settings_versions: tuple[SettingsVersion, ...] = ()
     proposal: Proposal | None = None
+    memory_losses: dict[str, MemoryLoss] = field(default_factory=dict)
 
     @classmethod
     def empty(cls) -> "ClusterState":
@@ -127,6 +130,7 @@ class ClusterState:
             fits=dict(self.fits),
             settings_versions=self.settings_versions,
             proposal=self.proposal,
+            memory_losses=dict(self.memory_losses),
         )
         last = self.last_sequence
         for numbered in batch:
@@ -149,6 +153,7 @@ class ClusterState:
             fits=draft.fits,
             settings_versions=draft.settings_versions,
             proposal=draft.proposal,
+            memory_losses=draft.memory_losses,
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)
@@ -214,6 +219,7 @@ class ClusterState:
             fits=MappingProxyType(self.fits),
             knobs=dict(self.settings.knobs),
             proposal=proposal,
+            memory_losses=MappingProxyType(self.memory_losses),
         )
 
     def after_restart(self) -> "ClusterState":

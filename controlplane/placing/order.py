@@ -7,7 +7,7 @@ from controlplane.domain.changing import changed
 from controlplane.domain.ids import NodeId, QueueName
 from controlplane.domain.job import JobSpec, ServiceClass, Topology
 from controlplane.domain.lifecycle import FINISHED, Stage
-from controlplane.domain.offering import offered, sizes
+from controlplane.domain.offering import offered, sizes, warned
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
@@ -32,7 +32,7 @@ def candidates(
 ) -> list[JobRecord]:
     """Jobs that could hold accelerators: higher priority first, guaranteed before best effort,
     then by their ``standing`` if that is given, then in order of submission. Their specs name no
-    plan that ran out of memory where they may run.
+    plan that ran out of memory where they may run, in these jobs or in others that train the same.
     """
     ranks: dict[tuple[int, bool, int], list[JobRecord]] = {}
     for record in snapshot.jobs.values():
@@ -46,7 +46,7 @@ def candidates(
         group = ranks.get(rank)
         if group is None:
             group = ranks[rank] = []
-        group.append(offers(record))
+        group.append(offers(warned(record, snapshot)))
     return [record for rank in sorted(ranks) for record in ranks[rank]]
 
 
@@ -126,6 +126,8 @@ def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reaso
             ReasonCode.QUEUE_MISSING,
             f"queue {spec.queue} does not exist; `headrace queue set {spec.queue}` creates it",
         )
+    if spec.unfit:
+        return Reason(ReasonCode.DOES_NOT_FIT, spec.unfit, type=spec.accelerators.type)
     possible = sizes(spec)
     if not possible:
         text = (
