@@ -477,10 +477,6 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
     draft.jobs[uid] = _dated(found[0], record, exit_.at)
 
 
-def _queue_changed(draft: Draft, event: QueueChanged) -> None:
-    draft.queues[event.queue.name] = event.queue
-
-
 def _queue_removed(draft: Draft, event: QueueRemoved) -> None:
     draft.queues.pop(event.name, None)
 
@@ -592,7 +588,7 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     PlanObserved: _plan_observed,
     CheckpointMissed: _checkpoint_missed,
     UnitExited: _unit_exited,
-    QueueChanged: _queue_changed,
+    QueueChanged: lambda draft, event: draft.queues.update({event.queue.name: event.queue}),
     QueueRemoved: _queue_removed,
     PolicyChanged: _policy_changed,
     ModelFitted: lambda draft, event: observations.fitted(draft.fits, event),
