@@ -4,7 +4,7 @@ import signal
 from typing import Any
 
 from agent.desired import UnitEnd
-from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.reason import WITHOUT_A_WORD, Reason, ReasonCode
 from controlplane.domain.record import Outcome
 from headrace.api.plain_text import plain
 
@@ -59,7 +59,7 @@ def conclude(
         how = f"was killed by {_SIGNALS.get(-code, f'signal {-code}')}"
     else:
         how = f"exited with code {code}"
-    message = _join(f"unit {unit} {how} without saying why", last_lines)
+    message = _join(f"unit {unit} {how} {WITHOUT_A_WORD}", last_lines)
     return UnitEnd(Outcome.FAILED, step, Reason(ReasonCode.RANK_FAILED, message))
 
 

@@ -29,7 +29,7 @@ from controlplane.domain.event import (
 from controlplane.domain.ids import Attempt, JobUid, NodeId, Term
 from controlplane.domain.node import Contact, Node
 from controlplane.domain.placement import LaunchUnit
-from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.reason import WITHOUT_A_WORD, Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord, Outcome, Progress, UnitExit
 from controlplane.engine.assignment import extra_launches
 from controlplane.engine.duties import next_due
@@ -456,7 +456,10 @@ class VirtualCluster:
         step = int(run.last_step)
         if run.fails:
             saved = self._saved(run, step)
-            why = Reason(ReasonCode.RANK_FAILED, f"rank 0 failed at step {step}")
+            # Only what fails in every attempt is the job's own doing.
+            own = bool(self._arrivals[run.uid].fails_at_step)
+            how = f"failed at step {step}" if own else f"ended at step {step} {WITHOUT_A_WORD}"
+            why = Reason(ReasonCode.RANK_FAILED, f"rank 0 {how}")
             outcome, happened = Outcome.FAILED, Happened.FAILED
         else:
             saved, why, outcome, happened = step, None, Outcome.SUCCEEDED, Happened.FINISHED

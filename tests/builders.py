@@ -142,6 +142,14 @@ class JobBuilder:
         family, _, name = preset.partition("-")
         return self._spec(model=model_text(family, name, {}, length, precision))
 
+    def measured_as(self, model_type: str) -> "JobBuilder":
+        """Under this name what is measured of its steps is known."""
+        return self._spec(model_type=model_type)
+
+    def ignoring_the_estimate(self) -> "JobBuilder":
+        """Of memory."""
+        return self._spec(model="")
+
     def in_queue(self, name: str) -> "JobBuilder":
         """Its queue."""
         return self._spec(queue=QueueName(name))

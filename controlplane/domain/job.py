@@ -112,6 +112,8 @@ class JobSpec:
             job names none and trains a built-in model. Other policies run it data parallel.
         requested_plan: The plan that the user asks for on ``accelerators.asked_for``; None for the
             first of ``plans`` of that size, or data parallel.
+        unfit: Why no plan is left of those that it may run under, in what a policy is offered;
+            empty if one is.
         steps: Optimizer steps until it is done; 0 where unknown (a user's command).
         suspend: Whether it must not run now.
         max_retries: Failed attempts after the first that are forgiven.
@@ -136,6 +138,7 @@ class JobSpec:
     model_type: str = ""
     any_plan: bool = False
     requested_plan: ExecutionPlan | None = None
+    unfit: str = ""
     steps: int = 0
     suspend: bool = False
     max_retries: int = 3

@@ -10,6 +10,7 @@ from controlplane.domain.any_plan import plans_to_choose, reach_of
 from controlplane.domain.changing import changed
 from controlplane.domain.job import AcceleratorRequest, JobSpec
 from controlplane.domain.memory import Memory, estimated, memories, misfit
+from controlplane.domain.memory_loss import losses_of_others
 from controlplane.domain.record import JobRecord, NodeRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from headrace.api.plan import ExecutionPlan, data_parallel_plan
@@ -17,6 +18,8 @@ from headrace.api.plan import ExecutionPlan, data_parallel_plan
 _LOOKED_FOR_UP_TO = 64
 """Accelerators for which other plans are looked for when the data-parallel ones ran out of memory
 and nobody says how many there are."""
+
+_LOSSES_TOLD = 3
 
 There = Mapping[str, Collection[Memory | None]]
 """What accelerators of each type tell of their memory, those that are alike once."""
@@ -29,8 +32,10 @@ def _equal_shares(minimum: int, maximum: int, batch: int) -> tuple[int, ...]:
 
 def sizes(spec: JobSpec) -> tuple[int, ...]:
     """Numbers of accelerators the job can train on, ascending: those of its plans, else equal
-    shares of the batch.
+    shares of the batch; none if no plan is left for it.
     """
+    if spec.unfit:
+        return ()
     if spec.plans:
         return tuple(sorted({plan.ranks for plan in spec.plans}))
     request = spec.accelerators
@@ -80,8 +85,37 @@ def offered(record: JobRecord) -> JobRecord:
     """The record as policies lay it out: its spec names the plans that are left."""
     if not record.out_of_memory:
         return record
-    spec = changed(record.job.spec, plans=plans_left(record))
+    spec = _with_plans(record.job.spec, plans_left(record))
     return changed(record, job=changed(record.job, spec=spec))
+
+
+@lru_cache(maxsize=4096)
+def _with_plans(spec: JobSpec, plans: tuple[ExecutionPlan, ...]) -> JobSpec:
+    """The very same object for jobs that are alike."""
+    return changed(spec, plans=plans)
+
+
+def warned(record: JobRecord, snapshot: ClusterSnapshot) -> JobRecord:
+    """The record, to be offered, of a job that need not find out again what other jobs ran out of.
+
+    If no plan is left, its spec says so.
+    """
+    losses = losses_of_others(record, snapshot.memory_losses, snapshot.memory)
+    if not losses:
+        return record
+    known = tuple((loss.type, loss.plan) for loss in losses)
+    record = changed(record, out_of_memory=(*record.out_of_memory, *known))
+    if plans_left(record):
+        return record
+    told = [f"{loss.plan} {loss.sentence}" for loss in losses]
+    if len(told) > _LOSSES_TOLD:
+        told[_LOSSES_TOLD:] = [f"{len(told) - _LOSSES_TOLD} more"]
+    unfit = (
+        f"no plan is left for it: {', '.join(told)}; what helps: name plans that take less of it "
+        "each (more ZeRO, gc, offload, tensor or pipeline parallelism), or accelerators with more "
+        "memory; with ignoreMemoryEstimate in its spec it is tried all the same"
+    )
+    return changed(record, job=changed(record.job, spec=changed(record.job.spec, unfit=unfit)))
 
 
 def accelerators_offered(snapshot: ClusterSnapshot) -> int:

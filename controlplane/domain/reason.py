@@ -17,6 +17,9 @@ from controlplane.domain.ids import JobUid
 
 _HOLDERS_NAMED = 5
 
+WITHOUT_A_WORD = "without saying why"
+"""Agents say so of a rank that somebody killed, or that crashed."""
+
 
 class ReasonCode(StrEnum):
     """Every reason there is; the names are the CamelCase reasons of Kubernetes conditions."""

@@ -241,6 +241,21 @@ class MissedCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Raised:
+    """How an attempt ended by the doing of what it trained.
+
+    Attributes:
+        attempt: Its number.
+        step: The step in which it ended.
+        sentence: What was said, without where.
+    """
+
+    attempt: Attempt
+    step: int
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """A job and all that happened to it.
 
@@ -274,6 +289,8 @@ class JobRecord:
             memory on them.
         came_apart_at: Step before which a loss was last not finite, under its present spec; -1 for
             never.
+        raised: How its last attempt that failed did so, under its present spec, if what it trains
+            raised; else None.
         suspended_at: When it was last suspended, or resumed; 0 if it was not since its submission.
         missed: The last gap in its checkpoints; None if there was none.
         suspicions: Nodes where attempts failed in a way that the node may have caused, or which no
@@ -310,6 +327,7 @@ class JobRecord:
     suspended_at: Instant = Instant(0)
     out_of_memory: tuple[tuple[str, ExecutionPlan], ...] = ()
     came_apart_at: int = -1
+    raised: Raised | None = None
     missed: MissedCheckpoint | None = None
     suspicions: tuple[Suspicion, ...] = ()
     switches: tuple[Switch, ...] = ()

@@ -7,6 +7,7 @@ from controlplane.domain.clock import Instant
 from controlplane.domain.conditions import Conditions
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
 from controlplane.domain.memory import Memory
+from controlplane.domain.memory_loss import MemoryLoss
 from controlplane.domain.node import Accelerator
 from controlplane.domain.observation import Observation
 from controlplane.domain.proposal import Proposal
@@ -49,6 +50,7 @@ class ClusterSnapshot:
         racks: The rack of each node that tells one.
         memory: What the accelerators of each type that is offered tell of it.
         observations: What plans take, as jobs told in passing, by what it is about.
+        memory_losses: Plans under which memory ran out, by what was trained on what.
         switch_prices: What changes of plan or place cost so far, by their sort.
         conditions: What is wrong with nodes.
         fits: What is known of steps, by type of model and of accelerator; see ``fit_key``.
@@ -74,3 +76,4 @@ class ClusterSnapshot:
     knobs: Mapping[str, float] = field(default_factory=dict)
     proposal: Proposal | None = None
     set_aside: Mapping[JobUid, JobRecord] = field(default_factory=dict)
+    memory_losses: Mapping[str, MemoryLoss] = field(default_factory=dict)

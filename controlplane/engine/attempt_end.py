@@ -8,7 +8,7 @@ from controlplane.domain.ids import NodeId
 from controlplane.domain.job import JobSpec
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.offering import plans_left
-from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
+from controlplane.domain.reason import RECONFIGURES, WITHOUT_A_WORD, Reason, ReasonCode
 from controlplane.domain.record import (
     AttemptRecord,
     Intent,
@@ -16,6 +16,7 @@ from controlplane.domain.record import (
     NodeRecord,
     Outcome,
     Progress,
+    Raised,
     UnitExit,
 )
 from controlplane.engine import resizing, suspects, switches
@@ -161,7 +162,31 @@ def _learnt(
             text = f"again at the same step, from an older checkpoint: {cause.message}"
             return changed(cause, message=text), record
         record = changed(record, came_apart_at=step)
-    return None, record
+    raised, before = _raised(attempt, cause), record.raised
+    if raised and before and (raised.step, raised.sentence) == (before.step, before.sentence):
+        text = (
+            f"the same at step {raised.step} in attempts {before.attempt} and {raised.attempt}; it "
+            f"is not tried again: {raised.sentence}"
+        )
+        return Reason(ReasonCode.RANK_FAILED, text), record
+    return None, changed(record, raised=raised)
+
+
+def _raised(attempt: AttemptRecord, cause: Reason) -> Raised | None:
+    """How what it trains ended the attempt; None if something else did, or may have.
+
+    Before a first step it may be a service that is not up yet, and who was killed or crashed says
+    nothing of its own. Of several ranks that say something, which is heard first is chance.
+    """
+    if cause.code not in (ReasonCode.RANK_FAILED, ReasonCode.RANK_LOST) or attempt.plan_change:
+        return None
+    for end in sorted(attempt.own_exits, key=lambda known: known.unit):
+        if end.reason is None or end.reason.code is not ReasonCode.RANK_FAILED or end.step < 1:
+            continue
+        sentence = end.reason.message.partition("\n")[0]
+        if not sentence.endswith(WITHOUT_A_WORD):
+            return Raised(attempt.number, end.step, sentence)
+    return None
 
 
 def _no_plan_left(record: JobRecord, kind: str, cause: Reason) -> str:

@@ -53,6 +53,7 @@ from controlplane.domain.event import (
 from controlplane.domain.ids import ATTEMPT_LIMIT, Attempt, JobUid, NodeId, QueueName, Term
 from controlplane.domain.job import AcceleratorRequest, Job, JobSpec, Owner
 from controlplane.domain.lifecycle import IDLE, Stage, check
+from controlplane.domain.memory_loss import MemoryLoss, keep_losses
 from controlplane.domain.node import Contact
 from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
@@ -103,6 +104,7 @@ class Draft:
     settings_versions: tuple[SettingsVersion, ...] = ()
     proposal: Proposal | None = None
     operator_terms: dict[str, int] = field(default_factory=dict)
+    memory_losses: dict[str, MemoryLoss] = field(default_factory=dict)
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
@@ -223,6 +225,7 @@ def _replaced(draft: Draft, known: JobRecord, job: Job, at: Instant) -> None:
         backoff_until=backoff_until,
         out_of_memory=(),
         came_apart_at=-1,
+        raised=None,
         refusal=None,
     )
     draft.jobs[job.uid] = dated(known, draft.jobs[job.uid], at)
@@ -457,12 +460,9 @@ def _release(draft: Draft, uid: JobUid, number: Attempt, exit_: UnitExit) -> Non
     if record.attempt.is_over:
         ended = conclude(record, record.attempt, exit_.at, type_of(draft.nodes, attempt))
         check(record.stage, ended.stage, f"{uid}: attempt {number} ended")
+        keep_losses(draft.memory_losses, record, ended, exit_.at)
         record = ended
     draft.jobs[uid] = dated(found[0], record, exit_.at)
-
-
-def _queue_changed(draft: Draft, event: QueueChanged) -> None:
-    draft.queues[event.queue.name] = event.queue
 
 
 def _queue_removed(draft: Draft, event: QueueRemoved) -> None:
@@ -580,7 +580,7 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     PlanObserved: _plan_observed,
     CheckpointMissed: _checkpoint_missed,
     UnitExited: _unit_exited,
-    QueueChanged: _queue_changed,
+    QueueChanged: lambda draft, event: draft.queues.update({event.queue.name: event.queue}),
     QueueRemoved: _queue_removed,
     PolicyChanged: _policy_changed,
     ModelFitted: lambda draft, event: observations.fitted(draft.fits, event),

@@ -20,6 +20,7 @@ from controlplane.domain.holding import (
 )
 from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, SequenceNumber, Term
 from controlplane.domain.lifecycle import FINISHED
+from controlplane.domain.memory_loss import MemoryLoss
 from controlplane.domain.node import Contact
 from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
@@ -83,6 +84,7 @@ class ClusterState:
         proposal: What a longer search found last; None if the last event tells that it is outdated.
         operator_terms: Highest term of each operator, by the name of its lease.
         attempt_floor: What a restored store knows of attempts: none up to this number is new.
+        memory_losses: Plans under which memory ran out, by what was trained on what.
     """
 
     jobs: dict[JobUid, JobRecord] = field(default_factory=dict)
@@ -101,6 +103,7 @@ class ClusterState:
     settings_versions: tuple[SettingsVersion, ...] = ()
     proposal: Proposal | None = None
     operator_terms: dict[str, int] = field(default_factory=dict)
+    memory_losses: dict[str, MemoryLoss] = field(default_factory=dict)
 
     @classmethod
     def empty(cls) -> "ClusterState":
@@ -130,6 +133,7 @@ class ClusterState:
             settings_versions=self.settings_versions,
             proposal=self.proposal,
             operator_terms=self.operator_terms,
+            memory_losses=dict(self.memory_losses),
         )
         last = self.last_sequence
         for numbered in batch:
@@ -153,6 +157,7 @@ class ClusterState:
             settings_versions=draft.settings_versions,
             proposal=draft.proposal,
             operator_terms=draft.operator_terms,
+            memory_losses=draft.memory_losses,
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)
@@ -218,6 +223,7 @@ class ClusterState:
             fits=MappingProxyType(self.fits),
             knobs=dict(self.settings.knobs),
             proposal=proposal,
+            memory_losses=MappingProxyType(self.memory_losses),
         )
 
     def after_restart(self) -> "ClusterState":

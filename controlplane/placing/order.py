@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from copy import copy
+from dataclasses import replace
 
 from controlplane.domain.changing import changed
 from controlplane.domain.ids import NodeId, QueueName
 from controlplane.domain.job import Job, JobSpec, ServiceClass, Topology
 from controlplane.domain.lifecycle import FINISHED, Stage
-from controlplane.domain.offering import offered, sizes
+from controlplane.domain.offering import offered, plans_of, sizes, warned
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
@@ -32,7 +33,7 @@ def candidates(
 ) -> list[JobRecord]:
     """Jobs that could hold accelerators: higher priority first, guaranteed before best effort,
     then by their ``standing`` if that is given, then in order of submission. Their specs name no
-    plan that ran out of memory where they may run.
+    plan that ran out of memory where they may run, in these jobs or in others that train the same.
     """
     ranks: dict[tuple[int, bool, int], list[JobRecord]] = {}
     for record in snapshot.jobs.values():
@@ -46,7 +47,7 @@ def candidates(
         group = ranks.get(rank)
         if group is None:
             group = ranks[rank] = []
-        group.append(offers(record))
+        group.append(offers(warned(record, snapshot)))
     return [record for rank in sorted(ranks) for record in ranks[rank]]
 
 
@@ -133,6 +134,8 @@ def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reaso
             f"queue {spec.queue} takes jobs of the namespaces {taken} only, this one is in "
             f"{record.job.namespace}",
         )
+    if spec.unfit:
+        return Reason(ReasonCode.DOES_NOT_FIT, spec.unfit, type=spec.accelerators.type)
     possible = sizes(spec)
     if not possible:
         text = (
@@ -152,10 +155,12 @@ def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reaso
         if unfit is not None:
             return unfit
         group = min(way.group for way in ways(spec, least, capacity))
-        most = capacity.most_if_empty(spec.accelerators, group)
+        every, most = most, capacity.most_if_empty(spec.accelerators, group)
         text = (
             f"wants {least} accelerators{where} in tensor-parallel groups of {group} on one node "
-            f"each, the usable nodes have {most} for it{_what_would_help(spec, capacity)}"
+            f"each, the usable nodes have {most} for it, of {every}"
+            f"{_what_would_help(spec, capacity)}"
+            f"{_smaller_groups(spec, least, capacity)}"
         )
         return Reason(ReasonCode.EXCEEDS_CLUSTER, text, least, most, type=kind)
     if most < least:
@@ -186,6 +191,25 @@ def _what_would_help(spec: JobSpec, capacity: Capacity) -> str:
             "one: the agents' option --rack would help"
         )
     return f", and {apart} in all: topology Any in its spec would let it have those"
+
+
+def _smaller_groups(spec: JobSpec, count: int, capacity: Capacity) -> str:
+    """The plan of as many accelerators whose tensor-parallel groups would find a place, and are as
+    large as they can be; empty if there is none.
+    """
+    request = spec.accelerators
+    # Smaller groups make replicas, which must divide what a step accumulates.
+    for plan in sorted(plans_of(spec, count), key=lambda each: -each.tensor_parallel):
+        for tensor in range(plan.tensor_parallel // 2, 0, -1):
+            if plan.tensor_parallel % tensor or capacity.most_if_empty(request, tensor) < count:
+                continue
+            replicas = plan.data_parallel * (plan.tensor_parallel // tensor)
+            parts = replicas * plan.accumulation_steps
+            if spec.global_batch_size and spec.global_batch_size % parts:
+                continue
+            other = replace(plan, data_parallel=replicas, tensor_parallel=tensor)
+            return f"; what helps: a plan whose groups find a node, such as {other}"
+    return ""
 
 
 def _does_not_fit(spec: JobSpec, capacity: Capacity) -> Reason | None:

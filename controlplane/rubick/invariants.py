@@ -19,6 +19,7 @@ from controlplane.domain.offering import (
     offered_to_choose,
     plans_of,
     sizes,
+    warned,
 )
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Violation
@@ -208,7 +209,7 @@ class _Promises:
     def _spec_to_choose(self, record: JobRecord) -> JobSpec:
         if self._most is None:
             self._most = accelerators_offered(self._snapshot)
-        return offered_to_choose(record, self._most).job.spec
+        return offered_to_choose(warned(record, self._snapshot), self._most).job.spec
 
     def kept_by(self, record: JobRecord, target: Placement) -> Iterator[str]:
         """What is wrong with a target."""

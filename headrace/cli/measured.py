@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 from headrace.api.generated import admin_pb2
 from headrace.api.measured_plan import row_from_wire
-from headrace.api.profile_rows import flat
+from headrace.api.profile_rows import Status, flat
 from headrace.cli import views
 from headrace.cli.get import not_there
 from headrace.cli.output import Format, document, note, say, table
@@ -105,6 +105,10 @@ def get_observations(session: Session, models: Sequence[str], output: Format) ->
             wide = output is Format.WIDE
             rows = [_row(each, wide=wide) for each in chosen]
             table(_WIDE_COLUMNS if wide else _COLUMNS, rows, wide=wide)
+            for each in chosen:
+                row = each.measured
+                if row.status != Status.MEASURED:
+                    say(f"{row.model} {row.plan}: {row.status}: {row.reason}")
         case _:
             note("no observations")
     _check_all_there("observation", models, {each.measured.model for each in found})

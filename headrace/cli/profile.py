@@ -2,10 +2,12 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import subprocess
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from headrace.api.memory import BF16, FP32
 from headrace.api.models import PRESETS, ModelShape
 from headrace.api.plan import ExecutionPlan
 from headrace.api.profile_file import rows_in
-from headrace.api.profile_rows import Asked, LinkRow, PlanRow, Row, Status
+from headrace.api.profile_rows import Asked, LinkRow, PlanRow, Row, Status, flat
 from headrace.api.profiling_command import GRACE_SECONDS, profiling_command
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.local_cluster import missing_packages
@@ -29,6 +31,8 @@ from headrace.cli.up import gpus
 
 PARAMETERS_ON_CPU_MAX = 20_000_000
 """Larger models take minutes a step without a GPU."""
+
+_OVER = "the time was over"
 
 COLUMNS = (
     Column("PLAN", gives_way=1),
@@ -79,7 +83,10 @@ def profile(wish: Wish, tells: Session | None = None) -> None:
             note("headrace: there is no GPU here, so this measures the CPU (gloo, fp32)")
         several = "1 plan" if len(plans) == 1 else f"{len(plans)} plans"
         note(f"headrace: {several}, at most {wish.seconds:.0f} s; rows go to {output}")
-        trouble = _run(profiling_command(asked, plans, seconds=wish.seconds, output=output), wish)
+        command = profiling_command(asked, plans, seconds=wish.seconds, output=output)
+        trouble, is_overdue = _run(command, wish)
+        if is_overdue:
+            _leave_out(asked, plans, output)
         rows = _rows(output)
     mine = {row.plan: row for row in rows if isinstance(row, PlanRow) and row.asked == asked}
     chosen = [mine[plan] for plan in plans if plan in mine]
@@ -89,6 +96,9 @@ def profile(wish: Wish, tells: Session | None = None) -> None:
     if not chosen:
         raise CommandError(ExitCode.FAILED, f"nothing was measured:\n{trouble}")
     show(chosen, links)
+    if not any(row.status is Status.MEASURED for row in chosen):
+        help_ = "; more --seconds would help" if _left_out(chosen) else ""
+        raise CommandError(ExitCode.FAILED, f"nothing was measured{help_}")
     if tells is not None:
         from headrace.cli.fits import take_in
 
@@ -181,8 +191,28 @@ def _rows(file: Path) -> list[Row]:
         raise CommandError(ExitCode.USAGE, f"--output: {error}") from error
 
 
-def _run(command: Sequence[str], wish: Wish) -> str:
-    """Run the ranks and pass on what they say; returns the end of what went wrong."""
+def _leave_out(asked: Asked, plans: Sequence[str], output: Path) -> None:
+    """Rows of the plans to which ranks did not come that were ended because they took too long."""
+    there = {row.plan for row in _rows(output) if isinstance(row, PlanRow) and row.asked == asked}
+    missing = [plan for plan in plans if plan not in there]
+    with output.open("a", encoding="utf-8") as file:
+        for index, plan in enumerate(missing):
+            reason = _OVER if index else f"the time was over in {plan}"
+            ranks = str(ExecutionPlan.parse(plan).ranks)
+            row = PlanRow(asked, plan, Status.NOT_MEASURED, placement=ranks, reason=reason)
+            file.write(json.dumps(flat(row)) + "\n")
+    if missing:
+        note(f"headrace: the time was over in {missing[0]}; more --seconds would help")
+
+
+def _left_out(rows: Sequence[PlanRow]) -> list[PlanRow]:
+    return [row for row in rows if row.status is Status.NOT_MEASURED]
+
+
+def _run(command: Sequence[str], wish: Wish) -> tuple[str, bool]:
+    """Run the ranks and pass on what they say; returns the end of what went wrong, and whether
+    they were ended because they took too long.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         with subprocess.Popen(
@@ -190,7 +220,13 @@ def _run(command: Sequence[str], wish: Wish) -> str:
         ) as process:
             assert process.stdout is not None
             # torchrun ends its ranks.
-            overdue = threading.Timer(wish.seconds + GRACE_SECONDS, process.terminate)
+            is_overdue = threading.Event()
+
+            def end() -> None:
+                is_overdue.set()
+                process.terminate()
+
+            overdue = threading.Timer(wish.seconds + GRACE_SECONDS, end)
             overdue.start()
             try:
                 _relay(process.stdout)
@@ -201,7 +237,7 @@ def _run(command: Sequence[str], wish: Wish) -> str:
             finally:
                 overdue.cancel()
         errors.seek(0)
-        return errors.read()[-2000:].strip()
+        return errors.read()[-2000:].strip(), is_overdue.is_set()
 
 
 def _relay(lines: IO[str]) -> None:
@@ -210,11 +246,19 @@ def _relay(lines: IO[str]) -> None:
 
 
 def show(rows: Sequence[PlanRow], links: Sequence[LinkRow]) -> None:
-    """The table (a share is of the device's peak), what has no figures and why, and the links."""
-    table(COLUMNS, [_cells(row) for row in rows])
+    """The table (a share is of the device's peak), what has no figures and why, and the links.
+
+    For what there was no time is counted; the file names it.
+    """
+    left_out = _left_out(rows)
+    rows = [row for row in rows if row.status is not Status.NOT_MEASURED]
+    if rows:
+        table(COLUMNS, [_cells(row) for row in rows])
     for row in rows:
         if row.status is not Status.MEASURED:
             say(f"{row.plan}: {row.status}: {row.reason}")
+    for reason, count in Counter(row.reason for row in left_out).items():
+        say(f"{count} not measured: {reason}")
     if links:
         say(", ".join(f"{link.link} {link.bandwidth / 1e9:.1f} GB/s" for link in links))
 

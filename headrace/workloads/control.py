@@ -140,6 +140,8 @@ class ControlFolder:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        self.step_begun = 0
+        """The step on which this rank works, or worked last; 0 before the first."""
         self._progress: int | None = None
 
     def launch(self) -> Launch:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from headrace.workloads.control import FAILED, STOPPED, ControlFolder
-from headrace.workloads.refusal import StoppedBeforeTraining, reason_of
+from headrace.workloads.refusal import RANK_FAILED, StoppedBeforeTraining, reason_of
 
 
 def ended(control: ControlFolder, run: Callable[[], Any]) -> int:
@@ -17,7 +17,8 @@ def ended(control: ControlFolder, run: Callable[[], Any]) -> int:
     except BaseException as error:  # torch has errors that are no Exception
         code, message = reason_of(error)
         sys.stderr.write(f"{code}: {message}\n")
-        return control.exit(FAILED, reason=code, message=message)
+        step = control.step_begun if code == RANK_FAILED else 0
+        return control.exit(FAILED, step=step, reason=code, message=message)
     sys.stdout.write(f"{end.outcome} at step {end.step}. {end.message}".rstrip() + "\n")
     return control.exit(
         end.outcome, step=end.step, reason=getattr(end, "reason", ""), message=end.message

@@ -56,10 +56,10 @@ def test_every_job_ends_and_the_poisoned_one_says_why(policy: str) -> None:
     assert result.refused == ()
     assert stages.pop("poisoned-0") is Stage.FAILED
     assert set(stages.values()) == {Stage.SUCCEEDED}
-    assert poisoned.failures == 3
+    assert poisoned.failures == 2
     assert poisoned.reason is not None
-    assert poisoned.reason.code is ReasonCode.RETRIES_EXHAUSTED
-    assert "rank 0 failed at step 20" in poisoned.reason.message
+    assert poisoned.reason.code is ReasonCode.RANK_FAILED
+    assert "the same at step 20 in attempts" in poisoned.reason.message
 
 
 @pytest.mark.parametrize("policy", POLICIES)

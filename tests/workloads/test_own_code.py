@@ -138,6 +138,7 @@ def test_a_division_that_does_not_work_is_refused_before_training(
 def test_a_step_that_raises_ends_all_ranks_with_its_sentence(agent: Agent, store: Path) -> None:
     run = agent.start(a_script(store, "--do", "fall"), 2)
     assert run.reasons() == {"RankFailed"}
+    assert run.exits()[1]["step"] == 1
     for found in run.exits():
         assert "ValueError: the sky fell (own_script.py, line" in found["message"]
         assert "float32[8, 2], float32[8, 1]" in found["message"]

@@ -1,7 +1,10 @@
 """A script that its author runs alone: what it is told, in its author's words."""
 
+import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,3 +127,53 @@ def test_a_url_that_nothing_opens_is_no_folder_here(
     with pytest.raises(train.WorkloadError, match="wanted a path or a URL that fsspec can open"):
         trained("foo://bucket/run")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_of_other_ranks_than_were_started_is_told_with_the_command(tmp_path: Path) -> None:
+    wanted = "for 2 ranks, but 1 was started; start it with `torchrun --nproc-per-node=2 "
+    with pytest.raises(train.WorkloadError, match=wanted):
+        trained(tmp_path / "run", plan="dp2")
+    assert list(tmp_path.iterdir()) == []
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from torch.utils.data import TensorDataset
+from tests.workloads.test_without_headrace import DATA, trained
+
+
+def fallen(model, batch):
+    raise KeyError(27)
+
+
+trained(sys.argv[1], **({"plan": "dp2"} if sys.argv[2] == "plan" else {"step": fallen}))
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("what", "first", "last"),
+    [
+        ("plan", "CannotBeTrained: plan dp2 is for 2 ranks", "CannotBeTrained: plan dp2"),
+        ("step", '  File "SCRIPT", line 9, in fallen', "CannotBeTrained: step: wanted"),
+    ],
+)
+def test_what_is_wrong_is_a_sentence_and_not_our_frames(
+    tmp_path: Path, what: str, first: str, last: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "run"), what],
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith(first.replace("SCRIPT", str(script)))
+    assert lines[-1].startswith(last)
+    assert len(lines) <= 3

@@ -14,6 +14,7 @@ from controlplane.domain.event import (
 from controlplane.domain.ids import JobUid, NodeId, QueueName
 from controlplane.domain.job import Owner
 from controlplane.domain.lifecycle import FINISHED, HOLDING, Stage
+from controlplane.domain.memory_loss import losses_of_others
 from controlplane.domain.node import Contact
 from controlplane.domain.offering import Misfit, memory_for, misfits
 from controlplane.domain.policy import ExplainingPolicy, Policy
@@ -138,9 +139,12 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def ListObservations(  # noqa: N802
         self, request: admin_pb2.ListObservationsRequest, context: Context
     ) -> admin_pb2.ListObservationsResponse:
-        """What plans take, as jobs told in passing; those told longest ago first."""
+        """What plans take, as jobs told in passing; those told longest ago first. Then those that
+        ran out of memory.
+        """
+        lost = (each.observation() for each in self._state.memory_losses.values())
         return admin_pb2.ListObservationsResponse(
-            observations=map(observation_to_wire, self._state.observations.values())
+            observations=map(observation_to_wire, [*self._state.observations.values(), *lost])
         )
 
     async def ImportMeasurements(  # noqa: N802
@@ -359,7 +363,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             return []
         seen = self._state.snapshot(self._door.now())
         spec = record.job.spec
-        return misfits(spec, memory_for(seen, spec.accelerators))
+        lost = losses_of_others(record, seen.memory_losses, seen.memory)
+        return [
+            *(Misfit(each.plan, each.type, 0, each.sentence) for each in lost),
+            *misfits(spec, memory_for(seen, spec.accelerators)),
+        ]
 
     def _holders_told(self, record: JobRecord) -> list[admin_pb2.Holder]:
         """Who holds what the job lacks, as its reason says."""

@@ -210,12 +210,11 @@ class Session:
         # What took the longest so far may come again.
         return bool(self._world.gathered(self._clock.left() < self._longest)[0])
 
-    def _leave_out(self, plans: Sequence[ExecutionPlan]) -> None:
+    def _leave_out(self, plans: Sequence[ExecutionPlan], reason: str = "the time was over") -> None:
         if self._world.rank == 0:
             for plan in plans:
-                reason = "the time was over"
                 self._append(self._row(str(plan), Status.NOT_MEASURED, reason=reason))
-            _say(f"the time is over: {len(plans)} plans were not measured")
+            _say(f"{reason}: {len(plans)} not measured")
 
     # -- one plan ---------------------------------------------------------------------------
 
@@ -247,7 +246,7 @@ class Session:
             assert self._model is not None
             figures = self._measuring.of(self._model, self._task.length)
         except TimeIsOverError:
-            self._leave_out([plan])
+            self._leave_out([plan], f"the time was over in {plan}; more --seconds would help")
             return True
         except Exception as error:
             self._tell(plan, error, in_switch=in_switch)

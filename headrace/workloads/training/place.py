@@ -1,6 +1,7 @@
 """Where a rank trains: under Headrace, under torchrun, or alone."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def without_headrace(
     seat = Seat(
         uid=uid,
         attempt=0,
-        plan=_plan(plan) if plan else _data_parallel(spec, ranks),
+        plan=_for_ranks(_plan(plan), ranks) if plan else _data_parallel(spec, ranks),
         gpu=int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.device_count() else None,
         node="",
         base=Path(),
@@ -101,6 +102,22 @@ def without_headrace(
 
 def _data_parallel(spec: TrainingSpec, ranks: int) -> ExecutionPlan:
     return data_parallel_plan(ranks, spec.global_batch_size, spec.micro_batch_size_max)
+
+
+def _for_ranks(plan: ExecutionPlan, ranks: int) -> ExecutionPlan:
+    """The plan.
+
+    Raises:
+        WorkloadError: It is one of another number of ranks than were started.
+    """
+    if plan.ranks == ranks:
+        return plan
+    each = f"plan {plan} is for {plan.ranks} ranks, but {ranks} {'was' if ranks == 1 else 'were'}"
+    raise WorkloadError(
+        CANNOT_BE_TRAINED,
+        f"{each} started; start it with `torchrun --nproc-per-node={plan.ranks} {sys.argv[0]}`, or "
+        f"take a plan for {ranks} in settings.plan, which is data parallel if left out",
+    )
 
 
 def _plan(text: str) -> ExecutionPlan:

@@ -236,6 +236,7 @@ class Trainer:
         """Give the device a step, and bring the next one's batch."""
         given, began = self._given, time.monotonic()
         given.watch.pace.step_begins(step)
+        given.control.step_begun = step
         since = before.told.moment if before else Moment(self.model.world.device)
         self._observer.before(self.model, step)
         loss = self.model.gradients(*self._batch_of(step))
@@ -290,6 +291,7 @@ class Trainer:
 
     def _prepare(self, step: int) -> None:
         given = self._given
+        given.control.step_begun = step
         inputs, targets = given.samples.batch(self.model.mine(self._order.of_step(step)))
         device = self.model.world.device
         placed = (on_device(inputs, device), on_device(targets, device))

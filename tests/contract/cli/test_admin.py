@@ -188,6 +188,13 @@ def test_what_jobs_told_of_plans_reads_like_a_profile(
         ["gpt2-1.26b", "tp2", "2", "16", "250.0", "65536", "400.0", "40.4%", "3.00"],
     ]
     assert "NVIDIA H200" in headrace("get", "observation", "-o", "wide").stdout
+    lost = PlanRow(
+        one.asked, "dp2", Status.OUT_OF_MEMORY, "2", "ran out of memory in job a on H200"
+    )
+    plane.observations = [first, second, admin_pb2.Observation(measured=row_to_wire(lost))]
+    told = headrace("get", "observations").stdout.splitlines()
+    assert told[-1] == "gpt2-1.26b dp2: out-of-memory: ran out of memory in job a on H200"
+    plane.observations = [first, second]
     file = tmp_path / "rows.jsonl"
     items = json.loads(headrace("get", "observations", "-o", "json").stdout)["items"]
     file.write_text("".join(json.dumps(item) + "\n" for item in items))

@@ -280,7 +280,9 @@ class Agent:
             ]
         )
 
-    async def exited(self, launch: nodes_pb2.Launch, outcome: str, step: int = 0) -> None:
+    async def exited(
+        self, launch: nodes_pb2.Launch, outcome: str, step: int = 0, reason: str = ""
+    ) -> None:
         """All units of a launch ended."""
         await self.report(
             exited=[
@@ -290,6 +292,7 @@ class Agent:
                     unit=unit.index,
                     outcome=outcome,
                     step=step,
+                    reason=common_pb2.Reason(code=reason) if reason else None,
                 )
                 for unit in launch.units
             ]

@@ -563,3 +563,32 @@ def test_the_metrics_page_tells_what_happened(tmp_path: Path) -> None:
         assert "node-a" not in text
 
     run(test())
+
+
+def test_what_ran_out_of_memory_is_explained_and_listed(tmp_path: Path) -> None:
+    tiny = {**LLAMA, "model": {"name": "llama", "preset": "tiny"}}
+
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            agent = Agent(api, slots=1, type="h100")
+            await agent.register()
+            first = await api.submit("first", **tiny, plans=["dp1"])
+            (launch,) = (await agent.assigned(launches)).launches
+            await agent.exited(launch, "Failed", reason="OutOfMemory")
+            await api.until_stage(first.uid, "Failed")
+            second = await api.submit("second", **tiny, plans=["dp1"])
+
+            async def waits() -> admin_pb2.ExplainResponse | None:
+                answer = await api.admin.Explain(admin_pb2.ExplainRequest(uid=second.uid))
+                return answer if answer.reason.code == "DoesNotFit" else None
+
+            told = await eventually(waits)
+            answer = await api.admin.ListObservations(admin_pb2.ListObservationsRequest())
+        (unfit,) = told.does_not_fit
+        assert unfit.plan == "dp1"
+        assert unfit.message == "ran out of memory in job default/first on h100"
+        row = answer.observations[0].measured
+        assert (row.model, row.plan, row.status) == ("llama-tiny", "dp1", "out-of-memory")
+        assert row.reason == unfit.message
+
+    run(test())

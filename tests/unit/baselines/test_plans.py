@@ -9,6 +9,7 @@ from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import ReasonCode
 from controlplane.placing.capacity import Capacity
+from headrace.api.plan import ExecutionPlan
 from tests.builders import World, a_cluster, a_job, a_node
 
 POLICIES = pytest.mark.parametrize("policy", sorted(BASELINES))
@@ -92,7 +93,8 @@ def test_who_asks_for_groups_that_no_node_holds_is_told_so_and_blocks_nobody(pol
     assert (why.code, why.wanted, why.available) == (ReasonCode.EXCEEDS_CLUSTER, 4, 0)
     assert why.message == (
         "wants 4 accelerators in tensor-parallel groups of 4 on one node each, "
-        "the usable nodes have 0 for it"
+        "the usable nodes have 0 for it, of 8; what helps: a plan whose "
+        "groups find a node, such as dp2-tp2"
     )
     assert world.stage("b") is Stage.RUNNING
 
@@ -203,3 +205,22 @@ def test_a_holding_grows_by_what_makes_groups_whole_first() -> None:
         "n2": 2,
         "n3": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("plan", "batch", "helps"),
+    [("tp4", 8, "such as dp2-tp2"), ("tp4-pp2.1f1b-ga4", 8, "such as dp2-tp2-pp2.1f1b-ga4")],
+)
+def test_of_groups_that_no_node_holds_the_largest_smaller_ones_are_named(
+    plan: str, batch: int, helps: str
+) -> None:
+    ranks = ExecutionPlan.parse(plan).ranks
+    world = a_cluster("fifo").with_nodes(ranks // 2, 2)
+    world.submit(a_job("a").wanting(ranks).with_batch(batch).under(plan)).settle()
+    assert world.why("a").message.endswith(f"a plan whose groups find a node, {helps}")
+
+
+def test_groups_that_the_batch_does_not_allow_are_not_named() -> None:
+    world = a_cluster("fifo").with_nodes(2, 2)
+    world.submit(a_job("a").wanting(4).with_batch(1).under("tp4")).settle()
+    assert world.why("a").message.endswith("the usable nodes have 0 for it, of 4")

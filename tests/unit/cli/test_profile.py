@@ -8,6 +8,7 @@ import pytest
 
 from headrace.api.chosen_plans import chosen_plans
 from headrace.api.models import PRESETS
+from headrace.api.profile_file import rows_in
 from headrace.api.profile_rows import Asked, LinkRow, Machine, PlanRow, Status
 from headrace.cli import profile as work
 from headrace.cli.exit_codes import CommandError, ExitCode
@@ -94,7 +95,7 @@ def test_what_cannot_be_measured_is_refused_with_what_can(
 def unstarted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranks that may not be started: what is wrong must be told before."""
 
-    def start(*_: object, **__: object) -> str:
+    def start(*_: object, **__: object) -> None:
         raise AssertionError("ranks were started")
 
     monkeypatch.setattr(work, "gpus", lambda: ())
@@ -125,3 +126,44 @@ def test_a_file_that_another_run_writes_is_left_to_it(tmp_path: Path) -> None:
         with pytest.raises(AssertionError, match="ranks were started"):
             work.profile(a_wish(output=tmp_path / name))
     assert list(tmp_path.iterdir()) == [output]  # and no empty one of its own is left
+
+
+@pytest.fixture
+def overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks that do not come to the end of their first plan."""
+    monkeypatch.setattr(work, "gpus", lambda: ())
+    monkeypatch.setattr(work, "missing_packages", lambda names: [])
+    monkeypatch.setattr(work, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(work, "profiling_command", lambda *_, **__: ["tail", "-f", "/dev/null"])
+
+
+@pytest.mark.process
+@pytest.mark.usefixtures("overdue")
+def test_ranks_that_take_too_long_are_ended_and_the_plan_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "x.jsonl"
+    with pytest.raises(CommandError, match="nothing was measured; more --seconds") as caught:
+        work.profile(a_wish(output=output, plans=("dp1", "dp1-gc", "dp1-ga2"), seconds=0.01))
+    assert caught.value.code is ExitCode.FAILED
+    found = [(row.plan, row.reason) for row in rows_in(output) if isinstance(row, PlanRow)]
+    assert found == [
+        ("dp1", "the time was over in dp1"),
+        ("dp1-gc", "the time was over"),
+        ("dp1-ga2", "the time was over"),
+    ]
+    told = capsys.readouterr()
+    assert "the time was over in dp1; more --seconds would help" in told.err
+    assert told.out.splitlines() == [
+        "1 not measured: the time was over in dp1",
+        "2 not measured: the time was over",
+    ]
+
+
+def test_what_there_was_no_time_for_takes_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    plans = chosen_plans(PRESETS["gpt2-1.26b"], 8, 16)
+    left = [
+        PlanRow(ASKED, str(plan), Status.NOT_MEASURED, reason="the time was over") for plan in plans
+    ]
+    work.show(left, [])
+    assert capsys.readouterr().out == f"{len(plans)} not measured: the time was over\n"

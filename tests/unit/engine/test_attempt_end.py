@@ -3,11 +3,11 @@
 import pytest
 
 from controlplane.domain.clock import seconds
-from controlplane.domain.event import AcceleratorHealthChanged, NodeLost
-from controlplane.domain.ids import NodeId
+from controlplane.domain.event import AcceleratorHealthChanged, NodeLost, UnitExited
+from controlplane.domain.ids import JobUid, NodeId
 from controlplane.domain.lifecycle import Stage
-from controlplane.domain.reason import ReasonCode
-from controlplane.domain.record import Intent, Outcome
+from controlplane.domain.reason import Reason, ReasonCode
+from controlplane.domain.record import Intent, Outcome, UnitExit
 from tests.builders import POLICIES, World, a_cluster, a_job, started
 
 EITHER_POLICY = pytest.mark.parametrize("policy", sorted(POLICIES))
@@ -331,3 +331,78 @@ def test_a_loss_that_is_not_finite_is_tried_once_more_unless_training_gets_beyon
     assert world.stage("job") is Stage.FAILED
     assert world.code("job") is ReasonCode.LOSS_NOT_FINITE
     assert "again at the same step" in world.why("job").message
+
+
+KEY_ERROR = "step: wanted the loss of each sample, got KeyError: 27 (train.py, line 9, in step)"
+
+
+def raises(
+    world: World, sentence: str, *, step: int, code: ReasonCode = ReasonCode.RANK_FAILED
+) -> World:
+    """Unit 1 ends the job's attempt so; unit 0 first says that it lost it."""
+    attempt = world.attempt("job")
+    for index, why in (
+        (0, Reason(ReasonCode.RANK_LOST, "connection closed")),
+        (1, Reason(code, f"{sentence}\nIts last lines:\nattempt {attempt.number}")),
+    ):
+        end = UnitExit(index, Outcome.FAILED, step if index else 0, why)
+        world.tell(UnitExited(JobUid("job"), attempt.number, end, attempt.units[index].node))
+    return world
+
+
+def test_what_raises_the_same_at_the_same_step_twice_is_not_tried_again() -> None:
+    world = a_running_pair()
+    raises(world, KEY_ERROR, step=27)
+    assert world.stage("job") is Stage.BACKING_OFF
+    raises(world.passes(8).settle(), KEY_ERROR, step=27)
+    assert world.stage("job") is Stage.FAILED
+    assert world.why("job") == Reason(
+        ReasonCode.RANK_FAILED,
+        f"the same at step 27 in attempts 1 and 2; it is not tried again: {KEY_ERROR}",
+    )
+    assert world.job("job").failures == 2
+    assert world.replayed() == world.state
+
+
+@pytest.mark.parametrize(
+    ("sentence", "step", "code"),
+    [
+        (KEY_ERROR, 28, ReasonCode.RANK_FAILED),
+        (KEY_ERROR.replace("27", "28"), 27, ReasonCode.RANK_FAILED),
+        (KEY_ERROR, 27, ReasonCode.COMMUNICATION_FAILED),
+    ],
+)
+def test_what_ends_otherwise_the_second_time_is_tried_again(
+    sentence: str, step: int, code: ReasonCode
+) -> None:
+    world = raises(a_running_pair(), KEY_ERROR, step=27).passes(8).settle()
+    raises(world, sentence, step=step, code=code)
+    assert world.stage("job") is Stage.BACKING_OFF
+
+
+@pytest.mark.parametrize(
+    ("sentence", "step"),
+    [
+        ("train.py, line 3: ConnectionError: no answer", 0),
+        ("unit 1 was killed by SIGKILL without saying why", 27),
+    ],
+    ids=["before-the-first-step", "killed"],
+)
+def test_what_may_be_better_the_next_time_is_tried_again(sentence: str, step: int) -> None:
+    world = raises(a_running_pair(), sentence, step=step).passes(8).settle()
+    assert world.attempt("job").number == 2
+    raises(world, sentence, step=step)
+    assert world.stage("job") is Stage.BACKING_OFF
+
+
+def test_a_lost_node_in_between_or_a_changed_spec_begins_anew() -> None:
+    job = a_job().wanting(2).retrying(4, 5, 8)
+    world = a_cluster().with_nodes(3, 1).submit(job).settle()
+    raises(world, KEY_ERROR, step=27).passes(8).settle()
+    raises(world.update(job.training(0.5).generation(2)), KEY_ERROR, step=27)
+    assert world.stage("job") is not Stage.FAILED
+    raises(world.passes(8).settle(), KEY_ERROR, step=27)
+    assert world.stage("job") is Stage.BACKING_OFF
+    world.passes(8).settle().fails("job", ReasonCode.NODE_LOST)
+    raises(world.passes(8).settle(), KEY_ERROR, step=27)
+    assert world.stage("job") is Stage.BACKING_OFF

@@ -1,7 +1,9 @@
 """Whose line it was: errors of the user's code, told in a sentence."""
 
+import sys
 import traceback
 from pathlib import Path
+from types import TracebackType
 
 import headrace
 from headrace.workloads.refusal import RANK_FAILED, WorkloadError, reason_of
@@ -24,6 +26,28 @@ def raised(error: BaseException) -> str:
         return told
     first = theirs[0]
     return f"{told} ({Path(first.filename).name}, line {first.lineno}, in {first.name})"
+
+
+def tell_in_a_sentence() -> None:
+    """From now on, what ends the process and is no surprise prints a sentence, below what the user
+    wrote of the traceback, and not our frames. A hook that somebody else set stays.
+    """
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _tell
+
+
+def _tell(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
+    if not isinstance(error, WorkloadError):
+        sys.__excepthook__(kind, error, frames)
+        return
+    cause: BaseException | None = error
+    while isinstance(cause, WorkloadError):
+        cause = cause.__cause__
+    every = traceback.extract_tb(cause.__traceback__) if cause is not None else ()
+    theirs: list[traceback.FrameSummary] = []
+    for frame in every:  # what comes before ours is torch's, on its way to a model of ours
+        theirs = [] if is_within(headrace.__file__, frame.filename) else [*theirs, frame]
+    sys.stderr.write("".join(traceback.format_list(theirs)) + f"{error.code}: {error.message}\n")
 
 
 def is_theirs(error: Exception) -> bool:

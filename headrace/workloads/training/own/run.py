@@ -19,6 +19,7 @@ from headrace.workloads.refusal import CANNOT_BE_TRAINED, StoppedBeforeTraining,
 from headrace.workloads.storage import open_storage
 from headrace.workloads.training import tensors
 from headrace.workloads.training.blueprint import sizes_of
+from headrace.workloads.training.own.blame import tell_in_a_sentence
 from headrace.workloads.training.own.data_set import DataSet
 from headrace.workloads.training.own.model import Step, ours
 from headrace.workloads.training.own.settings import Settings
@@ -108,6 +109,7 @@ def _placed(settings: Settings | None) -> Iterator[Place]:
     if place is not None:
         yield place
         return
+    tell_in_a_sentence()
     if settings is None:
         raise WorkloadError(
             CANNOT_BE_TRAINED,
