@@ -265,7 +265,7 @@ async def play(child: Child, given: argparse.Namespace) -> Played:
         wall = time.monotonic() - began
         for agent in agents:
             agent.cancel()
-    return _figures(told, given.policy, wall, created, child, child.cpu_seconds() - before)
+    return figures(told, given.policy, wall, created, child, child.cpu_seconds() - before)
 
 
 async def _until_all_ended(told: Told, agents: Sequence[asyncio.Task[None]]) -> None:
@@ -279,9 +279,10 @@ async def _until_all_ended(told: Told, agents: Sequence[asyncio.Task[None]]) -> 
         await asyncio.sleep(0.05)
 
 
-def _figures(
+def figures(
     told: Told, policy: str, wall: float, created: float, child: Child, cpu: float
 ) -> Played:
+    """From what happened to each job."""
     waited: Mapping[str, list[float]] = {size.name: [] for size in SIZES}
     for name, at in told.admitted.items():
         waited[told.size[name].name].append(at - told.submitted[name])

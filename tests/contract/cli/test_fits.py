@@ -212,9 +212,9 @@ def test_a_profile_tells_the_control_plane_what_it_measured(
     failed = PlanRow(asked, "dp1-gc", Status.FAILED, reason="boom")
     output = tmp_path / "rows.jsonl"
 
-    def run(*_: object) -> str:
+    def run(*_: object) -> tuple[str, bool]:
         output.write_text("".join(json.dumps(flat(row)) + "\n" for row in (measured, failed)))
-        return ""
+        return "", False
 
     monkeypatch.setattr(profile, "gpus", lambda: ())
     monkeypatch.setattr(profile, "missing_packages", lambda names: [])
