@@ -1,7 +1,7 @@
 """What a real API server adds: Kueue's trace through custom resources, and a cold start.
 
-    python benchmarks/kubernetes.py trace [--policy fifo] [--share 1.0]
-    python benchmarks/kubernetes.py cold [--objects 5000]
+    python benchmarks/custom_resources.py trace [--policy fifo] [--share 1.0]
+    python benchmarks/custom_resources.py cold [--objects 5000]
 
 etcd, kube-apiserver and its controllers, the control plane and the operator are processes of their
 own on this machine, and its agents are played, as in `benchmarks/admissions.py`. It needs the
