@@ -85,7 +85,7 @@ def operating(server: ApiServer, plane: Child) -> Iterator[Child]:
     flags = (
         *("--control-plane", plane.address, "--kubeconfig", str(server.kubeconfig)),
         *("--namespaces", NAMESPACE, "--cluster-objects", "no"),
-        *("--lease-namespace", NAMESPACE, "--listen", "127.0.0.1:0"),
+        *("--lease-namespace", NAMESPACE, "--lease-seconds", "15", "--listen", "127.0.0.1:0"),
     )
     with serving("-m", "operators", *flags) as child:
         yield child
@@ -156,7 +156,7 @@ async def trace(server: ApiServer, plane: Child, operator: Child, given: Any) ->
             )
         )
         created = time.monotonic() - began
-        await until(lambda: len(seen.succeeded) >= len(told.submitted), players)
+        await until(lambda: len(seen.succeeded) >= len(told.submitted), players, operator)
         wall = time.monotonic() - began
         for each in players:
             each.cancel()
@@ -187,20 +187,22 @@ async def cold(server: ApiServer, plane: Child, given: Any) -> None:
         player = asyncio.create_task(watch(api, seen))
         began = time.monotonic()
         with operating(server, plane) as operator:
-            await until(lambda: len(seen.told) >= given.objects, [player])
+            await until(lambda: len(seen.told) >= given.objects, [player], operator)
             print(f"every one has a status after {time.monotonic() - began:.1f} s (target 60)")
             print(f"largest memory of the operator: {peak_mb(operator):.0f} MB (target 200)")
             print(f"writes of the operator: {told_of(requests_of(operator))}")
         player.cancel()
 
 
-async def until(holds: Any, players: list[asyncio.Task[None]]) -> None:
+async def until(holds: Any, players: list[asyncio.Task[None]], operator: Child) -> None:
     """Until it holds."""
     deadline, next_word = time.monotonic() + _PATIENCE_SECONDS, time.monotonic() + 30.0
     while not holds():
         for each in players:
             if each.done():
                 each.result()
+        if operator.process.poll() is not None:
+            raise SystemExit(f"the operator ended with {operator.process.returncode}")
         if time.monotonic() > deadline:
             raise SystemExit("that took too long")
         if time.monotonic() > next_word:
