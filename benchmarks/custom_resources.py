@@ -23,11 +23,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import psutil
 from kubernetes.aio import client, config
@@ -102,22 +103,31 @@ async def objects_of(server: ApiServer) -> AsyncIterator[client.CustomObjectsApi
 
 
 async def watch(api: client.CustomObjectsApi, seen: Seen) -> None:
-    """Takes down what statuses say, until it is cancelled."""
-    await api.list_namespaced_custom_object(*COLLECTION, limit=1)  # which opens the session
-    session, host = api.api_client.rest_client.pool_manager, api.api_client.configuration.host
+    """Takes down what statuses say, until it is cancelled; a watch that ends is begun anew."""
     group, version, namespace, plural = COLLECTION
-    address = f"{host}/apis/{group}/{version}/namespaces/{namespace}/{plural}"
-    asked = {"watch": "true", "timeoutSeconds": "3600"}
-    async with session.get(address, params=asked, timeout=None, read_bufsize=1 << 22) as lines:
-        async for line in lines.content:
-            document = json.loads(line)["object"]
-            name, status = document["metadata"]["name"], document.get("status")
-            if not status:
-                continue
-            seen.told.add(name)
-            for each in status.get("conditions", ()):
-                if each["type"] == "Succeeded" and each["status"] == "True":
-                    seen.succeeded.setdefault(name, time.monotonic())
+    while True:
+        listed = await api.list_namespaced_custom_object(*COLLECTION)
+        for each in listed["items"]:
+            take(each, seen)
+        session, host = api.api_client.rest_client.pool_manager, api.api_client.configuration.host
+        address = f"{host}/apis/{group}/{version}/namespaces/{namespace}/{plural}"
+        since = listed["metadata"]["resourceVersion"]
+        asked = {"watch": "true", "timeoutSeconds": "20", "resourceVersion": since}
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with session.get(address, params=asked, read_bufsize=1 << 22) as lines:
+                async for line in lines.content:
+                    take(json.loads(line)["object"], seen)
+
+
+def take(document: dict[str, Any], seen: Seen) -> None:
+    """What one object's status says."""
+    name, status = document["metadata"].get("name", ""), document.get("status")
+    if not name or not isinstance(status, dict):
+        return
+    seen.told.add(name)
+    for each in status.get("conditions", ()):
+        if each["type"] == "Succeeded" and each["status"] == "True":
+            seen.succeeded.setdefault(name, time.monotonic())
 
 
 async def create(
