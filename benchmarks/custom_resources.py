@@ -106,7 +106,7 @@ async def watch(api: client.CustomObjectsApi, seen: Seen) -> None:
     """Takes down what statuses say, until it is cancelled; a watch that ends is begun anew."""
     group, version, namespace, plural = COLLECTION
     while True:
-        listed = await api.list_namespaced_custom_object(*COLLECTION)
+        listed: Any = await api.list_namespaced_custom_object(*COLLECTION)
         for each in listed["items"]:
             take(each, seen)
         session, host = api.api_client.rest_client.pool_manager, api.api_client.configuration.host
