@@ -185,7 +185,7 @@ def _trouble(status: int, told: Object) -> CallError:
     """What the API server's ``Status`` means."""
     causes = (told.get("details") or {}).get("causes") or ()
     managers = {
-        str(cause.get("field", "")).removeprefix("."): _manager(cause.get("message", ""))
+        str(cause.get("field", "")).removeprefix("."): _who_conflicts(cause.get("message", ""))
         for cause in causes
         if cause.get("reason") == "FieldManagerConflict"
     }
@@ -200,7 +200,7 @@ def _trouble(status: int, told: Object) -> CallError:
     return CallError(_KINDS.get(status, Kind.FAILED), sentence, violations)
 
 
-def _manager(message: str) -> str:
+def _who_conflicts(message: str) -> str:
     """Who, in ``conflict with "kubectl" using headrace.dev/v1alpha1``."""
     return message.partition('"')[2].partition('"')[0] or message
 
