@@ -15,7 +15,7 @@ from headrace.client.custom_resources import (
     CustomResources,
     FieldConflictError,
     Object,
-    managers_of,
+    who_has_set,
     own_fields,
 )
 from headrace.client.trouble import CallError, FieldViolation, Kind
@@ -128,7 +128,7 @@ def _findings(trouble: CallError, source: SourceDocument) -> Iterator[Finding]:
         CallError: It is about no field.
     """
     if isinstance(trouble, FieldConflictError):
-        for field, manager in trouble.managers.items():
+        for field, manager in trouble.others.items():
             sentence = (
                 f"{manager} has set it to something else; change it there, leave it out here, or "
                 "take it over with --force-conflicts"
@@ -292,7 +292,7 @@ def change(
     }
     after = resources.apply(document, force=force)
     for path in (path for path, value in changes.items() if value is None):
-        if others := managers_of(after, "spec", *path):
+        if others := who_has_set(after, "spec", *path):
             raise CommandError(
                 ExitCode.REFUSED,
                 f"spec.{'.'.join(path)} stays as it is: {', '.join(others)} has set it too; take "

@@ -52,17 +52,17 @@ class FieldConflictError(CallError):
     """Others have set fields to something else.
 
     Attributes:
-        managers: Who, by field.
+        others: Who, by field.
     """
 
-    def __init__(self, managers: Mapping[str, str]) -> None:
-        told = ", ".join(f"{field} (by {manager})" for field, manager in managers.items())
+    def __init__(self, others: Mapping[str, str]) -> None:
+        told = ", ".join(f"{field} (by {manager})" for field, manager in others.items())
         super().__init__(
             Kind.REFUSED,
             f"others have set {told} to something else; change it where it was set, leave it out "
             "here, or take it over with --force-conflicts",
         )
-        self.managers = managers
+        self.others = others
 
 
 class CustomResources:
@@ -184,13 +184,13 @@ def _document(said: bytes | str) -> Object:
 def _trouble(status: int, told: Object) -> CallError:
     """What the API server's ``Status`` means."""
     causes = (told.get("details") or {}).get("causes") or ()
-    managers = {
+    others = {
         str(cause.get("field", "")).removeprefix("."): _who_conflicts(cause.get("message", ""))
         for cause in causes
         if cause.get("reason") == "FieldManagerConflict"
     }
-    if managers:
-        return FieldConflictError(managers)
+    if others:
+        return FieldConflictError(others)
     sentence = told.get("message") or f"the API server answered {status}"
     violations = tuple(
         FieldViolation(str(cause["field"]), str(cause.get("message", "")))
@@ -218,16 +218,16 @@ def own_fields(found: Object) -> Object:
     return {}
 
 
-def managers_of(found: Object, *path: str) -> list[str]:
+def who_has_set(found: Object, *path: str) -> list[str]:
     """Who has set a field."""
-    managers = []
+    others = []
     for entry in _entries(found):
         owned: Any = entry["fieldsV1"]
         for name in path:
             owned = owned.get(f"f:{name}") if owned is not None else None
         if owned is not None:
-            managers.append(str(entry["manager"]))
-    return managers
+            others.append(str(entry["manager"]))
+    return others
 
 
 def _entries(found: Object) -> Iterator[Mapping[str, Any]]:
