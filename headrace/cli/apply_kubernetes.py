@@ -15,8 +15,8 @@ from headrace.client.custom_resources import (
     CustomResources,
     FieldConflictError,
     Object,
-    who_has_set,
     own_fields,
+    who_has_set,
 )
 from headrace.client.trouble import CallError, FieldViolation, Kind
 
