@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,9 @@ _AWAY = frozenset(
     }
 )
 """What the same call may be answered otherwise later."""
+
+_HANDSHAKE = re.compile(r"handshake|ssl|certificate", re.IGNORECASE)
+"""In what gRPC says of connections that TLS ended."""
 
 log = structlog.get_logger(__name__)
 
@@ -257,6 +261,11 @@ class ControlPlane:
 
 def _meant(error: aio.AioRpcError) -> Exception:
     message = error.details() or error.code().name
+    if error.code() is grpc.StatusCode.UNAVAILABLE and _HANDSHAKE.search(message):
+        message = (
+            "no TLS connection with it: look at --tls-ca, --tls-certificate, --tls-key and "
+            f"--tls-server-name, and at its --tls-client-ca ({message})"
+        )
     if error.code() in _AWAY:
         return AwayError(message)
     known = _term_in_force(error)

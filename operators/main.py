@@ -64,6 +64,9 @@ class Operator:
             return "the API server does not answer"
         if self._jobs is not None and not self._jobs.objects.synced.is_set():
             return "not everything is listed yet"
+        # Once heard, it may be away for a while: that is no reason to replace this replica.
+        if self._jobs is not None and not self._jobs.jobs.complete:
+            return f"the control plane was not heard yet: {self._jobs.jobs.trouble}"
         return ""
 
     async def run(self) -> int:

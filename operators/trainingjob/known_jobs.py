@@ -6,7 +6,7 @@ from dataclasses import replace
 import structlog
 
 from headrace.api.generated import jobs_pb2
-from operators.control_plane import AwayError, ControlPlane, OutdatedError
+from operators.control_plane import AwayError, ControlPlane, OutdatedError, RefusedError
 from operators.runtime.api_server import pause
 from operators.trainingjob.reconcile import KnownJob
 from operators.trainingjob.status import status_of_job
@@ -15,6 +15,7 @@ from operators.trainingjob.training_job import canonical
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 _KUBERNETES = "Kubernetes"
+_AWAY = "the control plane is away"
 
 log = structlog.get_logger(__name__)
 
@@ -73,9 +74,12 @@ class KnownJobs:
             except OutdatedError as error:
                 log.info("the control plane tells of all jobs anew", why=str(error))
                 self._version, self._unseen = 0, set(self.jobs)
-            except AwayError as error:
-                if not self.trouble:
-                    log.warning("the control plane is away", why=str(error))
+            except (AwayError, RefusedError) as error:
+                # A refusal passes too: certificates and roles are mended while this runs.
+                if str(error) != self.trouble:
+                    refused = isinstance(error, RefusedError)
+                    said = "the control plane refuses the operator" if refused else _AWAY
+                    log.warning(said, why=str(error))
                 self.trouble = str(error)
                 await pause(wait)
                 wait = min(2 * wait, _LONGEST_PAUSE_SECONDS)

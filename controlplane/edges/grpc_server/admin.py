@@ -246,7 +246,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         of_kubernetes = known is not None and known.owner is Owner.KUBERNETES
         if of_kubernetes and caller.get().role is not Role.OPERATOR:
             raise precondition(
-                f"queue {name} is owned by Kubernetes and read-only here; use `kubectl {command}`"
+                f"queue {name} is owned by Kubernetes and read-only here; use `kubectl {command}`, "
+                "or the same command of headrace with --kubeconfig"
             )
 
     async def ListQueues(  # noqa: N802

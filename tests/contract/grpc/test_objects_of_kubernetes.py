@@ -31,6 +31,7 @@ def test_people_read_it_and_are_told_how_to_change_it(tmp_path: Path) -> None:
             assert changed.code() is removed.code() is grpc.StatusCode.FAILED_PRECONDITION
             assert "read-only here; use `kubectl apply -f FILE`" in (changed.details() or "")
             assert "`kubectl delete queues.headrace.dev research`" in (removed.details() or "")
+            assert "of headrace with --kubeconfig" in (changed.details() or "")
         async with an_api(tmp_path) as api:
             await refusal(api.admin.PutQueue(putting("research", 9)))
             assert (await quotas(api))["research"] == 2
