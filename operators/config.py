@@ -21,6 +21,7 @@ _LEASE_NAME = "headrace-operator"
 _LEASE_SECONDS = 12
 _LEASE_SECONDS_MOST = 15
 _WORKERS = 16
+_GPU = "nvidia.com/gpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Settings:
         cluster_objects: Whether objects without a namespace are looked after too.
         nodes: Whether what Kubernetes keeps off its nodes is kept off them here.
         pools: Which nodes agents run on.
+        kueue_resource: What Kueue calls an accelerator; empty where Kueue is not asked.
         kubeconfig: How to reach the API server; empty for the pod's service account.
         lease: By which replicas agree on a leader.
         listen: ``host:port`` of health and metrics; port 0 takes a free one.
@@ -50,6 +52,7 @@ class Settings:
     lease: LeaseSettings
     nodes: bool = True
     pools: Pools = ANY_NODE
+    kueue_resource: str = ""
     listen: str = _LISTEN
     workers: int = _WORKERS
     log_format: str = "json"
@@ -95,6 +98,8 @@ def read_settings(
     flags.text("--cluster-objects", "yes", "look after Queue and ClusterPolicy too", ("yes", "no"))
     flags.text("--nodes", "yes", "respect cordons and taints of nodes", ("yes", "no"))
     flags.text("--node-pools", "", "JSON array: nodeSelector and tolerations of agents' pools")
+    flags.text("--kueue", "yes", "wait for Kueue where jobs name a queue of it", ("yes", "no"))
+    flags.text("--kueue-resource", _GPU, "what Kueue calls an accelerator")
     flags.text("--kubeconfig", "", "how to reach the API server; default: the pod's account")
     flags.text("--lease-namespace", "", "where replicas agree on a leader")
     flags.text("--lease-name", _LEASE_NAME, "name of the Lease")
@@ -125,6 +130,8 @@ def _settings(parser: argparse.ArgumentParser, told: argparse.Namespace) -> Sett
             "answer in its place; give --tls-ca, --tls-certificate and --tls-key, or insist with "
             "--insecure yes"
         )
+    if told.kueue == "yes" and not told.kueue_resource:
+        parser.error("--kueue-resource: wanted the name of a resource, such as nvidia.com/gpu")
     names = tuple(filter(None, (each.strip() for each in told.namespaces.split(","))))
     if not names or ("all" in names and len(names) > 1):
         parser.error(f"--namespaces: wanted all, or names with commas, got {told.namespaces!r}")
@@ -139,6 +146,7 @@ def _settings(parser: argparse.ArgumentParser, told: argparse.Namespace) -> Sett
         cluster_objects=told.cluster_objects == "yes",
         nodes=told.nodes == "yes",
         pools=pools,
+        kueue_resource=told.kueue_resource if told.kueue == "yes" else "",
         kubeconfig=told.kubeconfig,
         lease=LeaseSettings(
             told.lease_namespace,

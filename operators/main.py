@@ -123,6 +123,7 @@ class Operator:
             instance=self._settings.lease.identity,
             clocks=self._clocks,
             workers=self._settings.workers,
+            kueue_resource=self._settings.kueue_resource,
         )
         self._show(controller)
         try:

@@ -1,8 +1,8 @@
 """What a Node's object keeps off it: cordons, drains and taints. Pure.
 
 Kubernetes knows cordoned nodes and taints, but no drained ones: `kubectl drain` cordons, then
-evicts pods, and those of DaemonSets, as agents and Ray workers are, stay. So whoever wants what runs there
-to move away says so with an annotation beside the cordon, or with a NoExecute taint.
+evicts pods, and those of DaemonSets, as agents and Ray workers are, stay. So whoever wants what
+runs there to move away says so with an annotation beside the cordon, or with a NoExecute taint.
 """
 
 from collections.abc import Mapping, Sequence
