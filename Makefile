@@ -1,6 +1,6 @@
 # The verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup protos protos-freeze release-freeze format lint test test-process kube-binaries failures operator-kills recoveries lives plans demo bench reproduce-rubick crds chart-docs docs clean
+.PHONY: help setup protos protos-freeze release-freeze format lint test test-process kube-binaries kueue failures operator-kills recoveries lives plans demo bench reproduce-rubick crds chart-docs docs clean
 
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -55,6 +55,10 @@ test-process: setup ## only the tests that start real processes
 
 kube-binaries: setup ## build what tests against a real Kubernetes need, with Go; cold 12 to 22 minutes
 	$(RUN) python -m tests.kubernetes.build_binaries
+
+kueue: setup ## build Kueue with Go, and test the hand-shake with it
+	$(RUN) python -m tests.kubernetes.build_binaries kueue
+	HEADRACE_KUBE_REQUIRED=1 $(RUN) pytest -rs tests/kubernetes/operator/test_kueue.py
 
 failures: setup ## the tests that kill real processes, REPEAT=20 times in a row
 	@for round in $$(seq 1 $(REPEAT)); do \

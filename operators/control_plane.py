@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import structlog
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
+from controlplane.domain.node import ClosedNode
 from headrace.api.generated import admin_pb2, admin_pb2_grpc, common_pb2, jobs_pb2, jobs_pb2_grpc
 from headrace.api.keepalive import pings
 from headrace.api.manifest_queue import QueueSpec
@@ -229,6 +230,19 @@ class ControlPlane:
         except OSError as error:
             raise AwayError(f"cannot read the certificates: {error}") from error
         raise AwayError("the control plane ended the watch")
+
+    async def close_nodes(self, nodes: Sequence[ClosedNode]) -> None:
+        """Keeps work off these nodes, and no others.
+
+        Raises:
+            AwayError, RefusedError, TermOverError: As their names say.
+        """
+        told = (
+            admin_pb2.ClosedNode(node=each.node, closed=each.closed.value, reason=each.why)
+            for each in nodes
+        )
+        request = admin_pb2.CloseNodesRequest(nodes=told)
+        await self._call(self._admin, "CloseNodes", request)
 
     async def put_queue(self, name: str, spec: QueueSpec) -> list[str]:
         """Makes a queue so; returns what whoever set it should know."""

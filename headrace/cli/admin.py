@@ -82,8 +82,11 @@ def delete_queue(session: Session, name: str) -> None:
 def drain(session: Session, node: str, *, drained: bool) -> None:
     """Empties a node, or lets jobs run there again."""
     with session.client() as client:
-        client.drain(node, drained=drained)
-    say(f"node/{node} {'is being drained' if drained else 'takes jobs again'}")
+        note = client.drain(node, drained=drained)
+    if note:
+        say(f"node/{node} is not drained any more, but takes no jobs yet: {note}")
+    else:
+        say(f"node/{node} {'is being drained' if drained else 'takes jobs again'}")
 
 
 def remove_node(session: Session, node: str) -> None:

@@ -1,5 +1,6 @@
 """All jobs of the control plane, as its watch tells of them."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from operators.control_plane import AwayError, ControlPlane, OutdatedError, Refu
 from operators.runtime.api_server import pause
 from operators.trainingjob.reconcile import KnownJob
 from operators.trainingjob.status import status_of_job
-from operators.trainingjob.training_job import canonical
+from operators.trainingjob.training_job import KUEUE_QUEUE, canonical
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
@@ -33,7 +34,16 @@ def known_job(job: jobs_pb2.Job) -> KnownJob:
         finished_at=job.status.finished_at.seconds + job.status.finished_at.nanos / 1e9,
         priority=job.priority,
         status_json=canonical(status_of_job(job)) if of_kubernetes else "",
+        kueue_most=_kueue_most(job),
     )
+
+
+def _kueue_most(job: jobs_pb2.Job) -> int:
+    # Few jobs are of Kueue, and to read every manifest again with every change would cost.
+    if KUEUE_QUEUE not in job.manifest_json:
+        return 0
+    wanted = json.loads(job.manifest_json)["spec"].get("accelerators") or {}
+    return int(wanted.get("maximum") or wanted.get("minimum", 1))
 
 
 class KnownJobs:

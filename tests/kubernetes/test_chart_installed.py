@@ -138,6 +138,7 @@ OPERATOR = {
     ("headrace.dev", "clusterpolicies"): {"get", "list", "watch", "patch"},
     ("headrace.dev", "queues/status"): {"patch"},
     ("headrace.dev", "clusterpolicies/status"): {"patch"},
+    ("", "nodes"): {"get", "list", "watch"},
     ("events.k8s.io", "events"): {"create"},
     ("coordination.k8s.io", "leases"): {"create"},
 }

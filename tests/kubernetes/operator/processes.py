@@ -155,6 +155,7 @@ class Stage:
             *("--control-plane", self.plane.told["grpc"]),
             *("--kubeconfig", str(kubeconfig or self.kubernetes.kubeconfig)),
             *("--namespaces", self.namespace, "--cluster-objects", "no"),
+            *("--nodes", "no"),
             *("--lease-namespace", "default", "--lease-name", self.namespace),
             *("--lease-seconds", str(LEASE_SECONDS), "--identity", name),
             *("--listen", "127.0.0.1:0"),
