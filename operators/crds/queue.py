@@ -1,7 +1,7 @@
 """The custom resource ``Queue``."""
 
 from headrace.api.manifest_queue import Queue
-from operators.crds.definition import Column, Definition
+from operators.crds.definition import Column, Definition, ready_columns
 from operators.crds.rule import NAMED, Elsewhere
 
 QUEUE = Definition(
@@ -22,18 +22,6 @@ QUEUE = Definition(
         Column("QUOTA", ".spec.quotaAccelerators", "integer", "Accelerators that are its own."),
         Column("BORROWS", ".spec.borrowingAccelerators", "integer", "So many more, or -1 for any."),
         Column("NAMESPACES", ".spec.namespaces", "string", "Whose jobs it takes; empty for all."),
-        Column(
-            "READY",
-            '.status.conditions[?(@.type=="Ready")].status',
-            "string",
-            "Whether the control plane has it so.",
-        ),
-        Column(
-            "REASON",
-            '.status.conditions[?(@.type=="Ready")].message',
-            "string",
-            "Why not, or what to know.",
-            wide=True,
-        ),
+        *ready_columns("Why not, or what to know."),
     ),
 )
