@@ -215,6 +215,21 @@ def test_what_someone_else_manages_is_left_alone(
     run(test())
 
 
+def test_a_label_of_kueue_means_nothing_where_there_is_none(
+    api_server: ApiServer, namespace: str, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        async with a_stage(api_server, namespace, tmp_path) as stage, Node(stage) as node:
+            await stage.operator()
+            made = stage.create("train", suspend=True)
+            labels = {"kueue.x-k8s.io/queue-name": "team"}
+            stage.patch("train", {"metadata": {"labels": labels}, "spec": {"suspend": False}})
+            await stage.condition("train", "Succeeded", "True")
+            assert node.starts == [(made["metadata"]["uid"], 1)]
+
+    run(test())
+
+
 def test_a_namespace_goes_with_its_running_jobs(
     api_server: ApiServer, namespace: str, tmp_path: Path
 ) -> None:
