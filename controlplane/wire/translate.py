@@ -44,6 +44,7 @@ ACCELERATOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 UID_RULE = "1 to 128 letters, digits, '.', '_' or '-'"
 _ISLAND_MOST = 64
+_INT32_MOST = 2**31 - 1
 _REASONS = {code.value: code for code in ReasonCode}
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 _INTENTS = {
@@ -467,7 +468,12 @@ def queue_from_wire(wire: common_pb2.Queue) -> Queue:
 
 
 def queue_to_wire(
-    queue: Queue, *, held_accelerators: int = 0, jobs_running: int = 0, jobs_waiting: int = 0
+    queue: Queue,
+    *,
+    held_accelerators: int = 0,
+    jobs_running: int = 0,
+    jobs_waiting: int = 0,
+    waiting_accelerators: int = 0,
 ) -> common_pb2.Queue:
     """A queue with what it holds now."""
     borrowing = queue.borrowing_accelerators
@@ -480,4 +486,5 @@ def queue_to_wire(
         held_accelerators=held_accelerators,
         jobs_running=jobs_running,
         jobs_waiting=jobs_waiting,
+        waiting_accelerators=min(waiting_accelerators, _INT32_MOST),
     )
