@@ -29,6 +29,7 @@ from controlplane.domain.launch import Launch
 from controlplane.domain.node import Accelerator, Node, Taint
 from controlplane.domain.observation import Observation
 from controlplane.domain.placement import LaunchUnit
+from controlplane.domain.preemption import Preemption
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Intent, Outcome, Progress, RunningUnit, UnitExit
@@ -79,6 +80,19 @@ def reason_to_wire(reason: Reason | None) -> common_pb2.Reason | None:
         more_holders=reason.more_holders,
         type=reason.type,
         behind=reason.behind,
+        preemption=_preemption_to_wire(reason.preemption),
+    )
+
+
+def _preemption_to_wire(facts: Preemption | None) -> common_pb2.Preemption | None:
+    if facts is None:
+        return None
+    return common_pb2.Preemption(
+        uid=facts.uid,
+        queue=facts.queue,
+        priority=facts.priority,
+        preempted_queue=facts.preempted_queue,
+        preempted_priority=facts.preempted_priority,
     )
 
 

@@ -22,7 +22,7 @@ class Estimate(_message.Message):
     def __init__(self, low: _Optional[float] = ..., high: _Optional[float] = ..., coverage: _Optional[float] = ..., made_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Reason(_message.Message):
-    __slots__ = ("code", "message", "wanted", "available", "holders", "more_holders", "type", "behind")
+    __slots__ = ("code", "message", "wanted", "available", "holders", "more_holders", "type", "behind", "preemption")
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     WANTED_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,7 @@ class Reason(_message.Message):
     MORE_HOLDERS_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     BEHIND_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTION_FIELD_NUMBER: _ClassVar[int]
     code: str
     message: str
     wanted: int
@@ -39,7 +40,22 @@ class Reason(_message.Message):
     more_holders: int
     type: str
     behind: str
-    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., wanted: _Optional[int] = ..., available: _Optional[int] = ..., holders: _Optional[_Iterable[str]] = ..., more_holders: _Optional[int] = ..., type: _Optional[str] = ..., behind: _Optional[str] = ...) -> None: ...
+    preemption: Preemption
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., wanted: _Optional[int] = ..., available: _Optional[int] = ..., holders: _Optional[_Iterable[str]] = ..., more_holders: _Optional[int] = ..., type: _Optional[str] = ..., behind: _Optional[str] = ..., preemption: _Optional[_Union[Preemption, _Mapping]] = ...) -> None: ...
+
+class Preemption(_message.Message):
+    __slots__ = ("uid", "queue", "priority", "preempted_queue", "preempted_priority")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTED_QUEUE_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTED_PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    queue: str
+    priority: int
+    preempted_queue: str
+    preempted_priority: int
+    def __init__(self, uid: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., preempted_queue: _Optional[str] = ..., preempted_priority: _Optional[int] = ...) -> None: ...
 
 class Condition(_message.Message):
     __slots__ = ("type", "status", "reason", "message", "observed_generation", "last_transition_time")
