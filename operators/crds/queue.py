@@ -21,6 +21,16 @@ QUEUE = Definition(
     columns=(
         Column("QUOTA", ".spec.quotaAccelerators", "integer", "Accelerators that are its own."),
         Column("BORROWS", ".spec.borrowingAccelerators", "integer", "So many more, or -1 for any."),
+        Column("HELD", ".status.heldAccelerators", "integer", "Accelerators that its jobs hold."),
+        Column("RUNNING", ".status.jobsRunning", "integer", "Jobs that hold some."),
+        Column("WAITING", ".status.jobsWaiting", "integer", "Jobs that wait for some."),
+        Column(
+            "WANTED",
+            ".status.waitingAccelerators",
+            "integer",
+            "The fewest accelerators that those could begin with.",
+            wide=True,
+        ),
         Column("NAMESPACES", ".spec.namespaces", "string", "Whose jobs it takes; empty for all."),
         *ready_columns("Why not, or what to know."),
     ),

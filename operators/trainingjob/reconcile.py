@@ -38,6 +38,7 @@ class KnownJob:
         finished_at: When it ended, in seconds since 1970 UTC; 0 while it has not.
         priority: Of its spec.
         status_json: What its object's status should be, in one spelling; empty before it was told.
+        preempted: Why its last attempt was preempted; empty if that ended otherwise.
         kueue_most: Of a job that Kueue admits the most accelerators that it may be given; else 0.
     """
 
@@ -50,6 +51,7 @@ class KnownJob:
     finished_at: float = 0.0
     priority: int = 0
     status_json: str = ""
+    preempted: str = ""
     kueue_most: int = 0
 
     @property
