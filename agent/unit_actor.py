@@ -1,7 +1,8 @@
 """The supervisor of one launch unit: starts the rank, keeps its output, says how it ended.
 
-It runs inside a Ray actor (``ray_actors`` wraps it) but knows nothing of Ray. All that it has to
-say it writes into the control folder, so that nothing is lost with it.
+It runs inside a Ray actor (``ray_actors`` wraps it), or in a job's own pod (``pod_init``), and
+knows nothing of either. All that it has to say it writes into the control folder, so that nothing
+is lost with it.
 """
 
 import json
@@ -84,6 +85,14 @@ class UnitSpec:
 class UnitSupervisor:
     """Owns the process of one launch unit. One instance starts one process, once."""
 
+    def __init__(self) -> None:
+        self._attending: threading.Thread | None = None
+
+    def wait(self) -> None:
+        """Returns when the rank has exited and all about it is written."""
+        if self._attending is not None:
+            self._attending.join()
+
     def start(self, described: Mapping[str, Any]) -> str:
         """Starts the rank; returns once its process exists.
 
@@ -124,9 +133,10 @@ class UnitSupervisor:
             processes.kill_unit(folder, child.pid)
             _say_ended(folder, {"refused": f"{folder} cannot be written: {error}"})
             return ""
-        threading.Thread(
+        self._attending = threading.Thread(
             target=_attend, args=(child, folder, oom_kills), name="attend", daemon=True
-        ).start()
+        )
+        self._attending.start()
         return ""
 
 

@@ -62,6 +62,7 @@ class ReasonCode(StrEnum):
     RANK_HUNG = "RankHung"
     COMMUNICATION_FAILED = "CommunicationFailed"
     START_REFUSED = "StartRefused"
+    POD_NOT_STARTED = "PodNotStarted"
     CANNOT_BE_TRAINED = "CannotBeTrained"
     STORE_NOT_SHARED = "CheckpointStoreNotShared"
     CHECKPOINT_FAILED = "CheckpointFailed"

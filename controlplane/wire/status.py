@@ -174,6 +174,7 @@ def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = (
     )
     wire = identity_to_wire(job)
     wire.manifest_json = job.spec.manifest_json
+    wire.own_pod = job.spec.own_pod
     wire.status.CopyFrom(status)
     return wire
 

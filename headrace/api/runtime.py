@@ -23,7 +23,8 @@ class Runtime:
     Attributes:
         name: How sentences call it.
         images: Whether it starts containers from images.
-        mounts: Whether it mounts volumes.
+        mounts: Whether it mounts claims.
+        node_folders: Whether ranks see the folders of their node.
         secrets: Whether it can look up secrets.
         managers: Values of ``managedBy`` that mean this runtime.
         precisions: Precisions that the built-in models can compute in here.
@@ -32,6 +33,7 @@ class Runtime:
     name: str
     images: bool = False
     mounts: bool = False
+    node_folders: bool = True
     secrets: bool = True
     managers: frozenset[str] = frozenset({MANAGED_BY_HEADRACE})
     precisions: frozenset[str] = frozenset({"fp32", "bf16"})
@@ -40,6 +42,9 @@ class Runtime:
 PROCESSES = Runtime("a cluster of plain processes")
 """Ranks are processes that Ray actors start: no containers and no mounts. Secrets are files of the
 nodes, which agents read when a rank starts (``HEADRACE_SECRETS_DIR``)."""
+
+PODS = Runtime("a pod of the job's own", images=True, mounts=True, node_folders=False)
+"""Ranks are processes of a pod on each node, in the job's namespace: its image, secrets, claims."""
 
 
 def refusals(job: TrainingJob, runtime: Runtime = PROCESSES) -> tuple[Problem, ...]:
@@ -72,7 +77,13 @@ def _refused(job: TrainingJob, runtime: Runtime) -> Iterator[Problem]:
         yield from _stores_of_no_kind(spec.checkpoint)
     for index, volume in enumerate(spec.volumes):
         same_path = volume.host_path is not None and volume.host_path.path == volume.mount_path
-        if not runtime.mounts and not same_path:
+        if volume.host_path is not None and not runtime.node_folders:
+            yield Problem(
+                ("spec", "volumes", index),
+                f"{runtime.name} sees no folder of its node; wanted a persistentVolumeClaim, or a "
+                "job without image, claims and secrets of its own",
+            )
+        elif not runtime.mounts and not same_path:
             yield Problem(
                 ("spec", "volumes", index),
                 f"{runtime.name} mounts nothing; wanted a hostPath whose path is the mountPath, "
