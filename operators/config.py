@@ -13,6 +13,7 @@ from pathlib import Path
 
 from headrace.api.addresses import is_loopback
 from operators.control_plane import TlsFiles
+from operators.jobpods.settings import PodSettings, read_pod_settings
 from operators.runtime.leadership import LeaseSettings
 
 _LISTEN = "127.0.0.1:7465"
@@ -31,6 +32,7 @@ class Settings:
         tls: Mutual TLS with it; None for none.
         namespaces: Whose objects are looked after; empty for all.
         cluster_objects: Whether objects without a namespace are looked after too.
+        job_pods: How pods are made that jobs have for themselves; None if none are.
         kubeconfig: How to reach the API server; empty for the pod's service account.
         lease: By which replicas agree on a leader.
         listen: ``host:port`` of health and metrics; port 0 takes a free one.
@@ -43,6 +45,7 @@ class Settings:
     tls: TlsFiles | None
     namespaces: tuple[str, ...]
     cluster_objects: bool
+    job_pods: PodSettings | None
     kubeconfig: str
     lease: LeaseSettings
     listen: str = _LISTEN
@@ -88,6 +91,7 @@ def read_settings(
     flags.text("--insecure", "no", "speak without TLS to another machine", ("yes", "no"))
     flags.text("--namespaces", "all", "whose objects are looked after: all, or names with commas")
     flags.text("--cluster-objects", "yes", "look after Queue and ClusterPolicy too", ("yes", "no"))
+    flags.text("--job-pods", "", "file: how pods of jobs with an image of their own are made")
     flags.text("--kubeconfig", "", "how to reach the API server; default: the pod's account")
     flags.text("--lease-namespace", "", "where replicas agree on a leader")
     flags.text("--lease-name", _LEASE_NAME, "name of the Lease")
@@ -126,6 +130,7 @@ def _settings(parser: argparse.ArgumentParser, told: argparse.Namespace) -> Sett
         tls=tls,
         namespaces=() if names == ("all",) else names,
         cluster_objects=told.cluster_objects == "yes",
+        job_pods=_job_pods(parser, told.job_pods),
         kubeconfig=told.kubeconfig,
         lease=LeaseSettings(
             told.lease_namespace,
@@ -138,6 +143,15 @@ def _settings(parser: argparse.ArgumentParser, told: argparse.Namespace) -> Sett
         log_format=told.log_format,
         log_level=told.log_level,
     )
+
+
+def _job_pods(parser: argparse.ArgumentParser, file: str) -> PodSettings | None:
+    if not file:
+        return None
+    try:
+        return read_pod_settings(Path(file).read_text())
+    except (OSError, ValueError) as error:
+        parser.error(f"--job-pods {file}: {error}")
 
 
 def _tls(parser: argparse.ArgumentParser, told: argparse.Namespace) -> TlsFiles | None:

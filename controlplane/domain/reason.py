@@ -83,6 +83,9 @@ class ReasonCode(StrEnum):
     ACCEPTED = "Accepted"
     SUBMISSION_REFUSED = "SubmissionRefused"
     CONTROL_PLANE_UNREACHABLE = "ControlPlaneUnreachable"
+    # What an operator says of a job's own pods.
+    PODS_READY = "PodsReady"
+    PODS_STARTING = "PodsStarting"
     # Why a finished job is forgotten, where nobody withdrew it.
     TIME_TO_LIVE_OVER = "TimeToLiveOver"
     MADE_ROOM = "MadeRoom"

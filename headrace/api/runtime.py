@@ -1,9 +1,10 @@
 """What a runtime can honour. A field beyond that is refused with a reason, never ignored."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
-from headrace.api.manifest import MANAGED_BY_HEADRACE, Checkpoint, TrainingJob
+from headrace.api.manifest import MANAGED_BY_HEADRACE, Checkpoint, TrainingJob, Volume
 from headrace.api.refusal import Problem
 
 STORE_SCHEMES = frozenset(
@@ -75,6 +76,7 @@ def _refused(job: TrainingJob, runtime: Runtime) -> Iterator[Problem]:
             )
     if spec.checkpoint is not None:
         yield from _stores_of_no_kind(spec.checkpoint)
+        yield from _stores_that_go(spec.checkpoint.store, spec.volumes, runtime)
     for index, volume in enumerate(spec.volumes):
         same_path = volume.host_path is not None and volume.host_path.path == volume.mount_path
         if volume.host_path is not None and not runtime.node_folders:
@@ -100,6 +102,19 @@ def _refused(job: TrainingJob, runtime: Runtime) -> Iterator[Problem]:
             ("spec", "training", "precision"),
             f"{spec.training.precision} needs loss scaling, which is not there yet; "
             f"wanted {' or '.join(sorted(runtime.precisions))}",
+        )
+
+
+def _stores_that_go(store: str, volumes: Iterable[Volume], runtime: Runtime) -> Iterator[Problem]:
+    """A store of which nothing would be left when the next attempt looks for it."""
+    if runtime.node_folders or "://" in store:
+        return
+    claims = [each.mount_path for each in volumes if each.persistent_volume_claim is not None]
+    if not any(map(PurePosixPath(store).is_relative_to, claims)):
+        yield Problem(
+            ("spec", "checkpoint", "store"),
+            f"{runtime.name} goes with what it wrote into {store}; wanted a URL, or a path below "
+            "the mountPath of one of the job's claims",
         )
 
 

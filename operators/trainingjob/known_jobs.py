@@ -32,7 +32,16 @@ def known_job(job: jobs_pb2.Job) -> KnownJob:
         finished_at=job.status.finished_at.seconds + job.status.finished_at.nanos / 1e9,
         priority=job.priority,
         status_json=canonical(status_of_job(job)) if of_kubernetes else "",
+        attempt_in_pods=job.attempt_in_pods,
+        places=_places(job) if job.attempt_in_pods else (),
     )
+
+
+def _places(job: jobs_pb2.Job) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    held: dict[str, list[str]] = {}
+    for unit in job.status.units:
+        held.setdefault(unit.node, []).extend(unit.accelerators)
+    return tuple(sorted((node, tuple(sorted(slots))) for node, slots in held.items()))
 
 
 class KnownJobs:

@@ -36,6 +36,8 @@ class KnownJob:
         finished_at: When it ended, in seconds since 1970 UTC; 0 while it has not.
         priority: Of its spec.
         status_json: What its object's status should be, in one spelling; empty before it was told.
+        attempt_in_pods: Its present attempt, if that runs in pods of ours; else 0.
+        places: What that attempt holds, as (node, accelerators), sorted.
     """
 
     uid: str
@@ -47,6 +49,8 @@ class KnownJob:
     finished_at: float = 0.0
     priority: int = 0
     status_json: str = ""
+    attempt_in_pods: int = 0
+    places: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def next_step(

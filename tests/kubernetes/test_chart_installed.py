@@ -139,6 +139,7 @@ OPERATOR = {
     ("headrace.dev", "queues/status"): {"patch"},
     ("headrace.dev", "clusterpolicies/status"): {"patch"},
     ("events.k8s.io", "events"): {"create"},
+    ("", "pods"): {"create", "delete", "list", "watch"},
     ("coordination.k8s.io", "leases"): {"create"},
 }
 CERTIFICATES = {
