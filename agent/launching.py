@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.desired import UnitKey, WantedLaunch, WantedUnit
-from agent.pod_init import SECRETS
-from agent.unit_actor import UnitSpec
+from agent.unit_actor import POD_SECRETS, UnitSpec
 from controlplane.domain.node import Accelerator
 
 
@@ -100,7 +99,9 @@ def in_pod(settings: LaunchSettings, address: str) -> LaunchSettings:
         address: The pod's.
     """
     # Its user is the pod's, whatever ranks of the node's Ray worker run as.
-    return replace(settings, advertise_address=address, secrets_folder=str(SECRETS), run_as_uid=-1)
+    return replace(
+        settings, advertise_address=address, secrets_folder=str(POD_SECRETS), run_as_uid=-1
+    )
 
 
 def steps_total(manifest_json: str) -> int:

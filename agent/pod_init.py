@@ -20,8 +20,6 @@ from headrace.api.variables import JOB_POD_ADDRESS_VARIABLE
 
 FOLDER = Path("/run/headrace")
 """Where the pod has the volume that it speaks with the agent through."""
-SECRETS = FOLDER / "secrets"
-"""Where the operator mounts the secrets that the job names."""
 UNITS, ABOUT, START = "units", "pod.json", "start.json"
 PROTOCOL = 1
 """Counts the changes of what pod and agent write for each other; they must be the same."""

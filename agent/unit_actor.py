@@ -31,6 +31,9 @@ NOT_FOR_CHILDREN = re.compile(
 
 SECRET_PART = re.compile(r"[A-Za-z0-9._-]+")
 
+POD_SECRETS = Path("/run/headrace/secrets")
+"""Where a job's own pod has the secrets that the job names."""
+
 LINGER_SECONDS = 5.0
 """How long output is read after the rank exited, should something still hold the pipe."""
 
@@ -163,12 +166,15 @@ def _secret(folder: str, secret: str, key: str) -> str:
     if not all(SECRET_PART.fullmatch(part) and part.strip(".") for part in (secret, key)):
         raise StartRefusedError(f"secret {secret!r}, key {key!r} is not a possible name")
     file = Path(folder) / secret / key
+    help_ = f"put it into {file} there"
+    if Path(folder) == POD_SECRETS:
+        help_ = "it has to be in the job's own namespace"
     try:
         return file.read_text().removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         kind = error.strerror if isinstance(error, OSError) else "it is not text"
         raise StartRefusedError(
-            f"secret {secret}/{key} cannot be read on this node ({kind}); put it into {file} there"
+            f"secret {secret}/{key} cannot be read on this node ({kind}); {help_}"
         ) from None
 
 

@@ -226,6 +226,7 @@ def test_a_secret_that_is_not_there_is_told(world: World) -> None:
         outcome, code, message = world.end() or NOTHING
         assert (outcome, code) == (Outcome.FAILED, ReasonCode.START_REFUSED)
         assert "secret other/word cannot be read" in message
+        assert "has to be in the job's own namespace" in message
         await units.close(end_units=False)
 
     played(story)
