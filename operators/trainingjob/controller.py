@@ -11,6 +11,7 @@ from operators.clocks import Clocks
 from operators.control_plane import AwayError, ControlPlane, RefusedError, TermOverError
 from operators.jobpods.keeper import JobPodKeeper
 from operators.jobpods.settings import PodSettings
+from operators.kueue.controller import Kueue
 from operators.runtime.api_server import CONFLICT, NOT_FOUND, ApiError, ApiServer
 from operators.runtime.informer import Informer, Key
 from operators.runtime.leadership import DeposedError
@@ -64,6 +65,7 @@ class TrainingJobController:
         clocks: Clocks,
         workers: int,
         job_pods: PodSettings | None = None,
+        kueue_resource: str = "",
     ) -> None:
         """Asks nobody yet.
 
@@ -75,6 +77,7 @@ class TrainingJobController:
             clocks: What time it is.
             workers: Keys that are looked at at the same time.
             job_pods: How pods are made that jobs have for themselves; None if none are.
+            kueue_resource: What Kueue calls an accelerator; empty where nobody asks Kueue.
         """
         self._server = server
         self._control_plane = control_plane
@@ -90,6 +93,18 @@ class TrainingJobController:
             JobPodKeeper(server, namespaces, job_pods, self.queue.add) if job_pods else None
         )
         self.writer = StatusWriter(server, self.objects, self.queue, clocks, instance)
+        self._kueue = (
+            Kueue(
+                server,
+                clocks,
+                namespaces=sorted(self._namespaces),
+                resource=kueue_resource,
+                heard=self.queue.add,
+                found_out=self._look_at_all,
+            )
+            if kueue_resource
+            else None
+        )
         self._refused: dict[str, Refusal] = {}
         self._away_since: float | None = None
 
@@ -102,6 +117,8 @@ class TrainingJobController:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.objects.run())
+                if self._kueue is not None:
+                    group.create_task(self._kueue.run())
                 group.create_task(self._look_for_orphans())
                 group.create_task(self.jobs.run())
                 group.create_task(self.writer.run())
@@ -182,6 +199,13 @@ class TrainingJobController:
             if found is None:
                 return
             known = self.jobs.jobs.get(found.uid)
+            if self._kueue is not None and self._kueue.manages(found):
+                if not self._kueue.known:
+                    return  # It is looked at again as soon as that is known.
+                changed = await self._kueue.step(found, known)
+                if changed is not None:
+                    self.objects.note(changed)
+                    continue
             step = next_step(
                 found,
                 known,
@@ -196,6 +220,7 @@ class TrainingJobController:
         await self._keep_pods(key)
         if found is not None and not found.is_going:
             await self._tell(found)
+            await self._tell_kueue_of_the_end(found.key)
         elif found is not None and found.has_finalizer:
             await self._check_hope(found)
 
@@ -205,6 +230,14 @@ class TrainingJobController:
         heard = self.jobs.complete and not self.jobs.trouble
         if self._pods is not None and found is not None and heard:
             await self._pods.reconcile(found, self.jobs.jobs.get(found.uid))
+
+    async def _tell_kueue_of_the_end(self, key: Key) -> None:
+        """What our own write of the status says is no news to our watch, but to Kueue."""
+        found = self.objects.objects.get(key)
+        if found is None or self._kueue is None or not self._kueue.manages(found):
+            return
+        if is_over(found):
+            await self._kueue.step(found, self.jobs.jobs.get(found.uid))
 
     async def _check_hope(self, found: TrainingJob) -> None:
         """Of a job that it was to be told of, and is not, the watch may never tell again."""
@@ -246,9 +279,8 @@ class TrainingJobController:
     async def _submit(self, found: TrainingJob) -> None:
         own_pod = self._pods is not None and self._pods.wants_pods(found.manifest_json)
         try:
-            await self._control_plane.submit(
-                found.uid, found.generation, found.manifest_json, own_pod=own_pod
-            )
+            manifest = found.manifest_json if self._kueue is None else self._kueue.manifest(found)
+            await self._control_plane.submit(found.uid, found.generation, manifest, own_pod=own_pod)
         except RefusedError as error:
             log.info("refused", job="/".join(found.key), uid=found.uid, why=str(error))
             self._refused[found.uid] = Refusal(found.generation, str(error))

@@ -4,8 +4,10 @@ It never matters what happened, only how things are: the same answer comes again
 so whoever is killed at any moment, or does a thing twice, changes nothing in the end.
 """
 
+import json
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from operators.trainingjob.training_job import TrainingJob
 
@@ -38,6 +40,7 @@ class KnownJob:
         status_json: What its object's status should be, in one spelling; empty before it was told.
         attempt_in_pods: Its present attempt, if that runs in pods of ours; else 0.
         places: What that attempt holds, as (node, accelerators), sorted.
+        kueue_most: Of a job that Kueue admits the most accelerators that it may be given; else 0.
     """
 
     uid: str
@@ -51,6 +54,13 @@ class KnownJob:
     status_json: str = ""
     attempt_in_pods: int = 0
     places: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    kueue_most: int = 0
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """That status, read anew each time; empty before it was told."""
+        status: dict[str, Any] = json.loads(self.status_json) if self.status_json else {}
+        return status
 
 
 def next_step(

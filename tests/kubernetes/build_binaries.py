@@ -15,10 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.kubernetes.programs import MODULES, Module, cache
+from tests.kubernetes.programs import MODULES, OPTIONAL, Module, cache
 
 BESIDE_THE_PATH = "/usr/local/go/bin"
 """Where Go's own installer puts it."""
@@ -33,27 +33,28 @@ class BuildError(Exception):
     """What stands in the way, for people."""
 
 
-def build_all() -> None:
-    """Builds what is missing.
+def build_all(modules: Sequence[Module] = MODULES) -> None:
+    """Builds what is missing of some modules.
 
     Raises:
         BuildError: If Go is not there, or cannot build something.
     """
     go = _go()
     version = _go_version(go)
-    folders = {module.name: cache() / f"{module.key}-{version}" for module in MODULES}
+    folders = {module.name: cache() / f"{module.key}-{version}" for module in modules}
     with _alone(cache()):
         for half in cache().glob(f"{_HALF}*"):  # of a build that was killed
             shutil.rmtree(half, ignore_errors=True)
         left = [
             (module, name)
-            for module in MODULES
+            for module in modules
             for name in (*module.packages, *module.texts)
             if not (folders[module.name] / name).is_file()
         ]
         if left:
             names = ", ".join(name for _, name in left)
-            print(f"to build with {version}: {names}; all of it cold takes {_ALL_COLD}", flush=True)
+            told = f"; all of it cold takes {_ALL_COLD}" if modules is MODULES else ""
+            print(f"to build with {version}: {names}{told}", flush=True)
         for module, name in left:
             _make(go, module, name, folders[module.name])
     for folder in folders.values():
@@ -155,9 +156,13 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def main() -> int:
-    """Builds; the exit status."""
+    """Builds all that is no option, or the options that are named; the exit status."""
+    options = {module.name: module for module in OPTIONAL}
+    if unknown := [name for name in sys.argv[1:] if name not in options]:
+        print(f"wanted none, or some of {', '.join(options)}, got {unknown[0]}", file=sys.stderr)
+        return 2
     try:
-        build_all()
+        build_all([options[name] for name in sys.argv[1:]] or MODULES)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

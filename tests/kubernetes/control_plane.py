@@ -117,7 +117,7 @@ class ControlPlane:
         self._running.clear()
 
     def _start_api_server(self) -> None:
-        etcd, secure = _free_ports(2)
+        etcd, secure = free_ports(2)
         self._server = f"https://127.0.0.1:{secure}"
         self._authority.kubeconfig(
             self._folder / "admin.kubeconfig", self._server, "admin", ("system:masters",)
@@ -217,7 +217,8 @@ def _as_itself(kubeconfig: Path) -> list[str]:
     return [f"--{kind}={kubeconfig}" for kind in kinds]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens at now."""
     found: list[int] = []
     for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
         with socket.socket() as attempt:
