@@ -38,6 +38,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent import processes
 from agent.desired import UnitKey
 from headrace.api.processes import Process
 from headrace.api.profile_rows import INTEGER_MAX, PlanRow, row_of, unsound_in
@@ -151,7 +152,13 @@ T = TypeVar("T")
 
 
 class ControlFolder:
-    """One unit's control folder."""
+    """One unit's control folder.
+
+    Attributes:
+        in_pod: Whether its unit runs in a pod of its job's own (``job_pods``).
+    """
+
+    in_pod = False
 
     def __init__(self, units: Path, key: UnitKey) -> None:
         self.key = key
@@ -189,6 +196,13 @@ class ControlFolder:
         """Makes sure that the unit never starts; False if its supervisor was faster."""
         self.path.mkdir(parents=True, exist_ok=True)
         return claim(self.path, {"by": "agent"})
+
+    def kill_processes(self, session: int = 0) -> bool:
+        """Kills whatever is left of the unit; False if something outlives that. Blocks."""
+        return processes.kill_unit(self.path, session)
+
+    def close(self) -> None:
+        """The unit is over; what it told stays."""
 
     def request_stop(self) -> None:
         """Asks the ranks for a planned stop."""

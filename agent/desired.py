@@ -62,6 +62,7 @@ class WantedLaunch:
     units_total: int = 1
     rendezvous: str = ""
     purge: bool = False
+    own_pod: bool = False
 
     def key(self, unit: WantedUnit) -> UnitKey:
         """The name of one of its units."""
@@ -134,12 +135,16 @@ class Local:
         ends: Known ends of units that are gone.
         ends_pending: Ends that this assignment need not ask for again: on their way, or told.
         accelerators: Id of each accelerator here, with why it is unhealthy, or empty.
+        pods_up: Jobs' own pods that are up here, as (uid, attempt).
+        pods_overdue: Those that were waited for long enough.
     """
 
     running: Mapping[UnitKey, LocalUnit] = field(default_factory=dict)
     ends: Mapping[UnitKey, UnitEnd] = field(default_factory=dict)
     ends_pending: Collection[UnitKey] = frozenset()
     accelerators: Mapping[str, str] = field(default_factory=dict)
+    pods_up: Collection[tuple[str, int]] = frozenset()
+    pods_overdue: Collection[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +324,22 @@ def _answer(
         )
     if held or (unit.index != 0 and not launch.rendezvous):
         return None
+    if launch.own_pod and (launch.uid, launch.attempt) not in local.pods_up:
+        return _without_pod(key, launch, local)
     return StartUnit(key, launch, unit)
+
+
+def _without_pod(key: UnitKey, launch: WantedLaunch, local: Local) -> ReportExit | None:
+    """Nothing was begun yet, so a job that waits for its pod can be taken back at any time."""
+    if (launch.uid, launch.attempt) not in local.pods_overdue:
+        return None
+    return _refused(
+        key,
+        ReasonCode.POD_NOT_STARTED,
+        f"the pod of the job for attempt {launch.attempt} did not come up on this node in time; "
+        f"`kubectl describe pods -n {launch.namespace} -l headrace.dev/job-uid={launch.uid}` says "
+        "why",
+    )
 
 
 def _refused(key: UnitKey, code: ReasonCode, message: str) -> ReportExit:

@@ -1,11 +1,11 @@
 """From a wanted unit to what its rank and its supervisor are told. Pure."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.desired import UnitKey, WantedLaunch, WantedUnit
-from agent.unit_actor import UnitSpec
+from agent.unit_actor import POD_SECRETS, UnitSpec
 from controlplane.domain.node import Accelerator
 
 
@@ -88,6 +88,19 @@ def unit_spec(
         secrets_folder=settings.secrets_folder,
         cpu_cores=unit.cpu_cores,
         run_as_uid=settings.run_as_uid,
+    )
+
+
+def in_pod(settings: LaunchSettings, address: str) -> LaunchSettings:
+    """The same for a unit in a pod of its job's own.
+
+    Args:
+        settings: How this node starts ranks.
+        address: The pod's.
+    """
+    # Its user is the pod's, whatever ranks of the node's Ray worker run as.
+    return replace(
+        settings, advertise_address=address, secrets_folder=str(POD_SECRETS), run_as_uid=-1
     )
 
 

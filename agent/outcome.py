@@ -77,8 +77,19 @@ def killed_by_others(
     return code in _FROM_OUTSIDE and not (failed or ended.get("out_of_memory"))
 
 
-def vanished(*, unit: int, step: int, ray_lost: bool, end_requested: bool, last: str) -> UnitEnd:
+def vanished(
+    *,
+    unit: int,
+    step: int,
+    ray_lost: bool = False,
+    pod_lost: bool = False,
+    end_requested: bool,
+    last: str,
+) -> UnitEnd:
     """How a unit ended whose supervisor could not say so, or whose rank was killed as Ray went."""
+    if pod_lost and not end_requested:
+        message = f"the pod of unit {unit} ended: it was deleted or evicted, or its memory ran out"
+        return UnitEnd(Outcome.LOST, step, Reason(ReasonCode.RANK_LOST, _join(message, last)))
     if ray_lost:
         # Also if its end was ordered: that was often because a peer told first that it had lost it.
         message = f"Ray went away on the node and took unit {unit} with it"

@@ -90,6 +90,12 @@ def parser() -> argparse.ArgumentParser:
     add("--launch-module", default="headrace.workloads.launch", help=argparse.SUPPRESS)
     add("--end-grace-seconds", type=float, default=10.0, help="between SIGTERM and SIGKILL")
     add("--ray-patience-seconds", type=float, default=60.0, help="how long a start waits for Ray")
+    add(
+        "--pod-patience-seconds",
+        type=float,
+        default=600.0,
+        help="how long a start waits for a pod of the job's own",
+    )
     add("--end-units-on-exit", action="store_true", help="SIGTERM ends the units too")
     add("--tls-ca", type=Path)
     add("--tls-certificate", type=Path)
@@ -156,6 +162,7 @@ def parse(
             ),
             end_grace_seconds=given.end_grace_seconds,
             ray_patience_seconds=given.ray_patience_seconds,
+            pod_patience_seconds=given.pod_patience_seconds,
         ),
         ray=RayAddress(given.ray_address, given.ray_node_ip, given.ray_auth_mode),
         accelerators=Wanted(given.accelerators, given.slots, _cores(given.cpu_cores)),

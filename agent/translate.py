@@ -45,6 +45,7 @@ def _launch(message: nodes_pb2.Launch) -> WantedLaunch | None:
         units_total=message.units_total,
         rendezvous=message.rendezvous,
         purge=message.purge,
+        own_pod=message.own_pod,
     )
 
 

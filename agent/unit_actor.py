@@ -1,7 +1,8 @@
 """The supervisor of one launch unit: starts the rank, keeps its output, says how it ended.
 
-It runs inside a Ray actor (``ray_actors`` wraps it) but knows nothing of Ray. All that it has to
-say it writes into the control folder, so that nothing is lost with it.
+It runs inside a Ray actor (``ray_actors`` wraps it), or in a job's own pod (``pod_init``), and
+knows nothing of either. All that it has to say it writes into the control folder, so that nothing
+is lost with it.
 """
 
 import json
@@ -29,6 +30,9 @@ NOT_FOR_CHILDREN = re.compile(
 """Variables of this process that a user's code must not see."""
 
 SECRET_PART = re.compile(r"[A-Za-z0-9._-]+")
+
+POD_SECRETS = Path("/run/headrace/secrets")
+"""Where a job's own pod has the secrets that the job names."""
 
 LINGER_SECONDS = 5.0
 """How long output is read after the rank exited, should something still hold the pipe."""
@@ -84,6 +88,14 @@ class UnitSpec:
 class UnitSupervisor:
     """Owns the process of one launch unit. One instance starts one process, once."""
 
+    def __init__(self) -> None:
+        self._attending: threading.Thread | None = None
+
+    def wait(self) -> None:
+        """Returns when the rank has exited and all about it is written."""
+        if self._attending is not None:
+            self._attending.join()
+
     def start(self, described: Mapping[str, Any]) -> str:
         """Starts the rank; returns once its process exists.
 
@@ -124,9 +136,10 @@ class UnitSupervisor:
             processes.kill_unit(folder, child.pid)
             _say_ended(folder, {"refused": f"{folder} cannot be written: {error}"})
             return ""
-        threading.Thread(
+        self._attending = threading.Thread(
             target=_attend, args=(child, folder, oom_kills), name="attend", daemon=True
-        ).start()
+        )
+        self._attending.start()
         return ""
 
 
@@ -153,12 +166,15 @@ def _secret(folder: str, secret: str, key: str) -> str:
     if not all(SECRET_PART.fullmatch(part) and part.strip(".") for part in (secret, key)):
         raise StartRefusedError(f"secret {secret!r}, key {key!r} is not a possible name")
     file = Path(folder) / secret / key
+    help_ = f"put it into {file} there"
+    if Path(folder) == POD_SECRETS:
+        help_ = "it has to be in the job's own namespace"
     try:
         return file.read_text().removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         kind = error.strerror if isinstance(error, OSError) else "it is not text"
         raise StartRefusedError(
-            f"secret {secret}/{key} cannot be read on this node ({kind}); put it into {file} there"
+            f"secret {secret}/{key} cannot be read on this node ({kind}); {help_}"
         ) from None
 
 

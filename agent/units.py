@@ -12,18 +12,19 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from agent import desired, launching, outcome, processes
 from agent.control_folder import ControlFolder, Observation, Phase, clear_old_folders
 from agent.desired import Assignment, LocalUnit, UnitEnd, UnitKey
+from agent.job_pods import JobPods, PodControlFolder
 from agent.journal import Journal
 from agent.launching import LaunchSettings
 from agent.outbox import Batch, Outbox
 from agent.output_log import last_lines
-from agent.ray_bridge import RayAnswerError, RayAwayError
+from agent.starting import Ray, RayStarts, start_in_pod
 from controlplane.domain.node import Accelerator
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Outcome
@@ -33,8 +34,6 @@ ENDS_KEPT = 1000
 PURGE_RETRY_SECONDS = 60.0
 RAY_ENDS_WITHIN_SECONDS = 0.5
 """Ray's own processes, and those that it started, do not all die in the same instant."""
-
-_ASK_AGAIN = Reason(ReasonCode.RAY_LOST, "Ray went away while the unit's actor was started")
 
 _log = structlog.get_logger(__name__)
 
@@ -51,6 +50,7 @@ class UnitSettings:
         supervisor_grace_seconds: After that, until a supervisor that does not tell the end of its
             rank is killed too.
         ray_patience_seconds: How long a start waits for Ray before it counts as failed.
+        pod_patience_seconds: The same of a pod of the job's own, whose image may have to be pulled.
     """
 
     node: str
@@ -59,30 +59,7 @@ class UnitSettings:
     end_grace_seconds: float = 10.0
     supervisor_grace_seconds: float = 20.0
     ray_patience_seconds: float = 60.0
-
-
-class Ray(Protocol):
-    """What is asked of Ray; ``RayBridge`` says the details."""
-
-    async def wait_joined(self, seconds: float) -> bool:
-        """Whether Ray answers, within ``seconds``."""
-        ...
-
-    async def start_unit(self, name: str, spec: dict[str, Any]) -> str:
-        """Starts a unit's actor; returns why it started nothing, or empty."""
-        ...
-
-    async def kill(self, name: str) -> None:
-        """Ends an actor."""
-        ...
-
-    async def head_answers(self) -> bool:
-        """Whether Ray's head can be reached."""
-        ...
-
-    def rejoin(self) -> None:
-        """Joins Ray anew: this one is not to be trusted."""
-        ...
+    pod_patience_seconds: float = 600.0
 
 
 @dataclass
@@ -131,6 +108,9 @@ class Units:
         self._journal = journal
         self._outbox = outbox
         self._ray = ray
+        self._ray_starts = RayStarts(ray, settings.node, settings.ray_patience_seconds)
+        self._pods = JobPods()
+        self._pods_wanted: dict[tuple[str, int], float] = {}
         self._changed = changed
         self._tracked: dict[UnitKey, _Tracked] = {}
         self._ends: dict[UnitKey, UnitEnd] = {}
@@ -229,14 +209,32 @@ class Units:
         for launch in self.assignment.launches:
             for unit in launch.units:
                 self._recall(launch.key(unit), memory)
+        pods_up, pods_overdue = self._look_for_pods(self.assignment)
         local = desired.Local(
             running={key: _local(unit) for key, unit in self._tracked.items()},
             ends=self._ends,
             ends_pending=self._outbox.exits | self._told,
             accelerators={slot: one.unhealthy for slot, one in self.accelerators.items()},
+            pods_up=pods_up,
+            pods_overdue=pods_overdue,
         )
         for command in desired.commands(self.assignment, local, memory):
             self._carry_out(command)
+
+    def _look_for_pods(
+        self, assignment: Assignment
+    ) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:
+        """Pods that units wait for: those that are up, and those that take too long."""
+        known, now = self._journal.memory.started, time.monotonic()
+        wanted = {
+            (launch.uid, launch.attempt)
+            for launch in assignment.launches
+            if launch.own_pod and any(launch.key(unit) not in known for unit in launch.units)
+        }
+        self._pods_wanted = {key: self._pods_wanted.get(key, now) for key in wanted}
+        up = {key for key in wanted if self._pods.find(*key) is not None}
+        patience = self.settings.pod_patience_seconds
+        return up, {key for key, since in self._pods_wanted.items() if now > since + patience}
 
     def tick(self) -> None:
         """Looks after every unit once."""
@@ -261,7 +259,7 @@ class Units:
     def adopt(self) -> None:
         """Picks up what the journal says was started and not yet acknowledged as gone. First."""
         for key, slots in self._journal.unreleased().items():
-            folder = ControlFolder(self.folder, key)
+            folder = self._folder_of(key)
             self._recall(key, self._journal.memory)
             if key in self._ends:
                 self._outbox.exited(key, self._ends[key])
@@ -281,6 +279,13 @@ class Units:
                 left_over.signal(signal.SIGKILL)
         self.tick()
         _log.info("adopted", running=[str(key) for key in self._tracked])
+
+    def _folder_of(self, key: UnitKey) -> ControlFolder:
+        """The control folder of a unit that an agent before this one started."""
+        folder = ControlFolder(self.folder, key)
+        if PodControlFolder.is_one(folder):
+            return PodControlFolder(self.folder, key, self._pods)
+        return folder
 
     def _recall(self, key: UnitKey, memory: desired.Memory) -> None:
         if key in self._tracked or key in self._ends or key not in memory.started:
@@ -329,12 +334,19 @@ class Units:
     # Starting.
 
     def _start(self, key: UnitKey, launch: desired.WantedLaunch, unit: desired.WantedUnit) -> None:
-        folder = ControlFolder(self.folder, key)
+        settings, folder = self.settings.launch, ControlFolder(self.folder, key)
+        told_folder = folder.path
         try:
-            settings = self.settings.launch
+            if launch.own_pod:
+                pod = self._pods.find(key.uid, key.attempt)
+                if pod is None:
+                    raise FileNotFoundError("the pod of its job ended just now")
+                folder = PodControlFolder(self.folder, key, self._pods)
+                settings = launching.in_pod(settings, pod.address)
+                told_folder = folder.inside
             folder.prepare(launching.launch_json(launch, unit, settings, self.accelerators))
             spec = launching.unit_spec(
-                launch, unit, str(folder.path), settings, self.accelerators
+                launch, unit, str(told_folder), settings, self.accelerators
             ).to_json()
             self._journal.start(key, unit.accelerators)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -349,15 +361,17 @@ class Units:
 
     async def _bring_up(self, key: UnitKey, spec: dict[str, object]) -> None:
         unit = self._tracked[key]
+        folder = unit.folder
         try:
-            problem = await self._wait_for_ray(unit) or await self._start_actor(key, spec)
-            if problem is _ASK_AGAIN:
-                # Should what is there of the first try come up all the same, the claim lets only
-                # one of both start the rank.
-                problem = await self._wait_for_ray(unit)
-                if problem is None and unit.folder.observe().phase is Phase.UNCLAIMED:
-                    await self._kill_actor(launching.actor_name(self.settings.node, key))
-                    problem = await self._start_actor(key, spec)
+            if isinstance(folder, PodControlFolder):
+                problem = await start_in_pod(folder, spec)
+            else:
+                problem = await self._ray_starts.start(
+                    key,
+                    spec,
+                    leaving=lambda: _local(unit).leaving,
+                    unclaimed=lambda: folder.observe().phase is Phase.UNCLAIMED,
+                )
         finally:
             unit.busy = False
         if problem is not None and unit.folder.fence():
@@ -365,29 +379,6 @@ class Units:
             outcome_ = Outcome.NEVER_STARTED if _local(unit).leaving else Outcome.FAILED
             self._gone(key, unit, UnitEnd(outcome_, reason=problem))
         self._look(key, unit, unit.folder.observe())
-
-    async def _wait_for_ray(self, unit: _Tracked) -> Reason | None:
-        """Why there is no use in waiting longer; None if Ray is there."""
-        patience = time.monotonic() + self.settings.ray_patience_seconds
-        while not await self._ray.wait_joined(0.5):
-            if _local(unit).leaving:
-                return Reason(ReasonCode.RAY_LOST, "it was told to leave before Ray was there")
-            if time.monotonic() > patience:
-                message = "Ray does not answer on this node, so nothing can be started"
-                return Reason(ReasonCode.RAY_LOST, message)
-        return None
-
-    async def _start_actor(self, key: UnitKey, spec: dict[str, object]) -> Reason | None:
-        """Why the unit does not run; None if its supervisor has taken it on."""
-        name = launching.actor_name(self.settings.node, key)
-        try:
-            refused = await self._ray.start_unit(name, dict(spec))
-        except (RayAwayError, RayAnswerError) as error:
-            # Most likely Ray went away, perhaps for another to come in its place.
-            _log.warning("ray_did_not_start_actor", unit=str(key), error=str(error))
-            self._ray.rejoin()
-            return _ASK_AGAIN
-        return Reason(ReasonCode.START_REFUSED, refused) if refused else None
 
     # Watching.
 
@@ -401,9 +392,7 @@ class Units:
                 self._gone(
                     key,
                     unit,
-                    outcome.vanished(
-                        unit=key.unit, step=0, ray_lost=False, end_requested=False, last=""
-                    ),
+                    outcome.vanished(unit=key.unit, step=0, end_requested=False, last=""),
                 )
             case Phase.STARTING:
                 self._end_supervisor_in_time(key, unit, seen)
@@ -439,7 +428,7 @@ class Units:
         if late and not unit.killed:
             unit.killed = True
             session = seen.rank.pid if seen.rank is not None else 0
-            self._spawn(_in_thread(processes.kill_unit, unit.folder.path, session))
+            self._spawn(_in_thread(unit.folder.kill_processes, session))
 
     def _end_supervisor_in_time(self, key: UnitKey, unit: _Tracked, seen: Observation) -> None:
         """One that hangs would keep its accelerators for ever."""
@@ -475,17 +464,17 @@ class Units:
         What a supervisor left behind must go before its accelerators are free.
         """
         session = seen.rank.pid if seen.rank is not None and seen.rank.alive else 0
-        while not await asyncio.to_thread(processes.kill_unit, unit.folder.path, session):
+        while not await asyncio.to_thread(unit.folder.kill_processes, session):
             _log.error("unit_outlives_kill", unit=str(key))
         self._read_progress(key, unit)
         # Whoever ends Ray and all below it kills in no order: a rank may die first.
         await asyncio.sleep(RAY_ENDS_WITHIN_SECONDS)
-        ray_lost = seen.raylet is None or not seen.raylet.alive
-        if not ray_lost:
-            ray_lost = not await self._ray.head_answers()
-        if ray_lost:
-            self._ray.rejoin()
-        self._gone(key, unit, self._concluded(key, unit, seen, ray_lost=ray_lost))
+        host_lost = seen.raylet is None or not seen.raylet.alive
+        if not unit.folder.in_pod:
+            host_lost = host_lost or not await self._ray.head_answers()
+            if host_lost:
+                self._ray.rejoin()
+        self._gone(key, unit, self._concluded(key, unit, seen, host_lost=host_lost))
 
     def _killed_by_others(self, unit: _Tracked, seen: Observation) -> bool:
         return outcome.killed_by_others(
@@ -496,15 +485,17 @@ class Units:
         )
 
     def _concluded(
-        self, key: UnitKey, unit: _Tracked, seen: Observation, *, ray_lost: bool = False
+        self, key: UnitKey, unit: _Tracked, seen: Observation, *, host_lost: bool = False
     ) -> UnitEnd:
+        """How it ended; with ``host_lost`` its Ray, or its pod, went away under it."""
         told = last_lines(unit.folder.path)
         end_requested = unit.end_since is not None
-        if seen.ended is None or ray_lost:
+        if seen.ended is None or host_lost:
             return outcome.vanished(
                 unit=key.unit,
                 step=unit.step,
-                ray_lost=ray_lost,
+                ray_lost=host_lost and not unit.folder.in_pod,
+                pod_lost=host_lost and unit.folder.in_pod,
                 end_requested=end_requested,
                 last=told,
             )
@@ -528,7 +519,9 @@ class Units:
         self._keep_end(key, end)
         self._outbox.exited(key, end)
         self._changed()
-        self._spawn(self._kill_actor(launching.actor_name(self.settings.node, key)))
+        unit.folder.close()
+        if not unit.folder.in_pod:
+            self._spawn(self._kill_actor(launching.actor_name(self.settings.node, key)))
 
     def _keep_end(self, key: UnitKey, end: UnitEnd) -> None:
         self._ends[key] = end
@@ -583,8 +576,8 @@ class Units:
             _log.error("task_failed", error=repr(task.exception()))
 
 
-async def _in_thread(work: Callable[[Path, int], object], folder: Path, session: int) -> None:
-    await asyncio.to_thread(work, folder, session)
+async def _in_thread(work: Callable[[int], object], session: int) -> None:
+    await asyncio.to_thread(work, session)
 
 
 def _local(unit: _Tracked) -> LocalUnit:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from headrace.api.addresses import is_loopback
 from operators.control_plane import TlsFiles
+from operators.jobpods.settings import PodSettings, read_pod_settings
 from operators.nodes.node import ANY_NODE, Pools, read_pools
 from operators.runtime.leadership import LeaseSettings
 
@@ -33,6 +34,7 @@ class Settings:
         tls: Mutual TLS with it; None for none.
         namespaces: Whose objects are looked after; empty for all.
         cluster_objects: Whether objects without a namespace are looked after too.
+        job_pods: How pods are made that jobs have for themselves; None if none are.
         nodes: Whether what Kubernetes keeps off its nodes is kept off them here.
         pools: Which nodes agents run on.
         kueue_resource: What Kueue calls an accelerator; empty where Kueue is not asked.
@@ -48,6 +50,7 @@ class Settings:
     tls: TlsFiles | None
     namespaces: tuple[str, ...]
     cluster_objects: bool
+    job_pods: PodSettings | None
     kubeconfig: str
     lease: LeaseSettings
     nodes: bool = True
@@ -96,6 +99,7 @@ def read_settings(
     flags.text("--insecure", "no", "speak without TLS to another machine", ("yes", "no"))
     flags.text("--namespaces", "all", "whose objects are looked after: all, or names with commas")
     flags.text("--cluster-objects", "yes", "look after Queue and ClusterPolicy too", ("yes", "no"))
+    flags.text("--job-pods", "", "file: how pods of jobs with an image of their own are made")
     flags.text("--nodes", "yes", "respect cordons and taints of nodes", ("yes", "no"))
     flags.text("--node-pools", "", "JSON array: nodeSelector and tolerations of agents' pools")
     flags.text("--kueue", "yes", "wait for Kueue where jobs name a queue of it", ("yes", "no"))
@@ -144,6 +148,7 @@ def _settings(parser: argparse.ArgumentParser, told: argparse.Namespace) -> Sett
         tls=tls,
         namespaces=() if names == ("all",) else names,
         cluster_objects=told.cluster_objects == "yes",
+        job_pods=_job_pods(parser, told.job_pods),
         nodes=told.nodes == "yes",
         pools=pools,
         kueue_resource=told.kueue_resource if told.kueue == "yes" else "",
@@ -159,6 +164,15 @@ def _settings(parser: argparse.ArgumentParser, told: argparse.Namespace) -> Sett
         log_format=told.log_format,
         log_level=told.log_level,
     )
+
+
+def _job_pods(parser: argparse.ArgumentParser, file: str) -> PodSettings | None:
+    if not file:
+        return None
+    try:
+        return read_pod_settings(Path(file).read_text())
+    except (OSError, ValueError) as error:
+        parser.error(f"--job-pods {file}: {error}")
 
 
 def _tls(parser: argparse.ArgumentParser, told: argparse.Namespace) -> TlsFiles | None:

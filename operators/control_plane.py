@@ -179,16 +179,18 @@ class ControlPlane:
         finally:
             self.observe(method, code)
 
-    async def submit(self, uid: str, generation: int, manifest_json: str) -> str:
+    async def submit(
+        self, uid: str, generation: int, manifest_json: str, *, own_pod: bool = False
+    ) -> str:
         """Submits a generation of a job; returns what became of it.
 
-        The same one twice is answered alike.
+        The same one twice is answered alike. With ``own_pod`` we make pods for it.
 
         Raises:
             AwayError, RefusedError, TermOverError: As their names say.
         """
         request = jobs_pb2.SubmitJobRequest(
-            manifest_json=manifest_json, uid=uid, generation=generation
+            manifest_json=manifest_json, uid=uid, generation=generation, own_pod=own_pod
         )
         response = await self._call(self._jobs, "SubmitJob", request)
         return str(response.result)

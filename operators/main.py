@@ -126,6 +126,7 @@ class Operator:
             instance=self._settings.lease.identity,
             clocks=self._clocks,
             workers=self._settings.workers,
+            job_pods=self._settings.job_pods,
             kueue_resource=self._settings.kueue_resource,
         )
         self._show(controller)
@@ -152,6 +153,7 @@ class Operator:
         self._telemetry.term.set(self.leadership.term)
         gauge = self._telemetry.gauge
         gauge("objects", "Objects that are looked after.", lambda: len(jobs.objects.objects))
+        gauge("job_pods", "Pods that jobs have for themselves.", lambda: jobs.job_pods)
         gauge("queue_length", "Objects to be looked at now.", lambda: len(jobs.queue))
         gauge("failing", "Objects that are tried again.", lambda: jobs.queue.failing)
         gauge("progress_waiting", "Statuses with old progress.", lambda: len(jobs.writer.turns))

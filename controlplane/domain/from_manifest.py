@@ -20,8 +20,13 @@ from headrace.api.plan import ExecutionPlan
 from headrace.api.profile_rows import Asked
 
 
-def spec_of(manifest: TrainingJob) -> JobSpec:
-    """What deciding needs of a manifest."""
+def spec_of(manifest: TrainingJob, *, own_pod: bool = False) -> JobSpec:
+    """What deciding needs of a manifest.
+
+    Args:
+        manifest: The manifest.
+        own_pod: Whether its owner makes pods for it.
+    """
     spec = manifest.spec
     wanted = spec.accelerators
     training = spec.training
@@ -59,6 +64,7 @@ def spec_of(manifest: TrainingJob) -> JobSpec:
             -1 if spec.ttl_seconds_after_finish is None else spec.ttl_seconds_after_finish
         ),
         manifest_json=canonical_json(manifest),
+        own_pod=own_pod,
     )
 
 
@@ -100,6 +106,7 @@ def job_from_manifest(
     generation: int = 1,
     owner: Owner = Owner.CONTROL_PLANE,
     submitter: str = "",
+    own_pod: bool = False,
 ) -> Job:
     """The job that a manifest describes, under an identity that its owner minted."""
     return Job(
@@ -107,7 +114,7 @@ def job_from_manifest(
         namespace=manifest.metadata.namespace,
         name=manifest.metadata.name,
         generation=generation,
-        spec=spec_of(manifest),
+        spec=spec_of(manifest, own_pod=own_pod),
         owner=owner,
         submitter=submitter,
     )

@@ -123,6 +123,7 @@ class JobSpec:
         max_run_seconds: Time holding accelerators, over all attempts; 0 for none.
         ttl_seconds_after_finish: When a finished job is forgotten; -1 for never.
         manifest_json: The whole manifest in canonical JSON, for the agents.
+        own_pod: Whether its owner makes a pod for it on each of its nodes, in which its units run.
     """
 
     queue: QueueName
@@ -148,6 +149,7 @@ class JobSpec:
     max_run_seconds: int = 0
     ttl_seconds_after_finish: int = -1
     manifest_json: str = "{}"
+    own_pod: bool = False
 
     @property
     def changes_plan_in_memory(self) -> bool:

@@ -26,6 +26,7 @@ class Launch:
         units_total: Units over all nodes.
         rendezvous: Where unit 0 listens; empty until it has bound.
         purge: The job is gone; its checkpoints shall be removed.
+        own_pod: Its units run in a pod of their own on the node, and wait for it.
     """
 
     uid: JobUid
@@ -41,3 +42,4 @@ class Launch:
     units_total: int = 0
     rendezvous: str = ""
     purge: bool = False
+    own_pod: bool = False

@@ -63,6 +63,7 @@ class ReasonCode(StrEnum):
     RANK_HUNG = "RankHung"
     COMMUNICATION_FAILED = "CommunicationFailed"
     START_REFUSED = "StartRefused"
+    POD_NOT_STARTED = "PodNotStarted"
     CANNOT_BE_TRAINED = "CannotBeTrained"
     STORE_NOT_SHARED = "CheckpointStoreNotShared"
     CHECKPOINT_FAILED = "CheckpointFailed"
@@ -83,6 +84,9 @@ class ReasonCode(StrEnum):
     ACCEPTED = "Accepted"
     SUBMISSION_REFUSED = "SubmissionRefused"
     CONTROL_PLANE_UNREACHABLE = "ControlPlaneUnreachable"
+    # What an operator says of a job's own pods.
+    PODS_READY = "PodsReady"
+    PODS_STARTING = "PodsStarting"
     # Why a finished job is forgotten, where nobody withdrew it.
     TIME_TO_LIVE_OVER = "TimeToLiveOver"
     MADE_ROOM = "MadeRoom"

@@ -67,6 +67,7 @@ def _launch(
         ranks_total=attempt.placement.plan.ranks,
         units_total=len(attempt.placement.units),
         rendezvous=attempt.rendezvous,
+        own_pod=job.spec.own_pod,
     )
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from controlplane.wire.violations import InvalidMessageError, Violation
 from headrace.api.manifest import TrainingJob, json_schema
 from headrace.api.refusal import Problem, problems_in
-from headrace.api.runtime import refusals
+from headrace.api.runtime import PROCESSES, Runtime, refusals
 
 IMMUTABLE = {
     ("model",): "weights of another model cannot be continued",
@@ -34,8 +34,12 @@ def _schema() -> dict[str, Any]:
     return json_schema()
 
 
-def parse_manifest(text: str) -> TrainingJob:
+def parse_manifest(text: str, runtime: Runtime = PROCESSES) -> TrainingJob:
     """The manifest in ``text``, checked against the schema and against what can be honoured.
+
+    Args:
+        text: It.
+        runtime: Where the job's ranks will run.
 
     Raises:
         InvalidMessageError: With every problem, by the field's path in the manifest.
@@ -52,7 +56,7 @@ def parse_manifest(text: str) -> TrainingJob:
                 ]
             ) from None
         raise InvalidMessageError(_violations(problems_in(error, _schema()))) from None
-    refused = refusals(manifest)
+    refused = refusals(manifest, runtime)
     if refused:
         raise InvalidMessageError(_violations(refused))
     return manifest

@@ -175,6 +175,7 @@ def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = (
     )
     wire = identity_to_wire(job)
     wire.manifest_json = job.spec.manifest_json
+    wire.attempt_in_pods = attempt.number if attempt and job.spec.own_pod else 0
     wire.status.CopyFrom(status)
     return wire
 

@@ -440,6 +440,7 @@ def launch_to_wire(launch: Launch) -> nodes_pb2.Launch:
         rendezvous=launch.rendezvous,
         generation=launch.generation,
         purge=launch.purge,
+        own_pod=launch.own_pod,
     )
 
 

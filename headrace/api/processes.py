@@ -60,6 +60,31 @@ def process(pid: int) -> Process | None:
     return Process(pid, int(fields[19])) if fields else None
 
 
+def number_inside(pid: int) -> int:
+    """The number of a process within its own PID namespace, 1 for the first one; 0 if unknown."""
+    try:
+        status = (_PROC / str(pid) / "status").read_text(errors="replace")
+    except OSError:
+        return 0
+    for line in status.splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])
+    return 0
+
+
+def pid_namespace(pid: int) -> str:
+    """Names the PID namespace of a process; empty where it is gone, or another user's."""
+    try:
+        return str((_PROC / str(pid) / "ns" / "pid").readlink())
+    except OSError:
+        return ""
+
+
+def of_namespace(namespace: str) -> Iterator[int]:
+    """Numbers, here, of the processes in a PID namespace."""
+    return (pid for pid in _pids() if pid_namespace(pid) == namespace)
+
+
 def of_session(session: int) -> list[Process]:
     """Every live process of a session."""
     found = []
@@ -84,9 +109,10 @@ def environments() -> Iterator[tuple[int, bytes]]:
 
 
 def _pids() -> Iterator[int]:
-    for entry in os.scandir(_PROC):
-        if entry.name.isdigit():
-            yield int(entry.name)
+    # Read at once: whoever has found what it looked for leaves the rest, and no open folder.
+    with os.scandir(_PROC) as entries:
+        numbers = [int(entry.name) for entry in entries if entry.name.isdigit()]
+    yield from numbers
 
 
 def _stat(pid: int) -> list[str]:

@@ -1,9 +1,10 @@
 """What a runtime can honour. A field beyond that is refused with a reason, never ignored."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
-from headrace.api.manifest import MANAGED_BY_HEADRACE, Checkpoint, TrainingJob
+from headrace.api.manifest import MANAGED_BY_HEADRACE, Checkpoint, TrainingJob, Volume
 from headrace.api.refusal import Problem
 
 STORE_SCHEMES = frozenset(
@@ -23,7 +24,8 @@ class Runtime:
     Attributes:
         name: How sentences call it.
         images: Whether it starts containers from images.
-        mounts: Whether it mounts volumes.
+        mounts: Whether it mounts claims.
+        node_folders: Whether ranks see the folders of their node.
         secrets: Whether it can look up secrets.
         managers: Values of ``managedBy`` that mean this runtime.
         precisions: Precisions that the built-in models can compute in here.
@@ -32,6 +34,7 @@ class Runtime:
     name: str
     images: bool = False
     mounts: bool = False
+    node_folders: bool = True
     secrets: bool = True
     managers: frozenset[str] = frozenset({MANAGED_BY_HEADRACE})
     precisions: frozenset[str] = frozenset({"fp32", "bf16"})
@@ -40,6 +43,9 @@ class Runtime:
 PROCESSES = Runtime("a cluster of plain processes")
 """Ranks are processes that Ray actors start: no containers and no mounts. Secrets are files of the
 nodes, which agents read when a rank starts (``HEADRACE_SECRETS_DIR``)."""
+
+PODS = Runtime("a pod of the job's own", images=True, mounts=True, node_folders=False)
+"""Ranks are processes of a pod on each node, in the job's namespace: its image, secrets, claims."""
 
 
 def refusals(job: TrainingJob, runtime: Runtime = PROCESSES) -> tuple[Problem, ...]:
@@ -70,9 +76,16 @@ def _refused(job: TrainingJob, runtime: Runtime) -> Iterator[Problem]:
             )
     if spec.checkpoint is not None:
         yield from _stores_of_no_kind(spec.checkpoint)
+        yield from _stores_that_go(spec.checkpoint.store, spec.volumes, runtime)
     for index, volume in enumerate(spec.volumes):
         same_path = volume.host_path is not None and volume.host_path.path == volume.mount_path
-        if not runtime.mounts and not same_path:
+        if volume.host_path is not None and not runtime.node_folders:
+            yield Problem(
+                ("spec", "volumes", index),
+                f"{runtime.name} sees no folder of its node; wanted a persistentVolumeClaim, or a "
+                "job without image, claims and secrets of its own",
+            )
+        elif not runtime.mounts and not same_path:
             yield Problem(
                 ("spec", "volumes", index),
                 f"{runtime.name} mounts nothing; wanted a hostPath whose path is the mountPath, "
@@ -89,6 +102,19 @@ def _refused(job: TrainingJob, runtime: Runtime) -> Iterator[Problem]:
             ("spec", "training", "precision"),
             f"{spec.training.precision} needs loss scaling, which is not there yet; "
             f"wanted {' or '.join(sorted(runtime.precisions))}",
+        )
+
+
+def _stores_that_go(store: str, volumes: Iterable[Volume], runtime: Runtime) -> Iterator[Problem]:
+    """A store of which nothing would be left when the next attempt looks for it."""
+    if runtime.node_folders or "://" in store:
+        return
+    claims = [each.mount_path for each in volumes if each.persistent_volume_claim is not None]
+    if not any(map(PurePosixPath(store).is_relative_to, claims)):
+        yield Problem(
+            ("spec", "checkpoint", "store"),
+            f"{runtime.name} goes with what it wrote into {store}; wanted a URL, or a path below "
+            "the mountPath of one of the job's claims",
         )
 
 

@@ -3,6 +3,11 @@
 CONTROL_DIR_VARIABLE = "HEADRACE_CONTROL_DIR"
 """Carried by every process of a launch unit: its control folder."""
 
+JOB_POD_VARIABLE = "HEADRACE_JOB_POD"
+"""Carried by the first process of a job's own pod: ``UID/ATTEMPT``, by which the agent finds it."""
+JOB_POD_ADDRESS_VARIABLE = "HEADRACE_POD_ADDRESS"
+"""The pod's own address, where ranks of other pods reach its ranks."""
+
 RESERVED_VARIABLES = frozenset(
     {
         "CUDA_VISIBLE_DEVICES",

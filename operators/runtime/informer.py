@@ -55,6 +55,7 @@ class Informer(Generic[T]):
         paths: Sequence[str],
         keep: Callable[[Object], T],
         heard: Callable[[Key, T | None, T | None], None],
+        selector: str = "",
     ) -> None:
         """Asks nobody yet.
 
@@ -63,11 +64,13 @@ class Informer(Generic[T]):
             paths: Collections, which have no object in common.
             keep: Takes of an object what is needed.
             heard: Told of each change: key, what was kept before, what is kept now.
+            selector: Of labels; empty for all.
         """
         self._server = server
         self._paths = {path: set[Key]() for path in paths}
         self._keep = keep
         self._heard = heard
+        self._selected = {"labelSelector": selector} if selector else {}
         self._unlisted = set(paths)
         self.objects: dict[Key, T] = {}
         self.synced = asyncio.Event()
@@ -95,7 +98,8 @@ class Informer(Generic[T]):
             try:
                 if not version:
                     version = await self._list(path)
-                async for event in self._server.watch(path, _resuming(version), _IDLE_SECONDS):
+                query = _resuming(version) | self._selected
+                async for event in self._server.watch(path, query, _IDLE_SECONDS):
                     version = self._take(path, event)
                     wait = _FIRST_PAUSE_SECONDS
             except ApiError as error:
@@ -115,7 +119,7 @@ class Informer(Generic[T]):
         missing = set(mine)
         more, version = "", 0
         while True:
-            query = {"limit": str(PAGE), **({"continue": more} if more else {})}
+            query = {"limit": str(PAGE), **({"continue": more} if more else {}), **self._selected}
             page = await self._server.get(path, query)
             for document in page.get("items", ()):
                 kept = self._keep(document)

@@ -9,6 +9,8 @@ import structlog
 
 from operators.clocks import Clocks
 from operators.control_plane import AwayError, ControlPlane, RefusedError, TermOverError
+from operators.jobpods.keeper import JobPodKeeper
+from operators.jobpods.settings import PodSettings
 from operators.kueue.controller import Kueue
 from operators.runtime.api_server import CONFLICT, NOT_FOUND, ApiError, ApiServer
 from operators.runtime.informer import Informer, Key
@@ -17,7 +19,13 @@ from operators.runtime.work_queue import WorkQueue
 from operators.trainingjob.known_jobs import KnownJobs
 from operators.trainingjob.notices import ABANDONED, Notice
 from operators.trainingjob.reconcile import KnownJob, Step, is_over, next_step
-from operators.trainingjob.status import Status, unreachable, with_accepted, with_refusal
+from operators.trainingjob.status import (
+    Status,
+    unreachable,
+    with_accepted,
+    with_condition,
+    with_refusal,
+)
 from operators.trainingjob.status_writer import StatusWriter
 from operators.trainingjob.training_job import (
     FINALIZER,
@@ -56,6 +64,7 @@ class TrainingJobController:
         instance: str,
         clocks: Clocks,
         workers: int,
+        job_pods: PodSettings | None = None,
         kueue_resource: str = "",
     ) -> None:
         """Asks nobody yet.
@@ -67,6 +76,7 @@ class TrainingJobController:
             instance: This replica's name, for events.
             clocks: What time it is.
             workers: Keys that are looked at at the same time.
+            job_pods: How pods are made that jobs have for themselves; None if none are.
             kueue_resource: What Kueue calls an accelerator; empty where nobody asks Kueue.
         """
         self._server = server
@@ -79,6 +89,9 @@ class TrainingJobController:
         self.objects = Informer(server, paths, training_job, self._object_changed)
         self.jobs = KnownJobs(control_plane, self._job_changed)
         self.jobs.back = self._look_at_all
+        self._pods = (
+            JobPodKeeper(server, namespaces, job_pods, self.queue.add) if job_pods else None
+        )
         self.writer = StatusWriter(server, self.objects, self.queue, clocks, instance)
         self._kueue = (
             Kueue(
@@ -110,8 +123,15 @@ class TrainingJobController:
                 group.create_task(self.jobs.run())
                 group.create_task(self.writer.run())
                 group.create_task(self.queue.run(self._look, self._workers))
+                if self._pods is not None:
+                    group.create_task(self._pods.pods.run())
         finally:
             self.queue.close()
+
+    @property
+    def job_pods(self) -> int:
+        """Pods that jobs have for themselves."""
+        return len(self._pods.pods.objects) if self._pods is not None else 0
 
     def _object_changed(
         self, key: Key, before: TrainingJob | None, now: TrainingJob | None
@@ -143,6 +163,8 @@ class TrainingJobController:
     async def _look_for_orphans(self) -> None:
         """Once all objects are listed: jobs that came before may have none."""
         await self.objects.synced.wait()
+        if self._pods is not None:
+            await self._pods.pods.synced.wait()
         self._look_at_all()
 
     async def _look(self, key: Key) -> None:
@@ -195,11 +217,19 @@ class TrainingJobController:
             if step is Step.NOTHING:
                 break
             await self._take(step, found, known)
+        await self._keep_pods(key)
         if found is not None and not found.is_going:
             await self._tell(found)
             await self._tell_kueue_of_the_end(found.key)
         elif found is not None and found.has_finalizer:
             await self._check_hope(found)
+
+    async def _keep_pods(self, key: Key) -> None:
+        """Of what the control plane says now: what it said before it went away may be over."""
+        found = self.objects.objects.get(key)
+        heard = self.jobs.complete and not self.jobs.trouble
+        if self._pods is not None and found is not None and heard:
+            await self._pods.reconcile(found, self.jobs.jobs.get(found.uid))
 
     async def _tell_kueue_of_the_end(self, key: Key) -> None:
         """What our own write of the status says is no news to our watch, but to Kueue."""
@@ -247,9 +277,10 @@ class TrainingJobController:
             await self._let_go(found)
 
     async def _submit(self, found: TrainingJob) -> None:
+        own_pod = self._pods is not None and self._pods.wants_pods(found.manifest_json)
         try:
             manifest = found.manifest_json if self._kueue is None else self._kueue.manifest(found)
-            await self._control_plane.submit(found.uid, found.generation, manifest)
+            await self._control_plane.submit(found.uid, found.generation, manifest, own_pod=own_pod)
         except RefusedError as error:
             log.info("refused", job="/".join(found.key), uid=found.uid, why=str(error))
             self._refused[found.uid] = Refusal(found.generation, str(error))
@@ -317,6 +348,9 @@ class TrainingJobController:
         refusal = self._refused.get(found.uid)
         if refusal is not None and refusal.generation == found.generation:
             return with_refusal(status, found, refusal.why)
+        if status is not None and self._pods is not None:
+            pods = self._pods.condition(found, job)
+            status = status if pods is None else with_condition(status, pods)
         if job is not None and job.generation >= found.generation:
             return with_accepted(status, found) if status is not None else None
         if not self.jobs.trouble or (job is None and is_over(found)):

@@ -35,8 +35,17 @@ def known_job(job: jobs_pb2.Job) -> KnownJob:
         priority=job.priority,
         status_json=canonical(status_of_job(job)) if of_kubernetes else "",
         preempted=job.status.preempted.message,
+        attempt_in_pods=job.attempt_in_pods,
+        places=_places(job) if job.attempt_in_pods else (),
         kueue_most=_kueue_most(job),
     )
+
+
+def _places(job: jobs_pb2.Job) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    held: dict[str, list[str]] = {}
+    for unit in job.status.units:
+        held.setdefault(unit.node, []).extend(unit.accelerators)
+    return tuple(sorted((node, tuple(sorted(slots))) for node, slots in held.items()))
 
 
 def _kueue_most(job: jobs_pb2.Job) -> int:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane.domain.reason import ReasonCode
-from operators.trainingjob.status import ACCEPTED, Status, condition, holds
+from operators.trainingjob.status import ACCEPTED, PODS, Status, condition, holds
 from operators.trainingjob.training_job import GROUP_VERSION, KIND, TrainingJob
 
+_NOT_STARTED = ReasonCode.POD_NOT_STARTED.value
 CONTROLLER = "headrace.dev/operator"
 ABANDONED = "Abandoned"
 _NOTE_BYTES = 1024
@@ -47,6 +48,9 @@ def notices(before: Status, after: Status, preempted: str = "") -> list[Notice]:
     refused = condition(after, ACCEPTED)
     if refused.get("status") == "False" and refused != condition(before, ACCEPTED):
         found.append(Notice(refused["reason"], refused["message"], "Submit", warns=True))
+    pods, pods_before = condition(after, PODS), condition(before, PODS)
+    if pods.get("reason") == _NOT_STARTED and pods_before.get("reason") != _NOT_STARTED:
+        found.append(Notice(_NOT_STARTED, pods["message"], "Start", warns=True))
     for end, warns in (("Succeeded", False), ("Failed", True)):
         if holds(after, end) and not holds(before, end):
             told = condition(after, end)

@@ -39,6 +39,8 @@ class KnownJob:
         priority: Of its spec.
         status_json: What its object's status should be, in one spelling; empty before it was told.
         preempted: Why its last attempt was preempted; empty if that ended otherwise.
+        attempt_in_pods: Its present attempt, if that runs in pods of ours; else 0.
+        places: What that attempt holds, as (node, accelerators), sorted.
         kueue_most: Of a job that Kueue admits the most accelerators that it may be given; else 0.
     """
 
@@ -52,6 +54,8 @@ class KnownJob:
     priority: int = 0
     status_json: str = ""
     preempted: str = ""
+    attempt_in_pods: int = 0
+    places: tuple[tuple[str, tuple[str, ...]], ...] = ()
     kueue_most: int = 0
 
     @property

@@ -11,6 +11,8 @@ from operators.trainingjob.training_job import TrainingJob
 
 ACCEPTED = "Accepted"
 """Condition: whether the control plane has taken the newest spec."""
+PODS = "PodsReady"
+"""Condition: whether the pods that a job has for itself are up. Only while it should have some."""
 _OF_A_JOB = (
     "Admitted",
     "Scheduled",
@@ -114,9 +116,13 @@ def _condition(kind: str, holds: str, code: ReasonCode, why: str, generation: in
 
 
 def _with(status: Status, found: TrainingJob, holds: str, code: ReasonCode, why: str) -> Status:
-    accepted = _condition(ACCEPTED, holds, code, why, found.generation)
-    others = [each for each in status["conditions"] if each["type"] != ACCEPTED]
-    return {**status, "conditions": [*others, accepted]}
+    return with_condition(status, _condition(ACCEPTED, holds, code, why, found.generation))
+
+
+def with_condition(status: Status, added: Condition) -> Status:
+    """The status with a condition in the place of that of its type."""
+    others = [each for each in status["conditions"] if each["type"] != added["type"]]
+    return {**status, "conditions": [*others, added]}
 
 
 def dated(status: Status, before: Status, now: str) -> Status:

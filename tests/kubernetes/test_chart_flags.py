@@ -15,7 +15,7 @@ from operators.certificates.command import parser as certificates_parser
 from operators.certificates.wanted import read_wanted
 from operators.config import read_settings as operator_settings
 from tests.kubernetes import chart
-from tests.kubernetes.chart import WAYS, named, render, values_of
+from tests.kubernetes.chart import WAYS, named, of_kind, render, values_of
 from tests.kubernetes.fixtures import expect_programs
 
 pytestmark = pytest.mark.process
@@ -136,9 +136,21 @@ def test_the_test_job_is_valid() -> None:
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "small"])
-def test_the_operator_takes_its_flags(way: str) -> None:
+def test_the_operator_takes_its_flags(way: str, tmp_path: Path) -> None:
     objects = render(*values_of(way))
-    settings = operator_settings(arguments(objects, "operator/operator", "operators"), {})
+    (made,) = [
+        one for one in of_kind(objects, "ConfigMap") if "job-pods.yaml" in one.get("data", {})
+    ]
+    file = tmp_path / "job-pods.yaml"
+    file.write_text(made["data"][file.name])
+    flags = [
+        f"--job-pods={file}" if flag.startswith("--job-pods=") else flag
+        for flag in arguments(objects, "operator/operator", "operators")
+    ]
+    settings = operator_settings(flags, {})
+    assert settings.job_pods is not None
+    assert settings.job_pods.uid == 64000
+    assert "headrace/agent:" in settings.job_pods.image
     assert settings.control_plane.endswith(":7460")
     assert settings.tls is not None
     assert settings.listen == "0.0.0.0:7465"

@@ -145,6 +145,7 @@ OPERATOR = {
     ("kueue.x-k8s.io", "workloads/status"): {"patch"},
     ("", "nodes"): {"get", "list", "watch"},
     ("events.k8s.io", "events"): {"create"},
+    ("", "pods"): {"create", "delete", "list", "watch"},
     ("coordination.k8s.io", "leases"): {"create"},
 }
 CERTIFICATES = {

@@ -33,6 +33,7 @@ from controlplane.wire.manifests import immutable_changes, only_differs_in, pars
 from controlplane.wire.translate import UID, UID_RULE
 from controlplane.wire.violations import Violation
 from headrace.api.generated import jobs_pb2
+from headrace.api.runtime import PODS, PROCESSES
 
 _AFTER_FINISH = frozenset({"ttlSecondsAfterFinish"})
 
@@ -71,13 +72,14 @@ class Submission:
         self, request: jobs_pb2.SubmitJobRequest, who: Caller
     ) -> jobs_pb2.SubmitJobResponse:
         _check_identity(request, who)
-        manifest = parse_manifest(request.manifest_json)
+        manifest = parse_manifest(request.manifest_json, PODS if request.own_pod else PROCESSES)
         job = job_from_manifest(
             manifest,
             uid=JobUid(request.uid),
             generation=request.generation or 1,
             owner=Owner.KUBERNETES if request.uid else Owner.CONTROL_PLANE,
             submitter=who.identity,
+            own_pod=request.own_pod,
         )
         self._check_queue(job, who)
         name = (job.namespace, job.name)
@@ -224,6 +226,8 @@ class Submission:
 
 
 def _check_identity(request: jobs_pb2.SubmitJobRequest, who: Caller) -> None:
+    if request.own_pod and (who.role is not Role.OPERATOR or not request.uid):
+        raise denied("only an operator makes pods for a job, for its object; leave own_pod empty")
     if not request.uid:
         if request.generation:
             raise invalid(

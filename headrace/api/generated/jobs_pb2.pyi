@@ -12,16 +12,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SubmitJobRequest(_message.Message):
-    __slots__ = ("manifest_json", "uid", "generation", "dry_run")
+    __slots__ = ("manifest_json", "uid", "generation", "dry_run", "own_pod")
     MANIFEST_JSON_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    OWN_POD_FIELD_NUMBER: _ClassVar[int]
     manifest_json: str
     uid: str
     generation: int
     dry_run: bool
-    def __init__(self, manifest_json: _Optional[str] = ..., uid: _Optional[str] = ..., generation: _Optional[int] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+    own_pod: bool
+    def __init__(self, manifest_json: _Optional[str] = ..., uid: _Optional[str] = ..., generation: _Optional[int] = ..., dry_run: _Optional[bool] = ..., own_pod: _Optional[bool] = ...) -> None: ...
 
 class SubmitJobResponse(_message.Message):
     __slots__ = ("uid", "generation", "result")
@@ -118,7 +120,7 @@ class WatchJobsResponse(_message.Message):
     def __init__(self, kind: _Optional[_Union[WatchJobsResponse.Kind, str]] = ..., job: _Optional[_Union[Job, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("uid", "namespace", "name", "generation", "owner", "manifest_json", "status", "submitted_at", "submitter", "queue", "priority")
+    __slots__ = ("uid", "namespace", "name", "generation", "owner", "manifest_json", "status", "submitted_at", "submitter", "queue", "priority", "attempt_in_pods")
     UID_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +132,7 @@ class Job(_message.Message):
     SUBMITTER_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_IN_PODS_FIELD_NUMBER: _ClassVar[int]
     uid: str
     namespace: str
     name: str
@@ -141,7 +144,8 @@ class Job(_message.Message):
     submitter: str
     queue: str
     priority: int
-    def __init__(self, uid: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., generation: _Optional[int] = ..., owner: _Optional[str] = ..., manifest_json: _Optional[str] = ..., status: _Optional[_Union[JobStatus, _Mapping]] = ..., submitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., submitter: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ...) -> None: ...
+    attempt_in_pods: int
+    def __init__(self, uid: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., generation: _Optional[int] = ..., owner: _Optional[str] = ..., manifest_json: _Optional[str] = ..., status: _Optional[_Union[JobStatus, _Mapping]] = ..., submitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., submitter: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., attempt_in_pods: _Optional[int] = ...) -> None: ...
 
 class JobStatus(_message.Message):
     __slots__ = ("stage", "reason", "conditions", "attempt", "plan", "units", "progress", "failures", "reconfigurations", "first_started_at", "finished_at", "end", "withdrawn", "observed_generation", "held_accelerator_seconds", "switches", "plan_asked_for", "out_of_memory", "suspected_nodes", "preempted")

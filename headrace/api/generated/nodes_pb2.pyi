@@ -118,7 +118,7 @@ class WatchAssignmentsResponse(_message.Message):
     def __init__(self, term: _Optional[int] = ..., number: _Optional[int] = ..., launches: _Optional[_Iterable[_Union[Launch, _Mapping]]] = ...) -> None: ...
 
 class Launch(_message.Message):
-    __slots__ = ("uid", "attempt", "intent", "job_name", "namespace", "manifest_json", "plan", "units", "ranks_total", "units_total", "rendezvous", "generation", "purge")
+    __slots__ = ("uid", "attempt", "intent", "job_name", "namespace", "manifest_json", "plan", "units", "ranks_total", "units_total", "rendezvous", "generation", "purge", "own_pod")
     class Intent(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         INTENT_UNSPECIFIED: _ClassVar[Launch.Intent]
@@ -142,6 +142,7 @@ class Launch(_message.Message):
     RENDEZVOUS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     PURGE_FIELD_NUMBER: _ClassVar[int]
+    OWN_POD_FIELD_NUMBER: _ClassVar[int]
     uid: str
     attempt: int
     intent: Launch.Intent
@@ -155,7 +156,8 @@ class Launch(_message.Message):
     rendezvous: str
     generation: int
     purge: bool
-    def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ..., intent: _Optional[_Union[Launch.Intent, str]] = ..., job_name: _Optional[str] = ..., namespace: _Optional[str] = ..., manifest_json: _Optional[str] = ..., plan: _Optional[str] = ..., units: _Optional[_Iterable[_Union[_common_pb2.LaunchUnit, _Mapping]]] = ..., ranks_total: _Optional[int] = ..., units_total: _Optional[int] = ..., rendezvous: _Optional[str] = ..., generation: _Optional[int] = ..., purge: _Optional[bool] = ...) -> None: ...
+    own_pod: bool
+    def __init__(self, uid: _Optional[str] = ..., attempt: _Optional[int] = ..., intent: _Optional[_Union[Launch.Intent, str]] = ..., job_name: _Optional[str] = ..., namespace: _Optional[str] = ..., manifest_json: _Optional[str] = ..., plan: _Optional[str] = ..., units: _Optional[_Iterable[_Union[_common_pb2.LaunchUnit, _Mapping]]] = ..., ranks_total: _Optional[int] = ..., units_total: _Optional[int] = ..., rendezvous: _Optional[str] = ..., generation: _Optional[int] = ..., purge: _Optional[bool] = ..., own_pod: _Optional[bool] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
     __slots__ = ("node", "applied_term", "applied_number", "started", "rendezvous", "progress", "exited", "health", "agent_id", "plans", "missed", "observed")

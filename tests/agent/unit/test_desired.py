@@ -176,6 +176,22 @@ def test_units_other_than_the_first_wait_for_the_address() -> None:
     assert isinstance(started, StartUnit)
 
 
+def test_a_unit_waits_for_the_pod_of_its_job_and_is_refused_when_that_is_overdue() -> None:
+    wanted = launch(own_pod=True)
+    assert ordered(wanted) == ()
+    assert ordered(wanted, local=Local(accelerators=HEALTHY, pods_up={("job", 9)})) == ()
+    (started,) = ordered(wanted, local=Local(accelerators=HEALTHY, pods_up={("job", 2)}))
+    assert isinstance(started, StartUnit)
+    (told,) = ordered(wanted, local=Local(accelerators=HEALTHY, pods_overdue={("job", 2)}))
+    assert isinstance(told, ReportExit)
+    assert told.end.reason is not None
+    assert told.end.reason.code is ReasonCode.POD_NOT_STARTED
+    # It was never begun, so it can be taken back.
+    (told,) = ordered(replace(wanted, intent=Intent.STOP))
+    assert isinstance(told, ReportExit)
+    assert told.end.outcome is Outcome.NEVER_STARTED
+
+
 def test_strays_are_kept() -> None:
     assert ordered(local=running(), memory=STARTED) == ()
 

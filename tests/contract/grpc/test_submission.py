@@ -284,6 +284,29 @@ def test_an_operators_job_is_idempotent_by_uid_and_generation(tmp_path: Path) ->
     run(test())
 
 
+def test_only_an_operator_makes_pods_and_a_job_has_them_from_then_on(tmp_path: Path) -> None:
+    claim = {"name": "v", "mountPath": "/v", "persistentVolumeClaim": {"claimName": "disk"}}
+    spec: dict[str, Any] = {"volumes": [claim], "checkpoint": {"store": "/v/jobs"}}
+
+    async def test() -> None:
+        async with an_api(tmp_path) as api:
+            request = an_operators_request("k8s-1", 1, **spec)
+            assert "mounts nothing" in str(
+                (await refusal(api.jobs.SubmitJob(request, metadata=OPERATOR))).details()
+            )
+            request.own_pod = True
+            await api.jobs.SubmitJob(request, metadata=OPERATOR)
+            job = await api.job("k8s-1")
+            assert job.attempt_in_pods == 0, "it has no attempt yet"
+            without_uid = jobs_pb2.SubmitJobRequest(
+                manifest_json=request.manifest_json, own_pod=True
+            )
+            error = await refusal(api.jobs.SubmitJob(without_uid))
+            assert "only an operator makes pods" in str(error.details())
+
+    run(test())
+
+
 def test_objects_of_kubernetes_are_read_only_for_people(tmp_path: Path) -> None:
     async def test() -> None:
         async with an_api(tmp_path) as api:

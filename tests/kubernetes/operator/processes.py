@@ -344,6 +344,9 @@ class Node:
         self._ended: set[tuple[str, int]] = set()
         self.starts: list[tuple[str, int]] = []
         """Uid and attempt of each start that was ordered."""
+        self.own_pods: set[tuple[str, int]] = set()
+        """Those that it was told to wait with for a pod."""
+        self.name = self._agent.node
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Node":
@@ -373,6 +376,8 @@ class Node:
             if key not in self._running:
                 self.starts.append(key)
                 self._running[key] = launch
+                if launch.own_pod:
+                    self.own_pods.add(key)
                 await self._agent.started(launch)
                 await self._agent.progressed(launch, 10, 2.0)
                 if self._finish:

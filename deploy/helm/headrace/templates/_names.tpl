@@ -118,6 +118,11 @@ dns:///{{ $host }}-replicas.{{ .Release.Namespace }}.svc:7460
 {{- if and .Values.nodes.enabled (not .Values.ray.address) }}yes{{ end -}}
 {{- end -}}
 
+{{/* Whether jobs may have pods for themselves: someone must make them, and someone look after what runs there. */}}
+{{- define "headrace.jobPods" -}}
+{{- if and .Values.jobPods.enabled .Values.operator.enabled .Values.nodes.enabled }}yes{{ end -}}
+{{- end -}}
+
 {{/* Whether Ray asks for a token. */}}
 {{- define "headrace.rayAsks" -}}
 {{- if or (include "headrace.ownRay" .) .Values.ray.existingTokenSecret }}yes{{ end -}}

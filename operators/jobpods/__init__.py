@@ -1,0 +1,1 @@
+"""Pods that jobs have for themselves: those with an image, secrets or claims of their own."""
