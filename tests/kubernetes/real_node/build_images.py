@@ -43,7 +43,7 @@ class ImageError(Exception):
 def version() -> str:
     """The tag that the chart takes: its appVersion."""
     text = (ROOT / "deploy/helm/headrace/Chart.yaml").read_text(encoding="utf-8")
-    return re.findall(r"^appVersion: \"?([^\"\n]+)", text, re.MULTILINE)[0]
+    return str(re.findall(r"^appVersion: \"?([^\"\n]+)", text, re.MULTILINE)[0])
 
 
 def name_of(image: str) -> str:
@@ -85,7 +85,7 @@ def build_all() -> None:
         print(f"{image}: building", flush=True)
         with _uv_as_here() as volumes:
             _buildah(
-                *("build", "--isolation=chroot", "--format=docker", "--layers", *volumes),
+                *("build", "--isolation=chroot", "--format=docker", *volumes),
                 f"--build-arg=PYTHON_IMAGE={_PYTHON_IMAGE}",
                 f"--build-arg=UV_IMAGE={_UV_IMAGE}",
                 f"--file={_CONTAINERFILES / image}.Containerfile",
@@ -95,6 +95,8 @@ def build_all() -> None:
         for old in _folder().glob(f"{image}-*.tar"):
             old.unlink()
         _export(name_of(image), _archive(image))
+        # The archive is what counts; a second copy of gigabytes is of no use.
+        _buildah("rmi", name_of(image))
         size = _archive(image).stat().st_size / 1e6
         print(f"{image}: {size:.0f} MB in {time.monotonic() - started:.0f} s", flush=True)
 

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import yaml
 from kubernetes import client
@@ -106,6 +107,10 @@ class RealNode(ControlPlane):
     def import_image(self, archive: Path) -> None:
         """Gives the node an image, from a tar that docker or an OCI tool has written."""
         self._namespaces.run("ctr", "--namespace=k8s.io", "image", "import", str(archive))
+
+    def tag_image(self, name: str, other: str) -> None:
+        """Gives an image of the node another name too."""
+        self._namespaces.run("ctr", "--namespace=k8s.io", "image", "tag", name, other)
 
     def within(self) -> list[str]:
         """What to put before a command to run it as root of the node."""
@@ -262,7 +267,7 @@ class RealNode(ControlPlane):
         return any(
             condition.type == "Ready" and condition.status == "True"
             for node in nodes
-            for condition in node.status.conditions or ()
+            for condition in (node.status and node.status.conditions) or ()
         )
 
 
@@ -283,9 +288,9 @@ def _pod_network() -> dict[str, object]:
     return {"cniVersion": "0.4.0", "name": "node", "plugins": [bridge, ports]}
 
 
-def _dns_objects() -> list[dict[str, object]]:
+def _dns_objects() -> list[dict[str, Any]]:
     protocols = {"dns": "UDP", "dns-tcp": "TCP"}
-    service = {
+    service: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": "kube-dns", "namespace": "kube-system"},
@@ -297,7 +302,7 @@ def _dns_objects() -> list[dict[str, object]]:
             ],
         },
     }
-    endpoints = {
+    endpoints: dict[str, Any] = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
