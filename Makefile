@@ -1,6 +1,6 @@
 # The verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup protos protos-freeze format lint test test-process kube-binaries e2e-images e2e failures operator-kills lives plans demo bench reproduce-rubick crds chart-docs docs clean
+.PHONY: help setup protos protos-freeze format lint test test-process kube-binaries e2e-images e2e e2e-transcript failures operator-kills lives plans demo bench reproduce-rubick crds chart-docs docs clean
 
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -60,6 +60,10 @@ e2e-images: setup ## build the images of deploy/images without a registry, for m
 e2e: ## install the chart on a real kubelet, train, upgrade and uninstall; as root, on Linux
 	@$(MAKE) kube-binaries e2e-images TIER=3
 	HEADRACE_E2E=1 $(RUN) pytest -rs -n0 --timeout=0 tests/kubernetes/e2e
+
+e2e-transcript: ## write docs/kubernetes/transcript.md from what a real node answers; as root, on Linux
+	@$(MAKE) kube-binaries e2e-images TIER=3
+	$(RUN) python -m tests.kubernetes.e2e.transcript
 
 failures: setup ## the tests that kill real processes, REPEAT=20 times in a row
 	@for round in $$(seq 1 $(REPEAT)); do \
