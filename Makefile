@@ -1,6 +1,6 @@
 # The verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup protos protos-freeze release-freeze format lint test test-process kube-binaries kueue failures operator-kills recoveries lives plans demo bench reproduce-rubick crds chart-docs docs clean
+.PHONY: help setup protos protos-freeze release-freeze format lint test test-process kube-binaries e2e-images e2e e2e-transcript kueue failures operator-kills recoveries lives plans demo bench reproduce-rubick crds chart-docs docs clean
 
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -10,6 +10,8 @@ WORKERS ?= 2
 REPEAT ?= 20
 LIVES ?= 2000
 WALKS ?= 20
+# Of what a Kubernetes for tests is made: 2 has nodes that only seem to run, 3 a real one.
+TIER ?= 2
 # What Python has compiled is kept: torch alone takes 7 s to compile, in each process that starts.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -54,7 +56,18 @@ test-process: setup ## only the tests that start real processes
 	$(RUN) pytest -rs -m process
 
 kube-binaries: setup ## build what tests against a real Kubernetes need, with Go; cold 12 to 22 minutes
-	$(RUN) python -m tests.kubernetes.build_binaries
+	$(RUN) python -m tests.kubernetes.build_binaries --tier $(TIER)
+
+e2e-images: setup ## build the images of deploy/images without a registry, for make e2e; as root
+	$(RUN) python -m tests.kubernetes.real_node.build_images
+
+e2e: ## install the chart on a real kubelet, train, upgrade and uninstall; as root, on Linux
+	@$(MAKE) kube-binaries e2e-images TIER=3
+	HEADRACE_E2E=1 $(RUN) pytest -rs -n0 --timeout=0 tests/kubernetes/e2e
+
+e2e-transcript: ## write docs/kubernetes/transcript.md from what a real node answers; as root, on Linux
+	@$(MAKE) kube-binaries e2e-images TIER=3
+	$(RUN) python -m tests.kubernetes.e2e.transcript
 
 kueue: setup ## build Kueue with Go, and test the hand-shake with it
 	$(RUN) python -m tests.kubernetes.build_binaries kueue

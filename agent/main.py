@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
-        with alone(settings.units):
+        with alone(settings.units, wait=settings.wait_for_predecessor):
             asyncio.run(_end_units(settings) if settings.command == "end-units" else run(settings))
     except (
         SettingsError,
@@ -147,15 +147,23 @@ def _say_ready(settings: AgentSettings, accelerators: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def alone(settings: UnitSettings) -> Iterator[None]:
-    """Two agents of one node would start everything twice."""
+def alone(settings: UnitSettings, *, wait: bool = False) -> Iterator[None]:
+    """Two agents of one node would start everything twice.
+
+    Args:
+        settings: Where the node's agents keep what they know.
+        wait: Whether to wait until the other one has ended.
+
+    Raises:
+        AlreadyRunningError: There is another one, and it is not waited for.
+    """
     root = settings.root
     root.parent.mkdir(parents=True, exist_ok=True)
     # Ranks of another user pass through it to folders of their own, whose names they know.
     root.mkdir(mode=0o711 if settings.launch.run_as_uid >= 0 else 0o700, exist_ok=True)
     with (root / "lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadyRunningError(
                 f"another agent uses {root}; end it first, or give this one a --node of its own"

@@ -38,6 +38,8 @@ class AgentSettings:
         accelerators: What it offers.
         tls: Certificates, or None on a loopback.
         end_units_on_exit: Whether SIGTERM ends the units too.
+        wait_for_predecessor: Whether it waits, for as long as it takes, until the node's present
+            agent has ended.
     """
 
     command: str
@@ -48,6 +50,7 @@ class AgentSettings:
     accelerators: Wanted
     tls: Tls | None
     end_units_on_exit: bool
+    wait_for_predecessor: bool
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,6 +100,11 @@ def parser() -> argparse.ArgumentParser:
         help="how long a start waits for a pod of the job's own",
     )
     add("--end-units-on-exit", action="store_true", help="SIGTERM ends the units too")
+    add(
+        "--wait-for-predecessor",
+        action="store_true",
+        help="where this node has an agent: take over when that one ends, in place of refusing",
+    )
     add("--tls-ca", type=Path)
     add("--tls-certificate", type=Path)
     add("--tls-key", type=Path)
@@ -168,6 +176,7 @@ def parse(
         accelerators=Wanted(given.accelerators, given.slots, _cores(given.cpu_cores)),
         tls=tls,
         end_units_on_exit=given.end_units_on_exit,
+        wait_for_predecessor=given.wait_for_predecessor,
     )
 
 

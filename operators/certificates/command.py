@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ log = structlog.get_logger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the flags and does what they say, until it is ended; returns the exit code."""
     given = parser().parse_args(arguments)
+    # As pid 1 of a container it would not even notice, and be killed when the grace is over.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(OK))
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -1,10 +1,13 @@
 """Builds the Kubernetes programs of the tests from pinned Go modules: ``make kube-binaries``.
 
+``--tier 3`` builds those of a real node too, which only `make e2e` wants.
+
 What is built stays in a cache outside the tree, by sources, flags and version of Go. A program
 comes into it whole or not at all, and one that is there is not built again, so an interrupted run
 goes on where it was.
 """
 
+import argparse
 import collections
 import contextlib
 import fcntl
@@ -18,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.kubernetes.programs import MODULES, OPTIONAL, Module, cache
+from tests.kubernetes.programs import MODULES, ONLY_FOR_A_REAL_NODE, OPTIONAL, Module, cache
 
 BESIDE_THE_PATH = "/usr/local/go/bin"
 """Where Go's own installer puts it."""
@@ -33,8 +36,12 @@ class BuildError(Exception):
     """What stands in the way, for people."""
 
 
-def build_all(modules: Sequence[Module] = MODULES) -> None:
-    """Builds what is missing of some modules.
+TIERS = (2, 3)
+"""Up to which tier: API server and fake nodes, or a real node as well."""
+
+
+def build_all(modules: Sequence[Module] = MODULES, *, tier: int = 2) -> None:
+    """Builds what is missing of some modules, for this tier and those below.
 
     Raises:
         BuildError: If Go is not there, or cannot build something.
@@ -50,6 +57,7 @@ def build_all(modules: Sequence[Module] = MODULES) -> None:
             for module in modules
             for name in (*module.packages, *module.texts)
             if not (folders[module.name] / name).is_file()
+            and (tier == max(TIERS) or name not in ONLY_FOR_A_REAL_NODE)
         ]
         if left:
             names = ", ".join(name for _, name in left)
@@ -58,7 +66,8 @@ def build_all(modules: Sequence[Module] = MODULES) -> None:
         for module, name in left:
             _make(go, module, name, folders[module.name])
     for folder in folders.values():
-        print(folder)
+        if folder.is_dir():
+            print(folder)
 
 
 def _go() -> str:
@@ -155,14 +164,18 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def main(wanted: Sequence[str] = ()) -> int:
-    """Builds all that is no option, or the options that are named; the exit status."""
+def main(words: Sequence[str] = ()) -> int:
+    """Builds what the words of the command line ask for; the exit status."""
     options = {module.name: module for module in OPTIONAL}
-    if unknown := [name for name in wanted if name not in options]:
+    parser = argparse.ArgumentParser(prog="build_binaries", description=__doc__)
+    parser.add_argument("--tier", type=int, choices=TIERS, default=min(TIERS))
+    parser.add_argument("options", nargs="*", metavar="OPTION", help=", ".join(options))
+    given = parser.parse_args(words)
+    if unknown := [name for name in given.options if name not in options]:
         print(f"wanted none, or some of {', '.join(options)}, got {unknown[0]}", file=sys.stderr)
         return 2
     try:
-        build_all([options[name] for name in wanted] or MODULES)
+        build_all([options[name] for name in given.options] or MODULES, tier=given.tier)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

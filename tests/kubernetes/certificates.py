@@ -42,10 +42,16 @@ class Authority:
     def server(self, name: str, hosts: tuple[str, ...]) -> tuple[Path, Path]:
         """Writes certificate and key of a server that is reached by these names and addresses."""
         names = x509.SubjectAlternativeName([_host(host) for host in hosts])
-        certificate, key = self._signed(name, (), ExtendedKeyUsageOID.SERVER_AUTH, names)
+        return self._written(name, self._signed(name, (), ExtendedKeyUsageOID.SERVER_AUTH, names))
+
+    def client(self, user: str, groups: tuple[str, ...]) -> tuple[Path, Path]:
+        """Writes certificate and key of a user, for who takes no kubeconfig."""
+        return self._written(user, self._signed(user, groups, ExtendedKeyUsageOID.CLIENT_AUTH))
+
+    def _written(self, name: str, signed: tuple[bytes, bytes]) -> tuple[Path, Path]:
         files = self.folder / f"{name}.crt", self.folder / f"{name}.key"
-        files[0].write_bytes(certificate)
-        files[1].write_bytes(key)
+        for file, content in zip(files, signed, strict=True):
+            file.write_bytes(content)
         return files
 
     def kubeconfig(self, file: Path, server: str, user: str, groups: tuple[str, ...]) -> Path:

@@ -36,6 +36,8 @@ class NotStartedError(Exception):
 class ControlPlane:
     """One cluster's processes, in one folder; ``start`` or ``local_cluster`` makes it run."""
 
+    _hosts: tuple[str, ...] = ("localhost", "kubernetes.default.svc", "127.0.0.1")
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._authority = Authority(folder / "pki")
@@ -95,15 +97,7 @@ class ControlPlane:
         """Starts tier 2, unless it runs already."""
         if "kwok" in self._running:
             return
-        scheduler = self._kubeconfig("system:kube-scheduler")
-        self._run(
-            "kube-scheduler",
-            *_as_itself(scheduler),
-            "--leader-elect=false",
-            "--secure-port=0",
-            "--kube-api-qps=200",
-            "--kube-api-burst=400",
-        )
+        self._start_scheduler()
         self._run(
             "kwok",
             f"--kubeconfig={self._kubeconfig('kwok', 'system:masters')}",
@@ -131,9 +125,22 @@ class ControlPlane:
             process.wait()
         self._running.clear()
 
+    def _start_scheduler(self) -> None:
+        self._run(
+            "kube-scheduler",
+            *_as_itself(self._kubeconfig("system:kube-scheduler")),
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--kube-api-qps=200",
+            "--kube-api-burst=400",
+        )
+
     def _start_api_server(self) -> None:
         self._ports = self._ports or free_ports(2)
         etcd, secure = self._ports
+        self._start_api_server_on(etcd, secure)
+
+    def _start_api_server_on(self, etcd: int, secure: int) -> None:
         self._server = f"https://127.0.0.1:{secure}"
         self._authority.kubeconfig(
             self._folder / "admin.kubeconfig", self._server, "admin", ("system:masters",)
@@ -149,13 +156,11 @@ class ControlPlane:
             f"--advertise-client-urls=http://127.0.0.1:{etcd}",
             "--listen-peer-urls=http://127.0.0.1:0",
         )
-        hosts = ("localhost", "kubernetes.default.svc", "127.0.0.1")
-        certificate, key = self._authority.server("kube-apiserver", hosts)
+        certificate, key = self._authority.server("kube-apiserver", self._hosts)
         self._run(
             "kube-apiserver",
             f"--etcd-servers=http://127.0.0.1:{etcd}",
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
+            *self._addresses(),
             f"--secure-port={secure}",
             f"--tls-cert-file={certificate}",
             f"--tls-private-key-file={key}",
@@ -164,13 +169,20 @@ class ControlPlane:
             "--enable-admission-plugins=NodeRestriction",
             "--allow-privileged=true",
             "--service-cluster-ip-range=10.96.0.0/16",
-            # An address of loopback may not be an endpoint, and it would try for ever.
-            "--endpoint-reconciler-type=none",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={self._public}",
             f"--service-account-signing-key-file={self._private}",
         )
         until("the API server is ready", self._answers)
+
+    def _addresses(self) -> list[str]:
+        """Flags of the API server: where it listens, and where it says that it is."""
+        return [
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            # An address of loopback may not be an endpoint, and it would try for ever.
+            "--endpoint-reconciler-type=none",
+        ]
 
     def _start_controllers(self) -> None:
         kubeconfig = self._kubeconfig("system:kube-controller-manager")
@@ -213,15 +225,26 @@ class ControlPlane:
         return self._authority.kubeconfig(file, self._server, user, groups)
 
     def _run(self, name: str, *options: str) -> None:
+        self._run_command(name, [str(program(name)), *options])
+
+    def _run_command(
+        self,
+        name: str,
+        command: list[str],
+        *,
+        folder: Path | None = None,
+        inherited: tuple[int, ...] = (),
+    ) -> None:
         # It ends with its starter, also when that one is killed.
         guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with (self._folder / f"{name}.log").open("wb") as log:
             self._running[name] = subprocess.Popen(
-                [*guard, program(name), *options],
-                cwd=self._folder,
+                [*guard, *command],
+                cwd=folder or self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=inherited,
                 # An interrupt from the keyboard is for the tests; they end what they started.
                 start_new_session=True,
             )

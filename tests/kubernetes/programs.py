@@ -90,7 +90,14 @@ MODULES = (
         "k8s.io/kubernetes",
         {
             name: f"k8s.io/kubernetes/cmd/{name}"
-            for name in ("kube-apiserver", "kube-controller-manager", "kubectl", "kube-scheduler")
+            for name in (
+                "kube-apiserver",
+                "kube-controller-manager",
+                "kubectl",
+                "kube-scheduler",
+                "kubelet",
+                "kube-proxy",
+            )
         },
         # Without these all call themselves v0.0.0.
         linked=(
@@ -122,6 +129,7 @@ MODULES = (
         {"helm": "helm.sh/helm/v4/cmd/helm"},
         linked=("helm.sh/helm/v4/internal/version.version={version}",),
     ),
+    Module("coredns", "github.com/coredns/coredns", {"coredns": "github.com/coredns/coredns"}),
 )
 
 _KUEUE_KINDS = (
@@ -156,6 +164,12 @@ ETCD_TOOLS = ("etcdctl", "etcdutl")
 
 FAKE_NODES = ("kube-scheduler", "kwok", STAGES)
 """Tier 2, on top of it: a real scheduler, and nodes and pods that only seem to run."""
+
+REAL_NODE = ("kube-scheduler", "kubelet", "kube-proxy", "coredns")
+"""Tier 3, on top of tier 1: a node that runs containers."""
+
+ONLY_FOR_A_REAL_NODE = frozenset(REAL_NODE) - frozenset(FAKE_NODES)
+"""What is built when tier 3 is asked for, and not for every run of the tests."""
 
 
 def cache() -> Path:
@@ -201,7 +215,10 @@ def how_to_get(names: list[str]) -> str:
     if set(names) <= set(KUEUE):
         return f"no {', '.join(names)} in {cache()}: `make kueue` builds it with Go, and tests it"
     where = f"in KUBEBUILDER_ASSETS={given} or " if given else ""
+    verb = "kube-binaries"
+    if ONLY_FOR_A_REAL_NODE.intersection(names):
+        verb += " TIER=3"
     return (
-        f"no {', '.join(names)} {where}in {cache()}: `make kube-binaries` builds what is missing "
+        f"no {', '.join(names)} {where}in {cache()}: `make {verb}` builds what is missing "
         "with Go (12 to 22 minutes the first time, seconds later)"
     )

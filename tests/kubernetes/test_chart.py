@@ -381,3 +381,18 @@ def test_definitions_are_rendered_as_they_are_and_kept_if_wanted(tmp_path: Path)
     for one in definitions("--set=crds.keep=false").values():
         assert "helm.sh/resource-policy" not in one["metadata"]["annotations"]
     assert definitions("--set=crds.install=false") == {}
+
+
+def test_an_agent_goes_only_when_its_successor_is_there_and_waits() -> None:
+    objects = chart.render()
+    agents = [one for one in chart.of_kind(objects, "DaemonSet") if "agent" in _name(one)]
+    assert agents
+    for agent in agents:
+        strategy = agent["spec"]["updateStrategy"]["rollingUpdate"]
+        assert strategy == {"maxSurge": "10%", "maxUnavailable": 0}
+        assert agent["spec"]["minReadySeconds"] > 0
+    assert "--wait-for-predecessor" in chart.container(objects, "agent/agent").arguments
+
+
+def _name(one: chart.Object) -> str:
+    return str(one["metadata"]["name"])

@@ -104,6 +104,11 @@ def test_a_missing_program_names_the_verb_that_builds_it(bare: Path) -> None:
         programs.program("kwok")
 
 
+def test_what_only_a_real_node_wants_is_built_by_another_tier(bare: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no kubelet in .*`make kube-binaries TIER=3`"):
+        programs.program("kubelet")
+
+
 def test_without_go_the_build_says_what_it_wants(
     bare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,7 +138,14 @@ def fake_go(bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_half_a_build_is_never_used_and_the_next_goes_on_there(
     bare: Path, fake_go: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    order = [name for module in MODULES for name in module.packages]
+    of_real_nodes = [
+        name
+        for module in MODULES
+        for name in module.packages
+        if name in programs.ONLY_FOR_A_REAL_NODE
+    ]
+    assert sorted(of_real_nodes) == ["coredns", "kube-proxy", "kubelet"]
+    order = [name for module in MODULES for name in module.packages if name not in of_real_nodes]
     broken = order.index("kubectl")
     assert build_binaries.main() == 1
     assert "go could not build kubectl:\nx.go:1: undefined: y" in capsys.readouterr().err
@@ -153,6 +165,9 @@ def test_half_a_build_is_never_used_and_the_next_goes_on_there(
     fake_go.write_text("")
     assert build_binaries.main() == 0
     assert fake_go.read_text() == "", "there was nothing to do"
+    assert build_binaries.main(["--tier", "3"]) == 0
+    assert fake_go.read_text().split() == of_real_nodes
+    assert programs.missing(programs.REAL_NODE) == []
 
 
 @pytest.mark.process

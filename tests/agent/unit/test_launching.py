@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from agent import launching
 from agent.control_folder import ControlFolder
 from agent.desired import UnitKey, WantedLaunch, WantedUnit
 from agent.launching import LaunchSettings
-from agent.main import alone
+from agent.main import AlreadyRunningError, alone
 from agent.units import UnitSettings
 from controlplane.domain.ids import AcceleratorId
 from controlplane.domain.node import Accelerator
@@ -53,3 +54,21 @@ def test_a_nodes_folder_is_its_users_alone(tmp_path: Path, run_as_uid: int, mode
     root = tmp_path / "state" / "node"
     with alone(UnitSettings("node", root, LaunchSettings(run_as_uid=run_as_uid))):
         assert mode_of(root) == mode
+
+
+def test_a_second_agent_is_refused_or_waits_until_the_first_has_ended(tmp_path: Path) -> None:
+    settings = UnitSettings("node", tmp_path / "state" / "node", LaunchSettings())
+    told = []
+
+    def second() -> None:
+        with alone(settings, wait=True):
+            told.append("second")
+
+    with alone(settings):
+        with pytest.raises(AlreadyRunningError, match="another agent uses"), alone(settings):
+            pass
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        told.append("first")
+    waiting.join()
+    assert told == ["first", "second"]
