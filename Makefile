@@ -70,7 +70,8 @@ operator-kills: setup ## kill the operator of Kubernetes at each call of a job's
 	HEADRACE_ALL_KILLS=1 $(RUN) pytest -rs tests/kubernetes/operator/test_failures.py
 
 recoveries: setup ## upgrade from each earlier release on a real API server, and lose and restore its parts
-	HEADRACE_RECOVERIES=1 $(RUN) pytest -rs tests/kubernetes/test_upgrade.py
+	HEADRACE_RECOVERIES=1 $(RUN) pytest -rs tests/kubernetes/test_upgrade.py \
+	  tests/kubernetes/operator/test_disasters.py
 
 plans: setup ## every feasible plan of 1, 2 and 4 ranks, WALKS=20 random walks, and long ones over sizes
 	HEADRACE_ALL_PLANS=1 HEADRACE_WALKS=$(WALKS) \

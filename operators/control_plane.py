@@ -246,8 +246,13 @@ class ControlPlane:
         request = admin_pb2.CloseNodesRequest(nodes=told)
         await self._call(self._admin, "CloseNodes", request)
 
-    async def put_queue(self, name: str, spec: QueueSpec) -> list[str]:
-        """Makes a queue so; returns what whoever set it should know."""
+    async def queues(self) -> list[common_pb2.Queue]:
+        """Every queue with what it holds."""
+        response = await self._call(self._admin, "ListQueues", admin_pb2.ListQueuesRequest())
+        return list(response.queues)
+
+    async def put_queue(self, name: str, spec: QueueSpec) -> admin_pb2.PutQueueResponse:
+        """Makes a queue so; returns what it holds, and what whoever set it should know."""
         queue = common_pb2.Queue(
             name=name,
             quota_accelerators=spec.quota_accelerators,
@@ -256,8 +261,8 @@ class ControlPlane:
             namespaces=spec.namespaces,
         )
         request = admin_pb2.PutQueueRequest(queue=queue)
-        response = await self._call(self._admin, "PutQueue", request)
-        return list(response.warnings)
+        response: admin_pb2.PutQueueResponse = await self._call(self._admin, "PutQueue", request)
+        return response
 
     async def delete_queue(self, name: str) -> None:
         """Removes a queue; harmless if there is none."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from controlplane.domain.ids import JobUid
+from controlplane.domain.preemption import Preemption
 
 _HOLDERS_NAMED = 5
 
@@ -120,6 +121,7 @@ class Reason:
         type: Type of the accelerators; empty where any will do.
         behind: The job that comes first and waits for the same; empty if none does.
         of_quota: Whether that is a share of the queue's quota, and not accelerators.
+        preemption: For whom the job makes room, where it is preempted for another one.
     """
 
     code: ReasonCode
@@ -131,6 +133,7 @@ class Reason:
     type: str = ""
     behind: JobUid = JobUid("")
     of_quota: bool = False
+    preemption: Preemption | None = None
 
     @property
     def deficit(self) -> int:

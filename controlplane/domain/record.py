@@ -300,6 +300,7 @@ class JobRecord:
         refusal: The last time that what a policy decided about it was refused, under its present
             spec and settings and since its last start; None if it was not.
         tries: Changes so far that were ordered to try a plan, whatever became of them.
+        preempted: Why its last attempt that ended was preempted; None if it ended otherwise.
     """
 
     job: Job
@@ -334,6 +335,7 @@ class JobRecord:
     restart: Restart | None = None
     refusal: Refusal | None = None
     tries: int = 0
+    preempted: Reason | None = None
 
     @property
     def uid(self) -> JobUid:

@@ -96,6 +96,13 @@ def with_last_step(known: Progress, end: UnitExit) -> Progress:
 
 
 def conclude(record: JobRecord, attempt: AttemptRecord, at: Instant, kind: str) -> JobRecord:
+    """The job after its attempt's last unit was released; see ``_concluded``."""
+    wish = attempt.intent_reason
+    preempted = wish if wish is not None and wish.code is ReasonCode.PREEMPTED else None
+    return changed(_concluded(record, attempt, at, kind), preempted=preempted)
+
+
+def _concluded(record: JobRecord, attempt: AttemptRecord, at: Instant, kind: str) -> JobRecord:
     """The job after its attempt's last unit was released at ``at``.
 
     Args:

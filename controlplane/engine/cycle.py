@@ -17,6 +17,7 @@ from controlplane.domain.changing import changed
 from controlplane.domain.clock import Instant
 from controlplane.domain.event import CycleDecided
 from controlplane.domain.ids import JobUid, QueueName, Term
+from controlplane.domain.job import Job
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.policy import CheckedPolicy, Decision, Optimality, Policy, Violation
@@ -27,6 +28,7 @@ from controlplane.domain.refusal import Refusal, refusal_after
 from controlplane.domain.snapshot import ClusterSnapshot, Slot
 from controlplane.engine.duties import SUSPENDED, duties
 from controlplane.engine.invariants import violations
+from controlplane.engine.preempting import preempted
 from controlplane.engine.refusals import refused_before, set_aside, without
 from controlplane.engine.resizing import is_same_place, suiting, units_for
 from controlplane.engine.state import ClusterState, SequencedEvent
@@ -359,8 +361,10 @@ def _steer(
     before = attempt.placement
     if target is not None and target.plan == before.plan and is_same_place(before, target):
         return  # The order of its ranks is its own.
-    room = newcomers.instead_of(record, attempt.placement, target)
-    reason = _why_changed(attempt.placement, target, why, room)
+    instead = newcomers.instead_of(record, attempt.placement, target)
+    reason = _why_changed(attempt.placement, target, why, newcomers.named(instead))
+    if reason.code is ReasonCode.PREEMPTED:
+        reason = preempted(reason, why, record.job, newcomers.jobs(instead))
     units = _units_in_memory(record, attempt, target)
     if target is None or units is None:
         then = target.anew if target is not None else None
@@ -442,17 +446,26 @@ class _Newcomers:
         self._targets = decision.targets
         self._coming: dict[Slot, JobUid] | None = None
 
-    def instead_of(self, record: JobRecord, before: Placement, then: Placement | None) -> str:
-        """The names of those for whom a job leaves accelerators, or a share of its queue's quota;
-        empty if it is for nobody.
+    def instead_of(
+        self, record: JobRecord, before: Placement, then: Placement | None
+    ) -> Collection[JobUid]:
+        """Those for whom a job leaves accelerators, or a share of its queue's quota; empty if it
+        is for nobody.
         """
         if self._coming is None:
             self._coming = self._who_comes_where()
         kept = set() if then is None else set(then.slots())
         left = (slot for slot in before.slots() if slot not in kept)
         uids = dict.fromkeys(self._coming[slot] for slot in left if slot in self._coming)
-        uids = uids or self._within_quota(record.job.spec.queue)
-        names = [self._snapshot.jobs[uid].job.full_name for uid in uids]
+        return uids or self._within_quota(record.job.spec.queue)
+
+    def jobs(self, uids: Collection[JobUid]) -> list[Job]:
+        """The jobs of these uids."""
+        return [self._snapshot.jobs[uid].job for uid in uids]
+
+    def named(self, uids: Collection[JobUid]) -> str:
+        """The names of these jobs, the first few of them."""
+        names = [job.full_name for job in self.jobs(uids)]
         if len(names) > _NAMED:
             names[_NAMED:] = [f"{len(names) - _NAMED} more"]
         return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

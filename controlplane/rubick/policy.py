@@ -13,6 +13,7 @@ from controlplane.domain.knob import Knob
 from controlplane.domain.node import Accelerator
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Optimality, Violation
+from controlplane.domain.preemption import Preemption
 from controlplane.domain.proposal import Proposal, ProposalUse
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord
@@ -328,7 +329,13 @@ class _Decision:
                         f"gives back to {by.full_name} what queue {record.job.spec.queue} borrowed "
                         f"and queue {by.spec.queue} needs now, within its quota"
                     )
-                self.now.reasons[record.uid] = Reason(ReasonCode.PREEMPTED, why, least)
+                facts = Preemption(
+                    *(by.uid, by.spec.queue, by.spec.priority),
+                    *(record.job.spec.queue, record.job.spec.priority),
+                )
+                self.now.reasons[record.uid] = Reason(
+                    ReasonCode.PREEMPTED, why, least, preemption=facts
+                )
                 continue
             if seat.uid in dealing.put_off:
                 why = "makes room: others gain more by it than it loses"

@@ -152,6 +152,7 @@ def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = (
     status = jobs_pb2.JobStatus(
         stage=record.stage.value,
         reason=reason_to_wire(record.reason),
+        preempted=reason_to_wire(record.preempted),
         conditions=conditions(record, unheard),
         attempt=record.attempts_made,
         plan=str(attempt.plan_in_force) if attempt else "",

@@ -29,6 +29,7 @@ from controlplane.domain.launch import Launch
 from controlplane.domain.node import Accelerator, Node, Taint
 from controlplane.domain.observation import Observation
 from controlplane.domain.placement import LaunchUnit
+from controlplane.domain.preemption import Preemption
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Intent, Outcome, Progress, RunningUnit, UnitExit
@@ -44,6 +45,7 @@ ACCELERATOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 UID_RULE = "1 to 128 letters, digits, '.', '_' or '-'"
 _ISLAND_MOST = 64
+_INT32_MOST = 2**31 - 1
 _REASONS = {code.value: code for code in ReasonCode}
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 _INTENTS = {
@@ -78,6 +80,19 @@ def reason_to_wire(reason: Reason | None) -> common_pb2.Reason | None:
         more_holders=reason.more_holders,
         type=reason.type,
         behind=reason.behind,
+        preemption=_preemption_to_wire(reason.preemption),
+    )
+
+
+def _preemption_to_wire(facts: Preemption | None) -> common_pb2.Preemption | None:
+    if facts is None:
+        return None
+    return common_pb2.Preemption(
+        uid=facts.uid,
+        queue=facts.queue,
+        priority=facts.priority,
+        preempted_queue=facts.preempted_queue,
+        preempted_priority=facts.preempted_priority,
     )
 
 
@@ -468,7 +483,12 @@ def queue_from_wire(wire: common_pb2.Queue) -> Queue:
 
 
 def queue_to_wire(
-    queue: Queue, *, held_accelerators: int = 0, jobs_running: int = 0, jobs_waiting: int = 0
+    queue: Queue,
+    *,
+    held_accelerators: int = 0,
+    jobs_running: int = 0,
+    jobs_waiting: int = 0,
+    waiting_accelerators: int = 0,
 ) -> common_pb2.Queue:
     """A queue with what it holds now."""
     borrowing = queue.borrowing_accelerators
@@ -481,4 +501,5 @@ def queue_to_wire(
         held_accelerators=held_accelerators,
         jobs_running=jobs_running,
         jobs_waiting=jobs_waiting,
+        waiting_accelerators=min(waiting_accelerators, _INT32_MOST),
     )

@@ -9,6 +9,7 @@ from headrace.api.manifest_fields import NO_NUL, Name
 from headrace.api.manifest_part import Part, broken
 
 _MOST = 2**31 - 1
+Count = Annotated[int, Field(ge=0, le=_MOST)]
 Identity = Annotated[str, Field(min_length=1, max_length=253, pattern=NO_NUL)]
 
 
@@ -35,6 +36,15 @@ class QueueSpec(Part):
 
 class QueueStatus(ReadyStatus):
     """What was observed of the queue; written by Headrace, never by people."""
+
+    held_accelerators: Count = 0
+    """Accelerators that its jobs hold."""
+    waiting_accelerators: Count = 0
+    """The fewest accelerators that its waiting jobs could begin with, together."""
+    jobs_running: Count = 0
+    """Jobs that hold accelerators."""
+    jobs_waiting: Count = 0
+    """Jobs that wait for accelerators."""
 
 
 class Queue(Part):

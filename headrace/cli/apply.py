@@ -202,7 +202,15 @@ def refuse(findings: tuple[Finding, ...], done: str = "applied") -> None:
     """
     if findings:
         told = "\n".join(f"  {finding}" for finding in findings)
-        raise CommandError(ExitCode.REFUSED, f"nothing was {done}:\n{told}")
+        # A name that was mistyped is no manifest that is wrong.
+        mistyped = all(map(_is_of_no_file, findings))
+        code = ExitCode.USAGE if mistyped else ExitCode.REFUSED
+        raise CommandError(code, f"nothing was {done}:\n{told}")
+
+
+def _is_of_no_file(finding: Finding) -> bool:
+    named = not finding.line and finding.file != "standard input"
+    return named and not Path(finding.file).exists()
 
 
 def _check_alone(

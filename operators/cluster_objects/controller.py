@@ -6,24 +6,39 @@ control plane meanwhile is changed back.
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
+from headrace.api.generated import common_pb2
 from headrace.api.manifest import API_VERSION
 from headrace.api.manifest_policy import ClusterPolicy
 from headrace.api.manifest_queue import Queue
 from operators.clocks import Clocks
 from operators.cluster_objects.cluster_object import ClusterObject, cluster_object, is_told, ready
 from operators.control_plane import AwayError, ControlPlane, RefusedError
-from operators.runtime.api_server import CONFLICT, NOT_FOUND, ApiError, ApiServer
+from operators.runtime.api_server import CONFLICT, NOT_FOUND, ApiError, ApiServer, pause
 from operators.runtime.informer import Informer, Key
 from operators.runtime.work_queue import WorkQueue
 from operators.trainingjob.training_job import FINALIZER
 
 LOOK_AGAIN_SECONDS = 60.0
+COUNT_SECONDS = 10.0
+COUNTED_AT_ONCE = 10
+"""So what queues hold is at most one write a second, over the whole cluster."""
 
 log = structlog.get_logger(__name__)
+
+
+def _counts(queue: common_pb2.Queue) -> dict[str, int]:
+    """What its status tells of what it holds."""
+    return {
+        "heldAccelerators": queue.held_accelerators,
+        "waitingAccelerators": queue.waiting_accelerators,
+        "jobsRunning": queue.jobs_running,
+        "jobsWaiting": queue.jobs_waiting,
+    }
 
 
 class Told:
@@ -51,15 +66,40 @@ class Keeper(ABC):
     async def remove(self, found: ClusterObject) -> None:
         """It shall not be so any more; harmless if it is not."""
 
+    async def follow(self, wake: Callable[[str], None]) -> None:
+        """Wakes those whose status has something new to tell; of most kinds nothing ever has."""
+        del wake
+
 
 class QueueKeeper(Keeper):
-    """Queues."""
+    """Queues. What they hold changes with every start and end, and is told now and then."""
 
     plural, kind = "queues", "Queue"
 
+    def __init__(self, control_plane: ControlPlane) -> None:
+        super().__init__(control_plane)
+        self._told: dict[str, dict[str, int]] = {}
+        """What was told of each queue last; those told longest ago come first."""
+
     async def put(self, found: ClusterObject) -> Told:
         spec = Queue.model_validate(found.document).spec
-        return Told(says="; ".join(await self._control_plane.put_queue(found.name, spec)))
+        answer = await self._control_plane.put_queue(found.name, spec)
+        counts = self._told.setdefault(found.name, _counts(answer.queue))
+        return Told(says="; ".join(answer.warnings), **counts)
+
+    async def follow(self, wake: Callable[[str], None]) -> None:
+        while True:
+            await pause(COUNT_SECONDS)
+            try:
+                now = {each.name: _counts(each) for each in await self._control_plane.queues()}
+            except (AwayError, RefusedError) as error:
+                log.info("what queues hold is not known now", why=str(error))
+                continue
+            changed = [name for name in self._told if name in now and self._told[name] != now[name]]
+            for name in changed[:COUNTED_AT_ONCE]:
+                del self._told[name]
+                self._told[name] = now[name]
+                wake(name)
 
     async def remove(self, found: ClusterObject) -> None:
         await self._control_plane.delete_queue(found.name)
@@ -99,6 +139,7 @@ class ClusterObjectController:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.objects.run())
                 group.create_task(self.queue.run(self._look, 1))
+                group.create_task(self._keeper.follow(lambda name: self.queue.add(("", name))))
         finally:
             self.queue.close()
 

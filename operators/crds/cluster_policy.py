@@ -1,7 +1,7 @@
 """The custom resource ``ClusterPolicy``."""
 
 from headrace.api.manifest_policy import ONLY_NAME, ClusterPolicy
-from operators.crds.definition import Column, Definition
+from operators.crds.definition import Column, Definition, ready_columns
 from operators.crds.rule import Rule
 
 CLUSTER_POLICY = Definition(
@@ -22,18 +22,6 @@ CLUSTER_POLICY = Definition(
     columns=(
         Column("POLICY", ".spec.policy", "string", "Which policy decides."),
         Column("VERSION", ".status.version", "integer", "Version of the settings in force."),
-        Column(
-            "READY",
-            '.status.conditions[?(@.type=="Ready")].status',
-            "string",
-            "Whether the control plane has it so.",
-        ),
-        Column(
-            "REASON",
-            '.status.conditions[?(@.type=="Ready")].message',
-            "string",
-            "Why not.",
-            wide=True,
-        ),
+        *ready_columns("Why not."),
     ),
 )

@@ -42,6 +42,15 @@ class Column:
         }
 
 
+def ready_columns(why: str) -> tuple[Column, Column]:
+    """Of what the control plane takes over: whether it has, and why not."""
+    ready = '.status.conditions[?(@.type=="Ready")]'
+    return (
+        Column("READY", f"{ready}.status", "string", "Whether the control plane has it so."),
+        Column("REASON", f"{ready}.message", "string", why, wide=True),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Definition:
     """One custom resource.

@@ -1,7 +1,7 @@
 """The custom resource ``Queue``."""
 
 from headrace.api.manifest_queue import Queue
-from operators.crds.definition import Column, Definition
+from operators.crds.definition import Column, Definition, ready_columns
 from operators.crds.rule import NAMED, Elsewhere
 
 QUEUE = Definition(
@@ -21,19 +21,17 @@ QUEUE = Definition(
     columns=(
         Column("QUOTA", ".spec.quotaAccelerators", "integer", "Accelerators that are its own."),
         Column("BORROWS", ".spec.borrowingAccelerators", "integer", "So many more, or -1 for any."),
-        Column("NAMESPACES", ".spec.namespaces", "string", "Whose jobs it takes; empty for all."),
+        Column("HELD", ".status.heldAccelerators", "integer", "Accelerators that its jobs hold."),
+        Column("RUNNING", ".status.jobsRunning", "integer", "Jobs that hold some."),
+        Column("WAITING", ".status.jobsWaiting", "integer", "Jobs that wait for some."),
         Column(
-            "READY",
-            '.status.conditions[?(@.type=="Ready")].status',
-            "string",
-            "Whether the control plane has it so.",
-        ),
-        Column(
-            "REASON",
-            '.status.conditions[?(@.type=="Ready")].message',
-            "string",
-            "Why not, or what to know.",
+            "WANTED",
+            ".status.waitingAccelerators",
+            "integer",
+            "The fewest accelerators that those could begin with.",
             wide=True,
         ),
+        Column("NAMESPACES", ".spec.namespaces", "string", "Whose jobs it takes; empty for all."),
+        *ready_columns("Why not, or what to know."),
     ),
 )

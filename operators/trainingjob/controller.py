@@ -331,7 +331,7 @@ class TrainingJobController:
         job = self.jobs.jobs.get(found.uid)
         status = self._status(found, job)
         if status is not None:
-            await self.writer.write(found, status)
+            await self.writer.write(found, status, job.preempted if job is not None else "")
         if job is not None and job.finished_at and found.ttl_seconds is not None:
             left = job.finished_at + found.ttl_seconds - self._clocks.wall()
             if left <= 0:

@@ -34,6 +34,7 @@ def known_job(job: jobs_pb2.Job) -> KnownJob:
         finished_at=job.status.finished_at.seconds + job.status.finished_at.nanos / 1e9,
         priority=job.priority,
         status_json=canonical(status_of_job(job)) if of_kubernetes else "",
+        preempted=job.status.preempted.message,
         attempt_in_pods=job.attempt_in_pods,
         places=_places(job) if job.attempt_in_pods else (),
         kueue_most=_kueue_most(job),

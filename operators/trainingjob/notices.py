@@ -36,8 +36,14 @@ class Notice:
     warns: bool = False
 
 
-def notices(before: Status, after: Status) -> list[Notice]:
-    """What happened between two statuses that were written one after the other."""
+def notices(before: Status, after: Status, preempted: str = "") -> list[Notice]:
+    """What happened between two statuses that were written one after the other.
+
+    Args:
+        before: The one.
+        after: The other.
+        preempted: Why the last attempt was preempted; by then the job may wait for other reasons.
+    """
     found: list[Notice] = []
     refused = condition(after, ACCEPTED)
     if refused.get("status") == "False" and refused != condition(before, ACCEPTED):
@@ -51,6 +57,8 @@ def notices(before: Status, after: Status) -> list[Notice]:
             why = "" if told["reason"] == end else told["reason"]
             note = ": ".join(filter(None, (why, told.get("message", "")))) or "all steps are done"
             return [*found, Notice(end, note, "End", warns=warns)]
+    if preempted and holds(before, "Admitted") and not holds(after, "Admitted"):
+        return [*found, Notice(ReasonCode.PREEMPTED.value, preempted, "Preempt")]
     found.extend(_of_attempts(before, after))
     return found
 

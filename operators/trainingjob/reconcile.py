@@ -38,6 +38,7 @@ class KnownJob:
         finished_at: When it ended, in seconds since 1970 UTC; 0 while it has not.
         priority: Of its spec.
         status_json: What its object's status should be, in one spelling; empty before it was told.
+        preempted: Why its last attempt was preempted; empty if that ended otherwise.
         attempt_in_pods: Its present attempt, if that runs in pods of ours; else 0.
         places: What that attempt holds, as (node, accelerators), sorted.
         kueue_most: Of a job that Kueue admits the most accelerators that it may be given; else 0.
@@ -52,6 +53,7 @@ class KnownJob:
     finished_at: float = 0.0
     priority: int = 0
     status_json: str = ""
+    preempted: str = ""
     attempt_in_pods: int = 0
     places: tuple[tuple[str, tuple[str, ...]], ...] = ()
     kueue_most: int = 0

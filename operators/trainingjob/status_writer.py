@@ -66,8 +66,14 @@ class StatusWriter:
         for kept in (self._noticed, self._written_at, self._taken_as):
             kept.pop(key, None)
 
-    async def write(self, found: TrainingJob, wanted: Status) -> None:
-        """Sees to it that the object's status is as wanted: now, or when it is its turn."""
+    async def write(self, found: TrainingJob, wanted: Status, preempted: str = "") -> None:
+        """Sees to it that the object's status is as wanted: now, or when it is its turn.
+
+        Args:
+            found: The object.
+            wanted: Its status.
+            preempted: Why its last attempt was preempted; empty if that ended otherwise.
+        """
         key, before = found.key, found.status
         status = dated(wanted, before, self._clocks.kubernetes_time())
         text = canonical(status)
@@ -82,7 +88,7 @@ class StatusWriter:
                 self._queue.add_after(key, wait)
                 return
             about = f"{status.get('attempt', 0)} {found.generation}"
-            for notice in notices(before, status):
+            for notice in notices(before, status, preempted):
                 await self.tell(found, notice, about)
             self.transitions += 1
         elif key in self._has_turn:

@@ -155,14 +155,14 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def main() -> int:
+def main(wanted: Sequence[str] = ()) -> int:
     """Builds all that is no option, or the options that are named; the exit status."""
     options = {module.name: module for module in OPTIONAL}
-    if unknown := [name for name in sys.argv[1:] if name not in options]:
+    if unknown := [name for name in wanted if name not in options]:
         print(f"wanted none, or some of {', '.join(options)}, got {unknown[0]}", file=sys.stderr)
         return 2
     try:
-        build_all([options[name] for name in sys.argv[1:]] or MODULES)
+        build_all([options[name] for name in wanted] or MODULES)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
@@ -170,4 +170,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -42,6 +42,12 @@ class ControlPlane:
         self._private, self._public = service_account_keys(folder / "pki")
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._server = ""
+        self._ports: list[int] = []
+
+    @property
+    def etcd(self) -> str:
+        """Where etcd answers: ``host:port``."""
+        return f"127.0.0.1:{self._ports[0]}"
 
     @property
     def api_server(self) -> ApiServer:
@@ -71,9 +77,18 @@ class ControlPlane:
             except NotStartedError:
                 # Another process may have taken a port between our look and the start.
                 self.stop()
+                self._ports = []
                 shutil.rmtree(self._folder / "etcd", ignore_errors=True)
                 if not left:
                     raise
+        self._start_controllers()
+
+    def restart(self, data: Path) -> None:
+        """Tier 1 again, at the same addresses, with what etcd has in another data folder."""
+        self.stop()
+        shutil.rmtree(self._folder / "etcd")
+        shutil.move(data, self._folder / "etcd")
+        self._start_api_server()
         self._start_controllers()
 
     def start_fake_nodes(self) -> None:
@@ -117,7 +132,8 @@ class ControlPlane:
         self._running.clear()
 
     def _start_api_server(self) -> None:
-        etcd, secure = free_ports(2)
+        self._ports = self._ports or free_ports(2)
+        etcd, secure = self._ports
         self._server = f"https://127.0.0.1:{secure}"
         self._authority.kubeconfig(
             self._folder / "admin.kubeconfig", self._server, "admin", ("system:masters",)
@@ -240,6 +256,20 @@ def local_cluster(*, fake_nodes: bool = False) -> Iterator[ApiServer]:
         FileNotFoundError: If a program is missing; says how to get it.
         NotStartedError: If a program ended.
     """
+    with own_control_plane() as control_plane:
+        if fake_nodes:
+            control_plane.start_fake_nodes()
+        yield control_plane.api_server
+
+
+@contextlib.contextmanager
+def own_control_plane() -> Iterator[ControlPlane]:
+    """Tier 1 for the time of a ``with`` block, to be handled as a whole.
+
+    Raises:
+        FileNotFoundError: If a program is missing; says how to get it.
+        NotStartedError: If a program ended.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="headrace-kube-", ignore_cleanup_errors=True) as folder,
         contextlib.ExitStack() as stack,
@@ -247,6 +277,4 @@ def local_cluster(*, fake_nodes: bool = False) -> Iterator[ApiServer]:
         control_plane = ControlPlane(Path(folder))
         stack.callback(control_plane.stop)
         control_plane.start()
-        if fake_nodes:
-            control_plane.start_fake_nodes()
-        yield control_plane.api_server
+        yield control_plane

@@ -79,6 +79,12 @@ class Module:
 
 MODULES = (
     Module("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"}),
+    # Of their own, so that etcd itself is not built anew when these change.
+    Module(
+        "etcd-tools",
+        "go.etcd.io/etcd/etcdutl/v3",
+        {name: f"go.etcd.io/etcd/{name}/v3" for name in ("etcdctl", "etcdutl")},
+    ),
     Module(
         "kubernetes",
         "k8s.io/kubernetes",
@@ -144,6 +150,9 @@ API_SERVER = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
 
 KUEUE = ("kueue", KUEUE_CRDS)
 """Kueue, on top of tier 1."""
+
+ETCD_TOOLS = ("etcdctl", "etcdutl")
+"""What takes a snapshot of etcd and restores it."""
 
 FAKE_NODES = ("kube-scheduler", "kwok", STAGES)
 """Tier 2, on top of it: a real scheduler, and nodes and pods that only seem to run."""

@@ -173,7 +173,9 @@ def test_a_queue_is_shown(kubectl: Command) -> None:
     )
     heading, row = kubectl("get", "hrqueue", name).splitlines()
     kubectl("delete", "hrqueue", name)
-    assert heading.split() == ["NAME", "QUOTA", "BORROWS", "NAMESPACES", "READY", "AGE"]
+    assert heading.split() == [
+        *("NAME", "QUOTA", "BORROWS", "HELD", "RUNNING", "WAITING", "NAMESPACES", "READY", "AGE")
+    ]
     assert row.split()[:4] == [name, "4", "0", '["team-a"]']
 
 

@@ -284,6 +284,9 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             held_accelerators=sum(_held(record) for record in mine),
             jobs_running=sum(record.stage in HOLDING for record in mine),
             jobs_waiting=sum(_waits(record) for record in mine),
+            waiting_accelerators=sum(
+                record.job.spec.accelerators.minimum for record in mine if _waits(record)
+            ),
         )
 
     async def GetPolicy(  # noqa: N802

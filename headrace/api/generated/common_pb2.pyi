@@ -22,7 +22,7 @@ class Estimate(_message.Message):
     def __init__(self, low: _Optional[float] = ..., high: _Optional[float] = ..., coverage: _Optional[float] = ..., made_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Reason(_message.Message):
-    __slots__ = ("code", "message", "wanted", "available", "holders", "more_holders", "type", "behind")
+    __slots__ = ("code", "message", "wanted", "available", "holders", "more_holders", "type", "behind", "preemption")
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     WANTED_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,7 @@ class Reason(_message.Message):
     MORE_HOLDERS_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     BEHIND_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTION_FIELD_NUMBER: _ClassVar[int]
     code: str
     message: str
     wanted: int
@@ -39,7 +40,22 @@ class Reason(_message.Message):
     more_holders: int
     type: str
     behind: str
-    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., wanted: _Optional[int] = ..., available: _Optional[int] = ..., holders: _Optional[_Iterable[str]] = ..., more_holders: _Optional[int] = ..., type: _Optional[str] = ..., behind: _Optional[str] = ...) -> None: ...
+    preemption: Preemption
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., wanted: _Optional[int] = ..., available: _Optional[int] = ..., holders: _Optional[_Iterable[str]] = ..., more_holders: _Optional[int] = ..., type: _Optional[str] = ..., behind: _Optional[str] = ..., preemption: _Optional[_Union[Preemption, _Mapping]] = ...) -> None: ...
+
+class Preemption(_message.Message):
+    __slots__ = ("uid", "queue", "priority", "preempted_queue", "preempted_priority")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTED_QUEUE_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTED_PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    queue: str
+    priority: int
+    preempted_queue: str
+    preempted_priority: int
+    def __init__(self, uid: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., preempted_queue: _Optional[str] = ..., preempted_priority: _Optional[int] = ...) -> None: ...
 
 class Condition(_message.Message):
     __slots__ = ("type", "status", "reason", "message", "observed_generation", "last_transition_time")
@@ -168,7 +184,7 @@ class MeasuredPlan(_message.Message):
     def __init__(self, model: _Optional[str] = ..., accelerators: _Optional[int] = ..., global_batch: _Optional[int] = ..., sequence_length: _Optional[int] = ..., precision: _Optional[str] = ..., plan: _Optional[str] = ..., status: _Optional[str] = ..., placement: _Optional[str] = ..., reason: _Optional[str] = ..., parameters: _Optional[int] = ..., steps: _Optional[int] = ..., iteration: _Optional[float] = ..., iteration_lower: _Optional[float] = ..., iteration_upper: _Optional[float] = ..., forward: _Optional[float] = ..., backward_communication: _Optional[float] = ..., optimizer: _Optional[float] = ..., offload: _Optional[float] = ..., peak_allocated: _Optional[int] = ..., peak_process: _Optional[int] = ..., host: _Optional[int] = ..., tokens_rate: _Optional[float] = ..., flops_rate: _Optional[float] = ..., share_of_peak: _Optional[float] = ..., device: _Optional[str] = ..., cpu_threads: _Optional[int] = ..., torch: _Optional[str] = ..., cuda: _Optional[str] = ..., nccl: _Optional[str] = ..., driver: _Optional[str] = ..., headrace: _Optional[str] = ..., date: _Optional[str] = ...) -> None: ...
 
 class Queue(_message.Message):
-    __slots__ = ("name", "quota_accelerators", "submitters", "held_accelerators", "jobs_running", "jobs_waiting", "borrowing_accelerators", "namespaces")
+    __slots__ = ("name", "quota_accelerators", "submitters", "held_accelerators", "jobs_running", "jobs_waiting", "borrowing_accelerators", "namespaces", "waiting_accelerators")
     NAME_FIELD_NUMBER: _ClassVar[int]
     QUOTA_ACCELERATORS_FIELD_NUMBER: _ClassVar[int]
     SUBMITTERS_FIELD_NUMBER: _ClassVar[int]
@@ -177,6 +193,7 @@ class Queue(_message.Message):
     JOBS_WAITING_FIELD_NUMBER: _ClassVar[int]
     BORROWING_ACCELERATORS_FIELD_NUMBER: _ClassVar[int]
     NAMESPACES_FIELD_NUMBER: _ClassVar[int]
+    WAITING_ACCELERATORS_FIELD_NUMBER: _ClassVar[int]
     name: str
     quota_accelerators: int
     submitters: _containers.RepeatedScalarFieldContainer[str]
@@ -185,4 +202,5 @@ class Queue(_message.Message):
     jobs_waiting: int
     borrowing_accelerators: int
     namespaces: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., quota_accelerators: _Optional[int] = ..., submitters: _Optional[_Iterable[str]] = ..., held_accelerators: _Optional[int] = ..., jobs_running: _Optional[int] = ..., jobs_waiting: _Optional[int] = ..., borrowing_accelerators: _Optional[int] = ..., namespaces: _Optional[_Iterable[str]] = ...) -> None: ...
+    waiting_accelerators: int
+    def __init__(self, name: _Optional[str] = ..., quota_accelerators: _Optional[int] = ..., submitters: _Optional[_Iterable[str]] = ..., held_accelerators: _Optional[int] = ..., jobs_running: _Optional[int] = ..., jobs_waiting: _Optional[int] = ..., borrowing_accelerators: _Optional[int] = ..., namespaces: _Optional[_Iterable[str]] = ..., waiting_accelerators: _Optional[int] = ...) -> None: ...

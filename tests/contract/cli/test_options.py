@@ -45,3 +45,14 @@ def test_no_command_has_an_option_of_the_same_name() -> None:
     own = {name for each in root.params for name in each.opts}
     others = [name for below in root.commands.values() for name in options(below)]  # type: ignore[attr-defined]
     assert own.isdisjoint(others)
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("command", ["apply", "delete"])
+def test_a_file_that_is_not_there_is_wrong_use(command: str, tmp_path: Path) -> None:
+    told = unpointed(command, "-f", str(tmp_path / "job.yaml"))
+    assert told.exit_code == ExitCode.USAGE
+    assert "job.yaml: cannot be read: No such file or directory" in told.stderr
+    (tmp_path / "job.yaml").write_text("kind: Job\n")
+    told = unpointed(command, "-f", str(tmp_path / "job.yaml"), "-f", str(tmp_path / "none.yaml"))
+    assert told.exit_code == ExitCode.REFUSED

@@ -43,6 +43,10 @@ def test_a_queue_and_the_policy_become_settings_and_say_so(
     def queue_is(status: str) -> Document | None:
         return is_ready("queues", queue_name, status)
 
+    def queue_counts() -> Document:
+        told = (there("queues", queue_name) or {})["status"]
+        return {each: told[each] for each in told if each.startswith(("held", "waiting", "jobs"))}
+
     async def test() -> None:
         async with a_stage(api_server, namespace, tmp_path) as stage:
             await stage.operator(flags=("--cluster-objects", "yes"))
@@ -72,6 +76,16 @@ def test_a_queue_and_the_policy_become_settings_and_say_so(
                 # A queue that a job needs says why it stays, and goes when the job has gone.
                 stage.create("train", queue=queue_name, suspend=True)
                 await stage.condition("train", "Suspended", "True")
+                assert queue_counts()["jobsWaiting"] == 0
+                stage.patch("train", {"spec": {"suspend": False}})
+                await eventually(
+                    "it says who waits",
+                    lambda: (
+                        queue_counts()
+                        == {"heldAccelerators": 0, "waitingAccelerators": 1}
+                        | {"jobsRunning": 0, "jobsWaiting": 1}
+                    ),
+                )
                 objects.delete_cluster_custom_object(*PLACE, "queues", queue_name)
                 kept = await eventually(
                     "it says so", lambda: is_ready("queues", queue_name, "False")

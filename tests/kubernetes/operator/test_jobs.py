@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.api.generated import admin_pb2
 from tests.kubernetes.api_server import ApiServer
 from tests.kubernetes.operator.processes import (
     Node,
@@ -211,6 +212,44 @@ def test_what_someone_else_manages_is_left_alone(
             assert "finalizers" not in theirs["metadata"]
             assert "conditions" not in theirs.get("status", {})
             assert [job.name for job in await stage.jobs()] == ["ours"]
+
+    run(test())
+
+
+def test_the_event_of_a_preemption_tells_for_whom(
+    api_server: ApiServer, namespace: str, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        async with a_stage(api_server, namespace, tmp_path) as stage, Node(stage, finish=False):
+            settings = {"policy": '"equal-share"'}
+            await stage.api.admin.SetPolicy(admin_pb2.SetPolicyRequest(settings=settings))
+            await stage.operator()
+            stage.create("low", accelerators={"minimum": 2})
+            await stage.condition("low", "Running", "True")
+            made = stage.create("high", accelerators={"minimum": 2}, priority=7)
+            await stage.condition("low", "Admitted", "False")
+            (told,) = [each for each in stage.events() if each.reason == "Preempted"]
+            assert (told.type, told.action) == ("Normal", "Preempt")
+            assert str(told.note).endswith(
+                f"makes room for {namespace}/high (preemptor UID: {made['metadata']['uid']}; "
+                "preemptor path: /default; preemptee path: /default; preemptor priority: 7; "
+                "preemptee priority: 0)"
+            )
+
+    run(test())
+
+
+def test_a_label_of_kueue_means_nothing_where_there_is_none(
+    api_server: ApiServer, namespace: str, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        async with a_stage(api_server, namespace, tmp_path) as stage, Node(stage) as node:
+            await stage.operator()
+            made = stage.create("train", suspend=True)
+            labels = {"kueue.x-k8s.io/queue-name": "team"}
+            stage.patch("train", {"metadata": {"labels": labels}, "spec": {"suspend": False}})
+            await stage.condition("train", "Succeeded", "True")
+            assert node.starts == [(made["metadata"]["uid"], 1)]
 
     run(test())
 

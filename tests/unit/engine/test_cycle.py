@@ -9,10 +9,11 @@ from controlplane.baselines import BASELINES
 from controlplane.baselines.equal_share import equal_share
 from controlplane.domain.action import StartAttempt, StopAttempt
 from controlplane.domain.event import JobSubmitted
-from controlplane.domain.ids import Attempt, JobUid
+from controlplane.domain.ids import Attempt, JobUid, QueueName
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision, Optimality, Violation
+from controlplane.domain.preemption import Preemption
 from controlplane.domain.queue import Queue
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import Intent
@@ -183,7 +184,17 @@ def test_a_few_of_many_newcomers_are_named(newcomers: str, named: str) -> None:
 def test_who_is_pushed_out_is_told_by_whom() -> None:
     world = a_cluster().with_nodes(1, 2).submit(a_job("low").wanting(2)).settle()
     world.submit(a_job("high").wanting(2).with_priority(1))
-    assert stops(world) == {"low": "gives back 2 accelerators: makes room for default/high"}
+    told = stops(world)["low"]
+    assert told.startswith("gives back 2 accelerators: makes room for default/high (preemptor UID:")
+    reason = world.attempt("low").intent_reason
+    assert reason is not None
+    assert reason.preemption == Preemption(
+        *(JobUid("high"), QueueName("default"), 1), *(QueueName("default"), 0)
+    )
+    assert told.endswith(
+        "(preemptor UID: high; preemptor path: /default; preemptee path: /default; "
+        "preemptor priority: 1; preemptee priority: 0)"
+    )
 
 
 def test_who_shrinks_to_share_a_quota_is_told_with_whom() -> None:
