@@ -336,14 +336,24 @@ def test_an_agent_that_comes_when_the_pod_has_gone_says_so(world: World) -> None
     played(story)
 
 
-def test_who_only_says_that_it_is_a_pod_is_none(world: World) -> None:
-    environment = {**os.environ, JOB_POD_VARIABLE: "job/1"}
-    pretender = subprocess.Popen(["sleep", "1000"], env=environment)
+def test_who_only_says_that_it_is_a_pod_is_none() -> None:
+    """It has all of one but a PID namespace of its own."""
+    furnish = (
+        "mount -t tmpfs tmpfs /run && mkdir /run/headrace && "
+        "echo '{\"protocol\": 1}' > /run/headrace/pod.json && echo ready && exec sleep 1000"
+    )
+    pretender = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", furnish],
+        env={**os.environ, JOB_POD_VARIABLE: "job/1"},
+        stdout=subprocess.PIPE,
+    )
     try:
+        assert pretender.stdout is not None
+        assert pretender.stdout.readline() == b"ready\n"
         assert JobPods().find("job", 1) is None
     finally:
         pretender.kill()
-        pretender.wait()
+        pretender.communicate()
 
 
 def test_no_link_is_followed(tmp_path: Path) -> None:

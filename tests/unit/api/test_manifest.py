@@ -17,7 +17,7 @@ from headrace.api.manifest import (
 from headrace.api.manifest_fields import quantity_bytes
 from headrace.api.models import PRESETS
 from headrace.api.refusal import Problem, field_paths
-from headrace.api.runtime import PODS, Runtime, refusals
+from headrace.api.runtime import Runtime, refusals
 
 GPT: dict[str, Any] = {
     "apiVersion": "headrace.dev/v1alpha1",
@@ -526,21 +526,6 @@ def test_what_can_be_honoured_is_not_refused() -> None:
         assert refusals(the_job(document)) == ()
     job = the_job(changed(GPT, "spec.env", secret))
     assert refusals(job, Runtime("elsewhere", secrets=False))[0].field == "spec.env[0].valueFrom"
-
-
-def test_a_pod_of_its_own_has_an_image_and_claims_and_no_folder_of_its_node() -> None:
-    claim = {"name": "v", "mountPath": "/v", "persistentVolumeClaim": {"claimName": "disk"}}
-    folder = {"name": "w", "mountPath": "/w", "hostPath": {"path": "/w"}}
-    kept = changed(changed(GPT, "spec.volumes", [claim]), "spec.checkpoint.store", "/v/jobs")
-    assert refusals(the_job(kept), PODS) == ()
-    assert refusals(the_job(changed(kept, "spec.checkpoint.store", "s3://b/jobs")), PODS) == ()
-    assert refusals(the_job(changed(COMMAND, "spec.command.image", "mine:1")), PODS) == ()
-    (lost,) = refusals(the_job(changed(kept, "spec.checkpoint.store", "/volume/jobs")), PODS)
-    assert lost.field == "spec.checkpoint.store"
-    assert "below the mountPath of one of the job's claims" in lost.message
-    (unseen,) = refusals(the_job(changed(kept, "spec.volumes", [claim, folder])), PODS)
-    assert unseen.field == "spec.volumes[1]"
-    assert "sees no folder of its node" in unseen.message
 
 
 # The schema, as CRDs need it.
