@@ -16,7 +16,7 @@ TIER ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .uv/bin/uv:
 	@{ python3 -m venv .uv && .uv/bin/python -m pip install --quiet uv; } \

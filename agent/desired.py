@@ -252,7 +252,8 @@ def _commands(assignment: Assignment, local: Local, memory: Memory) -> Iterator[
                 yield ReportExit(key, _lost(key))
             else:
                 answer = _answer(launch, unit, local, holders, leaving, highest)
-                if isinstance(answer, StartUnit):
+                if not isinstance(answer, ReportExit):
+                    # Also while it waits, so that no later launch has what it waits for.
                     holders.update(dict.fromkeys(unit.accelerators, key))
                 if answer is not None:
                     yield answer

@@ -11,7 +11,6 @@ import pytest
 from tests.kubernetes.real_node.derived_image import derive_image
 from tests.kubernetes.waiting import until
 
-pytest.importorskip("tests.kubernetes.real_node.node")
 pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent

@@ -13,6 +13,7 @@ from tests.kubernetes.operator.processes import Document, a_stage, condition, ev
 pytestmark = pytest.mark.process
 
 PLACE = ("headrace.dev", "v1alpha1")
+A_POLICY = ("clusterpolicies", "ClusterPolicy", "default")
 
 
 def make(objects: client.CustomObjectsApi, plural: str, kind: str, name: str, **spec: Any) -> None:
@@ -23,6 +24,17 @@ def make(objects: client.CustomObjectsApi, plural: str, kind: str, name: str, **
         "spec": spec,
     }
     objects.create_cluster_custom_object(*PLACE, plural, document)
+
+
+def let_go(objects: client.CustomObjectsApi, plural: str, name: str) -> None:
+    """Takes the finalizers from an object."""
+    objects.patch_cluster_custom_object(
+        *PLACE,
+        plural,
+        name,
+        {"metadata": {"finalizers": None}},
+        _content_type="application/merge-patch+json",
+    )
 
 
 def test_a_queue_and_the_policy_become_settings_and_say_so(
@@ -51,18 +63,9 @@ def test_a_queue_and_the_policy_become_settings_and_say_so(
         async with a_stage(api_server, namespace, tmp_path) as stage:
             await stage.operator(flags=("--cluster-objects", "yes"))
             make(objects, "queues", "Queue", queue_name, quotaAccelerators=3)
-            make(
-                objects,
-                "clusterpolicies",
-                "ClusterPolicy",
-                "default",
-                policy="fifo",
-                periodSeconds=7,
-            )
+            make(objects, *A_POLICY, policy="fifo", periodSeconds=7)
             try:
-                await eventually(
-                    "the queue is there", lambda: is_ready("queues", queue_name, "True")
-                )
+                await eventually("the queue is there", lambda: queue_is("True"))
                 policy = await eventually(
                     "it is set", lambda: is_ready("clusterpolicies", "default", "True")
                 )
@@ -87,9 +90,7 @@ def test_a_queue_and_the_policy_become_settings_and_say_so(
                     ),
                 )
                 objects.delete_cluster_custom_object(*PLACE, "queues", queue_name)
-                kept = await eventually(
-                    "it says so", lambda: is_ready("queues", queue_name, "False")
-                )
+                kept = await eventually("it says so", lambda: queue_is("False"))
                 assert "1 unfinished jobs" in condition(kept, "Ready")["message"]
                 stage.delete("train")
                 await stage.gone("train")
@@ -97,13 +98,7 @@ def test_a_queue_and_the_policy_become_settings_and_say_so(
             finally:
                 for plural, name in (("queues", queue_name), ("clusterpolicies", "default")):
                     if there(plural, name):
-                        objects.patch_cluster_custom_object(
-                            *PLACE,
-                            plural,
-                            name,
-                            {"metadata": {"finalizers": None}},
-                            _content_type="application/merge-patch+json",
-                        )
+                        let_go(objects, plural, name)
                     if there(plural, name):
                         objects.delete_cluster_custom_object(*PLACE, plural, name)
 

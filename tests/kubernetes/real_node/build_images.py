@@ -33,6 +33,8 @@ _PYTHON_IMAGE = "localhost/headrace-test/python:bookworm"
 _UV_IMAGE = "localhost/headrace-test/uv:1"
 _SUITE = "bookworm"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_HOME = "/root"
+"""That of the user of a build, whose uv keeps its cache there."""
 _AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -168,7 +170,7 @@ def _mirror() -> list[str]:
 def _uv_as_here() -> Iterator[list[str]]:
     """Mounts that give uv in the build what it has here: settings, authorities, and its cache."""
     uv = os.environ.get("UV", "uv")
-    mounts = {_said(uv, "cache", "dir").strip(): "/root/.cache/uv"}
+    mounts = {_said(uv, "cache", "dir").strip(): f"{_HOME}/.cache/uv"}
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "uv.toml"
         given = [
