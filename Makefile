@@ -1,6 +1,6 @@
 # The verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup protos protos-freeze format lint test test-process kube-binaries e2e-images e2e e2e-transcript failures operator-kills lives plans demo bench reproduce-rubick crds chart-docs docs clean
+.PHONY: help setup protos protos-freeze release-freeze format lint test test-process kube-binaries e2e-images e2e e2e-transcript kueue failures operator-kills recoveries lives plans demo bench reproduce-rubick crds chart-docs docs clean
 
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -31,6 +31,10 @@ protos: setup ## write the Python stubs of protos/
 # Only at a release: what later changes must stay compatible with.
 protos-freeze: setup ## keep today's protos as the image of the current version
 	cd protos && $(abspath .venv/bin/buf) build -o ../tests/fixtures/protos-0.1.0.binpb
+
+# Only at a release, into tests/fixtures/VERSION: what later versions are upgraded from.
+release-freeze: setup ## keep today's chart and a store of today as the fixture of the current version
+	$(RUN) python tests/fixtures/freeze_release.py
 
 format: setup ## format the sources and fix what ruff can fix
 	$(RUN) ruff format .
@@ -65,6 +69,10 @@ e2e-transcript: ## write docs/kubernetes/transcript.md from what a real node ans
 	@$(MAKE) kube-binaries e2e-images TIER=3
 	$(RUN) python -m tests.kubernetes.e2e.transcript
 
+kueue: setup ## build Kueue with Go, and test the hand-shake with it
+	$(RUN) python -m tests.kubernetes.build_binaries kueue
+	HEADRACE_KUBE_REQUIRED=1 $(RUN) pytest -rs tests/kubernetes/operator/test_kueue.py
+
 failures: setup ## the tests that kill real processes, REPEAT=20 times in a row
 	@for round in $$(seq 1 $(REPEAT)); do \
 	  echo "round $$round of $(REPEAT)"; \
@@ -73,6 +81,9 @@ failures: setup ## the tests that kill real processes, REPEAT=20 times in a row
 
 operator-kills: setup ## kill the operator of Kubernetes at each call of a job's life, before and after it
 	HEADRACE_ALL_KILLS=1 $(RUN) pytest -rs tests/kubernetes/operator/test_failures.py
+
+recoveries: setup ## upgrade from each earlier release on a real API server, and lose and restore its parts
+	HEADRACE_RECOVERIES=1 $(RUN) pytest -rs tests/kubernetes/test_upgrade.py
 
 plans: setup ## every feasible plan of 1, 2 and 4 ranks, WALKS=20 random walks, and long ones over sizes
 	HEADRACE_ALL_PLANS=1 HEADRACE_WALKS=$(WALKS) \

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from headrace.api.addresses import is_loopback
 from operators.control_plane import TlsFiles
+from operators.nodes.node import ANY_NODE, Pools, read_pools
 from operators.runtime.leadership import LeaseSettings
 
 _LISTEN = "127.0.0.1:7465"
@@ -20,6 +21,7 @@ _LEASE_NAME = "headrace-operator"
 _LEASE_SECONDS = 12
 _LEASE_SECONDS_MOST = 15
 _WORKERS = 16
+_GPU = "nvidia.com/gpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,9 @@ class Settings:
         tls: Mutual TLS with it; None for none.
         namespaces: Whose objects are looked after; empty for all.
         cluster_objects: Whether objects without a namespace are looked after too.
+        nodes: Whether what Kubernetes keeps off its nodes is kept off them here.
+        pools: Which nodes agents run on.
+        kueue_resource: What Kueue calls an accelerator; empty where Kueue is not asked.
         kubeconfig: How to reach the API server; empty for the pod's service account.
         lease: By which replicas agree on a leader.
         listen: ``host:port`` of health and metrics; port 0 takes a free one.
@@ -45,6 +50,9 @@ class Settings:
     cluster_objects: bool
     kubeconfig: str
     lease: LeaseSettings
+    nodes: bool = True
+    pools: Pools = ANY_NODE
+    kueue_resource: str = ""
     listen: str = _LISTEN
     workers: int = _WORKERS
     log_format: str = "json"
@@ -88,6 +96,10 @@ def read_settings(
     flags.text("--insecure", "no", "speak without TLS to another machine", ("yes", "no"))
     flags.text("--namespaces", "all", "whose objects are looked after: all, or names with commas")
     flags.text("--cluster-objects", "yes", "look after Queue and ClusterPolicy too", ("yes", "no"))
+    flags.text("--nodes", "yes", "respect cordons and taints of nodes", ("yes", "no"))
+    flags.text("--node-pools", "", "JSON array: nodeSelector and tolerations of agents' pools")
+    flags.text("--kueue", "yes", "wait for Kueue where jobs name a queue of it", ("yes", "no"))
+    flags.text("--kueue-resource", _GPU, "what Kueue calls an accelerator")
     flags.text("--kubeconfig", "", "how to reach the API server; default: the pod's account")
     flags.text("--lease-namespace", "", "where replicas agree on a leader")
     flags.text("--lease-name", _LEASE_NAME, "name of the Lease")
@@ -118,14 +130,23 @@ def _settings(parser: argparse.ArgumentParser, told: argparse.Namespace) -> Sett
             "answer in its place; give --tls-ca, --tls-certificate and --tls-key, or insist with "
             "--insecure yes"
         )
+    if told.kueue == "yes" and not told.kueue_resource:
+        parser.error("--kueue-resource: wanted the name of a resource, such as nvidia.com/gpu")
     names = tuple(filter(None, (each.strip() for each in told.namespaces.split(","))))
     if not names or ("all" in names and len(names) > 1):
         parser.error(f"--namespaces: wanted all, or names with commas, got {told.namespaces!r}")
+    try:
+        pools = read_pools(told.node_pools)
+    except ValueError as error:
+        parser.error(f"--node-pools: {error}")
     return Settings(
         control_plane=told.control_plane,
         tls=tls,
         namespaces=() if names == ("all",) else names,
         cluster_objects=told.cluster_objects == "yes",
+        nodes=told.nodes == "yes",
+        pools=pools,
+        kueue_resource=told.kueue_resource if told.kueue == "yes" else "",
         kubeconfig=told.kubeconfig,
         lease=LeaseSettings(
             told.lease_namespace,

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import structlog
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
+from controlplane.domain.node import ClosedNode
 from headrace.api.generated import admin_pb2, admin_pb2_grpc, common_pb2, jobs_pb2, jobs_pb2_grpc
 from headrace.api.keepalive import pings
 from headrace.api.manifest_queue import QueueSpec
@@ -44,6 +46,9 @@ _AWAY = frozenset(
     }
 )
 """What the same call may be answered otherwise later."""
+
+_HANDSHAKE = re.compile(r"handshake|ssl|certificate", re.IGNORECASE)
+"""In what gRPC says of connections that TLS ended."""
 
 log = structlog.get_logger(__name__)
 
@@ -226,6 +231,19 @@ class ControlPlane:
             raise AwayError(f"cannot read the certificates: {error}") from error
         raise AwayError("the control plane ended the watch")
 
+    async def close_nodes(self, nodes: Sequence[ClosedNode]) -> None:
+        """Keeps work off these nodes, and no others.
+
+        Raises:
+            AwayError, RefusedError, TermOverError: As their names say.
+        """
+        told = (
+            admin_pb2.ClosedNode(node=each.node, closed=each.closed.value, reason=each.why)
+            for each in nodes
+        )
+        request = admin_pb2.CloseNodesRequest(nodes=told)
+        await self._call(self._admin, "CloseNodes", request)
+
     async def put_queue(self, name: str, spec: QueueSpec) -> list[str]:
         """Makes a queue so; returns what whoever set it should know."""
         queue = common_pb2.Queue(
@@ -257,6 +275,11 @@ class ControlPlane:
 
 def _meant(error: aio.AioRpcError) -> Exception:
     message = error.details() or error.code().name
+    if error.code() is grpc.StatusCode.UNAVAILABLE and _HANDSHAKE.search(message):
+        message = (
+            "no TLS connection with it: look at --tls-ca, --tls-certificate, --tls-key and "
+            f"--tls-server-name, and at its --tls-client-ca ({message})"
+        )
     if error.code() in _AWAY:
         return AwayError(message)
     known = _term_in_force(error)

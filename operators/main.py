@@ -19,6 +19,7 @@ from operators.cluster_objects.controller import (
 )
 from operators.config import Settings, read_settings
 from operators.control_plane import ControlPlane, TermOverError
+from operators.nodes.controller import NodeController, leave_open
 from operators.runtime.api_server import ApiError, ApiServer, NoClusterError
 from operators.runtime.leadership import DeposedError, Leadership
 from operators.telemetry import Page, Telemetry, set_up_logs
@@ -64,6 +65,9 @@ class Operator:
             return "the API server does not answer"
         if self._jobs is not None and not self._jobs.objects.synced.is_set():
             return "not everything is listed yet"
+        # Once heard, it may be away for a while: that is no reason to replace this replica.
+        if self._jobs is not None and not self._jobs.jobs.complete:
+            return f"the control plane was not heard yet: {self._jobs.jobs.trouble}"
         return ""
 
     async def run(self) -> int:
@@ -122,6 +126,7 @@ class Operator:
             instance=self._settings.lease.identity,
             clocks=self._clocks,
             workers=self._settings.workers,
+            kueue_resource=self._settings.kueue_resource,
         )
         self._show(controller)
         try:
@@ -131,6 +136,12 @@ class Operator:
                     ClusterObjectController(self._server, keeper, self._clocks).run()
                     for keeper in (QueueKeeper(control_plane), PolicyKeeper(control_plane))
                 )
+            if self._settings.nodes:
+                parts.append(
+                    NodeController(self._server, control_plane, self._settings.pools).run()
+                )
+            else:
+                parts.append(leave_open(control_plane))
             await self._until_stopped(*parts)
         finally:
             self._telemetry.leads.set(0)

@@ -21,6 +21,7 @@ from controlplane.domain.event import (
     NodeDrained,
     NodeLost,
     NodeRegistered,
+    NodesClosed,
     PlanChanged,
     PlanRefused,
     PolicyChanged,
@@ -48,7 +49,7 @@ from controlplane.domain.job import (
 from controlplane.domain.launch import Launch
 from controlplane.domain.lifecycle import Stage
 from controlplane.domain.memory import model_text
-from controlplane.domain.node import Accelerator, Node, Taint
+from controlplane.domain.node import Accelerator, Closed, ClosedNode, Node, Taint
 from controlplane.domain.policy import Policy, PolicySettings
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.reason import Reason, ReasonCode
@@ -328,6 +329,13 @@ class World:
     def drain(self, name: str, drained: bool = True) -> "World":
         """Nothing shall run there."""
         return self.tell(NodeDrained(NodeId(name), drained))
+
+    def kubernetes_closes(
+        self, *names: str, closed: Closed = Closed.TO_NEW_WORK, operator: str = "op"
+    ) -> "World":
+        """An operator tells that Kubernetes keeps work off these nodes, and no others."""
+        nodes = tuple(ClosedNode(NodeId(name), closed, "it is cordoned") for name in names)
+        return self.tell(NodesClosed(operator, nodes))
 
     # -- what agents say -----------------------------------------------------------------
 

@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.job import JobSpec, Topology
 from controlplane.domain.lifecycle import Stage
-from controlplane.domain.node import Contact
 from controlplane.domain.placement import Placement
 from controlplane.domain.policy import Decision
 from controlplane.domain.reason import Reason, ReasonCode
@@ -156,7 +155,7 @@ class _Round:
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self.snapshot = snapshot
         self.away = nodes_to_leave(snapshot)
-        self.silent = {n.id for n in snapshot.nodes.values() if n.contact is Contact.SILENT}
+        self.closed = snapshot.conditions.closed
         self.quotas = Quotas(snapshot)
         self.targets: dict[JobUid, Placement] = {}
         self.taken = {
@@ -188,15 +187,14 @@ class _Round:
 
     def _fixed(self, record: JobRecord) -> bool:
         """Keeps a running job where it is if nothing can be said about it now: one of its nodes
-        has not been heard of yet, or its queue was removed.
+        has not been heard of yet or was cordoned, or its queue was removed.
         """
         attempt = record.attempt
         if attempt is None or attempt.intent is not Intent.RUN:
             return False
-        units = attempt.placement.units
-        silent = bool(self.silent) and any(unit.node in self.silent for unit in units)
+        closed = bool(self.closed) and not self.closed.isdisjoint(attempt.placement.nodes)
         orphaned = not self.quotas.take(record.job)
-        if not (silent or orphaned) or left_nodes(attempt.placement, self.away):
+        if not (closed or orphaned) or left_nodes(attempt.placement, self.away):
             return False
         self.targets[record.uid] = attempt.placement
         self.taken.update(attempt.placement.slots())

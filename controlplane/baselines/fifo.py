@@ -46,6 +46,7 @@ from controlplane.placing.order import (
     candidates,
     cannot_stay,
     impossible,
+    left_nodes,
     nodes_to_leave,
 )
 from controlplane.placing.waiting import Ahead, Waits, question
@@ -124,6 +125,7 @@ class _Round:
     def decide(self) -> Decision:
         waiting: list[JobRecord] = []
         undisturbed = not self.away
+        closed = self.snapshot.conditions.closed
         for record in candidates(self.snapshot):
             attempt, job = record.attempt, record.job
             if attempt is None:
@@ -133,7 +135,10 @@ class _Round:
             if self.quotas.whole(job.spec.queue) is not None:
                 self.quotas.use(job.spec.queue, attempt.placement.accelerator_count)
             by_racks = job.spec.accelerators.topology is Topology.SAME_RACK
-            if undisturbed and job.generation == 1 and not by_racks:
+            stays = bool(closed) and not closed.isdisjoint(attempt.placement.nodes)
+            if (undisturbed and job.generation == 1 and not by_racks) or (
+                stays and not left_nodes(attempt.placement, self.away)
+            ):
                 self.targets[job.uid], self.reasons[job.uid] = attempt.placement, RUNNING
             else:
                 self._keep(record, attempt.placement)

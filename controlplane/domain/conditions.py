@@ -18,6 +18,8 @@ class Conditions:
     Attributes:
         unhealthy: Quarantined accelerators.
         away: Nodes that must not run anything now, because they were drained or lost.
+        closed: Nodes where what runs stays as it is and nothing may be placed: they have not spoken
+            since the control plane started, or Kubernetes has cordoned them.
         silent: Nodes that have not spoken since the control plane started.
         strays: Nodes with strays.
         tainted: Nodes with taints.
@@ -25,6 +27,7 @@ class Conditions:
 
     unhealthy: Unhealthy
     away: frozenset[NodeId]
+    closed: frozenset[NodeId]
     silent: tuple[NodeId, ...]
     strays: tuple[NodeId, ...]
     tainted: tuple[NodeId, ...]
@@ -39,7 +42,8 @@ def conditions_of(nodes: Mapping[NodeId, NodeRecord]) -> Conditions:
                 unhealthy.setdefault(node.id, {})[accelerator.id] = accelerator.unhealthy
     return Conditions(
         unhealthy,
-        frozenset(n.id for n in nodes.values() if n.drained or n.contact is Contact.LOST),
+        frozenset(n.id for n in nodes.values() if n.must_be_left),
+        frozenset(n.id for n in nodes.values() if n.only_goes_on),
         tuple(n.id for n in nodes.values() if n.contact is Contact.SILENT),
         tuple(n.id for n in nodes.values() if n.strays),
         tuple(n.id for n in nodes.values() if n.node.taints),

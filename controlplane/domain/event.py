@@ -21,7 +21,7 @@ from controlplane.domain.ids import (
     Term,
 )
 from controlplane.domain.job import Job
-from controlplane.domain.node import Node
+from controlplane.domain.node import ClosedNode, Node
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.proposal import Proposal
 from controlplane.domain.queue import Queue
@@ -94,6 +94,20 @@ class NodeDrained:
     drained: bool
     at: Instant = Instant(0)
     kind: Literal["NodeDrained"] = "NodeDrained"
+
+
+@dataclass(frozen=True, slots=True)
+class NodesClosed:
+    """An operator told which nodes Kubernetes keeps work off: these, and no others.
+
+    Attributes:
+        operator: Name of its lease; what other operators told stays.
+    """
+
+    operator: str
+    nodes: tuple[ClosedNode, ...] = ()
+    at: Instant = Instant(0)
+    kind: Literal["NodesClosed"] = "NodesClosed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +412,7 @@ Event = Annotated[
     | NodeRegistered
     | NodeLost
     | NodeDrained
+    | NodesClosed
     | NodeRemoved
     | AcceleratorHealthChanged
     | RendezvousBound

@@ -65,6 +65,30 @@ class Node:
         return next((value for key, value in self.labels if key == RACK_LABEL), "")
 
 
+class Closed(StrEnum):
+    """What Kubernetes keeps off one of its nodes."""
+
+    TO_NEW_WORK = "Cordoned"
+    """Nothing is placed there; what runs there goes on."""
+    TO_ALL_WORK = "Drained"
+    """The same, and what runs there moves away."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedNode:
+    """A node that Kubernetes keeps work off, as an operator tells.
+
+    Attributes:
+        node: Its name, which need not be known here yet.
+        closed: To what.
+        why: What its object says, for example ``spec.unschedulable is set``.
+    """
+
+    node: NodeId
+    closed: Closed
+    why: str = ""
+
+
 class Contact(StrEnum):
     """Whether the node's agent can be heard."""
 

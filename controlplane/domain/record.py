@@ -7,7 +7,7 @@ from controlplane.domain.clock import Duration, Instant
 from controlplane.domain.ids import AcceleratorId, Attempt, JobUid, NodeId
 from controlplane.domain.job import Job
 from controlplane.domain.lifecycle import Stage
-from controlplane.domain.node import Contact, Node
+from controlplane.domain.node import Closed, ClosedNode, Contact, Node
 from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
 from controlplane.domain.refusal import Refusal
@@ -381,6 +381,7 @@ class NodeRecord:
         node: As registered.
         contact: Whether it can be heard.
         drained: Whether people asked that nothing runs there.
+        closed: What Kubernetes keeps off it, whatever people asked; None while it is open.
         strays: Units alive there that no job's present attempt accounts for: of unknown jobs
             (kept until an explicit order) or of fenced attempts (to be ended). Their
             accelerators are not free.
@@ -392,6 +393,7 @@ class NodeRecord:
     drained: bool = False
     strays: tuple[RunningUnit, ...] = ()
     last_change_at: Instant = Instant(0)
+    closed: ClosedNode | None = None
 
     @property
     def id(self) -> NodeId:
@@ -401,4 +403,16 @@ class NodeRecord:
     @property
     def usable(self) -> bool:
         """Whether new work may be placed here."""
-        return self.contact is Contact.ONLINE and not self.drained
+        return self.contact is Contact.ONLINE and not self.drained and self.closed is None
+
+    @property
+    def must_be_left(self) -> bool:
+        """Whether nothing may run here now."""
+        if self.drained or self.contact is Contact.LOST:
+            return True
+        return self.closed is not None and self.closed.closed is Closed.TO_ALL_WORK
+
+    @property
+    def only_goes_on(self) -> bool:
+        """Whether what runs here stays, and nothing may be placed here."""
+        return not self.usable and not self.must_be_left

@@ -38,6 +38,7 @@ from controlplane.domain.event import (
     NodeLost,
     NodeRegistered,
     NodeRemoved,
+    NodesClosed,
     OperatorTermRaised,
     PlanChanged,
     PlanObserved,
@@ -54,7 +55,7 @@ from controlplane.domain.ids import ATTEMPT_LIMIT, Attempt, JobUid, NodeId, Queu
 from controlplane.domain.job import AcceleratorRequest, Job, JobSpec, Owner
 from controlplane.domain.lifecycle import IDLE, Stage, check
 from controlplane.domain.memory_loss import MemoryLoss, keep_losses
-from controlplane.domain.node import Contact
+from controlplane.domain.node import ClosedNode, Contact
 from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.proposal import Proposal
@@ -75,6 +76,7 @@ from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.switch_price import SwitchPrice
 from controlplane.engine import observations, refusals, resizing, saves, switch_prices, switches
 from controlplane.engine.attempt_end import conclude, type_of, with_exit, with_last_step
+from controlplane.engine.closed_nodes import close, closing_of
 from controlplane.engine.dating import dated
 from controlplane.engine.hearsay import is_hearsay
 from controlplane.engine.operator_terms import raised
@@ -105,6 +107,7 @@ class Draft:
     proposal: Proposal | None = None
     operator_terms: dict[str, int] = field(default_factory=dict)
     memory_losses: dict[str, MemoryLoss] = field(default_factory=dict)
+    closed_nodes: dict[str, tuple[ClosedNode, ...]] = field(default_factory=dict)
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
@@ -270,6 +273,7 @@ def _node_registered(draft: Draft, event: NodeRegistered) -> None:
         drained=before.drained if before else False,
         strays=tuple(strays),
         last_change_at=event.at,
+        closed=closing_of(draft.closed_nodes, name),
     )
     for uid, (holder, attempt, manifest) in draft.purges.items():
         if not holder:
@@ -317,6 +321,10 @@ def _node_drained(draft: Draft, event: NodeDrained) -> None:
     node = draft.nodes.get(event.node)
     if node is not None:
         draft.nodes[event.node] = changed(node, drained=event.drained)
+
+
+def _nodes_closed(draft: Draft, event: NodesClosed) -> None:
+    draft.closed_nodes = close(draft.closed_nodes, draft.nodes, event)
 
 
 def _node_removed(draft: Draft, event: NodeRemoved) -> None:
@@ -570,6 +578,7 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     NodeRegistered: _node_registered,
     NodeLost: _node_lost,
     NodeDrained: _node_drained,
+    NodesClosed: _nodes_closed,
     NodeRemoved: _node_removed,
     AcceleratorHealthChanged: _health_changed,
     RendezvousBound: _rendezvous_bound,

@@ -17,7 +17,7 @@ from controlplane.domain.node import Contact
 from controlplane.domain.offering import memory_need
 from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.policy import Violation
-from controlplane.domain.record import AttemptRecord, Intent, JobRecord
+from controlplane.domain.record import AttemptRecord, Intent, JobRecord, NodeRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from headrace.api.feasible_plans import infeasible
 from headrace.api.plan import ExecutionPlan
@@ -112,11 +112,14 @@ def _condition_of_slots(
     """Accelerators of the touched nodes, with what speaks against them; empty if nothing does."""
     known: dict[tuple[str, str], str] = {}
     for node in (snapshot.nodes[name] for name in touched if name in snapshot.nodes):
-        usable = node.contact is Contact.ONLINE and not node.drained
-        problem = "" if usable else "its node cannot be used"
+        problem = "" if _is_open(node) else "its node cannot be used"
         for accelerator in node.node.accelerators:
             known[node.id, accelerator.id] = accelerator.unhealthy or problem
     return known
+
+
+def _is_open(node: NodeRecord) -> bool:
+    return node.contact is Contact.ONLINE and not node.drained and node.closed is None
 
 
 def _slots_in_use(snapshot: ClusterSnapshot, touched: set[NodeId]) -> dict[tuple[str, str], JobUid]:

@@ -21,7 +21,7 @@ from controlplane.domain.holding import (
 from controlplane.domain.ids import Attempt, JobUid, NodeId, QueueName, SequenceNumber, Term
 from controlplane.domain.lifecycle import FINISHED
 from controlplane.domain.memory_loss import MemoryLoss
-from controlplane.domain.node import Contact
+from controlplane.domain.node import ClosedNode, Contact
 from controlplane.domain.observation import Observation
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.proposal import Proposal
@@ -85,6 +85,8 @@ class ClusterState:
         operator_terms: Highest term of each operator, by the name of its lease.
         attempt_floor: What a restored store knows of attempts: none up to this number is new.
         memory_losses: Plans under which memory ran out, by what was trained on what.
+        closed_nodes: Nodes that Kubernetes keeps work off, known here or not, by the operator that
+            told so.
     """
 
     jobs: dict[JobUid, JobRecord] = field(default_factory=dict)
@@ -104,6 +106,7 @@ class ClusterState:
     proposal: Proposal | None = None
     operator_terms: dict[str, int] = field(default_factory=dict)
     memory_losses: dict[str, MemoryLoss] = field(default_factory=dict)
+    closed_nodes: dict[str, tuple[ClosedNode, ...]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls) -> "ClusterState":
@@ -134,6 +137,7 @@ class ClusterState:
             proposal=self.proposal,
             operator_terms=self.operator_terms,
             memory_losses=dict(self.memory_losses),
+            closed_nodes=self.closed_nodes,
         )
         last = self.last_sequence
         for numbered in batch:
@@ -158,6 +162,7 @@ class ClusterState:
             proposal=draft.proposal,
             operator_terms=draft.operator_terms,
             memory_losses=draft.memory_losses,
+            closed_nodes=draft.closed_nodes,
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)

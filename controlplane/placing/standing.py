@@ -6,7 +6,7 @@ from functools import partial
 
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId
 from controlplane.domain.lifecycle import Stage
-from controlplane.domain.node import Accelerator, Contact
+from controlplane.domain.node import Accelerator
 from controlplane.domain.offering import accelerators_offered, offered, offered_to_choose
 from controlplane.domain.placement import Placement
 from controlplane.domain.reason import RECONFIGURES, Reason, ReasonCode
@@ -83,7 +83,8 @@ class Standings:
     """All jobs that could hold accelerators, with what is decided of them so far.
 
     Jobs of which nothing can be said now stay where they are: one of their nodes has not been heard
-    of yet, or their queue was removed. Jobs that can never run here have their reason already.
+    of yet or was cordoned, or their queue was removed. Jobs that can never run here have their
+    reason already.
 
     Attributes:
         jobs: The others, in order.
@@ -126,7 +127,7 @@ class Standings:
         self.empty = Capacity(snapshot)
         self.waits = Waits(snapshot, self.empty)
         self._away = nodes_to_leave(snapshot)
-        self._silent = {n.id for n in snapshot.nodes.values() if n.contact is Contact.SILENT}
+        self._closed = snapshot.conditions.closed
         offers: Callable[[JobRecord], JobRecord] = offered
         if chooses_plans:
             offers = partial(offered_to_choose, most=accelerators_offered(snapshot))
@@ -206,14 +207,16 @@ class Standings:
     def _stopping(self, record: JobRecord, attempt: AttemptRecord) -> Standing:
         self.reasons[record.uid] = RUNNING
         then = attempt.then
-        if then is not None and cannot_stay(record, then, self._away, self.empty):
+        if then is not None and (
+            self._is_closed(then) or cannot_stay(record, then, self._away, self.empty)
+        ):
             then = None
         then = None if then is None else self._stay(record, then)
         return Standing(record, then, moving=then is not None, leaving=True)
 
     def _running(self, record: JobRecord, attempt: AttemptRecord) -> Standing | None:
         place = attempt.placement
-        if self._unknown(record, place):
+        if self._stays_as_it_is(record, place):
             self.keep(record, place)
             return None
         wanted = self._stay(record, place)
@@ -230,10 +233,13 @@ class Standings:
     def _stay(self, record: JobRecord, place: Placement) -> Placement | None:
         return self._under(record, place, self.empty)
 
-    def _unknown(self, record: JobRecord, place: Placement) -> bool:
-        silent = any(unit.node in self._silent for unit in place.units)
+    def _stays_as_it_is(self, record: JobRecord, place: Placement) -> bool:
+        closed = self._is_closed(place)
         orphaned = not self.quotas.take(record.job)
-        return (silent or orphaned) and not left_nodes(place, self._away)
+        return (closed or orphaned) and not left_nodes(place, self._away)
+
+    def _is_closed(self, place: Placement) -> bool:
+        return bool(self._closed) and not self._closed.isdisjoint(place.nodes)
 
     def _can_begin(self, record: JobRecord, place: Placement) -> bool:
         """Whether the place that the job was promised can still be had."""

@@ -12,7 +12,6 @@ from operator import ge
 from controlplane.domain.ids import AcceleratorId, JobUid, NodeId, QueueName
 from controlplane.domain.job import AcceleratorRequest, JobSpec, ServiceClass, Topology
 from controlplane.domain.memory import memory_of
-from controlplane.domain.node import Contact
 from controlplane.domain.offering import (
     accelerators_offered,
     admits,
@@ -162,8 +161,10 @@ def _must_leave(snapshot: ClusterSnapshot, record: JobRecord, placement: Placeme
         return True
     for name in placement.nodes:
         node = snapshot.nodes.get(name)
-        if node is None or node.drained or node.contact is Contact.LOST:
+        if node is None or node.must_be_left:
             return True
+        if node.only_goes_on:
+            continue
         offered = {a.id for every in snapshot.usable.get(name, {}).values() for a in every}
         if not set(placement.by_node()[name]) <= offered:
             return True

@@ -30,6 +30,7 @@ from controlplane.domain.event import (
     NodeLost,
     NodeRegistered,
     NodeRemoved,
+    NodesClosed,
     OperatorTermRaised,
     PlanChanged,
     PlanObserved,
@@ -55,6 +56,7 @@ Names = Callable[[JobUid], str]
 """What people call a job; its uid if nobody knows any more."""
 
 _MOST_TOLD = 5
+_CLOSED_NAMED = 8
 _DECIDED = "CycleDecided"
 
 
@@ -224,6 +226,14 @@ def _about_job(event: Event) -> _Telling | None:
     return None
 
 
+def _closed(event: NodesClosed) -> str:
+    named = [f"{each.node} ({each.closed.value})" for each in event.nodes[:_CLOSED_NAMED]]
+    more = len(event.nodes) - len(named)
+    if more:
+        named.append(f"{more} more")
+    return f"Kubernetes keeps work off {', '.join(named) or 'no node'}"
+
+
 def _about_cluster(event: Event) -> _Telling:
     match event:
         case NodeRegistered():
@@ -266,8 +276,10 @@ def _about_cluster(event: Event) -> _Telling:
 
 
 def _about_deciding(event: Event) -> _Telling:
-    """What decisions follow from: what was measured and learnt, and what a search found."""
+    """What decisions follow from: what others tell, was measured, learnt, or found by a search."""
     match event:
+        case NodesClosed():
+            return _Telling(_closed(event))
         case ModelFitted(fit):
             return _Telling(f"steps of {fit.key} are fitted to {fit.rows} measurements")
         case ProposalFound(proposal):

@@ -9,7 +9,7 @@ from pathlib import Path
 from headrace.api.generated import common_pb2
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.output import note, say
-from headrace.cli.session import Session
+from headrace.cli.session import Session, refuse_force
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,14 @@ class QueueWish:
     namespaces: list[str] | None = None
 
 
-def set_queue(session: Session, name: str, wish: QueueWish) -> None:
+def set_queue(session: Session, name: str, wish: QueueWish, *, force: bool) -> None:
     """Creates a queue, or changes what is given and keeps the rest."""
+    if session.writes_custom_resources:
+        from headrace.cli import admin_kubernetes
+
+        admin_kubernetes.set_queue(session.custom_resources(), name, wish, force=force)
+        return
+    refuse_force(force)
     with session.client() as client:
         known = {each.name: each for each in client.queues()}
         queue = known.get(name, common_pb2.Queue(name=name))
@@ -60,6 +66,14 @@ def set_queue(session: Session, name: str, wish: QueueWish) -> None:
 
 def delete_queue(session: Session, name: str) -> None:
     """Removes a queue."""
+    if session.writes_custom_resources:
+        from headrace.cli import apply_kubernetes
+
+        resources = session.custom_resources()
+        _, missing = apply_kubernetes.delete_objects(resources, [("Queue", "", name)])
+        if missing:
+            raise apply_kubernetes.objects_not_there(missing)
+        return
     with session.client() as client:
         client.delete_queue(name)
     say(f"queue/{name} deleted")
@@ -68,8 +82,11 @@ def delete_queue(session: Session, name: str) -> None:
 def drain(session: Session, node: str, *, drained: bool) -> None:
     """Empties a node, or lets jobs run there again."""
     with session.client() as client:
-        client.drain(node, drained=drained)
-    say(f"node/{node} {'is being drained' if drained else 'takes jobs again'}")
+        note = client.drain(node, drained=drained)
+    if note:
+        say(f"node/{node} is not drained any more, but takes no jobs yet: {note}")
+    else:
+        say(f"node/{node} {'is being drained' if drained else 'takes jobs again'}")
 
 
 def remove_node(session: Session, node: str) -> None:

@@ -16,6 +16,7 @@ from headrace.api.manifest_queue import Queue
 from headrace.api.manifest_source import (
     Finding,
     Keys,
+    Manifests,
     SourcedClusterObject,
     SourcedJob,
     read_objects,
@@ -26,7 +27,7 @@ from headrace.cli import views
 from headrace.cli.apply_cluster import label, not_taken, put, queues_of, refused
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.output import Format, document, note, say
-from headrace.cli.session import Session
+from headrace.cli.session import Session, refuse_force
 from headrace.cli.wait import FINISHED, wait_for
 from headrace.client.client import Client
 from headrace.client.context import Context, NoContextError
@@ -41,6 +42,7 @@ def apply(
     wait: bool,
     timeout_seconds: float,
     output: Format,
+    force: bool = False,
 ) -> None:
     """Submits every job of the files, and sets queues and policy; if one is wrong, nothing is done.
 
@@ -51,6 +53,11 @@ def apply(
     read = read_objects(files, text)
     refuse(read.findings)
     jobs, cluster = read.jobs, read.cluster
+    if session.writes_custom_resources:
+        waited = timeout_seconds if wait and not dry_run else None
+        _write_objects(session, read, waited, output, dry_run=dry_run, force=force)
+        return
+    refuse_force(force)
     try:
         context = session.context()
     except NoContextError:
@@ -79,6 +86,35 @@ def apply(
         if wait and not dry_run:
             names = {each.uid: each.job.metadata.name for each in results}
             wait_for(client, names, timeout_seconds)
+
+
+def _write_objects(
+    session: Session,
+    read: Manifests,
+    wait_seconds: float | None,
+    output: Format,
+    *,
+    dry_run: bool,
+    force: bool,
+) -> None:
+    """Applies custom resources; waits so long for their jobs, or not at all with None."""
+    from headrace.cli import apply_kubernetes
+
+    resources = session.custom_resources()
+    # As for kubectl: what a path is relative to on the nodes nobody knows.
+    elsewhere = Context(f"the cluster of {resources.kubeconfig}")
+    resolved(read.jobs, elsewhere, session.home)
+    written, findings = apply_kubernetes.apply_objects(
+        resources, read, dry_run=dry_run, force=force
+    )
+    refuse(findings)
+    _tell([(each.label, {**each.document()}) for each in written], output)
+    if wait_seconds is None:
+        return
+    apply_kubernetes.wait_until_known(resources, written, wait_seconds)
+    jobs = [each.found["metadata"] for each in written if each.kind == "job"]
+    with session.client() as client:
+        wait_for(client, {each["uid"]: each["name"] for each in jobs}, wait_seconds)
 
 
 _DRY = "would be accepted (dry run)"

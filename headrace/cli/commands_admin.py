@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from headrace.cli.commands_jobs import Force
 from headrace.cli.output import Format
 from headrace.cli.session import guarded, session_of
 
@@ -88,12 +89,13 @@ def queue_set(
         list[str] | None,
         typer.Option(help="Namespace whose jobs it takes; repeatable; '*' for all."),
     ] = None,
+    force_conflicts: Force = False,
 ) -> None:
     """Create a queue, or change what is given of one."""
     from headrace.cli import admin
 
     wish = admin.QueueWish(quota, borrow, submitter, from_namespace)
-    admin.set_queue(session_of(context), name, wish)
+    admin.set_queue(session_of(context), name, wish, force=force_conflicts)
 
 
 @queue.command("delete")
@@ -127,6 +129,7 @@ def policy_set(
         typer.Argument(help="name=value, or name=default.", metavar="NAME=VALUE..."),
     ],
     dry_run: DryRun = False,
+    force_conflicts: Force = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Change settings, for example: policy set policy=fifo period_seconds=2."""
@@ -135,7 +138,7 @@ def policy_set(
     if dry_run:
         work.try_policy(session_of(context), settings, 0, output)
     else:
-        work.set_policy(session_of(context), settings)
+        work.set_policy(session_of(context), settings, force=force_conflicts)
 
 
 @policy.command("history")
@@ -153,6 +156,7 @@ def policy_rollback(
     context: typer.Context,
     version: Annotated[int, typer.Argument(help="As `policy history` numbers it.", min=1)],
     dry_run: DryRun = False,
+    force_conflicts: Force = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Set what a version had, as a new version."""
@@ -161,7 +165,7 @@ def policy_rollback(
     if dry_run:
         work.try_policy(session_of(context), [], version, output)
     else:
-        work.roll_back(session_of(context), version)
+        work.roll_back(session_of(context), version, force=force_conflicts)
 
 
 @guarded

@@ -11,6 +11,22 @@ from headrace.cli.session import guarded, session_of
 _PANEL = "Jobs"
 
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the job.")]
+OwnNamespace = Annotated[
+    str,
+    typer.Option(
+        "--namespace",
+        "-n",
+        help="Namespace of the job; left out, default, or the kubeconfig's where custom resources "
+        "are written.",
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force-conflicts",
+        help="Of custom resources, take over fields that others have set to something else.",
+    ),
+]
 Output = Annotated[Format, typer.Option("--output", "-o", help="What to print.")]
 JobName = Annotated[str, typer.Argument(help="Name of the job, or namespace/name.")]
 
@@ -31,6 +47,7 @@ def apply(
     timeout: Annotated[
         float, typer.Option(help="Longest wait in seconds; 0 for no limit.", min=0)
     ] = 0,
+    force_conflicts: Force = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Submit jobs, or changes of jobs, from manifests; set the queues and the policy in them."""
@@ -43,6 +60,7 @@ def apply(
         wait=wait,
         timeout_seconds=timeout,
         output=output,
+        force=force_conflicts,
     )
 
 
@@ -123,7 +141,7 @@ def delete(
             help="What this file, folder, or - for standard input describes; repeatable.",
         ),
     ] = None,
-    namespace: Namespace = "default",
+    namespace: OwnNamespace = "",
     purge: Annotated[bool, typer.Option("--purge", help="Remove its checkpoints too.")] = False,
     orphan: Annotated[
         list[str] | None,
@@ -150,6 +168,36 @@ def delete(
         purge=purge,
         wait=wait,
         timeout_seconds=timeout,
+    )
+
+
+@guarded
+def suspend(
+    context: typer.Context,
+    names: Annotated[list[str], typer.Argument(help="Jobs that shall not run now.")],
+    namespace: OwnNamespace = "",
+    force_conflicts: Force = False,
+) -> None:
+    """Suspend jobs: what runs is checkpointed and releases everything."""
+    from headrace.cli import suspend as work
+
+    work.set_suspended(
+        session_of(context), tuple(names), namespace, suspended=True, force=force_conflicts
+    )
+
+
+@guarded
+def resume(
+    context: typer.Context,
+    names: Annotated[list[str], typer.Argument(help="Jobs that may run again.")],
+    namespace: OwnNamespace = "",
+    force_conflicts: Force = False,
+) -> None:
+    """Let suspended jobs go on, from their checkpoints."""
+    from headrace.cli import suspend as work
+
+    work.set_suspended(
+        session_of(context), tuple(names), namespace, suspended=False, force=force_conflicts
     )
 
 
@@ -222,5 +270,5 @@ def top(
 
 def register(app: typer.Typer) -> None:
     """Adds these commands."""
-    for command in (apply, get, describe, delete, logs, events, explain, top):
+    for command in (apply, get, describe, suspend, resume, delete, logs, events, explain, top):
         app.command(rich_help_panel=_PANEL)(command)

@@ -10,7 +10,7 @@ from headrace.api.manifest_policy import ClusterPolicy
 from headrace.api.manifest_source import read_objects
 from headrace.api.refusal import Problem
 from headrace.cli.exit_codes import CommandError, ExitCode
-from headrace.cli.get import find_job, jobs_not_there, split
+from headrace.cli.get import DEFAULT_NAMESPACE, find_job, jobs_not_there, split
 from headrace.cli.output import is_terminal, note, note_outage, say
 from headrace.cli.session import Session
 from headrace.cli.wait import deadline
@@ -32,9 +32,15 @@ def delete(
     """Withdraws the jobs.
 
     Raises:
-        CommandError: Nothing was named, a job is not there, it did not go in time, or somebody
-            pressed Ctrl-C.
+        CommandError: Nothing was named, a job is not there or did not go in time, custom resources
+            cannot be asked so, or somebody pressed Ctrl-C.
     """
+    if session.writes_custom_resources:
+        if purge or orphans:
+            raise CommandError(ExitCode.USAGE, _OVER_GRPC)
+        _delete_objects(session, names, namespace, files, timeout_seconds if wait else None)
+        return
+    namespace = namespace or DEFAULT_NAMESPACE
     described = _described(files)
     names += tuple(f"{each.namespace}/{each.name}" for each in described.jobs)
     if not names and not orphans and not files:
@@ -70,6 +76,45 @@ def delete(
                 ) from None
     if missing:
         raise jobs_not_there(missing)
+
+
+_OVER_GRPC = (
+    "--purge and --orphan are for jobs that the control plane owns, without --kubernetes, "
+    "--kubeconfig and --kube-context; checkpoints of an object's job are removed with `python -m "
+    "headrace.workloads.checkpoints purge --store STORE --uid UID`"
+)
+
+
+def _delete_objects(
+    session: Session,
+    names: tuple[str, ...],
+    namespace: str,
+    files: tuple[str, ...],
+    wait_seconds: float | None,
+) -> None:
+    """Deletes custom resources; waits so long until they are gone, or not at all with None."""
+    from headrace.cli import apply_kubernetes
+    from headrace.cli.apply import refuse
+
+    read = read_objects(files, sys.stdin.read() if "-" in files else "")
+    refuse(read.findings if files else (), done="deleted")
+    if not names and not files:
+        raise CommandError(ExitCode.USAGE, "wanted the name of a job, or -f FILE")
+    wanted = [("TrainingJob", *split(each, namespace)) for each in names]
+    wanted += [("TrainingJob", *_named(each.job.metadata)) for each in read.jobs]
+    wanted += [(each.object.kind, "", each.object.metadata.name) for each in read.cluster]
+    resources = session.custom_resources()
+    going, missing = apply_kubernetes.delete_objects(resources, wanted)
+    if wait_seconds is not None:
+        apply_kubernetes.wait_until_gone(resources, going, wait_seconds)
+    if missing:
+        raise apply_kubernetes.objects_not_there(missing)
+
+
+def _named(metadata: Metadata) -> tuple[str, str]:
+    """Namespace, if the manifest has one, and name."""
+    has_one = "namespace" in metadata.model_fields_set
+    return metadata.namespace if has_one else "", metadata.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,6 +258,7 @@ def _describe_node(client: Client, status: admin_pb2.NodeStatus, wide: bool) -> 
         ("Name", node.name),
         ("Contact", f"{status.contact} since {age(now - views.moment(status.last_change_at))}"),
         ("Drained", "yes" if status.drained else "no"),
+        ("Kubernetes", f"{status.closed}: {status.closed_reason}" if status.closed else "-"),
         ("Address", node.address),
         ("Agent", node.agent_version),
         ("Rack", views.rack(node)),

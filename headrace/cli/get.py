@@ -14,6 +14,8 @@ from headrace.cli.session import Session
 from headrace.cli.tables import Column
 from headrace.client.client import Client
 
+DEFAULT_NAMESPACE = "default"
+
 OBJECTS = {
     "job": ("job", "jobs", "trainingjob", "trainingjobs"),
     "node": ("node", "nodes"),

@@ -14,7 +14,7 @@ from headrace.cli import (
 )
 from headrace.cli.exit_codes import MEANINGS
 from headrace.cli.output import write_what_streams_can
-from headrace.cli.session import Session
+from headrace.cli.session import KubernetesFlags, Session
 from headrace.client.context import home_directory
 
 _EXITS = "\n".join(f"  {int(code):<4} {meaning}" for code, meaning in MEANINGS.items())
@@ -97,6 +97,20 @@ def options(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Speak to another machine without TLS.")
     ] = False,
+    kubernetes: Annotated[
+        bool,
+        typer.Option(
+            "--kubernetes",
+            help="Write jobs, queues and the policy as custom resources of the cluster that "
+            "kubectl would take. Reading stays with the control plane.",
+        ),
+    ] = False,
+    kubeconfig: Annotated[
+        str, typer.Option(help="The same, of the cluster that this file names.", metavar="FILE")
+    ] = "",
+    kube_context: Annotated[
+        str, typer.Option(help="The same, of this context of the kubeconfig.", metavar="NAME")
+    ] = "",
 ) -> None:
     """Options of every command, before or behind its name."""
     context.obj = Session(
@@ -109,6 +123,7 @@ def options(
             "server_name": tls_server_name,
             "insecure": insecure,
         },
+        kubernetes=KubernetesFlags(kubernetes, kubeconfig, kube_context),
     )
 
 

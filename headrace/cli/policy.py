@@ -11,7 +11,7 @@ from headrace.api.status_document import iso
 from headrace.cli import views
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.output import Format, document, note, say, table
-from headrace.cli.session import Session
+from headrace.cli.session import Session, refuse_force
 from headrace.cli.tables import Column, age
 
 _COLUMNS = (Column("SETTING"), Column("VALUE", gives_way=1))
@@ -125,13 +125,17 @@ def _wanted(assignments: Iterable[str]) -> dict[str, object]:
     return wanted
 
 
-def set_policy(session: Session, assignments: Sequence[str]) -> None:
+def set_policy(session: Session, assignments: Sequence[str], *, force: bool) -> None:
     """Changes settings given as ``name=value``.
 
     Raises:
         CommandError: One is not an assignment, or names no setting.
     """
     wanted = _wanted(assignments)
+    if session.writes_custom_resources:
+        _set_object(session, wanted, force=force)
+        return
+    refuse_force(force)
     with session.client() as client:
         known = {key: json.loads(value) for key, value in client.policy().settings.items()}
         for name in wanted:
@@ -140,6 +144,13 @@ def set_policy(session: Session, assignments: Sequence[str]) -> None:
         after = client.set_policy(wanted)
     for name in wanted:
         say(f"{name}: {_text(known[name])} -> {_text(after[name])}")
+
+
+def _set_object(session: Session, wanted: dict[str, object], *, force: bool) -> None:
+    from headrace.cli import admin_kubernetes
+
+    with session.client() as client:
+        admin_kubernetes.set_policy(session.custom_resources(), client, wanted, force=force)
 
 
 def try_policy(session: Session, assignments: Sequence[str], version: int, output: Format) -> None:
@@ -229,8 +240,16 @@ def _version(each: admin_pb2.PolicyVersion) -> dict[str, Any]:
     return told | {"changes": [_change(change) for change in each.changes]}
 
 
-def roll_back(session: Session, version: int) -> None:
+def roll_back(session: Session, version: int, *, force: bool) -> None:
     """Sets what a version had."""
+    if session.writes_custom_resources:
+        with session.client() as client:
+            changes = client.try_policy({}, version).changes
+        _set_object(session, {each.name: json.loads(each.after) for each in changes}, force=force)
+        if not changes:
+            note(f"the settings are those of version {version} already")
+        return
+    refuse_force(force)
     with session.client() as client:
         answer = client.roll_back_policy(version)
     for change in answer.changes:

@@ -221,6 +221,9 @@ class _Folding:
             node, drained = body["node"], bool(body["drained"])
             self.say_of_node(at, node, "is drained" if drained else "takes work again")
             self._band(at, node, "", "drained", "drained" if drained else "")
+        elif kind == "NodesClosed":
+            for each in body["nodes"]:
+                self.say_of_node(at, each["node"], f"is {each['closed'].lower()} in Kubernetes")
         elif kind == "NodeRemoved":
             self.say_of_node(at, body["node"], "is removed")
         elif kind == "AcceleratorHealthChanged":

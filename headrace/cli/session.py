@@ -18,6 +18,7 @@ from headrace.client.context import Context, NoContextError, home_directory, loa
 
 if TYPE_CHECKING:
     from headrace.client.client import Client
+    from headrace.client.custom_resources import CustomResources
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,11 +32,27 @@ _BY_KIND = {
 
 
 @dataclass(frozen=True, slots=True)
+class KubernetesFlags:
+    """Whether objects are written in Kubernetes, and how it is reached.
+
+    Attributes:
+        wanted: As kubectl would reach it.
+        kubeconfig: A file; means ``wanted``.
+        context: Of the kubeconfig; means ``wanted``.
+    """
+
+    wanted: bool = False
+    kubeconfig: str = ""
+    context: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """The global options of one invocation."""
 
     home: Path = field(default_factory=home_directory)
     flags: dict[str, str | bool] = field(default_factory=dict)
+    kubernetes: KubernetesFlags = KubernetesFlags()
 
     def context(self) -> Context:
         """Where the control plane is.
@@ -50,6 +67,36 @@ class Session:
         from headrace.client.client import Client
 
         return Client(self.context(), patience_seconds=patience_seconds)
+
+    @property
+    def writes_custom_resources(self) -> bool:
+        """Whether somebody asked for it: a variable or a file that lies about is not enough."""
+        asked = self.kubernetes
+        return bool(asked.wanted or asked.kubeconfig or asked.context)
+
+    def custom_resources(self) -> CustomResources:
+        """Custom resources of the cluster that the flags name.
+
+        Raises:
+            CallError: It cannot be told how to reach it.
+        """
+        from headrace.client.custom_resources import CustomResources, Kubeconfig
+
+        return CustomResources(Kubeconfig(self.kubernetes.kubeconfig, self.kubernetes.context))
+
+
+def refuse_force(force: bool) -> None:
+    """Ends a command that would take over fields where there are none to take.
+
+    Raises:
+        CommandError: If so.
+    """
+    if force:
+        raise CommandError(
+            ExitCode.USAGE,
+            "--force-conflicts is about fields of custom resources; wanted it with --kubernetes, "
+            "--kubeconfig or --kube-context",
+        )
 
 
 def session_of(context: typer.Context) -> Session:

@@ -164,7 +164,7 @@ def _node_row(status: admin_pb2.NodeStatus, names: Mapping[str, str]) -> list[st
         )
     return [
         status.node.name,
-        f"{status.contact},drained" if status.drained else status.contact,
+        views.contact(status),
         " | ".join(slots),
     ]
 

@@ -200,12 +200,20 @@ def islands(node: nodes_pb2.Node) -> str:
     return "+".join(map(str, sizes.values())) or "-"
 
 
+def contact(status: admin_pb2.NodeStatus) -> str:
+    """Whether a node is heard, and what is kept off it: by people, then by Kubernetes."""
+    told = [status.contact, *(["drained"] if status.drained else [])]
+    if status.closed and status.closed.lower() not in told:
+        told.append(status.closed.lower())
+    return ",".join(told)
+
+
 def node_row(status: admin_pb2.NodeStatus, *, wide: bool = False) -> list[str]:
     """A node as a row of ``NODE_COLUMNS``."""
     node = status.node
     row = [
         node.name,
-        f"{status.contact},drained" if status.drained else status.contact,
+        contact(status),
         f"{len(status.holders)}/{len(node.accelerators)}",
         ",".join(sorted({each.type for each in node.accelerators})),
         rack(node),

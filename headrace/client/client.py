@@ -240,9 +240,12 @@ class Client:
         request = admin_pb2.ListSwitchPricesRequest()
         return list(self._call(self.admin.ListSwitchPrices, request).prices)
 
-    def drain(self, node: str, *, drained: bool) -> None:
-        """Empties a node and keeps it empty, or takes that back."""
-        self._call(self.admin.DrainNode, admin_pb2.DrainNodeRequest(node=node, drained=drained))
+    def drain(self, node: str, *, drained: bool) -> str:
+        """Empties a node and keeps it empty, or takes that back; returns why work is kept off it
+        all the same, or nothing.
+        """
+        request = admin_pb2.DrainNodeRequest(node=node, drained=drained)
+        return str(self._call(self.admin.DrainNode, request).note)
 
     def remove_node(self, node: str) -> None:
         """Forgets a node that is lost."""

@@ -9,6 +9,7 @@ import structlog
 
 from operators.clocks import Clocks
 from operators.control_plane import AwayError, ControlPlane, RefusedError, TermOverError
+from operators.kueue.controller import Kueue
 from operators.runtime.api_server import CONFLICT, NOT_FOUND, ApiError, ApiServer
 from operators.runtime.informer import Informer, Key
 from operators.runtime.leadership import DeposedError
@@ -55,6 +56,7 @@ class TrainingJobController:
         instance: str,
         clocks: Clocks,
         workers: int,
+        kueue_resource: str = "",
     ) -> None:
         """Asks nobody yet.
 
@@ -65,6 +67,7 @@ class TrainingJobController:
             instance: This replica's name, for events.
             clocks: What time it is.
             workers: Keys that are looked at at the same time.
+            kueue_resource: What Kueue calls an accelerator; empty where nobody asks Kueue.
         """
         self._server = server
         self._control_plane = control_plane
@@ -77,6 +80,18 @@ class TrainingJobController:
         self.jobs = KnownJobs(control_plane, self._job_changed)
         self.jobs.back = self._look_at_all
         self.writer = StatusWriter(server, self.objects, self.queue, clocks, instance)
+        self._kueue = (
+            Kueue(
+                server,
+                clocks,
+                namespaces=sorted(self._namespaces),
+                resource=kueue_resource,
+                heard=self.queue.add,
+                found_out=self._look_at_all,
+            )
+            if kueue_resource
+            else None
+        )
         self._refused: dict[str, Refusal] = {}
         self._away_since: float | None = None
 
@@ -89,6 +104,8 @@ class TrainingJobController:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.objects.run())
+                if self._kueue is not None:
+                    group.create_task(self._kueue.run())
                 group.create_task(self._look_for_orphans())
                 group.create_task(self.jobs.run())
                 group.create_task(self.writer.run())
@@ -160,6 +177,13 @@ class TrainingJobController:
             if found is None:
                 return
             known = self.jobs.jobs.get(found.uid)
+            if self._kueue is not None and self._kueue.manages(found):
+                if not self._kueue.known:
+                    return  # It is looked at again as soon as that is known.
+                changed = await self._kueue.step(found, known)
+                if changed is not None:
+                    self.objects.note(changed)
+                    continue
             step = next_step(
                 found,
                 known,
@@ -173,8 +197,17 @@ class TrainingJobController:
             await self._take(step, found, known)
         if found is not None and not found.is_going:
             await self._tell(found)
+            await self._tell_kueue_of_the_end(found.key)
         elif found is not None and found.has_finalizer:
             await self._check_hope(found)
+
+    async def _tell_kueue_of_the_end(self, key: Key) -> None:
+        """What our own write of the status says is no news to our watch, but to Kueue."""
+        found = self.objects.objects.get(key)
+        if found is None or self._kueue is None or not self._kueue.manages(found):
+            return
+        if is_over(found):
+            await self._kueue.step(found, self.jobs.jobs.get(found.uid))
 
     async def _check_hope(self, found: TrainingJob) -> None:
         """Of a job that it was to be told of, and is not, the watch may never tell again."""
@@ -215,7 +248,8 @@ class TrainingJobController:
 
     async def _submit(self, found: TrainingJob) -> None:
         try:
-            await self._control_plane.submit(found.uid, found.generation, found.manifest_json)
+            manifest = found.manifest_json if self._kueue is None else self._kueue.manifest(found)
+            await self._control_plane.submit(found.uid, found.generation, manifest)
         except RefusedError as error:
             log.info("refused", job="/".join(found.key), uid=found.uid, why=str(error))
             self._refused[found.uid] = Refusal(found.generation, str(error))

@@ -1,20 +1,22 @@
 """All jobs of the control plane, as its watch tells of them."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
 
 from headrace.api.generated import jobs_pb2
-from operators.control_plane import AwayError, ControlPlane, OutdatedError
+from operators.control_plane import AwayError, ControlPlane, OutdatedError, RefusedError
 from operators.runtime.api_server import pause
 from operators.trainingjob.reconcile import KnownJob
 from operators.trainingjob.status import status_of_job
-from operators.trainingjob.training_job import canonical
+from operators.trainingjob.training_job import KUEUE_QUEUE, canonical
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 _KUBERNETES = "Kubernetes"
+_AWAY = "the control plane is away"
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +34,16 @@ def known_job(job: jobs_pb2.Job) -> KnownJob:
         finished_at=job.status.finished_at.seconds + job.status.finished_at.nanos / 1e9,
         priority=job.priority,
         status_json=canonical(status_of_job(job)) if of_kubernetes else "",
+        kueue_most=_kueue_most(job),
     )
+
+
+def _kueue_most(job: jobs_pb2.Job) -> int:
+    # Few jobs are of Kueue, and to read every manifest again with every change would cost.
+    if KUEUE_QUEUE not in job.manifest_json:
+        return 0
+    wanted = json.loads(job.manifest_json)["spec"].get("accelerators") or {}
+    return int(wanted.get("maximum") or wanted.get("minimum", 1))
 
 
 class KnownJobs:
@@ -73,9 +84,12 @@ class KnownJobs:
             except OutdatedError as error:
                 log.info("the control plane tells of all jobs anew", why=str(error))
                 self._version, self._unseen = 0, set(self.jobs)
-            except AwayError as error:
-                if not self.trouble:
-                    log.warning("the control plane is away", why=str(error))
+            except (AwayError, RefusedError) as error:
+                # A refusal passes too: certificates and roles are mended while this runs.
+                if str(error) != self.trouble:
+                    refused = isinstance(error, RefusedError)
+                    said = "the control plane refuses the operator" if refused else _AWAY
+                    log.warning(said, why=str(error))
                 self.trouble = str(error)
                 await pause(wait)
                 wait = min(2 * wait, _LONGEST_PAUSE_SECONDS)

@@ -4,8 +4,10 @@ It never matters what happened, only how things are: the same answer comes again
 so whoever is killed at any moment, or does a thing twice, changes nothing in the end.
 """
 
+import json
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from operators.trainingjob.training_job import TrainingJob
 
@@ -36,6 +38,7 @@ class KnownJob:
         finished_at: When it ended, in seconds since 1970 UTC; 0 while it has not.
         priority: Of its spec.
         status_json: What its object's status should be, in one spelling; empty before it was told.
+        kueue_most: Of a job that Kueue admits the most accelerators that it may be given; else 0.
     """
 
     uid: str
@@ -47,6 +50,13 @@ class KnownJob:
     finished_at: float = 0.0
     priority: int = 0
     status_json: str = ""
+    kueue_most: int = 0
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """That status, read anew each time; empty before it was told."""
+        status: dict[str, Any] = json.loads(self.status_json) if self.status_json else {}
+        return status
 
 
 def next_step(

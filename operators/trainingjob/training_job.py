@@ -14,6 +14,8 @@ FINALIZER = MANAGED_BY_HEADRACE
 """Keeps the object until the control plane has forgotten its job."""
 ABANDON = "headrace.dev/abandon"
 """Annotation: with "true" the finalizer is let go whatever the control plane says."""
+KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
+"""Label: the LocalQueue of Kueue that has to admit the job."""
 _LABELS_MOST = 64
 _EXACT = 2**53
 
@@ -34,6 +36,8 @@ class TrainingJob:
         finalizers: Who wants to be heard before it goes.
         ttl_seconds: When it is deleted after its end; None if nobody said.
         manifest_json: What the control plane is told.
+        suspended: Its ``spec.suspend``.
+        kueue_queue: The queue of Kueue that it names; empty if it names none.
         status_json: Its status, in one spelling; ``{}`` if it has none.
     """
 
@@ -49,6 +53,8 @@ class TrainingJob:
     ttl_seconds: int | None
     manifest_json: str
     status_json: str
+    suspended: bool = False
+    kueue_queue: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -130,4 +136,6 @@ def training_job(document: dict[str, Any]) -> TrainingJob:
         ttl_seconds=spec.get("ttlSecondsAfterFinish"),
         manifest_json=canonical(manifest),
         status_json=canonical(document.get("status") or {}),
+        suspended=bool(spec.get("suspend")),
+        kueue_queue=labels.get(KUEUE_QUEUE, ""),
     )

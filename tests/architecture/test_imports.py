@@ -28,6 +28,7 @@ class Plant:
     line: str
 
 
+_KUBERNETES = "only operators know Kubernetes, and one door of the client"
 PLANTS = [
     Plant(
         "the control plane is layered", "controlplane/domain/job.py", "import controlplane.engine"
@@ -85,8 +86,8 @@ PLANTS = [
         "operators/crds/rule.py",
         "import controlplane.wire.status",
     ),
-    Plant("only operators know Kubernetes", "controlplane/main.py", "import kubernetes"),
-    Plant("only operators know Kubernetes", "headrace/cli/apply.py", "import kubernetes.client"),
+    Plant(_KUBERNETES, "controlplane/main.py", "import kubernetes"),
+    Plant(_KUBERNETES, "headrace/cli/apply.py", "import kubernetes.client"),
     Plant("only the store knows SQL", "operators/crds/rule.py", "import sqlite3"),
     Plant("deciding is pure", "controlplane/domain/job.py", "import time"),
     Plant("deciding is pure", "controlplane/engine/cycle.py", "from datetime import datetime"),

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.kubernetes.programs import MODULES, ONLY_FOR_A_REAL_NODE, Module, cache
+from tests.kubernetes.programs import MODULES, ONLY_FOR_A_REAL_NODE, OPTIONAL, Module, cache
 
 BESIDE_THE_PATH = "/usr/local/go/bin"
 """Where Go's own installer puts it."""
@@ -40,28 +40,29 @@ TIERS = (2, 3)
 """Up to which tier: API server and fake nodes, or a real node as well."""
 
 
-def build_all(tier: int = 2) -> None:
-    """Builds what is missing for this tier and those below.
+def build_all(modules: Sequence[Module] = MODULES, tier: int = 2) -> None:
+    """Builds what is missing of some modules, for this tier and those below.
 
     Raises:
         BuildError: If Go is not there, or cannot build something.
     """
     go = _go()
     version = _go_version(go)
-    folders = {module.name: cache() / f"{module.key}-{version}" for module in MODULES}
+    folders = {module.name: cache() / f"{module.key}-{version}" for module in modules}
     with _alone(cache()):
         for half in cache().glob(f"{_HALF}*"):  # of a build that was killed
             shutil.rmtree(half, ignore_errors=True)
         left = [
             (module, name)
-            for module in MODULES
+            for module in modules
             for name in (*module.packages, *module.texts)
             if not (folders[module.name] / name).is_file()
             and (tier == max(TIERS) or name not in ONLY_FOR_A_REAL_NODE)
         ]
         if left:
             names = ", ".join(name for _, name in left)
-            print(f"to build with {version}: {names}; all of it cold takes {_ALL_COLD}", flush=True)
+            told = f"; all of it cold takes {_ALL_COLD}" if modules is MODULES else ""
+            print(f"to build with {version}: {names}{told}", flush=True)
         for module, name in left:
             _make(go, module, name, folders[module.name])
     for folder in folders.values():
@@ -164,11 +165,17 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def main(words: Sequence[str] = ()) -> int:
-    """Builds what the words of the command line ask for; the exit status."""
+    """Builds all of a tier, or the options that are named; the exit status."""
+    options = {module.name: module for module in OPTIONAL}
     parser = argparse.ArgumentParser(prog="build_binaries", description=__doc__)
     parser.add_argument("--tier", type=int, choices=TIERS, default=min(TIERS))
+    parser.add_argument("options", nargs="*", metavar="|".join(options))
+    given = parser.parse_args(words)
+    if unknown := [name for name in given.options if name not in options]:
+        print(f"wanted none, or some of {', '.join(options)}, got {unknown[0]}", file=sys.stderr)
+        return 2
     try:
-        build_all(parser.parse_args(words).tier)
+        build_all([options[name] for name in given.options] or MODULES, given.tier)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

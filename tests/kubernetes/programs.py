@@ -20,6 +20,9 @@ ON_PATH = ("kubectl", "helm")
 STAGES = "kwok-stages.yaml"
 """How fake nodes and pods come and go. A kwok that is built from its module has none built in."""
 
+KUEUE_CRDS = "kueue-crds.yaml"
+"""Kueue's own kinds."""
+
 _KUBE_VERSION = "k8s.io/component-base/version"
 
 
@@ -123,8 +126,32 @@ MODULES = (
     Module("coredns", "github.com/coredns/coredns", {"coredns": "github.com/coredns/coredns"}),
 )
 
+_KUEUE_KINDS = (
+    *("admissionchecks", "clusterqueues", "cohorts", "localqueues", "multikueueclusters"),
+    *("multikueueconfigs", "provisioningrequestconfigs", "resourceflavors", "topologies"),
+    *("workloadpriorityclasses", "workloads"),
+)
+
+OPTIONAL = (
+    Module(
+        "kueue",
+        "sigs.k8s.io/kueue",
+        {"kueue": "sigs.k8s.io/kueue/cmd/kueue"},
+        linked=("sigs.k8s.io/kueue/pkg/version.GitVersion={version}",),
+        texts={
+            KUEUE_CRDS: tuple(
+                f"config/components/crd/bases/kueue.x-k8s.io_{kind}.yaml" for kind in _KUEUE_KINDS
+            )
+        },
+    ),
+)
+"""What only some tests want, each built by a verb of its own."""
+
 API_SERVER = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
 """Tier 1: a real API server with its controllers."""
+
+KUEUE = ("kueue", KUEUE_CRDS)
+"""Kueue, on top of tier 1."""
 
 FAKE_NODES = ("kube-scheduler", "kwok", STAGES)
 """Tier 2, on top of it: a real scheduler, and nodes and pods that only seem to run."""
@@ -147,7 +174,7 @@ def find(name: str) -> Path | None:
     given = os.environ.get("KUBEBUILDER_ASSETS")
     if given and (Path(given) / name).is_file():
         return Path(given) / name
-    for module in MODULES:
+    for module in (*MODULES, *OPTIONAL):
         if name in module.packages or name in module.texts:
             # The last part names the Go that built it: any will do.
             built = [path for path in cache().glob(f"{module.key}-*/{name}") if path.is_file()]
@@ -176,6 +203,8 @@ def missing(names: tuple[str, ...]) -> list[str]:
 def how_to_get(names: list[str]) -> str:
     """A sentence for people who lack these programs."""
     given = os.environ.get("KUBEBUILDER_ASSETS")
+    if set(names) <= set(KUEUE):
+        return f"no {', '.join(names)} in {cache()}: `make kueue` builds it with Go, and tests it"
     where = f"in KUBEBUILDER_ASSETS={given} or " if given else ""
     verb = "kube-binaries"
     if ONLY_FOR_A_REAL_NODE.intersection(names):

@@ -196,12 +196,15 @@ def test_in_namespaces_the_operator_has_roles_there_and_no_cluster_role() -> Non
     }
     assert scopes == {"team-a", "team-b"}
     arguments = chart.container(objects, "operator/operator").arguments
-    assert {"--namespaces=team-a,team-b", "--cluster-objects=no"} <= set(arguments)
+    assert {"--namespaces=team-a,team-b", "--cluster-objects=no", "--nodes=no"} <= set(arguments)
     with_queues = render(*values_of("namespaced"), "--set=operator.clusterObjects=yes")
     rules = named(with_queues, "ClusterRole", name)["rules"]
     assert {what for rule in rules for what in rule["resources"]} == {
         *("queues", "clusterpolicies", "queues/status", "clusterpolicies/status")
     }
+    with_nodes = render(*values_of("namespaced"), "--set=operator.nodes=yes")
+    (rule,) = named(with_nodes, "ClusterRole", name)["rules"]
+    assert (rule["resources"], rule["verbs"]) == (["nodes"], ["get", "list", "watch"])
 
 
 def test_images_are_named_by_registry_tag_or_digest() -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import yaml
@@ -138,6 +138,7 @@ OPERATOR = {
     ("headrace.dev", "clusterpolicies"): {"get", "list", "watch", "patch"},
     ("headrace.dev", "queues/status"): {"patch"},
     ("headrace.dev", "clusterpolicies/status"): {"patch"},
+    ("", "nodes"): {"get", "list", "watch"},
     ("events.k8s.io", "events"): {"create"},
     ("coordination.k8s.io", "leases"): {"create"},
 }
@@ -323,7 +324,16 @@ def test_without_nodes_all_pods_are_made_where_only_restricted_ones_may_be(
         api_server.delete_namespace(namespace)
 
 
-def account_kubeconfig(release: Release, account: str, file: Path) -> Path:
+class Placed(Protocol):
+    """Where a release is."""
+
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def api_server(self) -> ApiServer: ...
+
+
+def account_kubeconfig(release: Placed, account: str, file: Path) -> Path:
     """A kubeconfig of one of the release's accounts."""
     token = release.api_server.kubectl(
         "create", "token", f"demo-headrace-{account}", "-n", release.namespace
@@ -343,7 +353,7 @@ def test_the_parts_work_together_with_what_the_chart_has_made(
     wanted = objects["ConfigMap", "demo-headrace-certificates"]["data"]["wanted.yaml"]
     (tmp_path / "wanted.yaml").write_text(wanted)
     kubeconfig = account_kubeconfig(release, "certificates", tmp_path / "kubeconfig")
-    _run(
+    run_command(
         *(sys.executable, "-m", "operators.certificates", "keep", "--once"),
         *("--wanted", str(tmp_path / "wanted.yaml"), "--namespace", release.namespace),
         *("--kubeconfig", str(kubeconfig)),
@@ -380,7 +390,7 @@ def test_the_parts_work_together_with_what_the_chart_has_made(
                     "/etc/headrace/tls": str(tmp_path / "test"),
                     "/etc/headrace/job": str(tmp_path),
                 }
-                said = _run(
+                said = run_command(
                     *(sys.executable, "-m", "headrace.cli.entry"),
                     *(_replaced(word, own) for word in words),
                 )
@@ -395,7 +405,7 @@ def _replaced(word: str, by: dict[str, str]) -> str:
     return word
 
 
-def _run(*command: str) -> str:
+def run_command(*command: str) -> str:
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout

@@ -8,6 +8,7 @@ from dataclasses import replace
 from controlplane.domain.event import (
     NodeDrained,
     NodeRemoved,
+    NodesClosed,
     QueueChanged,
     QueueRemoved,
 )
@@ -36,6 +37,7 @@ from controlplane.edges.grpc_server.queue_warnings import queue_warnings
 from controlplane.edges.grpc_server.roles import Role, caller
 from controlplane.engine.refusals import asked_about
 from controlplane.engine.state import ClusterState
+from controlplane.wire.closed_nodes import closed_nodes_from_wire, kept_closed
 from controlplane.wire.sentences import action_sentence, set_aside_sentence
 from controlplane.wire.translate import (
     node_to_wire,
@@ -48,6 +50,7 @@ from controlplane.wire.translate import (
     timestamp,
 )
 from headrace.api.generated import admin_pb2, admin_pb2_grpc, common_pb2
+from headrace.api.operator_term import OPERATOR_KEY
 
 _DECISIONS_TOLD = 20
 _HOLDERS_TOLD = 10
@@ -131,6 +134,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
                     holders=holders.get(node.id, {}),
                     strays=[running_unit_to_wire(stray) for stray in node.strays],
                     last_change_at=timestamp(node.last_change_at),
+                    closed=node.closed.closed.value if node.closed else "",
+                    closed_reason=node.closed.why if node.closed else "",
                 )
                 for node in self._state.nodes.values()
             ]
@@ -175,7 +180,19 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         if self._state.nodes[node].drained != request.drained:
             event = NodeDrained(node, request.drained, self._door.now())
             await self._door.append_and_fold(event)
-        return admin_pb2.DrainNodeResponse()
+        note = "" if request.drained else kept_closed(self._state.nodes[node])
+        return admin_pb2.DrainNodeResponse(note=note)
+
+    async def CloseNodes(  # noqa: N802
+        self, request: admin_pb2.CloseNodesRequest, context: Context
+    ) -> admin_pb2.CloseNodesResponse:
+        """Keeps work off the nodes that Kubernetes keeps it off. What people drained stays so."""
+        metadata = dict(context.invocation_metadata() or ())
+        operator = str(metadata.get(OPERATOR_KEY, caller.get().identity))
+        nodes = closed_nodes_from_wire(request.nodes)
+        if self._state.closed_nodes.get(operator, ()) != nodes:
+            await self._door.append_and_fold(NodesClosed(operator, nodes, self._door.now()))
+        return admin_pb2.CloseNodesResponse()
 
     async def RemoveNode(  # noqa: N802
         self, request: admin_pb2.RemoveNodeRequest, context: Context
@@ -246,7 +263,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         of_kubernetes = known is not None and known.owner is Owner.KUBERNETES
         if of_kubernetes and caller.get().role is not Role.OPERATOR:
             raise precondition(
-                f"queue {name} is owned by Kubernetes and read-only here; use `kubectl {command}`"
+                f"queue {name} is owned by Kubernetes and read-only here; use `kubectl {command}`, "
+                "or the same command of headrace with --kubeconfig"
             )
 
     async def ListQueues(  # noqa: N802

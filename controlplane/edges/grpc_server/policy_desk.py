@@ -133,7 +133,8 @@ class PolicyDesk:
         if not mine and caller.get().role is not Role.OPERATOR:
             raise precondition(
                 "the settings are owned by Kubernetes and read-only here; use `kubectl edit "
-                "clusterpolicies.headrace.dev default`"
+                "clusterpolicies.headrace.dev default`, or the same command of headrace with "
+                "--kubeconfig"
             )
 
     async def _become(self, settings: PolicySettings, rolls_back_to: int = 0) -> None:

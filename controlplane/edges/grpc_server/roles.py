@@ -42,6 +42,7 @@ _CHANGERS = frozenset({Role.SUBMITTER, Role.ADMIN, Role.OPERATOR})
 _ADMIN = frozenset({Role.ADMIN})
 _SETTERS = frozenset({Role.ADMIN, Role.OPERATOR})
 _AGENT = frozenset({Role.AGENT})
+_OPERATOR = frozenset({Role.OPERATOR})
 _ANYONE = frozenset(Role)
 
 ALLOWED: Mapping[str, frozenset[Role]] = {
@@ -60,6 +61,7 @@ ALLOWED: Mapping[str, frozenset[Role]] = {
     f"/{_PACKAGE}.AdminService/GetCluster": _PEOPLE,
     f"/{_PACKAGE}.AdminService/ListNodes": _PEOPLE,
     f"/{_PACKAGE}.AdminService/DrainNode": _ADMIN,
+    f"/{_PACKAGE}.AdminService/CloseNodes": _OPERATOR,
     f"/{_PACKAGE}.AdminService/RemoveNode": _ADMIN,
     f"/{_PACKAGE}.AdminService/PutQueue": _SETTERS,
     f"/{_PACKAGE}.AdminService/DeleteQueue": _SETTERS,

@@ -263,5 +263,5 @@ def _check_update(known: JobRecord, job: Job) -> None:
 def _of_kubernetes(job: Job, command: str) -> RefusedError:
     return precondition(
         f"{job.namespace}/{job.name} is owned by Kubernetes and read-only here; "
-        f"use `kubectl {command}`"
+        f"use `kubectl {command}`, or the same command of headrace with --kubeconfig"
     )

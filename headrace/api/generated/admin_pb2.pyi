@@ -42,7 +42,7 @@ class ListNodesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("node", "contact", "drained", "holders", "strays", "last_change_at")
+    __slots__ = ("node", "contact", "drained", "holders", "strays", "last_change_at", "closed", "closed_reason")
     class HoldersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -56,13 +56,17 @@ class NodeStatus(_message.Message):
     HOLDERS_FIELD_NUMBER: _ClassVar[int]
     STRAYS_FIELD_NUMBER: _ClassVar[int]
     LAST_CHANGE_AT_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_REASON_FIELD_NUMBER: _ClassVar[int]
     node: _nodes_pb2.Node
     contact: str
     drained: bool
     holders: _containers.ScalarMap[str, str]
     strays: _containers.RepeatedCompositeFieldContainer[_nodes_pb2.RunningUnit]
     last_change_at: _timestamp_pb2.Timestamp
-    def __init__(self, node: _Optional[_Union[_nodes_pb2.Node, _Mapping]] = ..., contact: _Optional[str] = ..., drained: _Optional[bool] = ..., holders: _Optional[_Mapping[str, str]] = ..., strays: _Optional[_Iterable[_Union[_nodes_pb2.RunningUnit, _Mapping]]] = ..., last_change_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    closed: str
+    closed_reason: str
+    def __init__(self, node: _Optional[_Union[_nodes_pb2.Node, _Mapping]] = ..., contact: _Optional[str] = ..., drained: _Optional[bool] = ..., holders: _Optional[_Mapping[str, str]] = ..., strays: _Optional[_Iterable[_Union[_nodes_pb2.RunningUnit, _Mapping]]] = ..., last_change_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., closed: _Optional[str] = ..., closed_reason: _Optional[str] = ...) -> None: ...
 
 class ListNodesResponse(_message.Message):
     __slots__ = ("nodes",)
@@ -79,6 +83,28 @@ class DrainNodeRequest(_message.Message):
     def __init__(self, node: _Optional[str] = ..., drained: _Optional[bool] = ...) -> None: ...
 
 class DrainNodeResponse(_message.Message):
+    __slots__ = ("note",)
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    note: str
+    def __init__(self, note: _Optional[str] = ...) -> None: ...
+
+class CloseNodesRequest(_message.Message):
+    __slots__ = ("nodes",)
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[ClosedNode]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[ClosedNode, _Mapping]]] = ...) -> None: ...
+
+class ClosedNode(_message.Message):
+    __slots__ = ("node", "closed", "reason")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    closed: str
+    reason: str
+    def __init__(self, node: _Optional[str] = ..., closed: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class CloseNodesResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

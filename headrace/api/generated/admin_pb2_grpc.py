@@ -49,6 +49,11 @@ class AdminServiceStub:
                 request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.DrainNodeRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.DrainNodeResponse.FromString,
                 _registered_method=True)
+        self.CloseNodes = channel.unary_unary(
+                '/headrace.v1alpha1.AdminService/CloseNodes',
+                request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.CloseNodesRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.CloseNodesResponse.FromString,
+                _registered_method=True)
         self.RemoveNode = channel.unary_unary(
                 '/headrace.v1alpha1.AdminService/RemoveNode',
                 request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.RemoveNodeRequest.SerializeToString,
@@ -148,6 +153,13 @@ class AdminServiceServicer:
 
     def DrainNode(self, request, context):
         """Nothing new is placed on the node and what runs there moves away, or the opposite.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseNodes(self, request, context):
+        """Tells which nodes Kubernetes keeps work off, all of them: the others are open. For operators.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -277,6 +289,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DrainNode,
                     request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.DrainNodeRequest.FromString,
                     response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'CloseNodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseNodes,
+                    request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.CloseNodesRequest.FromString,
+                    response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.CloseNodesResponse.SerializeToString,
             ),
             'RemoveNode': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveNode,
@@ -440,6 +457,33 @@ class AdminService:
             '/headrace.v1alpha1.AdminService/DrainNode',
             headrace_dot_v1alpha1_dot_admin__pb2.DrainNodeRequest.SerializeToString,
             headrace_dot_v1alpha1_dot_admin__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseNodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1alpha1.AdminService/CloseNodes',
+            headrace_dot_v1alpha1_dot_admin__pb2.CloseNodesRequest.SerializeToString,
+            headrace_dot_v1alpha1_dot_admin__pb2.CloseNodesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -286,7 +286,8 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         if not found:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no node {request.node}")
         found[0].drained = request.drained
-        return admin_pb2.DrainNodeResponse()
+        closed = found[0].closed and not request.drained
+        return admin_pb2.DrainNodeResponse(note="kubectl uncordon" if closed else "")
 
     def RemoveNode(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("RemoveNode", request, context)

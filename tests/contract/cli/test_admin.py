@@ -145,6 +145,10 @@ def test_drain_and_uncordon_name_a_node(headrace: Headrace, plane: FakeControlPl
     assert "Online,drained" in headrace("get", "nodes").stdout
     assert headrace("uncordon", "node-a").exit_code == ExitCode.OK
     assert not plane.nodes[0].drained
+    plane.nodes[0].closed, plane.nodes[0].closed_reason = "Cordoned", "it is cordoned"
+    assert "Online,cordoned" in headrace("get", "nodes").stdout
+    assert "Cordoned: it is cordoned" in headrace("describe", "node", "node-a").stdout
+    assert "takes no jobs yet: kubectl" in headrace("uncordon", "node-a").stdout
     assert headrace("drain", "node-x").exit_code == ExitCode.NOT_FOUND
     assert headrace("remove-node", "node-a").exit_code == ExitCode.OK
     assert not plane.nodes

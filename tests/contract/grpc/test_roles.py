@@ -40,6 +40,7 @@ EXPECTED: dict[str, set[Role]] = {
     "ListNodes": {V, S, A, K},
     "DrainNode": {A},
     "ImportMeasurements": {A},
+    "CloseNodes": {K},
     "RemoveNode": {A},
     "PutQueue": {A, K},
     "DeleteQueue": {A, K},

@@ -155,6 +155,7 @@ class Stage:
             *("--control-plane", self.plane.told["grpc"]),
             *("--kubeconfig", str(kubeconfig or self.kubernetes.kubeconfig)),
             *("--namespaces", self.namespace, "--cluster-objects", "no"),
+            *("--nodes", "no"),
             *("--lease-namespace", "default", "--lease-name", self.namespace),
             *("--lease-seconds", str(LEASE_SECONDS), "--identity", name),
             *("--listen", "127.0.0.1:0"),
@@ -311,13 +312,16 @@ async def a_stage(kubernetes: ApiServer, namespace: str, folder: Path) -> AsyncI
         await end(plane)
 
 
-async def start_control_plane(folder: Path, listen: str = "127.0.0.1:0") -> Process:
+async def start_control_plane(
+    folder: Path, listen: str = "127.0.0.1:0", *, flags: tuple[str, ...] = ()
+) -> Process:
     """Starts it on the store in ``folder``."""
     return await start(
         "controlplane",
         folder / "control-plane.log",
         *("--listen", listen, "--metrics-listen", "none", "--holder", "test"),
         *("--database-url", f"sqlite:///{folder / 'headrace.db'}"),
+        *flags,
     )
 
 

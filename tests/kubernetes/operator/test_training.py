@@ -33,6 +33,7 @@ def operating(cluster: LocalCluster, kubernetes: ApiServer, namespace: str) -> I
         *("--control-plane", record.endpoints["grpc"]),
         *("--kubeconfig", str(kubernetes.kubeconfig)),
         *("--namespaces", namespace, "--cluster-objects", "no"),
+        *("--nodes", "no"),
         *("--lease-namespace", namespace, "--listen", "127.0.0.1:0"),
     ]
     with (cluster.home / "operator.log").open("wb") as log:

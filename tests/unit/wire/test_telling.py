@@ -30,6 +30,7 @@ from controlplane.domain.event import (
     NodeLost,
     NodeRegistered,
     NodeRemoved,
+    NodesClosed,
     OperatorTermRaised,
     PlanChanged,
     PlanObserved,
@@ -53,7 +54,7 @@ from controlplane.domain.ids import (
 )
 from controlplane.domain.job import AcceleratorRequest, Job, JobSpec
 from controlplane.domain.lifecycle import Stage
-from controlplane.domain.node import Accelerator, Node
+from controlplane.domain.node import Accelerator, Closed, ClosedNode, Node
 from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.policy import PolicySettings
 from controlplane.domain.proposal import Proposal, ProposedTarget
@@ -254,6 +255,11 @@ EVENTS: list[tuple[Event, str]] = [
     (NodeDrained(NODE, drained=True), "is drained"),
     (NodeDrained(NODE, drained=False), "takes work again"),
     (NodeRemoved(NODE), "was removed"),
+    (
+        NodesClosed("op", (ClosedNode(NODE, Closed.TO_NEW_WORK),)),
+        "Kubernetes keeps work off node-a (Cordoned)",
+    ),
+    (NodesClosed("op"), "Kubernetes keeps work off no node"),
     (AcceleratorHealthChanged(NODE, AcceleratorId("s"), "Xid 79"), "unhealthy: Xid 79"),
     (AcceleratorHealthChanged(NODE, AcceleratorId("s"), ""), "healthy again"),
     (RendezvousBound(JobUid("u"), Attempt(1), "h:1"), "meets at h:1"),

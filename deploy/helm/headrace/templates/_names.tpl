@@ -96,6 +96,19 @@ dns:///{{ $host }}-replicas.{{ .Release.Namespace }}.svc:7460
 {{- end -}}
 {{- end -}}
 
+{{- define "headrace.operatorNodes" -}}
+{{- .Values.operator.nodes | default (ternary "no" "yes" (not (empty .Values.watchNamespaces))) -}}
+{{- end -}}
+
+{{- /* What the operator has to know of the pools: on which nodes agents are, and what they tolerate. */}}
+{{- define "headrace.nodePools" -}}
+{{- $pools := list -}}
+{{- range .Values.nodes.pools -}}
+{{- $pools = append $pools (dict "nodeSelector" (default dict .nodeSelector) "tolerations" (default list .tolerations)) -}}
+{{- end -}}
+{{- toJson (ternary $pools list .Values.nodes.enabled) -}}
+{{- end -}}
+
 {{- define "headrace.signer" -}}
 {{- printf "headrace.dev/%s.%s" .Release.Namespace (include "headrace.fullname" .) -}}
 {{- end -}}
