@@ -16,7 +16,7 @@ TIER ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .uv/bin/uv:
 	@{ python3 -m venv .uv && .uv/bin/python -m pip install --quiet uv; } \
@@ -65,7 +65,7 @@ e2e: ## install the chart on a real kubelet, train, upgrade and uninstall; as ro
 	@$(MAKE) kube-binaries e2e-images TIER=3
 	HEADRACE_E2E=1 $(RUN) pytest -rs -n0 --timeout=0 tests/kubernetes/e2e
 
-e2e-transcript: ## write docs/kubernetes/transcript.md from what a real node answers; as root, on Linux
+e2e-transcript: ## write a page of commands and what a real node answers; as root, on Linux
 	@$(MAKE) kube-binaries e2e-images TIER=3
 	$(RUN) python -m tests.kubernetes.e2e.transcript
 

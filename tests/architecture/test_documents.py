@@ -16,10 +16,10 @@ from tests.architecture.source_tree import ROOT, definitions, repository_files, 
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 NAMED_FILE = re.compile(r"`([\w.{},*/-]+\.(?:py|md|proto|toml|yaml|yml|lock))`")
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
-NAMED_VERB = re.compile(r"(?:`|^)make ([a-z][a-z-]*)", re.MULTILINE)
+NAMED_VERB = re.compile(r"(?:`|^)make ([a-z][a-z0-9-]*)", re.MULTILINE)
 SETTING = re.compile(r"([\d,]+)(?: (s|days))?[^`(\d]*\(`(\w+_(?:seconds|kept))`\)")
 KEPT = re.compile(r"([\d,]+)(?: days)? \(`Retention\.(\w+)`\)")
-MAKE_TARGET = re.compile(r"^([a-z][a-z-]*):.*## ", re.MULTILINE)
+MAKE_TARGET = re.compile(r"^([a-z][a-z0-9-]*):.*## ", re.MULTILINE)
 
 
 def _documents() -> list[str]:

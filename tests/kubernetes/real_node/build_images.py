@@ -168,7 +168,8 @@ def _mirror() -> list[str]:
 def _uv_as_here() -> Iterator[list[str]]:
     """Mounts that give uv in the build what it has here: settings, authorities, and its cache."""
     uv = os.environ.get("UV", "uv")
-    mounts = {_said(uv, "cache", "dir").strip(): "/root/.cache/uv"}
+    home = Path("/root")  # in the build
+    mounts = {_said(uv, "cache", "dir").strip(): str(home / ".cache" / "uv")}
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "uv.toml"
         given = [
