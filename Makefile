@@ -65,7 +65,7 @@ e2e: ## install the chart on a real kubelet, train, upgrade and uninstall; as ro
 	@$(MAKE) kube-binaries e2e-images TIER=3
 	HEADRACE_E2E=1 $(RUN) pytest -rs -n0 --timeout=0 tests/kubernetes/e2e
 
-e2e-transcript: ## write docs/kubernetes/transcript.md from what a real node answers; as root, on Linux
+e2e-transcript: ## write a page of commands and what a real node answers; as root, on Linux
 	@$(MAKE) kube-binaries e2e-images TIER=3
 	$(RUN) python -m tests.kubernetes.e2e.transcript
 
