@@ -129,6 +129,31 @@ runs as root, with the one capability that giving a folder away takes. */}}
     - {name: state, mountPath: {{ .Values.nodes.stateFolder }}}
 {{- end -}}
 
+{{/* Ray's head takes calls before it is a node of its own cluster, and who joins between the two ends with an error. */}}
+{{- define "headrace.headContainer" -}}
+- name: head
+  {{- include "headrace.containerImage" (dict "root" . "image" .Values.agent.image) | nindent 2 }}
+  command:
+    - python
+    - -c
+    - |
+      import socket, time
+      head = "{{ include "headrace.fullname" . }}-ray-head.{{ .Release.Namespace }}.svc"
+      for port in ({{ .Values.ray.ports.gcs }}, {{ .Values.ray.ports.nodeManager }}):
+          while True:
+              try:
+                  socket.create_connection((head, port), timeout=5).close()
+                  break
+              except OSError as error:
+                  print(f"waiting for Ray's head, {head}:{port}: {error}", flush=True)
+                  time.sleep(2)
+  securityContext:
+    {{- include "headrace.containerSecurity" . | nindent 4 }}
+  resources:
+    requests: {cpu: 10m, memory: 32Mi}
+    limits: {memory: 64Mi}
+{{- end -}}
+
 {{/* Flags of every Ray node: each port is known, so that policies and firewalls can name it. */}}
 {{- define "headrace.rayFlags" -}}
 {{- $ports := .Values.ray.ports -}}
