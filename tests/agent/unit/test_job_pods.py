@@ -31,7 +31,9 @@ from headrace.api.processes import pid_namespace
 from headrace.api.variables import JOB_POD_ADDRESS_VARIABLE, JOB_POD_VARIABLE
 from tests.agent.ray.cluster import gone
 
-KEY = UnitKey("job", 1, 0)
+UID = f"job-{os.getpid()}"
+"""Pods are looked for among all processes of the machine, so each process of tests has its own."""
+KEY = UnitKey(UID, 1, 0)
 TINY = Path(__file__).parents[1] / "ray"
 NAMESPACES = ["unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]
 INIT = (
@@ -86,7 +88,7 @@ class World:
     journals: list[Journal] = field(default_factory=list)
     pods: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def pod(self, uid: str = "job", attempt: int = 1) -> subprocess.Popen[bytes]:
+    def pod(self, uid: str = UID, attempt: int = 1) -> subprocess.Popen[bytes]:
         made = subprocess.Popen(
             [*NAMESPACES, "sh", "-c", INIT, sys.executable],
             env={
@@ -147,7 +149,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def wanted(*wishes: str, intent: Intent = Intent.RUN, plan: str = "dp1", **spec: Any) -> Assignment:
     told = {"command": {"program": list(wishes)}, **spec}
     launch = WantedLaunch(
-        uid="job",
+        uid=UID,
         attempt=1,
         intent=intent,
         units=(WantedUnit(0, ("a",)),),
@@ -209,7 +211,7 @@ def test_the_rank_sees_its_secret_and_runs_in_the_pods_namespaces(world: World) 
         assert pid_namespace(rank.pid) != pid_namespace(os.getpid())
         environment = rank.environ()
         assert environment["WORD"] == "swordfish"
-        assert environment["HEADRACE_CONTROL_DIR"] == "/run/headrace/units/job/1/0"
+        assert environment["HEADRACE_CONTROL_DIR"] == f"/run/headrace/units/{UID}/1/0"
         assert JOB_POD_VARIABLE not in environment
         await units.close(end_units=False)
 
@@ -344,13 +346,13 @@ def test_who_only_says_that_it_is_a_pod_is_none() -> None:
     )
     pretender = subprocess.Popen(
         ["unshare", "--mount", "sh", "-c", furnish],
-        env={**os.environ, JOB_POD_VARIABLE: "job/1"},
+        env={**os.environ, JOB_POD_VARIABLE: f"{UID}/1"},
         stdout=subprocess.PIPE,
     )
     try:
         assert pretender.stdout is not None
         assert pretender.stdout.readline() == b"ready\n"
-        assert JobPods().find("job", 1) is None
+        assert JobPods().find(UID, 1) is None
     finally:
         pretender.kill()
         pretender.communicate()

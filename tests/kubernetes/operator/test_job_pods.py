@@ -79,7 +79,7 @@ def test_a_job_has_its_pods_while_it_holds_something(
             terms = pod.spec.affinity.node_affinity
             (term,) = terms.required_during_scheduling_ignored_during_execution.node_selector_terms
             assert term.match_fields[0].values == [node.name]
-            assert (uid, 1) in node.own_pods, "its agent waits for the pod"
+            await eventually("its agent waits for the pod", lambda: (uid, 1) in node.own_pods)
 
             said_by_kubelet(
                 stage,

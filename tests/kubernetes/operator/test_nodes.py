@@ -20,6 +20,12 @@ async def told(stage: Stage) -> str:
     return f"{node.closed}: {node.closed_reason}" if node.closed else "open"
 
 
+async def names(stage: Stage) -> list[str]:
+    """Those of the nodes that the control plane knows."""
+    told = await stage.api.admin.ListNodes(admin_pb2.ListNodesRequest())
+    return [each.node.name for each in told.nodes]
+
+
 async def becomes(stage: Stage, wanted: str) -> None:
     """Returns when the control plane has the node so."""
 
@@ -39,10 +45,7 @@ def test_kubectl_cordons_drains_taints_and_uncordons(
 
     async def test() -> None:
         async with a_stage(api_server, namespace, tmp_path) as stage, Node(stage, finish=False):
-            (name,) = [
-                each.node.name
-                for each in (await stage.api.admin.ListNodes(admin_pb2.ListNodesRequest())).nodes
-            ]
+            (name,) = await eventually("its agent has registered", lambda: names(stage))
             pools = f'[{{"nodeSelector": {{"of": "{namespace}"}}}}]'
             await stage.operator(flags=("--nodes", "yes", "--node-pools", pools))
             meta = client.V1ObjectMeta(name=name, labels={"of": namespace})
