@@ -1,6 +1,6 @@
 # The verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup protos protos-freeze release-freeze format lint test test-process kube-binaries e2e-images e2e e2e-transcript kueue failures operator-kills recoveries lives plans demo bench reproduce-rubick crds chart-docs docs clean
+.PHONY: help setup protos protos-freeze release-freeze format lint test test-process kube-binaries e2e-images e2e e2e-transcript kueue failures operator-kills recoveries lives plans demo bench reproduce-rubick reproduce-pitot crds chart-docs docs clean
 
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -105,6 +105,10 @@ bench: setup ## the benchmarks, as ratios measured side by side
 reproduce-rubick: setup ## play Rubick beside other policies, DATA=folder with rubick/ and traces/
 	@test -n "$(DATA)" || { echo 'wanted DATA=DIR, a folder with rubick/ and traces/'; exit 2; }
 	$(RUN) python benchmarks/reproduce_rubick.py --data $(DATA)
+
+reproduce-pitot: setup ## learn Pitot's data set and write how well, DATA=folder with pitot/
+	@test -n "$(DATA)" || { echo 'wanted DATA=DIR, a folder with pitot/'; exit 2; }
+	$(RUN) python benchmarks/reproduce_pitot.py --data $(DATA)
 
 crds: setup ## write the custom resources of deploy/helm/headrace/files/crds
 	$(RUN) python -m operators.crds deploy/helm/headrace/files/crds

@@ -18,6 +18,7 @@ from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks._pages import put, table
 from benchmarks.rubick_curves import Line, curves
 from simulator.results.floors import floors_of
 from simulator.results.summary import Summary
@@ -61,18 +62,7 @@ def main() -> None:
         sys.stderr.write(f"{name} ...\n")
         written = SECTIONS[name](study, options.processes)
         sys.stdout.write(f"{written}\n")
-        _put(name, written)
-
-
-def _put(name: str, written: str) -> None:
-    """Between the marks of that name."""
-    page = PAGE.read_text(encoding="utf-8")
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not found.search(page):
-        raise SystemExit(f"{PAGE.name} has no marks {begin} and {end}")
-    page = found.sub(lambda _: f"{begin}\n\n{written.strip()}\n\n{end}", page)
-    PAGE.write_text(page, encoding="utf-8")
+        put(PAGE, name, written)
 
 
 # -- playing ----------------------------------------------------------------------------------
@@ -100,11 +90,6 @@ def _hours(values: Sequence[float | None]) -> str:
         return "-"
     spread = f" ({min(told):.3f} to {max(told):.3f})" if len(told) > 1 else ""
     return f"{fmean(told):.3f}{spread}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 # -- sections ---------------------------------------------------------------------------------
@@ -140,7 +125,7 @@ def _policies(study: Study, processes: int) -> str:
         f"below {floor.makespan_seconds / HOUR:.2f} h (formulas above)."
     )
     assumed = dict.fromkeys(note for (one,) in found.values() for note in one.notes)
-    return "\n\n".join([_table(head, rows), told, "\n".join(f"- {note}" for note in assumed)])
+    return "\n\n".join([table(head, rows), told, "\n".join(f"- {note}" for note in assumed)])
 
 
 def _switches(study: Study, processes: int) -> str:
@@ -170,7 +155,7 @@ def _switches(study: Study, processes: int) -> str:
     lines["floor"] = floors
     _draw("switches.svg", lines, "seconds of a start or change", "average JCT (h)")
     head = ["switch, s", "policy", "average JCT, h", "P99, h", "makespan, h", "changes"]
-    return f"{_table(head, rows)}\n\n![Average JCT by the price of a switch](rubick/switches.svg)"
+    return f"{table(head, rows)}\n\n![Average JCT by the price of a switch](rubick/switches.svg)"
 
 
 def _load(study: Study, processes: int) -> str:
@@ -190,7 +175,7 @@ def _load(study: Study, processes: int) -> str:
         rows.append(row)
     _draw("load.svg", lines, "the rate of arrivals", "average JCT (h)")
     head = ["load", *(f"{name}, h" for name in COMPARED)]
-    return f"{_table(head, rows)}\n\n![Average JCT by load](rubick/load.svg)"
+    return f"{table(head, rows)}\n\n![Average JCT by load](rubick/load.svg)"
 
 
 def _mix(study: Study, processes: int) -> str:
@@ -202,7 +187,7 @@ def _mix(study: Study, processes: int) -> str:
         s = found[name][0].summary
         mean = s.jct_mean_seconds or 0.0
         rows.append([name, _hours([mean]), f"{mean / ours:.2f}", _hours([s.jct_p99_seconds])])
-    return _table(["policy", "average JCT, h", "times rubick's", "P99, h"], rows)
+    return table(["policy", "average JCT, h", "times rubick's", "P99, h"], rows)
 
 
 def _promises(study: Study, processes: int) -> str:
@@ -227,7 +212,7 @@ def _promises(study: Study, processes: int) -> str:
     head = ["policy", "average JCT, h (5 seeds)", "guaranteed, h", "best effort, h"]
     head += ["slower than promised, by prediction", "later, switches and waits included"]
     head += ["by, mean", "at most"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _gates(study: Study, processes: int) -> str:
@@ -250,7 +235,7 @@ def _gates(study: Study, processes: int) -> str:
                 ]
             )
     head = ["switch, s", "policy", "average JCT, h", "P99, h", "makespan, h", "changes"]
-    return _table([*head, "of held time"], rows)
+    return table([*head, "of held time"], rows)
 
 
 SECTIONS: Mapping[str, Section] = {
