@@ -75,7 +75,8 @@ def _trouble(status: Mapping[str, Any], states: Collection[Mapping[str, Any]]) -
             return _joined(ended.get("reason"), how, ended.get("message"))
     if status.get("phase") == "Failed":
         return _joined(status.get("reason"), status.get("message")) or "the pod failed"
-    for condition in status.get("conditions") or ():
+    # Once there are containers, what the scheduler said before them is over.
+    for condition in () if states else status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return _joined(condition.get("reason"), condition.get("message"))
     return ""

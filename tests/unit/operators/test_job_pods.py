@@ -203,6 +203,7 @@ NO_CLAIM = {
         (NO_IMAGE, 'ImagePullBackOff: no such image "mine:1"'),
         (NO_PROGRAM, "Error: its container ended with code 1: No module named agent"),
         (NO_CLAIM, 'Unschedulable: persistentvolumeclaim "disk" not found'),
+        ({**NO_CLAIM, **RUNS}, ""),
         (
             {"phase": "Failed", "reason": "Evicted", "message": "low on memory"},
             "Evicted: low on memory",
