@@ -1,7 +1,7 @@
 """Learns a model from observed run times: Adam with a falling rate, on numpy alone.
 
 The original takes 20,000 steps of 512 rows of each degree at one rate (section 2.4). With
-standardised features and a rate that falls as a cosine a fifth of the steps does better
+standardised features and a rate that falls as a cosine a quarter of the steps does better
 (``docs/systems/pitot.md``). Quantile heads differ in the last layer of the workloads' tower only,
 so they begin as copies of a median that was learnt alone, and then learn on together.
 """
