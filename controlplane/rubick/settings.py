@@ -49,7 +49,8 @@ class RubickSettings:
         300.0,
         0.0,
         86_400.0,
-        "So long after a start or change a job is left in peace.",
+        "So long after a start or change a job is left in peace. With less than a switch takes, "
+        "jobs can displace each other for ever before they have trained.",
     )
     changes_at_most: int = _knob(
         0,
