@@ -1,6 +1,6 @@
 # The verbs of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup protos protos-freeze release-freeze format lint test test-process kube-binaries e2e-images e2e e2e-transcript kueue failures operator-kills recoveries lives plans demo bench reproduce-rubick reproduce-pitot crds chart-docs docs clean
+.PHONY: help setup protos protos-freeze release-freeze format lint test test-long test-process kube-binaries e2e-images e2e e2e-transcript kueue failures operator-kills recoveries lives plans demo bench reproduce-rubick reproduce-pitot crds chart-docs docs clean
 
 # uv from the path, or one of our own beside the environment.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -49,8 +49,11 @@ lint: setup ## formatting, ruff, mypy --strict, import contracts, buf
 
 # One run with one closing line. Tests that share a cluster run one after the other on one worker,
 # so do those that share a Ray, the rest wherever there is room (tests/conftest.py sees to it).
-test: setup ## every test that this machine can run, in random order
-	$(RUN) pytest -rs -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+test: setup ## every test that this machine can run, but the long ones, in random order
+	$(RUN) pytest -rs -m "not long" -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+
+test-long: setup ## the tests that take too long for every day; CI runs them too
+	$(RUN) pytest -rs -m long -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 test-process: setup ## only the tests that start real processes
 	$(RUN) pytest -rs -m process

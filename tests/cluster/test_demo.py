@@ -20,7 +20,7 @@ from tests.cluster.local_cluster import PATIENCE_SECONDS, until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.process, pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture

@@ -114,6 +114,7 @@ def test_the_jobs_of_a_lost_node_move_and_its_leftovers_end(
     same(cluster.losses(uid), undisturbed)
 
 
+@pytest.mark.long
 def test_without_ray_the_job_resumes_and_says_so(
     cluster: LocalCluster, undisturbed: dict[int, float], store: Path
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from headrace.api.generated import admin_pb2
 from tests.cluster.local_cluster import LocalCluster, manifest, run, until
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.process, pytest.mark.long, pytest.mark.timeout(1200)]
 
 STEPS = 300
 

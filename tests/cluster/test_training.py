@@ -21,6 +21,7 @@ from tests.cluster.local_cluster import (
 pytestmark = [pytest.mark.process, pytest.mark.timeout(1200)]
 
 
+@pytest.mark.long
 def test_suspend_gives_the_accelerators_back_and_resume_goes_on(
     cluster: LocalCluster, undisturbed: dict[int, float], store: Path
 ) -> None:
@@ -112,6 +113,7 @@ def _observed(cluster: LocalCluster, uid: str) -> list[admin_pb2.Observation]:
     ]
 
 
+@pytest.mark.long
 def test_ranks_come_and_go_while_it_trains_and_a_newcomer_that_dies_costs_nothing(
     cluster: LocalCluster, store: Path
 ) -> None:

@@ -81,6 +81,7 @@ def test_the_fast_parts_do_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+@pytest.mark.long
 def test_a_script_trains_without_headrace_and_goes_on_under_another_plan(tmp_path: Path) -> None:
     script = str(ROOT / "examples" / "own_code" / "digits.py")
     store = ["--checkpoints", str(tmp_path / "mixer"), "--width", "16"]

@@ -49,6 +49,7 @@ def train_in_turn(rank: int, ports: list[int], folder: Path) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.long
 def test_every_plain_script_trains_the_same_model(tmp_path: Path) -> None:
     stores = [TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in PLAIN]
     ports = [store.port for store in stores]

@@ -106,7 +106,9 @@ def _differences(found: list[float], wanted: list[float]) -> float:
     return max(abs(ours - theirs) for ours, theirs in zip(found, wanted, strict=True))
 
 
-@pytest.mark.parametrize("model", SHAPES)
+@pytest.mark.parametrize(
+    "model", [m if m == "gpt2" else pytest.param(m, marks=pytest.mark.long) for m in SHAPES]
+)
 def test_every_plan_has_the_losses_of_a_single_rank(matrix: Matrix, model: str) -> None:
     plans = _all_plans(model) if WHOLE else SAMPLE[model]
     assert set(plans) <= set(_all_plans(model))
@@ -122,6 +124,7 @@ def test_every_plan_has_the_losses_of_a_single_rank(matrix: Matrix, model: str) 
     assert not far
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["gpt2", "llama"])
 def test_random_walks_through_plans_have_the_losses_of_a_single_rank(
     matrix: Matrix, model: str

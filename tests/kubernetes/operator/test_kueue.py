@@ -27,7 +27,7 @@ from tests.kubernetes.operator.processes import (
 )
 from tests.kubernetes.programs import KUEUE
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 GPU = "nvidia.com/gpu"
 
 
