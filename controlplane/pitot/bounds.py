@@ -57,13 +57,21 @@ def two_sided_bounds(
     calibration: Calibration,
     runs: tuple[Ids, Ids, Ids],
     misses: tuple[float, float],
+    weights: Reals | None = None,
 ) -> Bounds:
-    """An interval for each run, given the rates of times below it and above it.
+    """An interval for each run, in seconds.
+
+    Args:
+        at: What was learnt.
+        calibration: Of the same heads.
+        runs: (n,) workloads, (n,) platforms and (n, k) co-runners, or ``NOBODY``.
+        misses: Rates of times below the interval and above it.
+        weights: (n,) of these runs, where calibration was weighted (``missingness``).
 
     Raises:
         TooFewRunsError: The pool of a degree that occurs is too small.
     """
-    return _bounds(at, calibration, runs, misses)
+    return _bounds(at, calibration, runs, misses, weights)
 
 
 def _bounds(
@@ -71,6 +79,7 @@ def _bounds(
     calibration: Calibration,
     runs: tuple[Ids, Ids, Ids],
     misses: tuple[float | None, float],
+    weights: Reals | None = None,
 ) -> Bounds:
     workload, platform, beside = runs
     degrees = 1 + np.count_nonzero(beside != NOBODY, axis=1)
@@ -79,10 +88,13 @@ def _bounds(
         rows = np.flatnonzero(degrees == degree)
         asked = (workload[rows], platform[rows], beside[rows])
         told = cache(partial(predicted, at, runs=asked))
+        own = None if weights is None else weights[rows]
         estimate[rows] = told(calibration.median)
-        upper[rows] = calibration.bound("upper", told, degree, misses[1])
+        upper[rows] = calibration.bound("upper", told, degree, misses[1], own)
         lower[rows] = (
-            -np.inf if misses[0] is None else calibration.bound("lower", told, degree, misses[0])
+            -np.inf
+            if misses[0] is None
+            else calibration.bound("lower", told, degree, misses[0], own)
         )
     return Bounds(np.exp(estimate), np.exp(lower), np.exp(upper))
 

@@ -74,7 +74,7 @@ class Pool:
         Raises:
             TooFewRunsError: No margin of these runs is known to be enough.
         """
-        return self._margin(self.residuals[:, head], miss, weight)
+        return float(self.upper_margins(head, miss, np.array([weight]))[0])
 
     def lower_margin(self, head: int, miss: float, weight: float = 1.0) -> float:
         """The same for times below it; what to add is mostly negative.
@@ -82,20 +82,42 @@ class Pool:
         Raises:
             TooFewRunsError: No margin of these runs is known to be enough.
         """
-        return -self._margin(-self.residuals[:, head], miss, weight)
+        return float(self.lower_margins(head, miss, np.array([weight]))[0])
 
-    def _margin(self, residuals: Reals, miss: float, weight: float) -> float:
-        """The least residual that runs of weight 1 - miss do not exceed, the new run's at worst."""
+    def upper_margins(self, head: int, miss: float, weights: Reals) -> Reals:
+        """(n,) :meth:`upper_margin` of runs that have those weights.
+
+        Raises:
+            TooFewRunsError: For one of them no margin of these runs is known to be enough.
+        """
+        return self._margins(self.residuals[:, head], miss, weights)
+
+    def lower_margins(self, head: int, miss: float, weights: Reals) -> Reals:
+        """(n,) :meth:`lower_margin` of runs that have those weights.
+
+        Raises:
+            TooFewRunsError: For one of them no margin of these runs is known to be enough.
+        """
+        return -self._margins(-self.residuals[:, head], miss, weights)
+
+    def _margins(self, residuals: Reals, miss: float, weights: Reals) -> Reals:
+        """The least residuals that runs of weight 1 - miss do not exceed, the new one's at worst.
+
+        A run that weighs more than those that are there needs more of them.
+        """
         if not 0.0 < miss < 1.0:
             raise ValueError(f"wanted a rate of misses between 0 and 1, found {miss:g}")
         order = np.argsort(residuals, kind="stable")
         below = np.cumsum(self.weights[order])
-        wanted = (1.0 - miss) * ((below[-1] if len(below) else 0.0) + weight)
-        place = int(np.searchsorted(below, wanted * (1.0 - 1e-12)))
-        if place >= len(order):
-            least = max(observations_for(miss), len(order) + 1)
-            raise TooFewRunsError(self.degree, len(order), least, 1.0 - miss)
-        return float(residuals[order[place]])
+        total = below[-1] if len(below) else 0.0
+        wanted = (1.0 - miss) * (total + weights)
+        places = np.searchsorted(below, wanted * (1.0 - 1e-12))
+        if np.any(places >= len(order)):
+            mean = total / max(len(order), 1) or 1.0
+            least = math.ceil(observations_for(miss) * float(np.max(weights)) / mean - 1e-9)
+            raise TooFewRunsError(self.degree, len(order), max(least, len(order) + 1), 1.0 - miss)
+        found: Reals = residuals[order[places]]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +162,7 @@ class Calibration:
         predicted: Callable[[int], NDArray[np.floating]],
         degree: int,
         miss: float,
+        weights: Reals | None = None,
     ) -> NDArray[np.floating]:
         """(n,) logarithms of seconds, given what tells the (n,) predictions of a head.
 
@@ -147,13 +170,22 @@ class Calibration:
         is the widest of its own and those of all larger rates that heads were chosen for, and of
         the median: more coverage is never a tighter bound of the same run.
 
+        Args:
+            side: Of the interval.
+            predicted: What a head tells.
+            degree: Of all these runs.
+            miss: The rate of times beyond the bound.
+            weights: (n,) of these runs, where those of the pool have weights; left out, 1.
+
         Raises:
             TooFewRunsError: The pool is too small.
         """
         pool = self._pool(degree, miss)
         upper, widest = side == "upper", predicted(self.median)
+        counted = np.ones(1) if weights is None else weights
         for head, rate in self._heads(side, degree, miss):
-            margin = pool.upper_margin(head, rate) if upper else pool.lower_margin(head, rate)
+            margins = pool.upper_margins if upper else pool.lower_margins
+            margin = margins(head, rate, counted)
             found = predicted(head) + margin
             widest = np.maximum(widest, found) if upper else np.minimum(widest, found)
         return widest

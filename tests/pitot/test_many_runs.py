@@ -5,26 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.pitot import network
 from controlplane.pitot.bounds import predicted, two_sided_bounds, upper_bounds
-from controlplane.pitot.calibration import Calibration, TooFewRunsError, calibrate
-from controlplane.pitot.network import Embeddings, Shape, embedded
+from controlplane.pitot.calibration import Calibration, TooFewRunsError
+from controlplane.pitot.network import Embeddings
 from controlplane.pitot.run_times import NOBODY, RunTimes
-from tests.pitot.worlds import a_world
-
-QUANTILES = (0.1, 0.5, 0.9)
+from tests.pitot.worlds import a_predictor
 
 
 def fitted(seed: int) -> tuple[Embeddings, Calibration, RunTimes]:
-    """Embeddings that nobody trained, and what they are off by: bounds hold all the same."""
-    world, shape = a_world(seed, runs=1200), Shape(rank=4, learned=1, heads=3)
-    parameters = network.begin(shape, world.tables, np.random.default_rng(seed))
-    at, _ = embedded(shape, parameters, world.tables)
-    half = len(world.runs) // 2
-    parts = [world.runs.rows(np.arange(half)), world.runs.rows(np.arange(half, 2 * half))]
-    told = [at.log_seconds(runs.workload, runs.platform, runs.beside) for runs in parts]
-    found = calibrate(QUANTILES, (parts[0], told[0]), (parts[1], told[1]), misses=(0.05, 0.1))
-    return at, found, world.runs
+    predictor, runs = a_predictor(seed)
+    return predictor.at, predictor.calibration, runs
 
 
 def asked(runs: RunTimes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
