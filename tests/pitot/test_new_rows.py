@@ -191,4 +191,6 @@ def test_what_is_told_of_a_row_comes_from_other_groups_alone(seed: int) -> None:
     )
     for row in range(3, 6):
         assert found.without[row] == pytest.approx(alone.begin(known[row]).mean, abs=1e-5)
-        assert other.begin_as_new(row, groups).mean == pytest.approx(found.without[row])
+        as_new = other.begin_as_new(row, groups)
+        assert as_new.mean == pytest.approx(found.without[row])
+        assert np.array_equal(as_new.covariance, found.begin_as_new(row, groups).covariance)
