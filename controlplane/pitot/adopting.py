@@ -96,9 +96,17 @@ def adopt(
         fresh: The new fit.
         runs: Recent ones that the new fit did not learn from. Those of which either of the two
             does not know all names are left out.
-        seconds: (n,) what they took; positive and finite.
+        seconds: (n,) what they took. Where one was not measured, nothing is compared.
     """
     measured = np.asarray(seconds, dtype=np.float64)
+    wrong = np.flatnonzero(~(np.isfinite(measured) & (measured > 0.0)))
+    if len(wrong):
+        return Adoption(
+            kept,
+            adopted=False,
+            why=f"not adopted: wanted recent run times above 0 s to compare on, found "
+            f"{measured[wrong[0]]:g} s in row {wrong[0]}, and {len(wrong)} such in all; check them",
+        )
     known = fresh.knows(runs)
     if kept is not None:
         known &= kept.knows(runs)

@@ -165,6 +165,11 @@ def test_what_cannot_be_compared_is_not_adopted() -> None:
     assert found.predictor is kept
     assert "wanted 20 recent runs" in found.why
     assert "found 19 of 19" in found.why
+    for wrong in (0.0, -1.0, float("inf"), float("nan")):
+        measured = [*runs.seconds[:-1].tolist(), wrong]
+        found = adopt(kept, kept, named(runs), measured)
+        assert not found.adopted
+        assert f"found {wrong:g} s in row 1199, and 1 such in all" in found.why
     strangers = Question(["who"] * 30, ["board-1"] * 30)
     assert "found 0 of 30" in adopt(kept, kept, strangers, [1.0] * 30).why
     empty = replace(kept, calibration=Calibration((0.1, 0.5, 0.9), {}, {}, {}))
