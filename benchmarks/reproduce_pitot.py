@@ -27,6 +27,7 @@ from benchmarks._processes import machine
 from controlplane.pitot import network
 from controlplane.pitot.bounds import upper_bounds
 from controlplane.pitot.calibration import calibrate
+from controlplane.pitot.coverage import coverage_reached
 from controlplane.pitot.linear_scaling import linear_scaling
 from controlplane.pitot.network import Embeddings, Shape, Tables, embedded
 from controlplane.pitot.new_rows import (
@@ -213,6 +214,35 @@ def margins(folder: Path) -> str:
             rows.append([*cells, _spread(literal), f"{np.mean(held):.4f}"])
     head = ["runs", "promised", "released", "corrected", "**ours**", "E max(0, bound/C - 1)"]
     return table([*head, "held"], rows)
+
+
+def coverage(folder: Path) -> str:
+    """Of upper bounds, by pool, platform and workload; one replicate."""
+    data, found = read(folder), learnt(folder, 0.5, 0, QUANTILES)
+    parts, model = found.parts, found.model
+    calibration = calibrate(
+        QUANTILES,
+        (parts.choosing, found.told[0]),
+        (parts.calibrating, found.told[1]),
+        misses=MISSES,
+    )
+    at, _ = embedded(model.shape, model.parameters, data.tables)
+    unseen = parts.unseen
+    asked = (unseen.workload, unseen.platform, unseen.beside)
+    names = tuple(tuple(map(str, range(size))) for size in (len(data.suites), len(data.devices)))
+    rows = []
+    for miss in MISSES:
+        _, upper = upper_bounds(at, calibration, asked, miss)
+        held = unseen.seconds <= upper
+        reached = coverage_reached(unseen, held, 1 - miss, (names[0], names[1]))
+        for kind in ("pool", "platform", "workload"):
+            chosen = [row for row in reached if row.kind == kind]
+            shares = [row.share for row in chosen]
+            least, tenth, middle = np.quantile(shares, [0.0, 0.1, 0.5])
+            short = sum(row.short for row in chosen)
+            cells = [f"{1 - miss:.0%}", kind, str(len(chosen)), f"{least:.3f}", f"{tenth:.3f}"]
+            rows.append([*cells, f"{middle:.3f}", str(short)])
+    return table(["promised", "by", "of them", "least", "10th of 100", "median", "short"], rows)
 
 
 @dataclass(frozen=True)
@@ -417,6 +447,7 @@ def _reference_seconds(folder: Path, runs: RunTimes) -> float:
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "errors": errors,
     "margins": margins,
+    "coverage": coverage,
     "newcomers": newcomers,
     "speed": speed,
 }
