@@ -3,17 +3,21 @@
 A bound is a quantile head's prediction and a margin, which is a quantile of what that head was off
 by on runs that nothing was learnt from. Which head is taken is chosen on other runs than those that
 the margin is computed from (the original uses one set for both, and for stopping), so the coverage
-is a theorem where runs are exchangeable: at least as stated, and at most 1/(n + 1) more.
+is a theorem where runs are exchangeable: at least as stated. Of one head it is at most 1/(n + 1)
+more.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controlplane.pitot.run_times import Reals, RunTimes
+
+Side = Literal["lower", "upper"]
 
 DEGREES = (1, 2, 3, 4)
 """Of interference: how many workloads share the platform. Each has a pool of its own."""
@@ -70,7 +74,7 @@ class Pool:
         Raises:
             TooFewRunsError: No margin of these runs is known to be enough.
         """
-        return self._margin(self.residuals[:, head], miss, weight)
+        return float(self.upper_margins(head, miss, np.array([weight]))[0])
 
     def lower_margin(self, head: int, miss: float, weight: float = 1.0) -> float:
         """The same for times below it; what to add is mostly negative.
@@ -78,20 +82,42 @@ class Pool:
         Raises:
             TooFewRunsError: No margin of these runs is known to be enough.
         """
-        return -self._margin(-self.residuals[:, head], miss, weight)
+        return float(self.lower_margins(head, miss, np.array([weight]))[0])
 
-    def _margin(self, residuals: Reals, miss: float, weight: float) -> float:
-        """The least residual that runs of weight 1 - miss do not exceed, the new run's at worst."""
+    def upper_margins(self, head: int, miss: float, weights: Reals) -> Reals:
+        """(n,) :meth:`upper_margin` of runs that have those weights.
+
+        Raises:
+            TooFewRunsError: For one of them no margin of these runs is known to be enough.
+        """
+        return self._margins(self.residuals[:, head], miss, weights)
+
+    def lower_margins(self, head: int, miss: float, weights: Reals) -> Reals:
+        """(n,) :meth:`lower_margin` of runs that have those weights.
+
+        Raises:
+            TooFewRunsError: For one of them no margin of these runs is known to be enough.
+        """
+        return -self._margins(-self.residuals[:, head], miss, weights)
+
+    def _margins(self, residuals: Reals, miss: float, weights: Reals) -> Reals:
+        """The least residuals that runs of weight 1 - miss do not exceed, the new one's at worst.
+
+        A run that weighs more than those that are there needs more of them.
+        """
         if not 0.0 < miss < 1.0:
             raise ValueError(f"wanted a rate of misses between 0 and 1, found {miss:g}")
         order = np.argsort(residuals, kind="stable")
         below = np.cumsum(self.weights[order])
-        wanted = (1.0 - miss) * ((below[-1] if len(below) else 0.0) + weight)
-        place = int(np.searchsorted(below, wanted * (1.0 - 1e-12)))
-        if place >= len(order):
-            least = max(observations_for(miss), len(order) + 1)
-            raise TooFewRunsError(self.degree, len(order), least, 1.0 - miss)
-        return float(residuals[order[place]])
+        total = below[-1] if len(below) else 0.0
+        wanted = (1.0 - miss) * (total + weights)
+        places = np.searchsorted(below, wanted * (1.0 - 1e-12))
+        if np.any(places >= len(order)):
+            mean = total / max(len(order), 1) or 1.0
+            least = math.ceil(observations_for(miss) * float(np.max(weights)) / mean - 1e-9)
+            raise TooFewRunsError(self.degree, len(order), max(least, len(order) + 1), 1.0 - miss)
+        found: Reals = residuals[order[places]]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +141,10 @@ class Calibration:
     ) -> NDArray[np.floating]:
         """(n,) logarithms of seconds that are exceeded so rarely, given (n, heads) predictions.
 
-        A bound is never below the median that is told beside it.
-
         Raises:
             TooFewRunsError: The pool is too small.
         """
-        head = self._head(self.upper_heads, degree, miss, 1.0 - miss)
-        margin = self._pool(degree, miss).upper_margin(head, miss)
-        found: NDArray[np.floating] = np.maximum(
-            predicted[:, head] + margin, predicted[:, self.median]
-        )
-        return found
+        return self.bound("upper", lambda head: predicted[:, head], degree, miss)
 
     def lower(
         self, predicted: NDArray[np.floating], degree: int, miss: float
@@ -135,26 +154,60 @@ class Calibration:
         Raises:
             TooFewRunsError: The pool is too small.
         """
-        head = self._head(self.lower_heads, degree, miss, miss)
-        margin = self._pool(degree, miss).lower_margin(head, miss)
-        found: NDArray[np.floating] = np.minimum(
-            predicted[:, head] + margin, predicted[:, self.median]
-        )
-        return found
+        return self.bound("lower", lambda head: predicted[:, head], degree, miss)
+
+    def bound(
+        self,
+        side: Side,
+        predicted: Callable[[int], NDArray[np.floating]],
+        degree: int,
+        miss: float,
+        weights: Reals | None = None,
+    ) -> NDArray[np.floating]:
+        """(n,) logarithms of seconds, given what tells the (n,) predictions of a head.
+
+        Other rates have other heads, and of two heads now one, now the other is above. So a bound
+        is the widest of its own and those of all larger rates that heads were chosen for, and of
+        the median: more coverage is never a tighter bound of the same run.
+
+        Args:
+            side: Of the interval.
+            predicted: What a head tells.
+            degree: Of all these runs.
+            miss: The rate of times beyond the bound.
+            weights: (n,) of these runs, where those of the pool have weights; left out, 1.
+
+        Raises:
+            TooFewRunsError: The pool is too small.
+        """
+        pool = self._pool(degree, miss)
+        upper, widest = side == "upper", predicted(self.median)
+        counted = np.ones(1) if weights is None else weights
+        for head, rate in self._heads(side, degree, miss):
+            margins = pool.upper_margins if upper else pool.lower_margins
+            margin = margins(head, rate, counted)
+            found = predicted(head) + margin
+            widest = np.maximum(widest, found) if upper else np.minimum(widest, found)
+        return widest
 
     @property
     def median(self) -> int:
         """The head whose quantile is nearest to one half."""
         return _nearest(self.quantiles, 0.5)
 
-    def _head(
-        self, heads: Mapping[tuple[int, float], int], degree: int, miss: float, quantile: float
-    ) -> int:
-        """The chosen one; that of the nearest rate, where this rate was not chosen for."""
-        rates = [rate for pool, rate in heads if pool == degree]
+    def _heads(self, side: Side, degree: int, miss: float) -> list[tuple[int, float]]:
+        """The head of this rate, and those of all larger rates that were chosen for.
+
+        A rate that was not chosen for has the head of the next smaller one, else of the smallest.
+        """
+        heads = self.upper_heads if side == "upper" else self.lower_heads
+        rates = sorted(rate for pool, rate in heads if pool == degree)
         if not rates:
-            return _nearest(self.quantiles, quantile)
-        return heads[degree, rates[_nearest(rates, miss)]]
+            quantile = 1.0 - miss if side == "upper" else miss
+            return [(_nearest(self.quantiles, quantile), miss)]
+        own = max((rate for rate in rates if rate <= miss), default=rates[0])
+        larger = [(heads[degree, rate], rate) for rate in rates if rate > max(own, miss)]
+        return [(heads[degree, own], miss), *larger]
 
     def _pool(self, degree: int, miss: float) -> Pool:
         if degree not in self.pools:

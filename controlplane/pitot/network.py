@@ -7,7 +7,8 @@ on the *platform*; the released code takes another table there (``docs/systems/p
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -58,6 +59,10 @@ class Embeddings:
     platform_scale: Floats
     susceptible: Floats
     magnitude: Floats
+
+    def of_head(self, head: int) -> Self:
+        """With one head alone: what its quantile takes."""
+        return replace(self, workload=self.workload[:, head : head + 1])
 
     def log_seconds(self, workload: Ids, platform: Ids, beside: Ids) -> Floats:
         """(n, heads) predicted logarithms of seconds.

@@ -35,18 +35,20 @@ class Recipe:
         rows: Of each degree of interference, drawn with replacement for each step.
         rate: The highest learning rate; reached after 100 steps, 0 at the end.
         quantile_rate: The same of the steps with all heads.
-        decay: Of all parameters, in proportion to the rate.
+        decay: Of the towers, in proportion to the rate; not of the linear scaling, so that times
+            in another unit are learnt as well. With 1e-4, as the original has, what heads tell of
+            runs that were learnt from is exceeded in 1 % and of others in 6 %.
         interfered: Weight of runs with co-runners beside those without, shared out among their
             degrees (beta).
         seed: Of what is drawn.
     """
 
-    steps: int = 4000
-    quantile_steps: int = 800
+    steps: int = 3200
+    quantile_steps: int = 1600
     rows: int = 1024
     rate: float = 3e-3
-    quantile_rate: float = 1e-3
-    decay: float = 1e-4
+    quantile_rate: float = 3e-3
+    decay: float = 0.1
     interfered: float = 0.5
     seed: int = 42
 
@@ -186,5 +188,6 @@ class _Descent:
             self._first[name], self._second[name] = first, second
             root = np.sqrt(second / (1 - _SECOND_MOMENT**self._done)) + _TINY
             towards = first / (1 - _FIRST_MOMENT**self._done) / root
-            moved = parameters[name] - rate * (towards + self._decay * parameters[name])
+            decay = 0.0 if name.endswith(".scale") else self._decay
+            moved = parameters[name] - rate * (towards + decay * parameters[name])
             parameters[name] = moved.astype(np.float32)

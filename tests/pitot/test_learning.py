@@ -112,6 +112,18 @@ def test_the_same_seed_learns_the_same() -> None:
         assert np.array_equal(values, second.parameters[name])
 
 
+def test_times_in_another_unit_are_learnt_as_well() -> None:
+    world = a_world(9, runs=2000)
+    runs, recipe = world.runs, Recipe(steps=150, rows=64)
+    longer = RunTimes(runs.workload, runs.platform, runs.beside, runs.seconds * 1e6)
+    told = []
+    for each in (runs, longer):
+        model = learn(each, world.tables, recipe=recipe)
+        at, _ = embedded(model.shape, model.parameters, world.tables)
+        told.append(predicted(at, runs))
+    assert told[1] - told[0] == pytest.approx(np.log(1e6), abs=1e-4)
+
+
 def test_predicting_takes_numpy_alone() -> None:
     told = "import sys, controlplane.pitot.network, controlplane.pitot.calibration; "
     told += "sys.exit(any(name in sys.modules for name in ('scipy', 'torch', 'pandas')))"

@@ -4,11 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controlplane.pitot.network import Tables
+from controlplane.pitot import network
+from controlplane.pitot.calibration import calibrate
+from controlplane.pitot.network import Shape, Tables, embedded
+from controlplane.pitot.predictor import Predictor
 from controlplane.pitot.run_times import NOBODY, RunTimes
 from controlplane.pitot.tower import standardised
 
 WORKLOADS, PLATFORMS = 24, 16
+QUANTILES = (0.1, 0.5, 0.9)
+WORKLOAD_NAMES = tuple(f"sort-{index}" for index in range(WORKLOADS))
+PLATFORM_NAMES = tuple(f"board-{index}" for index in range(PLATFORMS))
 
 
 @dataclass(frozen=True)
@@ -34,3 +40,14 @@ def a_world(seed: int, runs: int = 6000, noise: float = 0.05) -> World:
     logs += chance.normal(scale=noise, size=runs)
     tables = Tables(standardised(work), standardised(speed))
     return World(tables, RunTimes(workload, platform, beside, np.exp(logs)))
+
+
+def a_predictor(seed: int) -> tuple[Predictor, RunTimes]:
+    """Embeddings that nobody trained, calibrated on half of 1200 runs: bounds hold all the same."""
+    world, shape = a_world(seed, runs=1200), Shape(rank=4, learned=1, heads=3)
+    parameters = network.begin(shape, world.tables, np.random.default_rng(seed))
+    at, _ = embedded(shape, parameters, world.tables)
+    parts = [world.runs.rows(np.arange(600)), world.runs.rows(np.arange(600, 1200))]
+    told = [at.log_seconds(runs.workload, runs.platform, runs.beside) for runs in parts]
+    found = calibrate(QUANTILES, (parts[0], told[0]), (parts[1], told[1]), misses=(0.05, 0.1))
+    return Predictor(WORKLOAD_NAMES, PLATFORM_NAMES, at, found), world.runs
