@@ -11,6 +11,7 @@ from pydantic import Discriminator
 
 from controlplane.domain.action import Action
 from controlplane.domain.clock import Instant
+from controlplane.domain.forecast import Forecasts
 from controlplane.domain.ids import (
     AcceleratorId,
     Attempt,
@@ -353,6 +354,19 @@ class ProposalFound:
 
 
 @dataclass(frozen=True, slots=True)
+class JobsForecast:
+    """When jobs start and end was predicted, beside the loop.
+
+    Attributes:
+        forecasts: What is predicted; of each of its jobs it takes the place of the one before.
+    """
+
+    forecasts: Forecasts
+    at: Instant = Instant(0)
+    kind: Literal["JobsForecast"] = "JobsForecast"
+
+
+@dataclass(frozen=True, slots=True)
 class MeasurementsImported:
     """Someone told what steps take that were measured apart from any job.
 
@@ -428,6 +442,7 @@ Event = Annotated[
     | PolicyChanged
     | ModelFitted
     | ProposalFound
+    | JobsForecast
     | MeasurementsImported
     | OperatorTermRaised
     | CycleDecided,

@@ -21,6 +21,7 @@ from controlplane.domain.event import (
     CycleDecided,
     Event,
     JobProgressed,
+    JobsForecast,
     JobSubmitted,
     JobUpdated,
     JobWithdrawn,
@@ -287,6 +288,11 @@ def _about_deciding(event: Event) -> _Telling:
             return _Telling(
                 f"a longer search of event {proposal.made_of} proposes to start or change {count} "
                 f"jobs: the round would be worth {100 * proposal.gain:.2g} % more"
+            )
+        case JobsForecast(told):
+            return _Telling(
+                f"when {len(told.jobs)} jobs start and end is predicted of event {told.made_of}, "
+                f"played {told.plays} times in {told.took_seconds:.2g} s"
             )
         case MeasurementsImported(rows, who):
             models = ", ".join(dict.fromkeys(row.asked.model for row in rows))

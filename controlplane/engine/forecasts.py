@@ -1,0 +1,115 @@
+"""What is predicted of jobs becomes part of the state, and with their ends what came true. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from controlplane.domain.clock import Instant
+from controlplane.domain.event import CycleDecided, Event, JobsForecast, JobUpdated, NodeLost
+from controlplane.domain.forecast import (
+    COUNTED_WITHIN,
+    ForecastOutcome,
+    JobForecast,
+    KnownForecasts,
+)
+from controlplane.domain.ids import JobUid, NodeId
+from controlplane.domain.record import JobRecord, NodeRecord
+
+OUTCOMES_KEPT = 2_000
+"""Those that came true longest ago make room for new ones: each takes some 700 bytes."""
+
+Known = dict[JobUid, KnownForecasts]
+Outcomes = tuple[ForecastOutcome, ...]
+
+
+def told(known: Known, jobs: Mapping[JobUid, JobRecord], said: JobsForecast) -> None:
+    """Puts what is predicted in the place of what was. Of jobs that are gone or changed since, it
+    is of no use; and what is older than what is known came late.
+    """
+    for each in said.forecasts.jobs:
+        record, before = jobs.get(each.uid), known.get(each.uid)
+        if record is None or _is_settled(record) or record.job.generation != each.generation:
+            continue
+        if before is not None and before.newest.made_at > each.made_at:
+            continue
+        known[each.uid] = KnownForecasts(
+            newest=each,
+            at_submission=before.at_submission if before else _at_submission(record, each),
+            at_start=(before.at_start if before else None) or _at_start(record, each),
+        )
+
+
+def _at_submission(record: JobRecord, first: JobForecast) -> JobForecast | None:
+    soon = first.made_at - record.job.submitted_at <= COUNTED_WITHIN
+    return first if soon and not first.started else None
+
+
+def _at_start(record: JobRecord, found: JobForecast) -> JobForecast | None:
+    started_at = record.first_started_at
+    soon = started_at is not None and found.made_at - started_at <= COUNTED_WITHIN
+    return found if soon and found.started else None
+
+
+def followed(
+    known: Known,
+    outcomes: Outcomes,
+    jobs: Mapping[JobUid, JobRecord],
+    nodes: Mapping[NodeId, NodeRecord],
+    event: Event,
+) -> Outcomes:
+    """The outcomes after an event that was folded; what is not to come any more is forgotten.
+
+    A job that somebody withdrew or changed makes no outcome: what was predicted was another one.
+    """
+    fresh: list[ForecastOutcome] = []
+    for uid in _about(event, known):
+        record, kept = jobs.get(uid), known.get(uid)
+        if kept is None:
+            continue
+        if record is None or record.withdrawn:
+            del known[uid]
+        elif record.finished_at is not None:
+            del known[uid]
+            fresh += _outcomes(kept, record, record.finished_at, nodes)
+        elif record.job.generation != kept.newest.generation:
+            del known[uid]
+    return (*outcomes, *fresh)[-OUTCOMES_KEPT:] if fresh else outcomes
+
+
+def _about(event: Event, known: Known) -> Iterable[JobUid]:
+    """The jobs that may have ended, gone or become others."""
+    match event:
+        case CycleDecided(actions=actions):
+            return [action.uid for action in actions]
+        case NodeLost():
+            return list(known)
+        case JobUpdated(job=job):
+            return (job.uid,)
+    uid = getattr(event, "uid", None)
+    return () if uid is None else (uid,)
+
+
+def _outcomes(
+    kept: KnownForecasts, record: JobRecord, at: Instant, nodes: Mapping[NodeId, NodeRecord]
+) -> Iterator[ForecastOutcome]:
+    for each in (kept.at_submission, kept.at_start):
+        if each is not None:
+            yield ForecastOutcome(
+                forecast=each,
+                job=record.job.full_name,
+                queue=record.job.spec.queue,
+                accelerator_type=_type_of(record, nodes) or kept.newest.accelerator_type,
+                started_at=record.first_started_at,
+                ended_at=at,
+                stage=record.stage,
+            )
+
+
+def _type_of(record: JobRecord, nodes: Mapping[NodeId, NodeRecord]) -> str:
+    """Of the first accelerators on the node of its last attempt; empty if that node is gone."""
+    if not record.progress_reporters:
+        return ""
+    node = nodes.get(record.progress_reporters[-1][1])
+    return node.node.accelerators[0].type if node is not None and node.node.accelerators else ""
+
+
+def _is_settled(record: JobRecord) -> bool:
+    return record.finished_at is not None or record.withdrawn
