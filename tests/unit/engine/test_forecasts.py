@@ -55,7 +55,8 @@ def test_the_first_after_submission_and_the_first_after_start_are_counted() -> N
     world.tell(predicted(world, high=300)).passes(5)
     world.tell(predicted(world, high=400)).passes(50)
     known = world.state.forecasts[JobUid("a")]
-    assert known.at_submission is not None and known.at_start is not None
+    assert known.at_submission is not None
+    assert known.at_start is not None
     widths = [
         round((each.end.high - each.made_at) / SECOND)
         for each in (known.at_submission, known.at_start, known.newest)
@@ -65,9 +66,11 @@ def test_the_first_after_submission_and_the_first_after_start_are_counted() -> N
     world.exits("a")
     at_submission, at_start = world.state.forecast_outcomes
     assert (at_submission.forecast, at_start.forecast) == (known.at_submission, known.at_start)
-    assert at_submission.job == "default/a" and at_submission.accelerator_type
+    assert at_submission.job == "default/a"
+    assert at_submission.accelerator_type
     assert at_submission.ended_at == world.job("a").finished_at
-    assert not at_submission.forecast.started and at_start.forecast.started
+    assert not at_submission.forecast.started
+    assert at_start.forecast.started
     assert [each.is_counted for each in world.state.forecast_outcomes] == [True, True]
     assert not world.state.forecasts
     assert world.replayed() == world.state
@@ -102,7 +105,8 @@ def test_a_failure_is_kept_and_not_counted() -> None:
     world.tell(predicted(world))
     world.fails("a").settle()
     assert world.stage("a") is Stage.FAILED
-    assert only(world).stage is Stage.FAILED and not only(world).is_counted
+    assert only(world).stage is Stage.FAILED
+    assert not only(world).is_counted
 
 
 def test_what_somebody_changed_or_withdrew_makes_no_outcome() -> None:
