@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from controlplane.domain.clock import SECOND, Instant
+from controlplane.domain.forecast import JobForecast, Span
 from controlplane.domain.ids import JobUid, NodeId
 from controlplane.domain.job import Job
 from controlplane.domain.lifecycle import FINISHED, Stage
@@ -146,8 +147,20 @@ def held_seconds(record: JobRecord, now: Instant) -> float:
     return held / SECOND
 
 
-def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = ()) -> jobs_pb2.Job:
-    """A job with its status at ``now``."""
+def job_to_wire(
+    record: JobRecord,
+    now: Instant,
+    unheard: Collection[NodeId] = (),
+    forecast: JobForecast | None = None,
+) -> jobs_pb2.Job:
+    """A job with its status at ``now``.
+
+    Args:
+        record: The job.
+        now: The present instant.
+        unheard: Nodes that have not spoken since the control plane started.
+        forecast: When it is predicted to start and to end; None if nobody can say.
+    """
     job, attempt = record.job, record.attempt
     status = jobs_pb2.JobStatus(
         stage=record.stage.value,
@@ -177,7 +190,29 @@ def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = (
     wire.manifest_json = job.spec.manifest_json
     wire.attempt_in_pods = attempt.number if attempt and job.spec.own_pod else 0
     wire.status.CopyFrom(status)
+    if forecast is not None and record.finished_at is None and not record.withdrawn:
+        _estimate(wire.status, record, forecast)
     return wire
+
+
+def _estimate(status: jobs_pb2.JobStatus, record: JobRecord, forecast: JobForecast) -> None:
+    """Puts into a status when the job starts, as long as it has not, and ends."""
+    start, end = forecast.start, forecast.end
+    if start is not None and record.first_started_at is None:
+        status.start.CopyFrom(_estimate_to_wire(forecast, start, forecast.missing_starts))
+    if end is not None:
+        status.end.CopyFrom(_estimate_to_wire(forecast, end, forecast.missing))
+
+
+def _estimate_to_wire(forecast: JobForecast, span: Span, missing: int) -> common_pb2.Estimate:
+    return common_pb2.Estimate(
+        low=span.low / SECOND,
+        high=span.high / SECOND,
+        median=span.median / SECOND,
+        coverage=forecast.coverage,
+        made_at=timestamp(forecast.made_at),
+        outcomes_missing=missing,
+    )
 
 
 def _plan_asked_for(attempt: AttemptRecord | None) -> str:

@@ -5,6 +5,7 @@ standard output: what is predicted, or why nothing is. It ends with its input.
 """
 
 import json
+import os
 import sys
 import time
 
@@ -15,9 +16,13 @@ from controlplane.live import live_policies
 from simulator.forecasting.answering import Asked, answered
 from simulator.forecasting.playing import BudgetSpentError
 
+_NICENESS = 10
+
 
 def main() -> int:
     """Answers until nothing more is asked. Returns the exit code."""
+    # Whoever decides, and whoever trains, goes first.
+    os.nice(_NICENESS)
     policies = live_policies()
     while line := sys.stdin.readline():
         stored = sys.stdin.readline()

@@ -80,6 +80,8 @@ def play(
         for uid, arrival in known.items()
         if not arrival.endless
     }
+    if not off:
+        return Played(0, ())
     changes = Changes((), (), (), (), state.settings.policy, ())
     samples: list[Mapping[JobUid, played.JobForecast]] = []
     for number in range(plays):
@@ -91,7 +93,7 @@ def play(
         samples.append(made.jobs)
         if spent():
             break
-    if not samples and known:
+    if not samples:
         raise BudgetSpentError("one play takes longer than there is time for")
     said = (_said(state, at, uid, [each[uid] for each in samples if uid in each]) for uid in off)
     return Played(len(samples), tuple(each for each in said if each is not None))

@@ -51,7 +51,8 @@ def lived(
     """Jobs one after the other, each told of with what came true of those before it; the truth is
     off by ``exp(bias + noise * normal)`` from what is played, which claims to be off by 0.05.
     """
-    luck, outcomes = random.Random(seed), []
+    luck = random.Random(seed)
+    outcomes: list[ForecastOutcome] = []
     for number in range(count):
         left = exp(luck.uniform(6.0, 11.0))
         said = Calibrated.by(outcomes).correct(played(number, left, 0.05, started=started))
