@@ -8,13 +8,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from controlplane.domain.clock import SECOND, Instant
-from controlplane.domain.forecast import JobForecast, Span
+from controlplane.domain.forecast import JobForecast
 from controlplane.domain.ids import JobUid, NodeId
 from controlplane.domain.job import Job
 from controlplane.domain.lifecycle import FINISHED, Stage
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, JobRecord
 from controlplane.domain.switch import Switch
+from controlplane.wire.forecasts import tell_forecast
 from controlplane.wire.translate import progress_to_wire, reason_to_wire, timestamp, unit_to_wire
 from headrace.api.generated import common_pb2, jobs_pb2
 
@@ -191,28 +192,8 @@ def job_to_wire(
     wire.attempt_in_pods = attempt.number if attempt and job.spec.own_pod else 0
     wire.status.CopyFrom(status)
     if forecast is not None and record.finished_at is None and not record.withdrawn:
-        _estimate(wire.status, record, forecast)
+        tell_forecast(wire.status, record, forecast)
     return wire
-
-
-def _estimate(status: jobs_pb2.JobStatus, record: JobRecord, forecast: JobForecast) -> None:
-    """Puts into a status when the job starts, as long as it has not, and ends."""
-    start, end = forecast.start, forecast.end
-    if start is not None and record.first_started_at is None:
-        status.start.CopyFrom(_estimate_to_wire(forecast, start, forecast.missing_starts))
-    if end is not None:
-        status.end.CopyFrom(_estimate_to_wire(forecast, end, forecast.missing))
-
-
-def _estimate_to_wire(forecast: JobForecast, span: Span, missing: int) -> common_pb2.Estimate:
-    return common_pb2.Estimate(
-        low=span.low / SECOND,
-        high=span.high / SECOND,
-        median=span.median / SECOND,
-        coverage=forecast.coverage,
-        made_at=timestamp(forecast.made_at),
-        outcomes_missing=missing,
-    )
 
 
 def _plan_asked_for(attempt: AttemptRecord | None) -> str:

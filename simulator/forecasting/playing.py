@@ -37,8 +37,23 @@ class BudgetSpentError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Samples:
+    """What became of jobs in each play.
+
+    Attributes:
+        plays: How many there were.
+        steps: What is known of steps, and how.
+        jobs: By job whose end can be known.
+    """
+
+    plays: int
+    steps: KnownSteps
+    jobs: Mapping[JobUid, Sequence[played.JobForecast]]
+
+
+@dataclass(frozen=True, slots=True)
 class Played:
-    """What came of the plays.
+    """What is said of it.
 
     Attributes:
         plays: How many there were.
@@ -57,6 +72,20 @@ def play(
     plays: int = PLAYS,
     spent: Spent = lambda: False,
 ) -> Played:
+    """What is said of a cluster's jobs after playing it; see ``sample``."""
+    samples = sample(state, at, policies, plays=plays, spent=spent)
+    said = (said_of(state, at, uid, found) for uid, found in samples.jobs.items())
+    return Played(samples.plays, tuple(each for each in said if each is not None))
+
+
+def sample(
+    state: ClusterState,
+    at: Instant,
+    policies: Mapping[str, Policy],
+    *,
+    plays: int = PLAYS,
+    spent: Spent = lambda: False,
+) -> Samples:
     """Plays a cluster forward to the end of all jobs whose end can be known.
 
     Args:
@@ -81,22 +110,25 @@ def play(
         if not arrival.endless
     }
     if not off:
-        return Played(0, ())
+        return Samples(0, steps, {})
     changes = Changes((), (), (), (), state.settings.policy, ())
-    samples: list[Mapping[JobUid, played.JobForecast]] = []
+    found: dict[JobUid, list[played.JobForecast]] = {uid: [] for uid in off}
+    done = 0
     for number in range(plays):
         cluster = played.Cluster(state, at, costs, policies, _drawn(known, off, number))
         try:
             made = played.forecast(cluster, changes, lambda *_: _give_up(spent))
         except BudgetSpentError:
             break
-        samples.append(made.jobs)
+        done += 1
+        for uid, each in made.jobs.items():
+            if uid in found:
+                found[uid].append(each)
         if spent():
             break
-    if not samples:
+    if not done:
         raise BudgetSpentError("one play takes longer than there is time for")
-    said = (_said(state, at, uid, [each[uid] for each in samples if uid in each]) for uid in off)
-    return Played(len(samples), tuple(each for each in said if each is not None))
+    return Samples(done, steps, found)
 
 
 def _give_up(spent: Spent) -> None:
@@ -133,7 +165,7 @@ def _standard(number: int, *names: object) -> float:
     return NormalDist().inv_cdf(draw_between(_TAIL, 1.0 - _TAIL, number, *names))
 
 
-def _said(
+def said_of(
     state: ClusterState, at: Instant, uid: JobUid, found: Sequence[played.JobForecast]
 ) -> JobForecast | None:
     """What is said of a job; None if most plays know no end of it."""
