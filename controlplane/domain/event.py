@@ -367,6 +367,23 @@ class JobsForecast:
 
 
 @dataclass(frozen=True, slots=True)
+class JobOverdue:
+    """A job trains on past the upper end of what was predicted of it: once of each job.
+
+    Attributes:
+        reason: What was predicted and how it goes, with numbers.
+        nodes: Where it trains.
+    """
+
+    uid: JobUid
+    attempt: Attempt
+    reason: Reason
+    nodes: tuple[NodeId, ...] = ()
+    at: Instant = Instant(0)
+    kind: Literal["JobOverdue"] = "JobOverdue"
+
+
+@dataclass(frozen=True, slots=True)
 class MeasurementsImported:
     """Someone told what steps take that were measured apart from any job.
 
@@ -443,6 +460,7 @@ Event = Annotated[
     | ModelFitted
     | ProposalFound
     | JobsForecast
+    | JobOverdue
     | MeasurementsImported
     | OperatorTermRaised
     | CycleDecided,

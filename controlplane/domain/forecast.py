@@ -100,11 +100,18 @@ class KnownForecasts:
         newest: The newest.
         at_submission: The first after its submission; None if that came too late to be counted.
         at_start: The first after its start; likewise.
+        overdue_at: When it was told that it trains on past what was predicted; None if it was not.
     """
 
     newest: JobForecast
     at_submission: JobForecast | None = None
     at_start: JobForecast | None = None
+    overdue_at: Instant | None = None
+
+    @property
+    def counted(self) -> JobForecast | None:
+        """The last one that is counted: what it is held to."""
+        return self.at_start or self.at_submission
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,10 @@ from controlplane.domain.event import (
 )
 from controlplane.domain.forecast import Forecasts
 from controlplane.edges.grpc_server.door import Door
+from controlplane.edges.grpc_server.errors import RefusedError
 from controlplane.edges.grpc_server.feed import StateFeed
+from controlplane.edges.store.errors import StoreError
+from controlplane.engine.forecasts import overdue
 from controlplane.engine.state import ClusterState, SequencedEvent
 
 GATHER_SECONDS = 1.0
@@ -132,8 +135,19 @@ class Forecaster:
         finally:
             await self._player.close()
 
+    async def _tell_overdue(self) -> None:
+        """Tells of jobs that train on past what was predicted."""
+        state, now = self._feed.state, self._door.now()
+        late = tuple(overdue(state.forecasts, state.jobs, now))
+        for each in late:
+            log.warning("a job is overdue", job=each.uid, nodes=each.nodes, why=each.reason.message)
+        if late:
+            with contextlib.suppress(RefusedError, StoreError):
+                await self._door.append_and_fold(*late)
+
     async def predict_once(self, player: PlaysStates) -> None:
         """Predicts of the newest state, if there are jobs in it that have not ended."""
+        await self._tell_overdue()
         state = self._feed.state
         if all(record.finished_at is not None for record in state.jobs.values()):
             return

@@ -28,6 +28,7 @@ from controlplane.domain.event import (
     CycleDecided,
     Event,
     JobProgressed,
+    JobOverdue,
     JobsForecast,
     JobSubmitted,
     JobUpdated,
@@ -484,10 +485,6 @@ def _proposal_found(draft: Draft, event: ProposalFound) -> None:
     draft.proposal = event.proposal
 
 
-def _jobs_forecast(draft: Draft, event: JobsForecast) -> None:
-    forecasts.told(draft.forecasts, draft.jobs, event)
-
-
 def _operator_term_raised(draft: Draft, event: OperatorTermRaised) -> None:
     draft.operator_terms = raised(draft.operator_terms, event)
 
@@ -594,7 +591,8 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     ModelFitted: lambda draft, event: observations.fitted(draft.fits, event),
     MeasurementsImported: lambda draft, event: observations.imported(draft.observations, event),
     ProposalFound: _proposal_found,
-    JobsForecast: _jobs_forecast,
+    JobsForecast: lambda draft, event: forecasts.told(draft.forecasts, draft.jobs, event),
+    JobOverdue: lambda draft, event: forecasts.overdue_told(draft.forecasts, event),
     OperatorTermRaised: _operator_term_raised,
     CycleDecided: _cycle_decided,
 }

@@ -2,16 +2,27 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from controlplane.domain.clock import Instant
-from controlplane.domain.event import CycleDecided, Event, JobsForecast, JobUpdated, NodeLost
+from controlplane.domain.changing import changed
+from controlplane.domain.clock import SECOND, Instant
+from controlplane.domain.event import (
+    CycleDecided,
+    Event,
+    JobOverdue,
+    JobsForecast,
+    JobUpdated,
+    NodeLost,
+)
 from controlplane.domain.forecast import (
     COUNTED_WITHIN,
     ForecastOutcome,
     JobForecast,
     KnownForecasts,
+    Span,
 )
 from controlplane.domain.ids import JobUid, NodeId
+from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import JobRecord, NodeRecord
+from controlplane.engine.observations import model_of
 
 OUTCOMES_KEPT = 2_000
 """Those that came true longest ago make room for new ones: each takes some 700 bytes."""
@@ -34,7 +45,78 @@ def told(known: Known, jobs: Mapping[JobUid, JobRecord], said: JobsForecast) -> 
             newest=each,
             at_submission=before.at_submission if before else _at_submission(record, each),
             at_start=(before.at_start if before else None) or _at_start(record, each),
+            overdue_at=before.overdue_at if before else None,
         )
+
+
+def overdue_told(known: Known, said: JobOverdue) -> None:
+    """A job trains on past what was predicted; told once, it is not told again."""
+    kept = known.get(said.uid)
+    if kept is not None:
+        known[said.uid] = changed(kept, overdue_at=said.at)
+
+
+def overdue(
+    known: Mapping[JobUid, KnownForecasts], jobs: Mapping[JobUid, JobRecord], at: Instant
+) -> Iterator[JobOverdue]:
+    """Jobs of which it should be told that they train on past the upper end of what was predicted.
+
+    Only what is calibrated is a promise, and only a job that trains can be late by its own doing.
+
+    Args:
+        known: What was predicted.
+        jobs: As they are.
+        at: The present instant.
+    """
+    for uid, kept in known.items():
+        record, said = jobs.get(uid), kept.counted
+        if kept.overdue_at is not None or record is None or said is None:
+            continue
+        attempt = record.attempt
+        late = said.end is not None and not said.missing and said.end.high < at
+        if late and attempt is not None and attempt.trained:
+            assert said.end is not None
+            reason = Reason(ReasonCode.OVERDUE_FORECAST, _evidence(record, said, said.end, jobs, at))
+            yield JobOverdue(uid, attempt.number, reason, tuple(sorted(attempt.placement.nodes)), at)
+
+
+def _evidence(
+    record: JobRecord,
+    said: JobForecast,
+    end: Span,
+    jobs: Mapping[JobUid, JobRecord],
+    at: Instant,
+) -> str:
+    """What was predicted, how far it is, and how its steps compare with those of its equals."""
+    when = "at its start" if said.started else "at its submission"
+    told = (
+        f"it was to end within {(end.high - said.made_at) / SECOND:.0f} s ({said.coverage:.0%}), as "
+        f"predicted {when}, and trains on {(at - end.high) / SECOND:.0f} s past that, at step "
+        f"{record.progress.step} of {record.job.spec.steps}; a step takes "
+        f"{record.progress.step_seconds:.3g} s"
+    )
+    others = sorted(
+        each.progress.step_seconds
+        for each in jobs.values()
+        if each is not record and each.progress.step_seconds > 0 and _is_alike(each, record)
+    )
+    if others:
+        told += f", and {others[len(others) // 2]:.3g} s in {len(others)} jobs of its model and size"
+    held = f", {record.failures} failures" * bool(record.failures)
+    changes = f", {record.reconfigurations} changes of plan or place" * bool(record.reconfigurations)
+    return told + held + changes
+
+
+def _is_alike(other: JobRecord, record: JobRecord) -> bool:
+    """Whether both train the same batch of the same model on as many accelerators."""
+    own, another = record.attempt, other.attempt
+    return (
+        own is not None
+        and another is not None
+        and own.placement.accelerator_count == another.placement.accelerator_count
+        and model_of(other.job.spec.manifest_json) == model_of(record.job.spec.manifest_json)
+        and other.job.spec.global_batch_size == record.job.spec.global_batch_size
+    )
 
 
 def _at_submission(record: JobRecord, first: JobForecast) -> JobForecast | None:

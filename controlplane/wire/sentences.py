@@ -21,6 +21,7 @@ from controlplane.domain.event import (
     CycleDecided,
     Event,
     JobProgressed,
+    JobOverdue,
     JobsForecast,
     JobSubmitted,
     JobUpdated,
@@ -220,6 +221,12 @@ def _about_job(event: Event) -> _Telling | None:
                 f"{_because(event.reason)}",
                 uid=event.uid,
                 node=event.node,
+                reason=event.reason,
+            )
+        case JobOverdue():
+            return _Telling(
+                f"it trains on past what was predicted{_because(event.reason)}",
+                uid=event.uid,
                 reason=event.reason,
             )
         case UnitExited():

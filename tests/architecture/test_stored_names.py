@@ -54,6 +54,7 @@ KINDS_SINCE = {
     StartAttempt StopAttempt EndAttempt FailJob ForgetJob""",
     2: """PlanChanged PlanRefused CheckpointMissed PlanObserved ModelFitted ProposalFound
     MeasurementsImported OperatorTermRaised NodesClosed JobsForecast
+    JobOverdue
     ChangePlan""",
 }
 """Kinds of events, and of what they order, by the schema version that brought them."""

@@ -8,7 +8,13 @@ from dataclasses import replace
 import pytest
 
 from controlplane.domain.clock import Instant
-from controlplane.domain.event import Event, JobsForecast, JobSubmitted, NodeDrained
+from controlplane.domain.event import (
+    Event,
+    JobOverdue,
+    JobsForecast,
+    JobSubmitted,
+    NodeDrained,
+)
 from controlplane.domain.forecast import Forecasts, JobForecast, Span
 from controlplane.domain.ids import JobUid, NodeId, SequenceNumber
 from controlplane.edges.forecasting import Forecaster, ForecastFailedError
@@ -108,6 +114,23 @@ def test_a_failure_is_counted_and_what_was_predicted_stays(
     assert (bench.made, bench.failed) == (1, 2)
     assert "the process ended" in capsys.readouterr().out
     assert JobUid("a") in bench.feed.state.forecasts
+
+
+def test_what_is_overdue_is_told_before_anything_is_played() -> None:
+    world = a_cluster().with_node(a_node("n", 2)).submit(a_job("a").wanting(1)).settle()
+    world.runs("a")
+    at, uid = Instant(world.now), JobUid("a")
+    said = JobForecast(uid, 1, at, True, 0.9, Span(at, at, at))
+    world.tell(JobsForecast(Forecasts(SequenceNumber(1), at, 3, 0.1, (said,))))
+
+    async def test() -> Bench:
+        bench = Bench(Plays(ForecastFailedError("not now")), world.state)
+        await bench.forecaster.predict_once(bench.player)
+        return bench
+
+    (late,) = asyncio.run(test()).log.stored
+    assert isinstance(late, JobOverdue)
+    assert late.uid == uid
 
 
 def test_without_jobs_nothing_is_played() -> None:

@@ -11,6 +11,7 @@ from controlplane.domain.event import JobsForecast
 from controlplane.domain.forecast import ForecastOutcome, Forecasts, JobForecast, Span
 from controlplane.domain.ids import JobUid, SequenceNumber
 from controlplane.domain.lifecycle import Stage
+from controlplane.domain.reason import ReasonCode
 from controlplane.engine import forecasts
 from controlplane.engine.state import ClusterState
 from tests.builders import World, a_cluster, a_job, a_node
@@ -149,3 +150,29 @@ def test_a_state_that_was_stored_before_there_were_forecasts_is_read() -> None:
     loaded = load(json.dumps(stored), ClusterState)
     assert loaded == replace(loaded, forecasts={}, forecast_outcomes=())
     assert JobUid("a") in loaded.jobs
+
+
+def test_a_job_that_trains_on_past_its_promise_is_told_once_with_the_evidence() -> None:
+    world = waiting("a", "b").settle()
+    world.runs("a", "b")
+    world.trains("a", 40, step_seconds=2.0).trains("b", 40, step_seconds=0.5)
+    world.tell(predicted(world, "a", high=50), predicted(world, "b", high=500)).passes(60)
+    (late,) = forecasts.overdue(world.state.forecasts, world.state.jobs, world.now)
+    assert late.uid == "a"
+    assert late.reason.code is ReasonCode.OVERDUE_FORECAST
+    assert set(late.nodes) == world.nodes_of("a")
+    for told in ("within 50 s (90%)", "10 s past that", "step 40 of 100", "a step takes 2 s"):
+        assert told in late.reason.message
+    assert "0.5 s in 1 jobs of its model and size" in late.reason.message
+    world.tell(late)
+    assert not list(forecasts.overdue(world.state.forecasts, world.state.jobs, world.now))
+    assert world.replayed() == world.state
+
+
+def test_without_a_calibration_or_before_it_trains_nobody_is_overdue() -> None:
+    world = waiting("a", "b").settle()
+    said = predicted(world, "a", high=50).forecasts
+    loose = replace(said.jobs[0], missing=3)
+    world.tell(JobsForecast(replace(said, jobs=(loose,))), predicted(world, "b", high=50))
+    world.runs("a").passes(60)
+    assert not list(forecasts.overdue(world.state.forecasts, world.state.jobs, world.now))

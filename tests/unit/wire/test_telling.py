@@ -21,6 +21,7 @@ from controlplane.domain.event import (
     CycleDecided,
     Event,
     JobProgressed,
+    JobOverdue,
     JobsForecast,
     JobSubmitted,
     JobUpdated,
@@ -326,6 +327,10 @@ EVENTS: list[tuple[Event, str]] = [
             )
         ),
         "search of event 345 proposes to start or change 1 jobs: the round would be worth 2 % more",
+    ),
+    (
+        JobOverdue(JobUid("u"), Attempt(1), Reason(ReasonCode.OVERDUE_FORECAST, "9 s past")),
+        "it trains on past what was predicted",
     ),
     (
         JobsForecast(Forecasts(SequenceNumber(345), Instant(0), 20, 1.25, ())),
