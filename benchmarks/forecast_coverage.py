@@ -240,7 +240,8 @@ def by_day(row: Row, seed: int) -> Iterator[str]:
         low, high = band(len(own), kept, 10, seed)
         share = fmean(own)
         mark = "" if day == 0 else (" within" if low <= share <= high else " OUTSIDE")
-        yield f"  day {day}: {100 * share:5.1f} % of {len(own)}{mark} {100*low:.0f}-{100*high:.0f}"
+        lies = f"{mark} {100 * low:.0f}-{100 * high:.0f}"
+        yield f"  day {day}: {100 * share:5.1f} % of {len(own)}{lies}"
 
 
 def told(rows: Iterable[Row]) -> Iterator[str]:

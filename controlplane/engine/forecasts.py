@@ -72,12 +72,12 @@ def overdue(
         record, said = jobs.get(uid), kept.counted
         if kept.overdue_at is not None or record is None or said is None:
             continue
-        attempt = record.attempt
-        late = said.end is not None and not said.missing and said.end.high < at
-        if late and attempt is not None and attempt.trained:
-            assert said.end is not None
-            reason = Reason(ReasonCode.OVERDUE_FORECAST, _evidence(record, said, said.end, jobs, at))
-            yield JobOverdue(uid, attempt.number, reason, tuple(sorted(attempt.placement.nodes)), at)
+        attempt, end = record.attempt, said.end
+        if end is None or said.missing or end.high >= at or attempt is None or not attempt.trained:
+            continue
+        reason = Reason(ReasonCode.OVERDUE_FORECAST, _evidence(record, said, end, jobs, at))
+        nodes = tuple(sorted(attempt.placement.nodes))
+        yield JobOverdue(uid, attempt.number, reason, nodes, at)
 
 
 def _evidence(
@@ -89,11 +89,12 @@ def _evidence(
 ) -> str:
     """What was predicted, how far it is, and how its steps compare with those of its equals."""
     when = "at its start" if said.started else "at its submission"
+    within, past = ((b - a) / SECOND for a, b in ((said.made_at, end.high), (end.high, at)))
+    progress = record.progress
     told = (
-        f"it was to end within {(end.high - said.made_at) / SECOND:.0f} s ({said.coverage:.0%}), as "
-        f"predicted {when}, and trains on {(at - end.high) / SECOND:.0f} s past that, at step "
-        f"{record.progress.step} of {record.job.spec.steps}; a step takes "
-        f"{record.progress.step_seconds:.3g} s"
+        f"it was to end within {within:.0f} s ({said.coverage:.0%}), as predicted {when}, and "
+        f"trains on {past:.0f} s past that, at step {progress.step} of {record.job.spec.steps}; a "
+        f"step takes {progress.step_seconds:.3g} s"
     )
     others = sorted(
         each.progress.step_seconds
@@ -101,10 +102,13 @@ def _evidence(
         if each is not record and each.progress.step_seconds > 0 and _is_alike(each, record)
     )
     if others:
-        told += f", and {others[len(others) // 2]:.3g} s in {len(others)} jobs of its model and size"
-    held = f", {record.failures} failures" * bool(record.failures)
-    changes = f", {record.reconfigurations} changes of plan or place" * bool(record.reconfigurations)
-    return told + held + changes
+        middle = others[len(others) // 2]
+        told += f", and {middle:.3g} s in {len(others)} jobs of its model and size"
+    if record.failures:
+        told += f", {record.failures} failures"
+    if record.reconfigurations:
+        told += f", {record.reconfigurations} changes of plan or place"
+    return told
 
 
 def _is_alike(other: JobRecord, record: JobRecord) -> bool:

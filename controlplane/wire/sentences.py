@@ -20,8 +20,8 @@ from controlplane.domain.event import (
     CheckpointMissed,
     CycleDecided,
     Event,
-    JobProgressed,
     JobOverdue,
+    JobProgressed,
     JobsForecast,
     JobSubmitted,
     JobUpdated,
@@ -223,12 +223,6 @@ def _about_job(event: Event) -> _Telling | None:
                 node=event.node,
                 reason=event.reason,
             )
-        case JobOverdue():
-            return _Telling(
-                f"it trains on past what was predicted{_because(event.reason)}",
-                uid=event.uid,
-                reason=event.reason,
-            )
         case UnitExited():
             return _exited(event)
     return None
@@ -295,6 +289,12 @@ def _about_deciding(event: Event) -> _Telling:
             return _Telling(
                 f"a longer search of event {proposal.made_of} proposes to start or change {count} "
                 f"jobs: the round would be worth {100 * proposal.gain:.2g} % more"
+            )
+        case JobOverdue():
+            return _Telling(
+                f"it trains on past what was predicted{_because(event.reason)}",
+                uid=event.uid,
+                reason=event.reason,
             )
         case JobsForecast(told):
             return _Telling(

@@ -34,9 +34,7 @@ def predict(
     context: typer.Context,
     filename: Annotated[
         list[str],
-        typer.Option(
-            "--filename", "-f", help="File, folder, or - for standard input; repeatable."
-        ),
+        typer.Option("--filename", "-f", help="File, folder, or - for standard input; repeatable."),
     ],
     snapshot: Annotated[
         str,

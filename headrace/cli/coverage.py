@@ -1,4 +1,4 @@
-"""``headrace coverage``: how often the ends that were predicted came true, against what was promised.
+"""``headrace coverage``: how often predicted ends came true, against what was promised.
 
 Counted are the first prediction after a job's submission and the first after its start, of jobs
 that succeeded. Those that were made before there were outcomes enough to calibrate them promise
@@ -20,15 +20,15 @@ from headrace.cli.output import Format, document, note, say, table
 from headrace.cli.session import Session
 from headrace.cli.tables import Column, age
 
-AT_SUBMISSION, AT_START = "at submission", "at start"
+AT_SUBMISSION, AT_START = "submission", "start"
 _SURE = 1.96
 """Standard deviations to each side that hold 95 % of a normal distribution."""
 
 _COLUMNS = (
-    Column("PREDICTED"),
+    Column("AT"),
     Column("OF", gives_way=1),
     Column("JOBS", right=True),
-    Column("PROMISED", right=True),
+    Column("AIM", right=True),
     Column("REACHED", right=True),
     Column("SURELY", right=True),
     Column("EARLY", right=True),
@@ -177,8 +177,8 @@ def _print(
     if everything:
         table(_COLUMNS, everything, wide=output is Format.WIDE)
         say()
-        say("Early and late: ends before and after their intervals. Surely: where the share may")
-        say("well lie in the long run, by the number of jobs. Width: median length.")
+        say("At: when it was predicted. Aim: share of ends that should be within. Surely:")
+        say("where it may lie in the long run. Early, late: before, after. Width: median.")
     for sentence in _left_out(outcomes):
         note(sentence)
 

@@ -12,6 +12,7 @@ from statistics import NormalDist
 
 from controlplane.domain.chance import draw_between
 from controlplane.domain.clock import SECOND, Instant, after, seconds
+from controlplane.domain.event import QueueChanged
 from controlplane.domain.forecast import FORECAST_COVERAGE, JobForecast, Span
 from controlplane.domain.ids import JobUid, NodeId
 from controlplane.domain.policy import Policy
@@ -111,7 +112,9 @@ def sample(
     }
     if not off:
         return Samples(0, steps, {})
-    changes = Changes((), (), (), (), state.settings.policy, ())
+    # Something that happens at once and changes nothing, so that it is decided at once.
+    wakes = tuple(map(QueueChanged, list(state.queues.values())[:1]))
+    changes = Changes((), (), (), wakes, state.settings.policy, ())
     found: dict[JobUid, list[played.JobForecast]] = {uid: [] for uid in off}
     done = 0
     for number in range(plays):

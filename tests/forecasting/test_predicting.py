@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def idle() -> World:
     return a_cluster("fifo").with_node(a_node("n", 4, KIND))
 
 
-def asked(world: World, *manifests: str) -> dict[str, object]:
+def asked(world: World, *manifests: str) -> Any:
     question = Question(snapshot=Path("now.json"), manifests=manifests)
     return predicted(question, world.state, plays=6)
 
@@ -48,7 +49,7 @@ def test_on_an_idle_cluster_it_starts_at_once_and_nothing_is_touched() -> None:
     world = idle()
     before = dump(world.state, ClusterState)
     told = asked(world, manifest())
-    (job,) = told["jobs"]  # type: ignore[misc]
+    (job,) = told["jobs"]
     assert job["job"] == "default/mine"
     assert job["start"]["high"] - told["at"] < 1.0
     assert job["start"]["high"] <= job["end"]["low"] < job["end"]["high"]
@@ -59,7 +60,7 @@ def test_on_an_idle_cluster_it_starts_at_once_and_nothing_is_touched() -> None:
 
 def test_what_never_fits_is_told_as_such() -> None:
     told = asked(idle(), manifest(MANIFEST.replace("minimum: 2, maximum: 2", "minimum: 8")))
-    (job,) = told["jobs"]  # type: ignore[misc]
+    (job,) = told["jobs"]
     assert job["outcomes"] == {"Waits": 6}
     assert "end" not in job
 
@@ -72,11 +73,10 @@ def test_a_name_that_is_taken_is_refused() -> None:
 
 def test_the_answer_is_told_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
     told = asked(idle(), manifest())
-    (job,) = told["jobs"]  # type: ignore[misc]
-    show(job, float(told["at"]), 6)  # type: ignore[arg-type]
-    lines = dict(
-        line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line[:1] != " "
-    )
+    (job,) = told["jobs"]
+    show(job, float(told["at"]), 6)
+    told_lines = [line for line in capsys.readouterr().out.splitlines() if line[:1] != " "]
+    lines = {name: text.strip() for name, _, text in (each.partition(":") for each in told_lines)}
     assert lines["Name"] == "default/mine"
     assert lines["Starts"].startswith("starts ")
     assert "not calibrated for 90 % yet: 19 outcomes missing" in lines["Ends"]

@@ -37,8 +37,8 @@ from controlplane.edges.grpc_server.queue_warnings import queue_warnings
 from controlplane.edges.grpc_server.roles import Role, caller
 from controlplane.engine.refusals import asked_about
 from controlplane.engine.state import ClusterState
-from controlplane.wire.forecasts import outcome_to_wire
 from controlplane.wire.closed_nodes import closed_nodes_from_wire, kept_closed
+from controlplane.wire.forecasts import outcome_to_wire
 from controlplane.wire.sentences import action_sentence, set_aside_sentence
 from controlplane.wire.translate import (
     node_to_wire,

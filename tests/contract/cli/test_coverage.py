@@ -43,8 +43,8 @@ def test_what_came_true_is_shown_in_all_by_queue_and_by_day(
     plane.outcomes += [outcome(301.0, queue="research", day=1), outcome(-301.0, day=1)]
     plane.outcomes += [outcome(started=False), outcome(999.0, missing=3), outcome(stage="Failed")]
     told = headrace("coverage")
-    rows = [line.split() for line in told.stdout.splitlines() if line.startswith("at ")]
-    shown = {" ".join(row[2:-7]): row[-7:] for row in rows if row[1] == "start"}
+    rows = [line.split() for line in told.stdout.splitlines() if line.startswith("start")]
+    shown = {" ".join(row[1:-7]): row[-7:] for row in rows}
     assert shown["all"] == ["10", "90%", "80%", "49-94%", "10%", "10%", "10m"]
     assert shown["queue research"][2] == "0%"
     assert [row[:3] for name, row in shown.items() if name.startswith("20")] == [

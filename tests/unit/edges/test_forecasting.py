@@ -28,9 +28,8 @@ from tests.unit.edges.test_learning import FoldedLog
 
 STATE = a_cluster().with_node(a_node("n", 2)).submit(a_job("a").wanting(1)).state
 END = Span(Instant(1), Instant(2), Instant(3))
-TOLD = Forecasts(
-    SequenceNumber(1), Instant(1), 3, 0.1, (JobForecast(JobUid("a"), 1, Instant(1), False, 0.9, END),)
-)  # fmt: skip
+SAID = JobForecast(JobUid("a"), 1, Instant(1), False, 0.9, END)
+TOLD = Forecasts(SequenceNumber(1), Instant(1), 3, 0.1, (SAID,))
 
 
 class Plays:
@@ -177,7 +176,7 @@ def play_with(*arguments: str, answer_seconds: float = 30.0) -> Forecasts:
     [
         ("import sys; sys.exit(3)", 30.0, "exit code 3|Connection|Broken"),
         ("input(); input(); print('{')", 30.0, "JSONDecodeError"),
-        ("input(); input(); print('{\"error\": \"too large\"}')", 30.0, "too large"),
+        ('input(); input(); print(\'{"error": "too large"}\')', 30.0, "too large"),
         ("input(); input(); input()", 0.2, "no answer within 0.2 s"),
     ],
     ids=["ends", "babbles", "refuses", "hangs"],

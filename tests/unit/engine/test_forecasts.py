@@ -170,9 +170,11 @@ def test_a_job_that_trains_on_past_its_promise_is_told_once_with_the_evidence() 
 
 
 def test_without_a_calibration_or_before_it_trains_nobody_is_overdue() -> None:
-    world = waiting("a", "b").settle()
+    world = waiting("a").settle().submit(a_job("b").wanting(4)).settle()
+    world.runs("a")
     said = predicted(world, "a", high=50).forecasts
     loose = replace(said.jobs[0], missing=3)
     world.tell(JobsForecast(replace(said, jobs=(loose,))), predicted(world, "b", high=50))
-    world.runs("a").passes(60)
+    world.passes(60)
+    assert world.job("b").attempt is None
     assert not list(forecasts.overdue(world.state.forecasts, world.state.jobs, world.now))
