@@ -45,9 +45,9 @@ def coverage(job: jobs_pb2.Job) -> str:
 
 
 def _short(estimate: common_pb2.Estimate, now: float) -> str:
-    if estimate.high < now:
-        return f"late {age(now - estimate.high)}"
     mark = "~" if estimate.outcomes_missing or _age(estimate, now) > OLD_SECONDS else ""
+    if estimate.high < now:
+        return f"{mark}late {age(now - estimate.high)}"
     low, high = _both(estimate, now)
     return f"{mark}{low}" if low == high else f"{mark}{low}-{high}"
 

@@ -56,6 +56,7 @@ def estimated(low: float, high: float, *, missing: int = 0, made: float = NOW) -
         (estimated(at(14, 5), at(14, 20), missing=3), "~14:05-14:20"),
         (estimated(at(14, 5), at(14, 20), made=NOW - 601), "~14:05-14:20"),
         (estimated(at(13, 5), at(13, 50)), "late 10m"),
+        (estimated(at(13, 5), at(13, 50), missing=3), "~late 10m"),
     ],
 )
 def test_an_estimate_is_an_interval_by_the_clock(job: jobs_pb2.Job, shown: str) -> None:
