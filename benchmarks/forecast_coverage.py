@@ -21,13 +21,14 @@ from pathlib import Path
 from statistics import fmean, median, pstdev
 from time import perf_counter
 
-from controlplane.baselines import BASELINES
 from controlplane.domain.chance import draw, draw_between
 from controlplane.domain.clock import SECOND, Instant, after, seconds
 from controlplane.domain.event import Event, JobsForecast, JobSubmitted, UnitStarted
 from controlplane.domain.forecast import ForecastOutcome
+from controlplane.domain.policy import Policy
 from controlplane.engine.loop import CycleReport
 from simulator.forecasting.answering import Asked, answered
+from simulator.policies import policy_named
 from simulator.run import Result, simulate_to_the_end
 from simulator.scenario import Faults, Scenario
 from simulator.study import Study, scenario_for
@@ -42,15 +43,15 @@ _RESAMPLES = 2_000
 class ForecastsBeside:
     """Told after each cycle; predicts as the live forecaster does, in virtual time."""
 
-    def __init__(self, policy: str, every_seconds: float, plays: int) -> None:
+    def __init__(self, policies: Mapping[str, Policy], every_seconds: float, plays: int) -> None:
         """Has predicted nothing yet.
 
         Args:
-            policy: Who decides.
+            policies: Who decides, by name; one that remembers, apart from the loop's.
             every_seconds: Of virtual time, between two predictions at least.
             plays: How often each state is played.
         """
-        self._policies = {policy: BASELINES[policy]}
+        self._policies = policies
         self._every_seconds = every_seconds
         self._plays = plays
         self._not_before = Instant(0)
@@ -132,11 +133,11 @@ def play(options: argparse.Namespace) -> tuple[Result, ForecastsBeside, Scenario
             stepNoise=0.05,
         ),
     )
-    scenario = with_drift(scenario_for(study, options.seed)[0])
-    beside = ForecastsBeside(options.policy, options.every_seconds, options.plays)
-    result = simulate_to_the_end(
-        scenario, BASELINES[options.policy], name=options.policy, learns=beside
-    )
+    made, table = scenario_for(study, options.seed)
+    scenario = with_drift(made)
+    decides, apart = (policy_named(options.policy, table, study.switch_seconds) for _ in range(2))
+    beside = ForecastsBeside({options.policy: apart}, options.every_seconds, options.plays)
+    result = simulate_to_the_end(scenario, decides, name=options.policy, learns=beside)
     return result, beside, scenario
 
 
@@ -263,7 +264,7 @@ def main() -> None:
     parser.add_argument("--workload", default="philly", help="philly, or sia-philly-1 and so on")
     parser.add_argument("--hours", type=float, default=168.0, help="of philly")
     parser.add_argument("--jobs", type=int, default=500, help="of philly")
-    parser.add_argument("--policy", default="fifo", choices=sorted(BASELINES))
+    parser.add_argument("--policy", default="fifo", help="who decides")
     parser.add_argument("--every-seconds", type=float, default=300.0)
     parser.add_argument("--plays", type=int, default=8)
     parser.add_argument("--stragglers", type=float, default=0.03, help="share at half speed")

@@ -26,6 +26,10 @@ from simulator.what_if.question import Changes
 from simulator.what_if.switch_costs import costs_of
 
 PLAYS = 20
+PERIOD_SECONDS, REPORT_SECONDS = 3_600.0, 14_400.0
+"""What is played is decided whenever something happens, and after so long at the latest: jobs take
+days, and to decide every minute of them would take all the time that there is. So do reports."""
+
 _SHARED = sqrt(0.5)
 _TAIL = 1e-6
 """Numbers are drawn this far from 0 and 1 at least, where a normal variable has no end."""
@@ -102,7 +106,7 @@ def sample(
     """
     if state.settings.policy not in policies:
         raise ValueError(f"the cluster's policy is {state.settings.policy}, which is none of these")
-    costs, _ = costs_of(state, None)
+    costs = costs_of(state, None)[0].model_copy(update={"progressSeconds": REPORT_SECONDS})
     steps = KnownSteps(state, at, _fitted(state, at))
     known = steps.all_there()
     off = {
@@ -118,7 +122,8 @@ def sample(
     found: dict[JobUid, list[played.JobForecast]] = {uid: [] for uid in off}
     done = 0
     for number in range(plays):
-        cluster = played.Cluster(state, at, costs, policies, _drawn(known, off, number))
+        drawn = _drawn(known, off, number)
+        cluster = played.Cluster(state, at, costs, policies, drawn, PERIOD_SECONDS)
         try:
             made = played.forecast(cluster, changes, lambda *_: _give_up(spent))
         except BudgetSpentError:
