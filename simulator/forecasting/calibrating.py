@@ -22,7 +22,6 @@ from controlplane.domain.forecast import (
 )
 from controlplane.pitot.calibration import Pool, TooFewRunsError, observations_for
 from controlplane.pitot.drift import AdaptiveMiss
-from controlplane.pitot.run_times import Reals
 from simulator.forecasting.playing import seconds_between
 
 GRAIN_SECONDS = 30.0
@@ -31,10 +30,6 @@ that ends in two seconds instead of one does not count as twice as long."""
 
 NEWEST, HALF_LIFE = 100, 400
 """Of a pool, so many outcomes count in full, and then each half as much as one so much newer."""
-
-CHOSEN_FROM = 80
-"""With so many outcomes in a pool, half of them choose what is corrected: the ends that were
-played, or the middle where these are wider than what comes true."""
 
 SPEED = 0.02
 """How far one miss moves the rate of misses that is asked for."""
@@ -55,25 +50,22 @@ class Correction:
         pool: What the heads were off by.
         low_miss: Rate of ends before the interval that is asked for now.
         high_miss: Rate of those after it.
-        heads: From which what was played is corrected: the lower end's, and the upper end's.
     """
 
     pool: Pool
     low_miss: float
     high_miss: float
-    heads: tuple[int, int] = (_LOW, _HIGH)
 
     def of(self, at: Instant, span: Span) -> tuple[Span, int]:
         """A span corrected, and how many outcomes are missing for that: 0 if it is."""
         try:
             median = self.pool.upper_margin(_MEDIAN, 0.5)
-            low = self.pool.lower_margin(self.heads[0], self._asked(self.low_miss))
-            high = self.pool.upper_margin(self.heads[1], self._asked(self.high_miss))
+            low = self.pool.lower_margin(_LOW, self._asked(self.low_miss))
+            high = self.pool.upper_margin(_HIGH, self._asked(self.high_miss))
         except TooFewRunsError:
             return span, max(1, OUTCOMES_WANTED - len(self.pool))
         middle = _later(at, span.median, median)
-        ends = (span.low, span.median, span.high)
-        first, last = _later(at, ends[self.heads[0]], low), _later(at, ends[self.heads[1]], high)
+        first, last = _later(at, span.low, low), _later(at, span.high, high)
         return Span(min(first, middle), middle, max(last, middle)), 0
 
     def _asked(self, miss: float) -> float:
@@ -159,21 +151,7 @@ def _correction(
     follows = AdaptiveMiss.towards(_TAIL, SPEED)
     low = follows.after(each.actual < each.told.low for each in told)
     high = follows.after(each.actual > each.told.high for each in told)
-    misses = _within(low.now), _within(high.now)
-    if len(seen) < CHOSEN_FROM:
-        return Correction(Pool(1, residuals, weights), *misses)
-    # What chooses a head must not also tell how far that is off: every other outcome does each.
-    heads = _tightest(-residuals[1::2], (_HIGH, _MEDIAN, _LOW)), _tightest(residuals[1::2])
-    return Correction(Pool(1, residuals[::2], weights[::2]), *misses, heads)
-
-
-def _tightest(residuals: Reals, heads: Sequence[int] = (_LOW, _MEDIAN, _HIGH)) -> int:
-    """The head whose upper bound is nearest to what came true, among (n, 3) residuals; the last of
-    these heads where it makes no difference.
-    """
-    pool = Pool(1, residuals, np.ones(len(residuals)))
-    off = {head: np.abs(residuals[:, head] - pool.upper_margin(head, _TAIL)) for head in heads}
-    return min(reversed(heads), key=lambda head: float(np.mean(off[head])))
+    return Correction(Pool(1, residuals, weights), _within(low.now), _within(high.now))
 
 
 def _within(miss: float) -> float:

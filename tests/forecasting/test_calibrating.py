@@ -25,21 +25,6 @@ def test_what_is_played_too_narrow_and_too_early_holds_nine_times_of_ten(
     assert reached(outcomes[50:]) == pytest.approx(0.9, abs=0.039)
 
 
-def test_where_what_is_played_is_too_wide_the_middle_is_corrected_instead() -> None:
-    """The plays claim to be off by far more than they are, and each by another factor."""
-    wide = [
-        came_true(played(number, HOUR, 0.2 + 0.1 * (number % 20)), HOUR * (1 + 0.01 * (number % 7)))
-        for number in range(200)
-    ]
-    said = Calibrated.by(wide).correct(played(300, HOUR, 1.5))
-    assert said.end is not None
-    left = [(end - said.made_at) / SECOND for end in (said.end.low, said.end.high)]
-    assert left == pytest.approx([HOUR, 1.06 * HOUR], rel=0.01)
-    few = Calibrated.by(wide[:70]).correct(played(300, HOUR, 1.5)).end
-    assert few is not None
-    assert few.high - few.low > 2 * (said.end.high - said.end.low)
-
-
 def test_after_a_drift_it_holds_again() -> None:
     before = list(lived(400, 0.0))
     assert not before[-1].forecast.missing
