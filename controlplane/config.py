@@ -44,6 +44,8 @@ class ServeSettings:
         log_level: Least severe level that is logged.
         checkpoint_seconds: Time between two checkpoints of the state.
         prune_seconds: Time between two prunings of the store.
+        forecast_seconds: Time between two predictions of when jobs start and end, at least; 0 for
+            none, as where a control plane is embedded.
     """
 
     listen: str
@@ -58,6 +60,7 @@ class ServeSettings:
     log_level: str = "INFO"
     checkpoint_seconds: float = 60.0
     prune_seconds: float = 600.0
+    forecast_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,11 @@ def _add_serve_flags(parser: argparse.ArgumentParser, environment: Mapping[str, 
     flag("--log-level", "INFO", "least severe level", ("DEBUG", "INFO", "WARNING", "ERROR"))
     flag("--checkpoint-seconds", "60", "time between two checkpoints of the state")
     flag("--prune-seconds", "600", "time between two prunings of the store")
+    flag(
+        "--forecast-seconds",
+        "15",
+        "time between two predictions of when jobs start and end, or none",
+    )
     insecure = environment.get(_variable("--insecure-listen"), "").lower() in ("1", "true", "yes")
     parser.add_argument(
         "--insecure-listen",
@@ -182,6 +190,9 @@ def _serve_settings(parser: argparse.ArgumentParser, told: argparse.Namespace) -
         log_level=told.log_level,
         checkpoint_seconds=_seconds(parser, "--checkpoint-seconds", told.checkpoint_seconds),
         prune_seconds=_seconds(parser, "--prune-seconds", told.prune_seconds),
+        forecast_seconds=0.0
+        if told.forecast_seconds == "none"
+        else _seconds(parser, "--forecast-seconds", told.forecast_seconds),
     )
 
 

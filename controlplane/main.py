@@ -22,8 +22,8 @@ import structlog
 
 from controlplane.config import RestoreSettings, ServeSettings, host_name, read_settings
 from controlplane.domain.clock import Instant, after, seconds
-from controlplane.domain.event import CycleDecided
 from controlplane.domain.ids import JobUid, SequenceNumber, Term
+from controlplane.edges.forecasting import Forecaster
 from controlplane.edges.grpc_server.admin import AdminService
 from controlplane.edges.grpc_server.assignments import AssignmentBook
 from controlplane.edges.grpc_server.contacts import Contacts
@@ -47,11 +47,13 @@ from controlplane.edges.grpc_server.server import (
 from controlplane.edges.grpc_server.submission import Submission
 from controlplane.edges.learning import Learner
 from controlplane.edges.paced_events import PacedEvents
+from controlplane.edges.playing_process import PlayingProcess
 from controlplane.edges.searching import Searcher
 from controlplane.edges.store.backup import pieces_of, restore
 from controlplane.edges.store.decisions import StoredDecisions
 from controlplane.edges.store.errors import LeaseHeldError, StoreError, StoreUnavailableError
 from controlplane.edges.store.lease import LEASE_FRESH
+from controlplane.edges.store.patient_log import PatientLog
 from controlplane.edges.store.pruning import Retention
 from controlplane.edges.store.store import Store
 from controlplane.edges.store.tail import EventTail
@@ -59,7 +61,7 @@ from controlplane.edges.store.writer import GroupCommitWriter
 from controlplane.edges.telemetry import MetricsPage, Telemetry, set_up_logs
 from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.loop import CycleReport, Loop
-from controlplane.engine.ports import DecisionLog, TermLostError
+from controlplane.engine.ports import TermLostError
 from controlplane.engine.state import ClusterState
 from controlplane.live import absurdity, doubts, fit_reports, learn, lessons, live_policies
 from headrace.api.addresses import is_loopback
@@ -84,28 +86,6 @@ class _End(Enum):
     RISES = "rises"
 
 
-class _PatientLog:
-    """A decision log that waits for a store that is away: the same decision, until it is kept."""
-
-    def __init__(self, log_: DecisionLog) -> None:
-        self._log = log_
-        self.trouble = ""
-
-    async def append(self, decided: CycleDecided) -> SequenceNumber:
-        """Returns when the decision is durable, however long that takes."""
-        while True:
-            try:
-                number = await self._log.append(decided)
-            except StoreUnavailableError as error:
-                if not self.trouble:
-                    log.error("decisions cannot be written; nothing new is started", why=str(error))
-                self.trouble = str(error)
-                await asyncio.sleep(_TRY_AGAIN_SECONDS)
-            else:
-                self.trouble = ""
-                return number
-
-
 @dataclass(slots=True)
 class _Reign:
     """What exists under one term."""
@@ -114,7 +94,7 @@ class _Reign:
     state: ClusterState
     writer: GroupCommitWriter
     tail: EventTail
-    log: _PatientLog
+    log: PatientLog
     replayed: int
     restored: bool
     recovering: bool
@@ -157,6 +137,14 @@ class ControlPlane:
         self._door = Door(self._clock, self._feed)
         self._learner = Learner(self._feed, self._door, lessons, learn)
         self._searcher = Searcher(self._feed, self._door, self._policies, self._clock.monotonic)
+        self._forecaster = Forecaster(
+            self._feed,
+            self._door,
+            PlayingProcess() if settings.forecast_seconds else None,
+            self._telemetry,
+            every_seconds=settings.forecast_seconds,
+            monotonic=self._clock.monotonic,
+        )
         self._contacts = Contacts(self._feed, self._door, self._clock.monotonic)
         self._assignments = AssignmentBook()
         self._logs = LogBroker()
@@ -349,7 +337,7 @@ class ControlPlane:
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
-        decisions = _PatientLog(StoredDecisions(writer))
+        decisions = PatientLog(StoredDecisions(writer))
         recovering = restored or bool(state.silent_nodes)
         return _Reign(term, state, writer, tail, decisions, replayed, restored, recovering)
 
@@ -416,6 +404,7 @@ class ControlPlane:
             self._contacts.watch(),
             self._learner.run(),
             self._searcher.run(),
+            self._forecaster.run(),
             self._rise.wait(),
             self._stop.wait(),
         ]
@@ -453,6 +442,7 @@ class ControlPlane:
         reign.recovering = recovering
         self._telemetry.cycle_ended(report)
         self._learner.look(report.events)
+        self._forecaster.look(report.events)
         folded = report.events[-1].sequence if report.events else None
         if not len(reign.tail):
             # Whatever has a lower number than the last decision came out of the tail already.

@@ -216,6 +216,7 @@ def continue_to_the_end(
     known: Mapping[JobUid, Arrival],
     changes: Sequence[Event] = (),
     progress: Callable[[int, Instant], None] | None = None,
+    period_seconds: float = 60.0,
 ) -> Result:
     """Plays on from ``start`` until every job has ended whose end is known, or none is ever started
     that is left.
@@ -229,11 +230,12 @@ def continue_to_the_end(
         known: How fast the jobs of the snapshot train.
         changes: What else happens at once.
         progress: Told, whenever a job has ended, how many have, and when.
+        period_seconds: Longest virtual time between two decisions.
 
     Raises:
         UnknownPlacementError: The policy put a job where nobody knows what its steps take.
     """
-    state = replace(start, settings=_unhurried(start.settings, policy, 60.0))
+    state = replace(start, settings=_unhurried(start.settings, policy, period_seconds))
     clock = VirtualClock(start_at)
     store = MemoryStore(after=state.last_sequence, keeps_log=False)
     term = store.acquire_term(at_least=Term(state.term + 1))

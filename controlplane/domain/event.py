@@ -11,6 +11,7 @@ from pydantic import Discriminator
 
 from controlplane.domain.action import Action
 from controlplane.domain.clock import Instant
+from controlplane.domain.forecast import Forecasts
 from controlplane.domain.ids import (
     AcceleratorId,
     Attempt,
@@ -353,6 +354,36 @@ class ProposalFound:
 
 
 @dataclass(frozen=True, slots=True)
+class JobsForecast:
+    """When jobs start and end was predicted, beside the loop.
+
+    Attributes:
+        forecasts: What is predicted; of each of its jobs it takes the place of the one before.
+    """
+
+    forecasts: Forecasts
+    at: Instant = Instant(0)
+    kind: Literal["JobsForecast"] = "JobsForecast"
+
+
+@dataclass(frozen=True, slots=True)
+class JobOverdue:
+    """A job trains on past the upper end of what was predicted of it: once of each job.
+
+    Attributes:
+        reason: What was predicted and how it goes, with numbers.
+        nodes: Where it trains.
+    """
+
+    uid: JobUid
+    attempt: Attempt
+    reason: Reason
+    nodes: tuple[NodeId, ...] = ()
+    at: Instant = Instant(0)
+    kind: Literal["JobOverdue"] = "JobOverdue"
+
+
+@dataclass(frozen=True, slots=True)
 class MeasurementsImported:
     """Someone told what steps take that were measured apart from any job.
 
@@ -428,6 +459,8 @@ Event = Annotated[
     | PolicyChanged
     | ModelFitted
     | ProposalFound
+    | JobsForecast
+    | JobOverdue
     | MeasurementsImported
     | OperatorTermRaised
     | CycleDecided,

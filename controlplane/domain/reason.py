@@ -76,6 +76,8 @@ class ReasonCode(StrEnum):
     RETRIES_EXHAUSTED = "RetriesExhausted"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     MAX_RUN_TIME_EXCEEDED = "MaxRunTimeExceeded"
+    # Why somebody should look at a job that runs.
+    OVERDUE_FORECAST = "OverdueForecast"
     # What a condition that does not hold says.
     NOT_SUSPENDED = "NotSuspended"
     NOT_FAILED = "NotFailed"

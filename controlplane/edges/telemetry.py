@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from controlplane.domain.action import ChangePlan, EndAttempt, StartAttempt, StopAttempt
 from controlplane.domain.clock import SECOND, Instant
 from controlplane.domain.event import JobSubmitted
+from controlplane.domain.forecast import Forecasts
 from controlplane.domain.ids import JobUid
 from controlplane.domain.lifecycle import FINISHED, HOLDING, Stage
 from controlplane.domain.node import Contact
@@ -285,6 +286,27 @@ class Telemetry:
             ("verdict",),
             registry=self.registry,
         )
+
+        self._forecast_made = Gauge(
+            "headrace_forecast_made_timestamp_seconds",
+            "Instant of the state of which was last predicted when jobs start and end.",
+            registry=self.registry,
+        )
+        self._forecast_seconds = Gauge(
+            "headrace_forecast_seconds", "What that took to play.", registry=self.registry
+        )
+        self._forecast_failures = CounterMetric(
+            "headrace_forecast_failures", "How often it failed.", registry=self.registry
+        )
+
+    def forecast_made(self, forecasts: Forecasts) -> None:
+        """When jobs start and end was predicted."""
+        self._forecast_made.set(forecasts.made_at / SECOND)
+        self._forecast_seconds.set(forecasts.took_seconds)
+
+    def forecast_failed(self) -> None:
+        """It could not be predicted."""
+        self._forecast_failures.inc()
 
     def call_handled(self, method: str, code: str, seconds: float) -> None:
         """A gRPC call was answered."""

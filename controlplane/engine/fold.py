@@ -4,7 +4,6 @@ An event about an attempt that is not the job's present one changes no job: late
 messages fall through. So does what a node tells of units that are not placed on it.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -28,7 +27,9 @@ from controlplane.domain.event import (
     CheckpointMissed,
     CycleDecided,
     Event,
+    JobOverdue,
     JobProgressed,
+    JobsForecast,
     JobSubmitted,
     JobUpdated,
     JobWithdrawn,
@@ -51,6 +52,7 @@ from controlplane.domain.event import (
     UnitExited,
     UnitStarted,
 )
+from controlplane.domain.forecast import ForecastOutcome, KnownForecasts
 from controlplane.domain.ids import ATTEMPT_LIMIT, Attempt, JobUid, NodeId, QueueName, Term
 from controlplane.domain.job import AcceleratorRequest, Job, JobSpec, Owner
 from controlplane.domain.lifecycle import IDLE, Stage, check
@@ -74,11 +76,20 @@ from controlplane.domain.record import (
 from controlplane.domain.settings_version import SettingsVersion, with_version
 from controlplane.domain.step_time_fit import StepTimeFit
 from controlplane.domain.switch_price import SwitchPrice
-from controlplane.engine import observations, refusals, resizing, saves, switch_prices, switches
+from controlplane.engine import (
+    forecasts,
+    observations,
+    refusals,
+    resizing,
+    saves,
+    switch_prices,
+    switches,
+)
 from controlplane.engine.attempt_end import conclude, type_of, with_exit, with_last_step
 from controlplane.engine.closed_nodes import close, closing_of
 from controlplane.engine.dating import dated
 from controlplane.engine.hearsay import is_hearsay
+from controlplane.engine.new_specs import attempt_under_new_spec
 from controlplane.engine.operator_terms import raised
 from controlplane.engine.purges import Purges, hand_over, purger
 from controlplane.engine.remembered_uids import remember_attempt, unwant
@@ -108,6 +119,8 @@ class Draft:
     operator_terms: dict[str, int] = field(default_factory=dict)
     memory_losses: dict[str, MemoryLoss] = field(default_factory=dict)
     closed_nodes: dict[str, tuple[ClosedNode, ...]] = field(default_factory=dict)
+    forecasts: dict[JobUid, KnownForecasts] = field(default_factory=dict)
+    forecast_outcomes: tuple[ForecastOutcome, ...] = ()
     _placed: dict[NodeId, list[tuple[JobUid, Attempt, int]]] | None = None
 
     def units_on(self, node: NodeId) -> Sequence[tuple[JobUid, Attempt, int]]:
@@ -159,6 +172,10 @@ def fold_event(draft: Draft, event: Event) -> None:
     _FOLDS[type(event)](draft, event)
     if draft.proposal is not None and draft.proposal.is_outdated(event.at):
         draft.proposal = None
+    if draft.forecasts:
+        draft.forecast_outcomes = forecasts.followed(
+            draft.forecasts, draft.forecast_outcomes, draft.jobs, draft.nodes, event
+        )
 
 
 def _idle_stage(spec: JobSpec) -> Stage:
@@ -199,15 +216,6 @@ def one_object(request: AcceleratorRequest) -> AcceleratorRequest:
     return request
 
 
-_LAUNCH_KEYS = ("model", "script", "command", "data", "env", "volumes", "training", "checkpoint")
-
-
-def launch_part(manifest_json: str) -> Any:
-    """What of a manifest reaches the ranks; a change of anything else needs no restart."""
-    spec = json.loads(manifest_json).get("spec", {})
-    return [spec.get(key) for key in _LAUNCH_KEYS]
-
-
 def _replaced(draft: Draft, known: JobRecord, job: Job, at: Instant) -> None:
     if known.withdrawn:
         return
@@ -222,7 +230,7 @@ def _replaced(draft: Draft, known: JobRecord, job: Job, at: Instant) -> None:
         stage,
         "its spec was replaced",
         job=_kept(job, known.job.submitted_at),
-        attempt=_attempt_under_new_spec(known, job),
+        attempt=attempt_under_new_spec(known, job),
         failures=failures,
         setbacks=setbacks,
         backoff_until=backoff_until,
@@ -232,18 +240,6 @@ def _replaced(draft: Draft, known: JobRecord, job: Job, at: Instant) -> None:
         refusal=None,
     )
     draft.jobs[job.uid] = dated(known, draft.jobs[job.uid], at)
-
-
-def _attempt_under_new_spec(known: JobRecord, job: Job) -> AttemptRecord | None:
-    attempt, before = known.attempt, known.job
-    if attempt is None:
-        return None
-    new, old = job.spec.manifest_json, before.spec.manifest_json
-    if attempt.generation == before.generation and launch_part(new) == launch_part(old):
-        return changed(attempt, generation=job.generation)
-    # Ranks of one attempt must never differ in what they train, so units that are still to be
-    # started get the manifest that the attempt began with.
-    return changed(attempt, manifest_json=attempt.manifest_json or old)
 
 
 def _withdrawn(draft: Draft, event: JobWithdrawn) -> None:
@@ -595,6 +591,8 @@ _FOLDS: dict[type, Callable[[Draft, Any], None]] = {
     ModelFitted: lambda draft, event: observations.fitted(draft.fits, event),
     MeasurementsImported: lambda draft, event: observations.imported(draft.observations, event),
     ProposalFound: _proposal_found,
+    JobsForecast: lambda draft, event: forecasts.told(draft.forecasts, draft.jobs, event),
+    JobOverdue: lambda draft, event: forecasts.overdue_told(draft.forecasts, event),
     OperatorTermRaised: _operator_term_raised,
     CycleDecided: _cycle_decided,
 }

@@ -10,6 +10,7 @@ from controlplane.domain.changing import changed
 from controlplane.domain.clock import Instant
 from controlplane.domain.conditions import Conditions, conditions_of
 from controlplane.domain.event import Event
+from controlplane.domain.forecast import ForecastOutcome, KnownForecasts
 from controlplane.domain.holding import (
     held_after,
     held_by_attempts,
@@ -87,6 +88,8 @@ class ClusterState:
         memory_losses: Plans under which memory ran out, by what was trained on what.
         closed_nodes: Nodes that Kubernetes keeps work off, known here or not, by the operator that
             told so.
+        forecasts: When jobs are predicted to start and end, of those that have not ended.
+        forecast_outcomes: What came true of predictions that are counted, oldest first.
     """
 
     jobs: dict[JobUid, JobRecord] = field(default_factory=dict)
@@ -107,6 +110,8 @@ class ClusterState:
     operator_terms: dict[str, int] = field(default_factory=dict)
     memory_losses: dict[str, MemoryLoss] = field(default_factory=dict)
     closed_nodes: dict[str, tuple[ClosedNode, ...]] = field(default_factory=dict)
+    forecasts: dict[JobUid, KnownForecasts] = field(default_factory=dict)
+    forecast_outcomes: tuple[ForecastOutcome, ...] = ()
 
     @classmethod
     def empty(cls) -> "ClusterState":
@@ -138,6 +143,8 @@ class ClusterState:
             operator_terms=self.operator_terms,
             memory_losses=dict(self.memory_losses),
             closed_nodes=self.closed_nodes,
+            forecasts=dict(self.forecasts),
+            forecast_outcomes=self.forecast_outcomes,
         )
         last = self.last_sequence
         for numbered in batch:
@@ -163,6 +170,8 @@ class ClusterState:
             operator_terms=draft.operator_terms,
             memory_losses=draft.memory_losses,
             closed_nodes=draft.closed_nodes,
+            forecasts=draft.forecasts,
+            forecast_outcomes=draft.forecast_outcomes,
         )
         if "_held" in self.__dict__:
             then.__dict__["_held"] = held_after(self._held, self.jobs, then.jobs)

@@ -20,7 +20,9 @@ from controlplane.domain.event import (
     CheckpointMissed,
     CycleDecided,
     Event,
+    JobOverdue,
     JobProgressed,
+    JobsForecast,
     JobSubmitted,
     JobUpdated,
     JobWithdrawn,
@@ -287,6 +289,17 @@ def _about_deciding(event: Event) -> _Telling:
             return _Telling(
                 f"a longer search of event {proposal.made_of} proposes to start or change {count} "
                 f"jobs: the round would be worth {100 * proposal.gain:.2g} % more"
+            )
+        case JobOverdue():
+            return _Telling(
+                f"it trains on past what was predicted{_because(event.reason)}",
+                uid=event.uid,
+                reason=event.reason,
+            )
+        case JobsForecast(told):
+            return _Telling(
+                f"when {len(told.jobs)} jobs start and end is predicted of event {told.made_of}, "
+                f"played {told.plays} times in {told.took_seconds:.2g} s"
             )
         case MeasurementsImported(rows, who):
             models = ", ".join(dict.fromkeys(row.asked.model for row in rows))

@@ -8,12 +8,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from controlplane.domain.clock import SECOND, Instant
+from controlplane.domain.forecast import JobForecast
 from controlplane.domain.ids import JobUid, NodeId
 from controlplane.domain.job import Job
 from controlplane.domain.lifecycle import FINISHED, Stage
 from controlplane.domain.reason import Reason, ReasonCode
 from controlplane.domain.record import AttemptRecord, JobRecord
 from controlplane.domain.switch import Switch
+from controlplane.wire.forecasts import tell_forecast
 from controlplane.wire.translate import progress_to_wire, reason_to_wire, timestamp, unit_to_wire
 from headrace.api.generated import common_pb2, jobs_pb2
 
@@ -146,8 +148,20 @@ def held_seconds(record: JobRecord, now: Instant) -> float:
     return held / SECOND
 
 
-def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = ()) -> jobs_pb2.Job:
-    """A job with its status at ``now``."""
+def job_to_wire(
+    record: JobRecord,
+    now: Instant,
+    unheard: Collection[NodeId] = (),
+    forecast: JobForecast | None = None,
+) -> jobs_pb2.Job:
+    """A job with its status at ``now``.
+
+    Args:
+        record: The job.
+        now: The present instant.
+        unheard: Nodes that have not spoken since the control plane started.
+        forecast: When it is predicted to start and to end; None if nobody can say.
+    """
     job, attempt = record.job, record.attempt
     status = jobs_pb2.JobStatus(
         stage=record.stage.value,
@@ -177,6 +191,8 @@ def job_to_wire(record: JobRecord, now: Instant, unheard: Collection[NodeId] = (
     wire.manifest_json = job.spec.manifest_json
     wire.attempt_in_pods = attempt.number if attempt and job.spec.own_pod else 0
     wire.status.CopyFrom(status)
+    if forecast is not None and record.finished_at is None and not record.withdrawn:
+        tell_forecast(wire.status, record, forecast)
     return wire
 
 

@@ -52,10 +52,15 @@ class EstimateStatus(Part):
     """Lower end."""
     high: Timestamp
     """Upper end."""
+    median: Timestamp | None = None
+    """As likely before as after."""
     coverage: Annotated[float, Field(gt=0, lt=1)]
     """Share of cases in which the truth lies inside."""
     made_at: Timestamp
     """When it was predicted."""
+    outcomes_missing: Count = 0
+    """Outcomes of earlier estimates that are missing until the interval is known to hold as often
+    as its coverage says; 0 once it is."""
 
 
 class ColumnsStatus(Part):
@@ -108,6 +113,8 @@ class Status(Part):
     """When it first got accelerators."""
     finished_at: Timestamp | None = None
     """When it succeeded or failed."""
+    estimated_start: EstimateStatus | None = None
+    """When it gets accelerators first; absent once it has, or until that can be said."""
     estimated_end: EstimateStatus | None = None
     """When it will be done; absent until that can be said with a coverage."""
     columns: ColumnsStatus = ColumnsStatus()

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headrace.api.generated import jobs_pb2
+from headrace.api.generated import common_pb2, jobs_pb2
 
 
 def iso(stamp: Timestamp) -> str | None:
@@ -59,14 +59,24 @@ def status_document(status: jobs_pb2.JobStatus) -> dict[str, Any]:
         "startedAt": iso(status.first_started_at),
         "finishedAt": iso(status.finished_at),
     }
+    if status.HasField("start"):
+        document["estimatedStart"] = _estimate_document(status.start)
     if status.HasField("end"):
-        document["estimatedEnd"] = {
-            "low": instant(status.end.low),
-            "high": instant(status.end.high),
-            "coverage": status.end.coverage,
-            "madeAt": iso(status.end.made_at),
-        }
+        document["estimatedEnd"] = _estimate_document(status.end)
     return _present(document)
+
+
+def _estimate_document(estimate: common_pb2.Estimate) -> dict[str, Any]:
+    return _present(
+        {
+            "low": instant(estimate.low),
+            "median": instant(estimate.median) if estimate.HasField("median") else None,
+            "high": instant(estimate.high),
+            "coverage": estimate.coverage,
+            "madeAt": iso(estimate.made_at),
+            "outcomesMissing": estimate.outcomes_missing,
+        }
+    )
 
 
 def _suspected_document(suspected: jobs_pb2.SuspectedNode) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
 from headrace.api.status_document import iso
-from headrace.cli import views
+from headrace.cli import estimates, views
 from headrace.cli.events import as_document, latest
 from headrace.cli.explain import sentences
 from headrace.cli.get import DESCRIBED, find_job, kind_of, not_there
@@ -130,7 +130,9 @@ def _describe_job(client: Client, job: jobs_pb2.Job, wide: bool) -> None:
     _describe_what_failed_before(job, now)
     field("Progress", f"{views.progress(job)}, loss {views.loss(job)}")
     field("Checkpoint", f"step {status.progress.checkpoint_step}")
-    field("Ends in", views.eta(job, now))
+    if status.HasField("start"):
+        folded("Starts", estimates.told(status.start, now, "starts"))
+    folded("Ends", estimates.ends(job, now))
     jumped = " (counted on from a restore)" if status.attempt >= _ATTEMPTS_OF_RESTORED else ""
     field("Attempt", f"{status.attempt}{jumped}, {status.failures} failures")
     field("Reconfigurations", status.reconfigurations)

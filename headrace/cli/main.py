@@ -9,6 +9,7 @@ from headrace.cli import (
     commands_admin,
     commands_cluster,
     commands_demo,
+    commands_forecasts,
     commands_jobs,
     commands_what_if,
 )
@@ -131,6 +132,7 @@ commands_cluster.register(app)
 commands_jobs.register(app)
 commands_admin.register(app)
 commands_what_if.register(app)
+commands_forecasts.register(app)
 commands_demo.register(app)
 
 

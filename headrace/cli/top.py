@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from headrace.api.generated import admin_pb2, jobs_pb2
 from headrace.api.plain_text import plain
-from headrace.cli import views
+from headrace.cli import estimates, views
 from headrace.cli.output import has_colour, is_terminal, show, width
 from headrace.cli.session import Session
 from headrace.cli.tables import ELLIPSIS, STAGE_COLOURS, Column, age, bar, laid_out
@@ -151,7 +151,7 @@ def _job_row(job: jobs_pb2.Job, now: float, several: bool) -> list[str]:
         bar(share, _BAR_WIDTH),
         views.progress(job),
         views.loss(job),
-        views.eta(job, now),
+        estimates.eta(job, now),
     ]
 
 

@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2, nodes_pb2
 from headrace.api.racks import RACK_LABEL
 from headrace.api.status_document import iso, status_document
+from headrace.cli import estimates
 from headrace.cli.tables import ELLIPSIS, STAGE_COLOURS, Column, age
 
 _UID_SHOWN = 8
@@ -27,6 +28,8 @@ JOB_COLUMNS = (
 )
 WIDE_JOB_COLUMNS = (
     *JOB_COLUMNS,
+    Column("STARTS", right=True),
+    Column("COVERAGE", right=True),
     Column("LOSS", right=True),
     Column("STEPS/S", right=True),
     Column("RECONFIGS", right=True),
@@ -111,28 +114,6 @@ def loss(job: jobs_pb2.Job) -> str:
     return f"{now.loss:.4f}" if now.HasField("loss") else "-"
 
 
-def eta(job: jobs_pb2.Job, now: float) -> str:
-    """The remaining time: an interval where there is an estimate with a coverage.
-
-    Without one, ``~`` marks what is left at the pace of the last steps, which promises nothing;
-    ``-`` where not even a pace is known.
-    """
-    if job.status.finished_at.seconds:
-        return "-"
-    if not job.status.HasField("end"):
-        return _at_this_pace(job)
-    low, high = (age(max(0.0, end - now)) for end in (job.status.end.low, job.status.end.high))
-    return low if low == high else f"{low}-{high}"
-
-
-def _at_this_pace(job: jobs_pb2.Job) -> str:
-    progress = job.status.progress
-    left = progress.steps_total - progress.step
-    if job.status.stage != "Running" or progress.step_seconds <= 0 or left <= 0:
-        return "-"
-    return f"~{age(left * progress.step_seconds)}"
-
-
 def state(job: jobs_pb2.Job) -> str:
     """Where it stands, in one word."""
     return f"{job.status.stage},going" if job.status.withdrawn else job.status.stage
@@ -167,12 +148,14 @@ def job_row(job: jobs_pb2.Job, now: float, *, wide: bool = False, named: str = "
         status.plan or "-",
         str(held(job)),
         progress(job),
-        eta(job, now),
+        estimates.eta(job, now),
         age(now - moment(job.submitted_at)),
     ]
     if wide:
         seconds = status.progress.step_seconds
         row += [
+            estimates.starts(job, now),
+            estimates.coverage(job),
             loss(job),
             f"{1 / seconds:.2f}" if seconds > 0 and status.units else "-",
             str(status.reconfigurations),

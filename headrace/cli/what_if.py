@@ -64,11 +64,7 @@ def what_if(session: Session, wish: Wish, output: Format) -> None:
     Raises:
         CommandError: The question is wrong, or the simulator is not there.
     """
-    if missing_packages(["simulator"]):
-        raise CommandError(
-            ExitCode.FAILED,
-            "this needs simulator, not installed here: pip install headrace-server",
-        )
+    need_simulator()
     question: dict[str, Any] = {
         "add_nodes": [_nodes(text) for text in wish.add_nodes],
         "remove_nodes": list(wish.remove_nodes),
@@ -77,10 +73,10 @@ def what_if(session: Session, wish: Wish, output: Format) -> None:
         "policy": wish.policy,
         "switch_seconds": wish.switch_seconds,
         "step_seconds": dict(_step(text) for text in wish.step_seconds),
-        "manifests": _manifests(session, wish),
+        "manifests": manifests(session, wish.submit),
     }
-    with _snapshot(session, wish.snapshot) as path:
-        told = _played(question | {"snapshot": str(path.absolute())})
+    with snapshot_file(session, wish.snapshot) as path:
+        told = played("simulator.what_if", question | {"snapshot": str(path.absolute())})
     if output in (Format.JSON, Format.YAML):
         document(told, output)
     elif output is Format.NAME:
@@ -90,8 +86,25 @@ def what_if(session: Session, wish: Wish, output: Format) -> None:
         show_answer(told, wide=output is Format.WIDE)
 
 
-def _played(question: dict[str, Any]) -> dict[str, Any]:
+def need_simulator() -> None:
+    """Does nothing where the simulator is installed.
+
+    Raises:
+        CommandError: It is not there.
+    """
+    if missing_packages(["simulator"]):
+        raise CommandError(
+            ExitCode.FAILED,
+            "this needs simulator, not installed here: pip install headrace-server",
+        )
+
+
+def played(module: str, question: dict[str, Any]) -> dict[str, Any]:
     """The simulator's answer; what it refuses it says itself.
+
+    Args:
+        module: The part of it that answers.
+        question: As it wants it.
 
     Raises:
         Exit: It did not answer.
@@ -99,7 +112,7 @@ def _played(question: dict[str, Any]) -> dict[str, Any]:
     # By standard input: manifests may hold what other users of this machine should not read.
     with interruptible():
         done = subprocess.run(
-            [sys.executable, "-m", "simulator.what_if"],
+            [sys.executable, "-m", module],
             input=json.dumps(question),
             stdout=subprocess.PIPE,
             text=True,
@@ -112,7 +125,7 @@ def _played(question: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _snapshot(session: Session, file: str) -> Iterator[Path]:
+def snapshot_file(session: Session, file: str) -> Iterator[Path]:
     """The file, or one with the live cluster that is removed again."""
     if file:
         yield Path(file)
@@ -125,16 +138,20 @@ def _snapshot(session: Session, file: str) -> Iterator[Path]:
         yield path
 
 
-def _manifests(session: Session, wish: Wish) -> list[str]:
+def manifests(session: Session, files: Sequence[str]) -> list[str]:
     """What would be submitted, as a submission sends it.
+
+    Args:
+        session: Of the command.
+        files: Files, folders, or ``-``.
 
     Raises:
         CommandError: A manifest is wrong; with every problem.
     """
-    if not wish.submit:
+    if not files:
         return []
-    text = sys.stdin.read() if "-" in wish.submit else ""
-    jobs, findings = read_jobs(tuple(wish.submit), text)
+    text = sys.stdin.read() if "-" in files else ""
+    jobs, findings = read_jobs(tuple(files), text)
     refuse(findings, done="played")
     try:
         context = session.context()

@@ -235,6 +235,11 @@ class Client:
         """What was learnt of steps, and how well it fits."""
         return list(self._call(self.admin.ListFits, admin_pb2.ListFitsRequest()).fits)
 
+    def forecast_outcomes(self) -> list[admin_pb2.ForecastOutcome]:
+        """What came true of estimates that are counted, oldest first."""
+        request = admin_pb2.ListForecastOutcomesRequest()
+        return list(self._call(self.admin.ListForecastOutcomes, request).outcomes)
+
     def switch_prices(self) -> list[admin_pb2.SwitchPrice]:
         """What changes of plan or place cost so far, by model and numbers of accelerators."""
         request = admin_pb2.ListSwitchPricesRequest()

@@ -23,7 +23,7 @@ _OF_A_JOB = (
     "Suspended",
     "CheckpointMissed",
 )
-_PACED = ("columns", "estimatedEnd", "progress")
+_PACED = ("columns", "estimatedEnd", "estimatedStart", "progress")
 """Fields that change all the time. A change of these alone waits for its turn."""
 _NODES_MOST = 1024
 Condition = dict[str, Any]
@@ -47,13 +47,16 @@ def _columns(job: jobs_pb2.Job) -> dict[str, str]:
 
 
 def _eta(job: jobs_pb2.Job) -> str:
-    """An instant, which does not go stale; at the pace of the last steps if nobody estimates."""
+    """An interval of instants, which does not go stale; at the pace of the last steps if nobody
+    estimates. ``~`` marks what is not calibrated, as that is.
+    """
     status, now = job.status, job.status.progress
     if status.finished_at.seconds:
         return ""
     if status.HasField("end"):
         low, high = _minute(status.end.low), _minute(status.end.high)
-        return low if low == high else f"{low} to {high}"
+        mark = "~" if status.end.outcomes_missing else ""
+        return mark + (low if low == high else f"{low} to {high}")
     left = now.steps_total - now.step
     if status.stage != "Running" or now.step_seconds <= 0 or left <= 0:
         return ""

@@ -97,6 +97,7 @@ class Cluster:
         costs: What starts and changes take.
         policies: By name.
         known: How fast each job trains, those that would be submitted too.
+        period_seconds: Longest virtual time between two decisions.
     """
 
     state: ClusterState
@@ -104,6 +105,7 @@ class Cluster:
     costs: Costs
     policies: Mapping[str, Policy]
     known: Mapping[JobUid, Arrival]
+    period_seconds: float = 60.0
 
 
 def forecast(
@@ -128,6 +130,7 @@ def forecast(
         known=there,
         changes=changes.events,
         progress=progress,
+        period_seconds=cluster.period_seconds,
     )
     held: dict[JobUid, list[Stretch]] = {}
     for stretch in stretches(result.rows, result.ended_at):

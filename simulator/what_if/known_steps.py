@@ -7,7 +7,7 @@ has seen it run. The best that is known of each job is used, and what that was i
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import exp, log
+from math import exp, inf, log
 from statistics import fmean
 
 from controlplane.domain.clock import Instant
@@ -45,6 +45,15 @@ class Source(StrEnum):
 
 SCALED = frozenset({Source.TOLD, Source.SEEN, Source.ALIKE})
 ENDLESS = frozenset({Source.COMMAND, Source.NOTHING})
+
+_PREDICTED = frozenset({Source.FITTED_AND_SEEN, Source.FITTED, Source.PREDICTED})
+_INTERVAL_DEVIATIONS = 1.645
+"""Standard deviations from a prediction to the upper end of its interval, which 5 % exceed."""
+_DEVIATIONS = {Source.SEEN: 0.03, Source.ALIKE: 0.3, Source.NOTHING: 0.7}
+"""Of what is no prediction with an interval. What a job does at its own pace is seldom off by more
+than a few hundredths; jobs of one model and batch differ by more, and of the rest nobody knows.
+Outcomes correct what is wrong about these (``simulator.forecasting.calibrating``).
+"""
 
 Fits = Callable[[str, str], bool]
 """Whether steps of a type of model were fitted on a type of accelerator."""
@@ -157,6 +166,23 @@ class KnownSteps:
         if anything is not None:
             return Source.TOLD, OneJobsTimes(None, anything * asked_for), 1.0
         return Source.NOTHING, OneJobsTimes(None, 1.0), 1.0
+
+    def deviation(self, job: Job, record: JobRecord | None = None) -> float:
+        """By how much the logarithm of what its steps take may be off: a standard deviation.
+
+        Args:
+            job: One that was asked about.
+            record: What happened to it; None for one that would be submitted.
+        """
+        source = self.sources[job.full_name]
+        if source not in _PREDICTED:
+            return _DEVIATIONS.get(source, 0.0)
+        if record is not None and self._ratio(record) is not None:
+            return _DEVIATIONS[Source.SEEN]
+        _, way = self._fitted_way(job.spec)
+        if way is None or not way.seconds < way.seconds_upper < inf:
+            return _DEVIATIONS[Source.NOTHING]
+        return log(way.seconds_upper / way.seconds) / _INTERVAL_DEVIATIONS
 
     # -- what was fitted ------------------------------------------------------------------
 

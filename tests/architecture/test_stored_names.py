@@ -53,7 +53,8 @@ KINDS_SINCE = {
     QueueRemoved PolicyChanged CycleDecided
     StartAttempt StopAttempt EndAttempt FailJob ForgetJob""",
     2: """PlanChanged PlanRefused CheckpointMissed PlanObserved ModelFitted ProposalFound
-    MeasurementsImported OperatorTermRaised NodesClosed
+    MeasurementsImported OperatorTermRaised NodesClosed JobsForecast
+    JobOverdue
     ChangePlan""",
 }
 """Kinds of events, and of what they order, by the schema version that brought them."""

@@ -83,6 +83,8 @@ MAY_IMPORT = {
     | {"csv", "itertools", "pathlib", "statistics"},
     ("simulator/snapshots.py", "simulator/what_if"): FOR_DECIDING
     | {"datetime", "pathlib", "statistics", "sys"},
+    ("simulator/forecasting",): FOR_DECIDING
+    | {"numpy", "os", "pathlib", "statistics", "sys", "time"},
     # These play runs side by side and show how far they are.
     ("simulator/comparing.py", "simulator/progress_bar.py", "simulator/study.py"): FOR_DECIDING
     | {"argparse", "concurrent", "contextlib", "datetime", "multiprocessing", "os", "pathlib"}

@@ -38,6 +38,7 @@ from controlplane.edges.grpc_server.roles import Role, caller
 from controlplane.engine.refusals import asked_about
 from controlplane.engine.state import ClusterState
 from controlplane.wire.closed_nodes import closed_nodes_from_wire, kept_closed
+from controlplane.wire.forecasts import outcome_to_wire
 from controlplane.wire.sentences import action_sentence, set_aside_sentence
 from controlplane.wire.translate import (
     node_to_wire,
@@ -163,6 +164,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.ListFitsResponse:
         """What was learnt of steps, and how well it fits."""
         return await self._fits.list()
+
+    async def ListForecastOutcomes(  # noqa: N802
+        self, request: admin_pb2.ListForecastOutcomesRequest, context: Context
+    ) -> admin_pb2.ListForecastOutcomesResponse:
+        """What came true of predictions that are counted."""
+        return admin_pb2.ListForecastOutcomesResponse(
+            outcomes=map(outcome_to_wire, self._state.forecast_outcomes)
+        )
 
     async def ListSwitchPrices(  # noqa: N802
         self, request: admin_pb2.ListSwitchPricesRequest, context: Context

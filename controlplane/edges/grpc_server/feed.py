@@ -143,7 +143,8 @@ class StateFeed:
             self._gone.append(gone[-1])
         for listener in self._listeners:
             listener(changes)
-        others = self._of_others()
+        foretold = _differing(changes.before.forecasts, state.forecasts)
+        others = [*self._of_others(), *(uid for uid in foretold if uid in state.jobs)]
         self._changed_at.update(dict.fromkeys(others, version))
         self._tell((*changes.jobs, *others), gone)
 

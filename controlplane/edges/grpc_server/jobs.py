@@ -303,7 +303,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
 
     def _told(self, record: JobRecord) -> jobs_pb2.Job:
         known = self._feed.as_of_now(record)
-        return job_to_wire(known, self._clock.now(), self._feed.state.silent_nodes)
+        state = self._feed.state
+        told = state.forecasts.get(record.uid)
+        forecast = told.newest if told is not None else None
+        return job_to_wire(known, self._clock.now(), state.silent_nodes, forecast)
 
 
 def _whole_sequences(events: list[jobs_pb2.LoggedEvent], size: int) -> list[jobs_pb2.LoggedEvent]:

@@ -74,6 +74,7 @@ ALLOWED: Mapping[str, frozenset[Role]] = {
     f"/{_PACKAGE}.AdminService/ListObservations": _PEOPLE,
     f"/{_PACKAGE}.AdminService/ImportMeasurements": _ADMIN,
     f"/{_PACKAGE}.AdminService/ListFits": _PEOPLE,
+    f"/{_PACKAGE}.AdminService/ListForecastOutcomes": _PEOPLE,
     f"/{_PACKAGE}.AdminService/ListSwitchPrices": _PEOPLE,
     f"/{_PACKAGE}.AdminService/Explain": _PEOPLE,
     f"/{_PACKAGE}.AdminService/ExportSnapshot": frozenset({Role.ADMIN, Role.OPERATOR}),

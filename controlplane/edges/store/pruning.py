@@ -2,9 +2,9 @@
 
 What is left after pruning, whatever the cluster does: the last ``checkpoints`` states; the events
 since the oldest of those; behind it at most ``events`` more, none older than ``age``, and no
-outdated proposal among them; the last ``decisions`` rows of decisions; of each job in the state
-``losses`` rows of losses, and two more an attempt. A database file does not shrink by that, but
-what was freed is used before the file grows.
+outdated proposal or forecast among them; the last ``decisions`` rows of decisions; of each job in
+the state ``losses`` rows of losses, and two more an attempt. A database file does not shrink by
+that, but what was freed is used before the file grows.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -138,8 +138,9 @@ class _OutdatedProposals:
         if up_to is None:
             return None
         outdated = EVENTS.c.at_ns < self.now - seconds(PROPOSAL_KEPT_SECONDS)
-        proposals = EVENTS.c.kind == "ProposalFound"
-        gone = delete(EVENTS).where(since, EVENTS.c.seq <= up_to, proposals, outdated)
+        # Forecasts that are counted are part of the state; the log need not keep them all as well.
+        bulky = EVENTS.c.kind.in_(("ProposalFound", "JobsForecast"))
+        gone = delete(EVENTS).where(since, EVENTS.c.seq <= up_to, bulky, outdated)
         self.after = up_to
         return connection.execute(gone).rowcount
 

@@ -460,6 +460,38 @@ class ListFitsResponse(_message.Message):
     fits: _containers.RepeatedCompositeFieldContainer[Fit]
     def __init__(self, fits: _Optional[_Iterable[_Union[Fit, _Mapping]]] = ...) -> None: ...
 
+class ListForecastOutcomesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ForecastOutcome(_message.Message):
+    __slots__ = ("uid", "job", "queue", "accelerator_type", "started", "end", "ended_at", "started_at", "stage")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    ACCELERATOR_TYPE_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AT_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    job: str
+    queue: str
+    accelerator_type: str
+    started: bool
+    end: _common_pb2.Estimate
+    ended_at: float
+    started_at: float
+    stage: str
+    def __init__(self, uid: _Optional[str] = ..., job: _Optional[str] = ..., queue: _Optional[str] = ..., accelerator_type: _Optional[str] = ..., started: _Optional[bool] = ..., end: _Optional[_Union[_common_pb2.Estimate, _Mapping]] = ..., ended_at: _Optional[float] = ..., started_at: _Optional[float] = ..., stage: _Optional[str] = ...) -> None: ...
+
+class ListForecastOutcomesResponse(_message.Message):
+    __slots__ = ("outcomes",)
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    outcomes: _containers.RepeatedCompositeFieldContainer[ForecastOutcome]
+    def __init__(self, outcomes: _Optional[_Iterable[_Union[ForecastOutcome, _Mapping]]] = ...) -> None: ...
+
 class ListSwitchPricesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -114,6 +114,11 @@ class AdminServiceStub:
                 request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListFitsRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListFitsResponse.FromString,
                 _registered_method=True)
+        self.ListForecastOutcomes = channel.unary_unary(
+                '/headrace.v1alpha1.AdminService/ListForecastOutcomes',
+                request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListForecastOutcomesRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListForecastOutcomesResponse.FromString,
+                _registered_method=True)
         self.ListSwitchPrices = channel.unary_unary(
                 '/headrace.v1alpha1.AdminService/ListSwitchPrices',
                 request_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListSwitchPricesRequest.SerializeToString,
@@ -244,6 +249,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListForecastOutcomes(self, request, context):
+        """What came true of estimates that are counted; the last 2,000, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSwitchPrices(self, request, context):
         """What changes of plan or place cost so far, by model and numbers of accelerators.
         """
@@ -354,6 +366,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListFits,
                     request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListFitsRequest.FromString,
                     response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListFitsResponse.SerializeToString,
+            ),
+            'ListForecastOutcomes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListForecastOutcomes,
+                    request_deserializer=headrace_dot_v1alpha1_dot_admin__pb2.ListForecastOutcomesRequest.FromString,
+                    response_serializer=headrace_dot_v1alpha1_dot_admin__pb2.ListForecastOutcomesResponse.SerializeToString,
             ),
             'ListSwitchPrices': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSwitchPrices,
@@ -808,6 +825,33 @@ class AdminService:
             '/headrace.v1alpha1.AdminService/ListFits',
             headrace_dot_v1alpha1_dot_admin__pb2.ListFitsRequest.SerializeToString,
             headrace_dot_v1alpha1_dot_admin__pb2.ListFitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListForecastOutcomes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1alpha1.AdminService/ListForecastOutcomes',
+            headrace_dot_v1alpha1_dot_admin__pb2.ListForecastOutcomesRequest.SerializeToString,
+            headrace_dot_v1alpha1_dot_admin__pb2.ListForecastOutcomesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,16 +10,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Estimate(_message.Message):
-    __slots__ = ("low", "high", "coverage", "made_at")
+    __slots__ = ("low", "high", "coverage", "made_at", "median", "outcomes_missing")
     LOW_FIELD_NUMBER: _ClassVar[int]
     HIGH_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
     MADE_AT_FIELD_NUMBER: _ClassVar[int]
+    MEDIAN_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_MISSING_FIELD_NUMBER: _ClassVar[int]
     low: float
     high: float
     coverage: float
     made_at: _timestamp_pb2.Timestamp
-    def __init__(self, low: _Optional[float] = ..., high: _Optional[float] = ..., coverage: _Optional[float] = ..., made_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    median: float
+    outcomes_missing: int
+    def __init__(self, low: _Optional[float] = ..., high: _Optional[float] = ..., coverage: _Optional[float] = ..., made_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., median: _Optional[float] = ..., outcomes_missing: _Optional[int] = ...) -> None: ...
 
 class Reason(_message.Message):
     __slots__ = ("code", "message", "wanted", "available", "holders", "more_holders", "type", "behind", "preemption")

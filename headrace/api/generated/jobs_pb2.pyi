@@ -148,7 +148,7 @@ class Job(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., generation: _Optional[int] = ..., owner: _Optional[str] = ..., manifest_json: _Optional[str] = ..., status: _Optional[_Union[JobStatus, _Mapping]] = ..., submitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., submitter: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., attempt_in_pods: _Optional[int] = ...) -> None: ...
 
 class JobStatus(_message.Message):
-    __slots__ = ("stage", "reason", "conditions", "attempt", "plan", "units", "progress", "failures", "reconfigurations", "first_started_at", "finished_at", "end", "withdrawn", "observed_generation", "held_accelerator_seconds", "switches", "plan_asked_for", "out_of_memory", "suspected_nodes", "preempted")
+    __slots__ = ("stage", "reason", "conditions", "attempt", "plan", "units", "progress", "failures", "reconfigurations", "first_started_at", "finished_at", "end", "withdrawn", "observed_generation", "held_accelerator_seconds", "switches", "plan_asked_for", "out_of_memory", "suspected_nodes", "preempted", "start")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     CONDITIONS_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +169,7 @@ class JobStatus(_message.Message):
     OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
     SUSPECTED_NODES_FIELD_NUMBER: _ClassVar[int]
     PREEMPTED_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     stage: str
     reason: _common_pb2.Reason
     conditions: _containers.RepeatedCompositeFieldContainer[_common_pb2.Condition]
@@ -189,7 +190,8 @@ class JobStatus(_message.Message):
     out_of_memory: _containers.RepeatedCompositeFieldContainer[OutOfMemory]
     suspected_nodes: _containers.RepeatedCompositeFieldContainer[SuspectedNode]
     preempted: _common_pb2.Reason
-    def __init__(self, stage: _Optional[str] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[_common_pb2.Condition, _Mapping]]] = ..., attempt: _Optional[int] = ..., plan: _Optional[str] = ..., units: _Optional[_Iterable[_Union[_common_pb2.LaunchUnit, _Mapping]]] = ..., progress: _Optional[_Union[_common_pb2.Progress, _Mapping]] = ..., failures: _Optional[int] = ..., reconfigurations: _Optional[int] = ..., first_started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.Estimate, _Mapping]] = ..., withdrawn: _Optional[bool] = ..., observed_generation: _Optional[int] = ..., held_accelerator_seconds: _Optional[float] = ..., switches: _Optional[_Iterable[_Union[Switch, _Mapping]]] = ..., plan_asked_for: _Optional[str] = ..., out_of_memory: _Optional[_Iterable[_Union[OutOfMemory, _Mapping]]] = ..., suspected_nodes: _Optional[_Iterable[_Union[SuspectedNode, _Mapping]]] = ..., preempted: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ...) -> None: ...
+    start: _common_pb2.Estimate
+    def __init__(self, stage: _Optional[str] = ..., reason: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[_common_pb2.Condition, _Mapping]]] = ..., attempt: _Optional[int] = ..., plan: _Optional[str] = ..., units: _Optional[_Iterable[_Union[_common_pb2.LaunchUnit, _Mapping]]] = ..., progress: _Optional[_Union[_common_pb2.Progress, _Mapping]] = ..., failures: _Optional[int] = ..., reconfigurations: _Optional[int] = ..., first_started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.Estimate, _Mapping]] = ..., withdrawn: _Optional[bool] = ..., observed_generation: _Optional[int] = ..., held_accelerator_seconds: _Optional[float] = ..., switches: _Optional[_Iterable[_Union[Switch, _Mapping]]] = ..., plan_asked_for: _Optional[str] = ..., out_of_memory: _Optional[_Iterable[_Union[OutOfMemory, _Mapping]]] = ..., suspected_nodes: _Optional[_Iterable[_Union[SuspectedNode, _Mapping]]] = ..., preempted: _Optional[_Union[_common_pb2.Reason, _Mapping]] = ..., start: _Optional[_Union[_common_pb2.Estimate, _Mapping]] = ...) -> None: ...
 
 class SuspectedNode(_message.Message):
     __slots__ = ("node", "reason", "attempt", "until")

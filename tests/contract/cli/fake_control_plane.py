@@ -64,6 +64,7 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
         self.nodes: list[admin_pb2.NodeStatus] = []
         self.switch_prices: list[admin_pb2.SwitchPrice] = []
         self.fits: list[admin_pb2.Fit] = []
+        self.outcomes: list[admin_pb2.ForecastOutcome] = []
         self.imported = admin_pb2.ImportMeasurementsResponse()
         self.observations: list[admin_pb2.Observation] = []
         self.queues: dict[str, common_pb2.Queue] = {"default": common_pb2.Queue(name="default")}
@@ -271,6 +272,12 @@ class FakeControlPlane(jobs_pb2_grpc.JobServiceServicer, admin_pb2_grpc.AdminSer
     def ListFits(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("ListFits", request, context)
         return admin_pb2.ListFitsResponse(fits=self.fits)
+
+    def ListForecastOutcomes(  # noqa: N802
+        self, request: Any, context: grpc.ServicerContext
+    ) -> Any:
+        self._enter("ListForecastOutcomes", request, context)
+        return admin_pb2.ListForecastOutcomesResponse(outcomes=self.outcomes)
 
     def ImportMeasurements(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter("ImportMeasurements", request, context)

@@ -52,6 +52,7 @@ EXPECTED: dict[str, set[Role]] = {
     "RollBackPolicy": {A},
     "ListObservations": {V, S, A, K},
     "ListFits": {V, S, A, K},
+    "ListForecastOutcomes": {V, S, A, K},
     "ListSwitchPrices": {V, S, A, K},
     "Explain": {V, S, A, K},
     "ExportSnapshot": {A, K},

@@ -1,9 +1,11 @@
 """The ETA column: an interval with a coverage, else the pace, else nothing."""
 
+import time
+
 import pytest
 
 from headrace.api.generated import jobs_pb2
-from headrace.cli.views import eta
+from headrace.cli.estimates import coverage, ends, eta, starts
 
 
 def a_job(stage: str = "Running", step: int = 40, step_seconds: float = 0.5) -> jobs_pb2.Job:
@@ -26,9 +28,56 @@ def test_without_a_pace_nothing_is_said(job: jobs_pb2.Job) -> None:
     assert eta(job, now=0.0) == "-"
 
 
-def test_an_estimate_is_an_interval() -> None:
+def at(hour: int, minute: int, day: int = 27) -> float:
+    """Seconds since 1970 of a time on this machine's clock."""
+    return time.mktime((2026, 11, day, hour, minute, 0, 0, 0, -1))
+
+
+NOW = at(14, 0)
+
+
+def estimated(low: float, high: float, *, missing: int = 0, made: float = NOW) -> jobs_pb2.Job:
     job = a_job()
-    job.status.end.low, job.status.end.high, job.status.end.coverage = 1100.0, 1220.0, 0.9
-    assert eta(job, now=1000.0) == "100s-3m"
+    for estimate in (job.status.end, job.status.start):
+        estimate.low, estimate.high, estimate.coverage = low, high, 0.9
+        estimate.outcomes_missing = missing
+        estimate.made_at.seconds = int(made)
+    return job
+
+
+@pytest.mark.parametrize(
+    ("job", "shown"),
+    [
+        (estimated(at(14, 5), at(14, 20)), "14:05-14:20"),
+        (estimated(at(14, 5), at(14, 5)), "14:05"),
+        (estimated(at(13, 0), at(14, 20)), "14:00-14:20"),
+        (estimated(at(14, 5), at(2, 0, 28)), "14:05-Sat 02:00"),
+        (estimated(at(14, 5, 28), at(14, 5, 30) + 20 * 86400), "Sat 14:05-12-20"),
+        (estimated(at(14, 5), at(14, 20), missing=3), "~14:05-14:20"),
+        (estimated(at(14, 5), at(14, 20), made=NOW - 601), "~14:05-14:20"),
+        (estimated(at(13, 5), at(13, 50)), "late 10m"),
+        (estimated(at(13, 5), at(13, 50), missing=3), "~late 10m"),
+    ],
+)
+def test_an_estimate_is_an_interval_by_the_clock(job: jobs_pb2.Job, shown: str) -> None:
+    assert eta(job, NOW) == starts(job, NOW) == shown
     job.status.finished_at.seconds = 1
-    assert eta(job, now=1000.0) == "-"
+    assert eta(job, NOW) == "-"
+
+
+def test_it_is_told_with_its_coverage_and_its_age() -> None:
+    job = estimated(at(14, 5), at(14, 20), made=NOW - 12)
+    assert ends(job, NOW) == "done 14:05 to 14:20 (90 %), predicted 12s ago"
+    assert coverage(job) == "90%"
+    late = ends(job, at(14, 30))
+    assert late == "done 14:20 (90 %), predicted 30m ago; it is 10m past that"
+
+
+def test_what_is_not_calibrated_tells_what_is_missing() -> None:
+    job = estimated(at(14, 5), at(14, 20), missing=7)
+    told_ = (
+        "done 14:05 to 14:20 (not calibrated for 90 % yet: 7 outcomes missing), predicted 0s ago"
+    )
+    assert ends(job, NOW) == told_
+    assert coverage(job) == "-"
+    assert ends(a_job(), NOW) == "~30s"

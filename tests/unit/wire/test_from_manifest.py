@@ -11,7 +11,7 @@ from controlplane.domain.job import Job, Owner, ServiceClass, Topology
 from controlplane.domain.memory import Memory
 from controlplane.domain.model_type import type_named, type_text
 from controlplane.domain.offering import memory_need
-from controlplane.engine.fold import launch_part
+from controlplane.engine.new_specs import launch_part
 from controlplane.engine.observations import model_of
 from controlplane.wire.manifests import immutable_changes, only_differs_in, parse_manifest
 from controlplane.wire.violations import InvalidMessageError

@@ -20,7 +20,9 @@ from controlplane.domain.event import (
     CheckpointMissed,
     CycleDecided,
     Event,
+    JobOverdue,
     JobProgressed,
+    JobsForecast,
     JobSubmitted,
     JobUpdated,
     JobWithdrawn,
@@ -43,6 +45,7 @@ from controlplane.domain.event import (
     UnitExited,
     UnitStarted,
 )
+from controlplane.domain.forecast import Forecasts
 from controlplane.domain.ids import (
     AcceleratorId,
     Attempt,
@@ -324,6 +327,14 @@ EVENTS: list[tuple[Event, str]] = [
             )
         ),
         "search of event 345 proposes to start or change 1 jobs: the round would be worth 2 % more",
+    ),
+    (
+        JobOverdue(JobUid("u"), Attempt(1), Reason(ReasonCode.OVERDUE_FORECAST, "9 s past")),
+        "it trains on past what was predicted",
+    ),
+    (
+        JobsForecast(Forecasts(SequenceNumber(345), Instant(0), 20, 1.25, ())),
+        "when 0 jobs start and end is predicted of event 345, played 20 times in 1.2 s",
     ),
     (
         MeasurementsImported(

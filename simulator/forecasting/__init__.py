@@ -1,0 +1,1 @@
+"""When jobs of a live cluster start and end: its policy, played forward over sampled run times."""
