@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 from headrace.api.plain_text import plain
 from headrace.api.plan import ExecutionPlan
 from headrace.cli.demo_checks import Check, Expected, checked
+from headrace.cli.demo_forecasts import COLUMNS, how_they_did, introduction
 from headrace.cli.demo_story import DemoFailedError, Story, counted, held
+from headrace.cli.estimates import eta
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.interrupts import deaf, interruptible
 from headrace.cli.output import (
@@ -244,7 +246,11 @@ def _played(
     except DemoFailedError as failure:
         trouble = str(failure)
     report = options.report.absolute()
-    facts, learnt = write_report(client, report), client.fits()
+    facts, learnt, outcomes = (
+        write_report(client, report),
+        client.fits(),
+        client.forecast_outcomes(),
+    )
     history = history_of(facts)
     checks = checked(
         history,
@@ -261,7 +267,7 @@ def _played(
             refused=_refused(session),
         ),
     )
-    _summary(history, facts, learnt, checks)
+    _summary(history, facts, learnt, outcomes, checks)
     say(f"report: {report}")
     return trouble, checks
 
@@ -406,7 +412,7 @@ class PlainLines:
             self._progress_at = facts.now
             lines += [
                 f"{job.name} step {job.status.progress.step} of {job.status.progress.steps_total}, "
-                f"loss {job.status.progress.loss:.3f}"
+                f"loss {job.status.progress.loss:.3f}, done {eta(job, facts.now)}"
                 for job in facts.jobs
                 if job.status.stage == "Running" and job.status.progress.HasField("loss")
             ]
@@ -432,6 +438,7 @@ def _summary(
     history: History,
     facts: ReportFacts,
     learnt: list[admin_pb2.Fit],
+    outcomes: list[admin_pb2.ForecastOutcome],
     checks: list[Check],
 ) -> None:
     colour = has_colour(sys.stdout)
@@ -452,10 +459,22 @@ def _summary(
     say()
     _tell_what_was_learnt(learnt)
     say()
+    _tell_how_forecasts_did(history, outcomes)
+    say()
     for check in checks:
         for line in verdict(check, columns=width(), colour=colour):
             show(line)
     say()
+
+
+def _tell_how_forecasts_did(history: History, outcomes: list[admin_pb2.ForecastOutcome]) -> None:
+    """What was said of ends beside what came true."""
+    rows = how_they_did(outcomes, {job.uid: job.label for job in history.jobs})
+    if not rows:
+        say("nothing was told of ends that came true")
+        return
+    tell(introduction(outcomes))
+    table(COLUMNS, rows)
 
 
 def _tell_what_was_learnt(learnt: list[admin_pb2.Fit]) -> None:

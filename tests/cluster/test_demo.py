@@ -77,6 +77,7 @@ def test_the_demo_passes_its_own_checks_and_leaves_a_report_and_nothing_else(
     assert "gpt went over to another kind of plan in memory while it trained" in told
     assert "llama, which is guaranteed, was never stopped" in told
     assert "what steps take was learnt on the spot from the steps of each job" in told
+    assert "what was told of ends, and what came true" in told
     assert "broke a rule: capacity, gangs, quotas, promises, cool-down (0 decisions" in told
     for job, about in (("gpt", "gpt2-small"), ("llama", "llama-tiny"), ("vit", "vit-tiny")):
         assert re.search(rf"{job} did every step from 1 to \d+ exactly once", told), told
