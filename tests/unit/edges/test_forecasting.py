@@ -100,6 +100,13 @@ def test_what_is_predicted_is_an_event_and_the_player_is_closed() -> None:
     assert bench.player.closed
 
 
+def test_who_watches_is_told_of_a_job_of_which_only_the_forecast_changed() -> None:
+    feed = StateFeed(STATE, lambda: 0)
+    watcher = feed.watch()
+    feed.publish(STATE.fold([SequencedEvent(SequenceNumber(99), JobsForecast(TOLD))]))
+    assert watcher.take()[0] == [JobUid("a")]
+
+
 def test_a_failure_is_counted_and_what_was_predicted_stays(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -99,6 +99,14 @@ def test_one_that_comes_long_after_its_instant_is_shown_and_not_counted() -> Non
     assert world.state.forecast_outcomes == ()
 
 
+def test_one_that_comes_long_after_a_submission_is_not_counted_either() -> None:
+    world = waiting().passes(601)
+    world.tell(predicted(world)).passes(5)
+    world.tell(predicted(world))
+    known = world.state.forecasts[JobUid("a")]
+    assert (known.at_submission, known.at_start) == (None, None)
+
+
 def test_a_failure_is_kept_and_not_counted() -> None:
     world = a_cluster().with_node(a_node("n", 4)).submit(a_job("a").wanting(1).retrying(0))
     world.settle()
