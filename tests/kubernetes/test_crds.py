@@ -194,7 +194,7 @@ def test_a_job_has_no_single_number_to_scale(kubectl: Command, namespace: str) -
         ("trainingjob.spec.accelerators.topology", "ENUM: Any SameRack SameNode"),
         ("trainingjob.status.conditions.reason", "one word from the closed set of reasons"),
         ("queue.spec.quotaAccelerators", "Accelerators that are its own"),
-        ("clusterpolicy.spec.rubick.coolDownSeconds", "a job is left in peace. Default: 30."),
+        ("clusterpolicy.spec.rubick.coolDownSeconds", "before they have trained. Default: 30."),
     ],
 )
 def test_kubectl_explain_reads_like_documentation(kubectl: Command, path: str, words: str) -> None:
