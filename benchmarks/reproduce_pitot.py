@@ -132,7 +132,7 @@ class Result:
     Attributes:
         parts: What was seen, and what was not.
         model: What was learnt.
-        seconds: What that took.
+        seconds: Of CPU that learning took; other programs on the machine make no difference.
         told: Predicted logarithms, (n, heads), of those who choose, calibrate, and the unseen.
     """
 
@@ -147,11 +147,11 @@ def learnt(folder: Path, share: float, replicate: int, quantiles: tuple[float, .
     """Learns one replicate."""
     data = read(folder)
     parts = split(data, share, replicate)
-    began = time.perf_counter()
+    began = time.process_time()
     recipe = Recipe(seed=replicate)
     model = learn(parts.learning, data.tables, recipe=recipe, quantiles=quantiles)
-    seconds = time.perf_counter() - began
-    sys.stderr.write(f"  {share:.0%} seen, replicate {replicate}: {seconds:.0f} s\n")
+    seconds = time.process_time() - began
+    sys.stderr.write(f"  {share:.0%} seen, replicate {replicate}: {seconds:.0f} s of CPU\n")
     at, _ = embedded(model.shape, model.parameters, data.tables)
     told = tuple(
         at.log_seconds(runs.workload, runs.platform, runs.beside)
@@ -399,7 +399,8 @@ def speed(folder: Path) -> str:
     threads = os.environ.get("OMP_NUM_THREADS", "not limited")
     lines = [
         f"On {machine()}, threads of numpy: {threads}; one replicate, half of the observations "
-        f"seen. 8 heads learnt in {found.seconds:.0f} s; a reference of the original's shape "
+        f"seen. 8 heads learnt in {found.seconds:.0f} s of CPU; a reference of the "
+        "original's shape "
         "(20,000 steps of 512 rows of each degree, features as they are, AdaMax at one rate, on "
         f"the same gradient) in {theirs:.0f} s, {times:.1f} times as long (target 4).",
         f"100,000 bounds at 95 % in {1000 * min(spent):.0f} ms (least of {len(spent)}: "
@@ -416,7 +417,7 @@ def _reference_seconds(folder: Path, runs: RunTimes) -> float:
     )
     shape = Shape(learned=1, heads=len(QUANTILES))
     chance = np.random.default_rng(0)
-    began = time.perf_counter()
+    began = time.process_time()
     parameters = network.begin(shape, tables, chance)
     workload, platform = linear_scaling(runs, len(tables.workloads), len(tables.platforms))
     parameters["workload.scale"] = workload.astype(np.float32)
@@ -441,7 +442,7 @@ def _reference_seconds(folder: Path, runs: RunTimes) -> float:
             moved = first[name] / (1 - 0.9 ** (step + 1)) / largest[name]
             values = parameters[name]
             parameters[name] = (values - 1e-3 * (moved + 1e-4 * values)).astype(np.float32)
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 SECTIONS: dict[str, Callable[[Path], str]] = {
