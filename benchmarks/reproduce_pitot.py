@@ -404,7 +404,8 @@ def speed(folder: Path) -> str:
     lines = [
         f"On {machine()}, threads of numpy: {threads}; one replicate, half of the observations "
         f"seen. 8 heads learnt in {found.seconds:.0f} s of CPU; a reference "
-        "of the original's shape (20,000 steps of 512 rows of each degree, features as they are, AdaMax at one rate, on "
+        "of the original's shape (20,000 steps of 512 rows of each degree, features as they are, "
+        "AdaMax at one rate, on "
         f"the same gradient), half before and half after, in {theirs:.0f} s, {times:.1f} times as "
         "long (target 4).",
         f"100,000 bounds at 95 % in {1000 * min(spent):.0f} ms (least of {len(spent)}: "
