@@ -43,6 +43,8 @@ class Question(_Strict):
         step_seconds: What a step takes on the accelerators that a job asks for, by the job's name
             or, under the empty name, of every job of which nothing else is known.
         manifests: Jobs that are submitted, as canonical JSON.
+        now_seconds: When it is asked, in seconds since 1970, if that is of a live cluster; None for
+            the snapshot's last instant.
     """
 
     snapshot: Path
@@ -54,6 +56,7 @@ class Question(_Strict):
     switch_seconds: float | None = Field(None, ge=0)
     step_seconds: dict[str, PositiveFloat] = Field(default_factory=dict)
     manifests: tuple[str, ...] = ()
+    now_seconds: PositiveFloat | None = None
 
 
 @dataclass(frozen=True, slots=True)
