@@ -14,6 +14,7 @@ from controlplane.domain.node import Accelerator, Contact, Node
 from controlplane.domain.policy import Policy
 from controlplane.domain.queue import Queue
 from controlplane.engine.state import ClusterState
+from headrace.api.counted import counted
 from headrace.api.manifest import TrainingJob
 
 
@@ -215,7 +216,7 @@ def _told(
         count = sum(len(node.accelerators) for node in nodes)
         kinds = ", ".join(sorted({each.type for node in nodes for each in node.accelerators}))
         names = ", ".join(node.id for node in nodes[:3]) + (", ..." if len(nodes) > 3 else "")
-        yield f"{count} accelerators ({kinds}) join on {names}"
+        yield f"{counted(count, 'accelerator')} ({kinds}) join on {names}"
     for name in dict.fromkeys(question.remove_nodes):
         yield f"node {name} is lost, and what runs there begins again at its last checkpoint"
     for name in dict.fromkeys(question.drain):
