@@ -28,6 +28,7 @@ from pathlib import Path
 
 from controlplane.domain.job import JobSpec, Topology
 from controlplane.domain.step_times import Shares, Way
+from headrace.api.counted import counted
 from headrace.api.plan import ExecutionPlan, PipelineSchedule
 
 ACCELERATOR_TYPE = "nvidia-a800"
@@ -252,7 +253,9 @@ def plan_named(name: str, accelerators: int, batch: int) -> ExecutionPlan:
             f"parallel), got plan {name!r}"
         )
     if plan.ranks != accelerators:
-        raise ValueError(f"plan {name} takes {plan.ranks} accelerators, here are {accelerators}")
+        raise ValueError(
+            f"plan {name} takes {counted(plan.ranks, 'accelerator')}, here are {accelerators}"
+        )
     if batch % (plan.data_parallel * plan.accumulation_steps):
         raise ValueError(f"a batch of {batch} does not divide by the replicas of {plan}")
     return plan

@@ -23,6 +23,11 @@ from simulator.searching import SearchBeside
 from simulator.virtual_clock import VirtualClock
 from simulator.virtual_cluster import StalledError, VirtualCluster
 
+_COARSER = 0.01
+"""What lies a day ahead is played to a quarter of an hour: to decide each minute of a job that
+takes months would take hours, and would say no more of them.
+"""
+
 _FINISHED_KEPT = 16
 """Finished jobs that a run to the end remembers: to carry more of them along only takes time."""
 
@@ -240,7 +245,10 @@ def continue_to_the_end(
     store = MemoryStore(after=state.last_sequence, keeps_log=False)
     term = store.acquire_term(at_least=Term(state.term + 1))
     cluster = VirtualCluster(
-        scenario, clock, FOREVER, store, term, until_finished=True, changes=changes
+        *(scenario, clock, FOREVER, store, term),
+        until_finished=True,
+        changes=changes,
+        coarser=_COARSER,
     )
     cluster.continue_from(state, known)
     watcher = Watcher(progress=progress, state=state)

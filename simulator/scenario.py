@@ -26,6 +26,7 @@ from controlplane.domain.job import AcceleratorRequest, Job, JobSpec, ServiceCla
 from controlplane.domain.node import Accelerator, Node
 from controlplane.domain.queue import DEFAULT_QUEUE, Queue
 from controlplane.domain.step_times import StepTimes
+from headrace.api.counted import counted
 from headrace.api.manifest_part import broken
 from headrace.api.manifest_source import Finding, documents_in
 from headrace.api.racks import RACK_LABEL
@@ -87,9 +88,8 @@ class JobGroup(_Strict):
             raise broken("maximum", sentence)
         most, batch = max(self.minimum, self.maximum), self.globalBatchSize
         if batch and not any(batch % n == 0 for n in range(self.minimum, most + 1)):
-            sentence = (
-                f"no number of accelerators from {self.minimum} to {most} divides {batch} samples"
-            )
+            sizes = f"from {self.minimum} to {most}"
+            sentence = f"no number of accelerators {sizes} divides {counted(batch, 'sample')}"
             raise broken("globalBatchSize", sentence)
         return self
 
@@ -206,7 +206,8 @@ class ScenarioFile(_Strict):
         for name, limits in sorted(self.queues.items()):
             if limits.quota is not None and limits.quota > every:
                 yield (
-                    f"the quota of queue {name} is {limits.quota} accelerators and all nodes have "
+                    f"the quota of queue {name} is {counted(limits.quota, 'accelerator')} and all "
+                    "nodes have "
                     f"{every}: it limits nothing"
                 )
         together = sum(min(each.quota or 0, every) for each in self.queues.values())

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from controlplane.domain.clock import Instant
+from headrace.api.counted import counted
 from simulator.measured_table import MeasuredTable, read_table
 from simulator.policies import assumptions_of, policy_named
 from simulator.results.files import write_run
@@ -138,7 +139,8 @@ def _refuse_too_large(jobs: Sequence[TraceJob], cluster: Cluster) -> None:
     job = max(jobs, key=lambda each: each.accelerators)
     if job.accelerators > there:
         raise ValueError(
-            f"{job.name} asks for {job.accelerators} accelerators, {cluster.nodes} nodes have "
+            f"{job.name} asks for {counted(job.accelerators, 'accelerator')}, {cluster.nodes} "
+            "nodes have "
             f"{there}; more nodes would help"
         )
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from math import isinf, log
 
 from controlplane.domain.chance import draw, draw_between
-from controlplane.domain.clock import FOREVER, SECOND, Instant, after, seconds
+from controlplane.domain.clock import FOREVER, SECOND, Duration, Instant, after, seconds
 from controlplane.domain.event import (
     CycleDecided,
     Event,
@@ -73,6 +73,7 @@ class VirtualCluster:
         until_finished: bool = False,
         round_seconds: float = 0.0,
         changes: Sequence[Event] = (),
+        coarser: float = 0.0,
     ) -> None:
         """Schedules the scenario's nodes, jobs and faults up to ``horizon``.
 
@@ -86,7 +87,10 @@ class VirtualCluster:
             round_seconds: What happens is told to the loop at multiples of this only, as for a
                 policy that decides in rounds; 0 for at once.
             changes: What else happens at once.
+            coarser: What only time alone or a report asks for may wait for this share of the time
+                that was played so far; 0 for not at all.
         """
+        self._coarser, self._began = coarser, clock.now()
         self._round = seconds(round_seconds)
         self._store, self._term = store, term
         self._scenario = scenario
@@ -123,6 +127,9 @@ class VirtualCluster:
             self.ended_at = self._clock.now()
             self._clock.advance(self._horizon)
             return []
+        if self._coarser and self._state is not None:
+            idle = min(self._later(Duration(0)), next_due(self._state, self._clock.now()))
+            deadline = max(deadline, min(idle, self._horizon))
         while self._heap and self._heap[0][0] <= deadline:
             now = self._end_of_round(self._heap[0][0], deadline)
             while self._heap and self._heap[0][0] <= now:
@@ -435,9 +442,13 @@ class VirtualCluster:
         else:
             run = self._runs[run.uid] = replace(run, saved_step=self._saved(run, step))
         self.push(now, self._progress(run, int(step), run.saved_step))
-        later = after(now, max(seconds(costs.progressSeconds), seconds(run.step_seconds)))
+        later = self._later(max(seconds(costs.progressSeconds), seconds(run.step_seconds)))
         if later < run.ends_at:
             self.push(later, Tick(run.uid, run.version))
+
+    def _later(self, least: Duration) -> Instant:
+        now = self._clock.now()
+        return after(now, max(least, Duration(int(self._coarser * (now - self._began)))))
 
     def _progress(self, run: Run, step: int, saved: int) -> JobProgressed:
         progress = Progress(step, saved, 1.0 / (1.0 + step), run.step_seconds)

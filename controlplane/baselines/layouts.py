@@ -21,6 +21,7 @@ from controlplane.placing.layout import family, placement_on, placement_under, r
 from controlplane.placing.order import as_wanted
 from controlplane.placing.racks import NO_RACKS
 from controlplane.placing.shares import exists, nodes_for
+from headrace.api.counted import counted
 from headrace.api.plan import ExecutionPlan
 
 
@@ -134,7 +135,7 @@ def under_the_plan_asked_for(
 def unmeasured(spec: JobSpec) -> Reason:
     """Why a job waits of which other ways are known than those that it asks for."""
     asked = requested(spec)
-    how = "" if asked is None else f"{asked[1]} on {asked[0]} accelerators"
+    how = "" if asked is None else f"{asked[1]} on {counted(asked[0], 'accelerator')}"
     return Reason(
         ReasonCode.POLICY_REFUSED,
         f"it is not known how long a step of {spec.model_type or 'its model'} takes under {how}, "

@@ -33,6 +33,7 @@ from controlplane.engine.refusals import refused_before, set_aside, without
 from controlplane.engine.resizing import is_same_place, suiting, units_for
 from controlplane.engine.state import ClusterState, SequencedEvent
 from controlplane.engine.suspects import remark
+from headrace.api.counted import counted
 
 _TOLD_AS_SAID = (ReasonCode.MOVED_OFF_NODE, ReasonCode.SPEC_CHANGED, ReasonCode.TRIES_PLAN)
 """Why a job is laid out anew, where only the policy knows."""
@@ -417,7 +418,7 @@ def _why_changed(
         detail = f": {why.message}" if why is not None and why.message else ""
         if why is not None and why.code is ReasonCode.PREEMPTED:
             makes_room = ""  # The policy says itself for whom, and why.
-        text = f"gives back {held} accelerators{makes_room or detail}"
+        text = f"gives back {counted(held, 'accelerator')}{makes_room or detail}"
         return Reason(ReasonCode.PREEMPTED, text)
     wanted = then.accelerator_count
     moved = sorted(then.nodes - before.nodes) or sorted(then.nodes)

@@ -19,6 +19,7 @@ from controlplane.domain.placement import LaunchUnit, Placement
 from controlplane.domain.policy import Violation
 from controlplane.domain.record import AttemptRecord, Intent, JobRecord, NodeRecord
 from controlplane.domain.snapshot import ClusterSnapshot
+from headrace.api.counted import counted
 from headrace.api.feasible_plans import infeasible
 from headrace.api.plan import ExecutionPlan
 from headrace.api.racks import RACK_LABEL
@@ -217,10 +218,11 @@ def _sound_layout(spec: JobSpec, uid: JobUid, placement: Placement) -> Iterator[
     count = sum(len(unit.accelerators) for unit in units)
     if not request.minimum <= count <= request.maximum:
         yield (
-            f"{uid} would get {count} accelerators, it takes {request.minimum} to {request.maximum}"
+            f"{uid} would get {counted(count, 'accelerator')}, it takes {request.minimum} to "
+            f"{request.maximum}"
         )
     if placement.plan.ranks != count:
-        yield f"{uid}: plan {placement.plan} does not occupy {count} accelerators"
+        yield f"{uid}: plan {placement.plan} does not occupy {counted(count, 'accelerator')}"
     if spec.unit_per_node:
         if len({unit.node for unit in units}) != len(units):
             yield f"{uid} runs its own command, which takes one launch unit a node"
@@ -358,5 +360,5 @@ def _quotas(
             more[queue].append(uid)
     for name, quota in limits.items():
         if held[name] > quota:
-            text = f"queue {name} would hold {held[name]} accelerators of its {quota}"
+            text = f"queue {name} would hold {counted(held[name], 'accelerator')} of its {quota}"
             yield Violation(text, tuple(more[name]))

@@ -15,6 +15,7 @@ from controlplane.domain.record import JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.placing.capacity import Capacity
 from controlplane.placing.layout import plan_for, sizes_in, ways
+from headrace.api.counted import counted
 from headrace.api.memory import GIB
 from headrace.api.plan import ExecutionPlan
 
@@ -157,7 +158,8 @@ def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reaso
         group = min(way.group for way in ways(spec, least, capacity))
         every, most = most, capacity.most_if_empty(spec.accelerators, group)
         text = (
-            f"wants {least} accelerators{where} in tensor-parallel groups of {group} on one node "
+            f"wants {counted(least, 'accelerator')}{where} in tensor-parallel groups of {group} "
+            "on one node "
             f"each, the usable nodes have {most} for it, of {every}"
             f"{_what_would_help(spec, capacity)}"
             f"{_smaller_groups(spec, least, capacity)}"
@@ -165,14 +167,16 @@ def impossible(record: JobRecord, capacity: Capacity, quotas: "Quotas") -> Reaso
         return Reason(ReasonCode.EXCEEDS_CLUSTER, text, least, most, type=kind)
     if most < least:
         text = (
-            f"wants {least} accelerators{where}, the usable nodes have {most} for it{where}"
+            f"wants {counted(least, 'accelerator')}{where}, the usable nodes have {most} for "
+            f"it{where}"
             f"{_what_would_help(spec, capacity)}"
         )
         return Reason(ReasonCode.EXCEEDS_CLUSTER, text, least, most, type=kind)
     least = here[0]
     quota = quotas.whole(spec.queue)
     if quota is not None and quota < least:
-        text = f"wants {least} accelerators, the whole quota of queue {spec.queue} is {quota}"
+        wanted = counted(least, "accelerator")
+        text = f"wants {wanted}, the whole quota of queue {spec.queue} is {quota}"
         return Reason(ReasonCode.QUOTA_EXCEEDED, text, least, quota, type=kind)
     return None
 

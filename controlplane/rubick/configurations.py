@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.api.counted import counted
 from headrace.api.plan import ExecutionPlan, PipelineSchedule
 
 Numbers = NDArray[np.float64]
@@ -112,7 +113,7 @@ class Configurations:
         """
         if len(plans) != len(shares):
             raise ValueError(
-                f"wanted a placement for each plan, got {len(plans)} plans and "
+                f"wanted a placement for each plan, got {counted(len(plans), 'plan')} and "
                 f"{len(shares)} placements"
             )
         pairs = zip(plans, shares, strict=True)
@@ -178,7 +179,7 @@ def _pair(ranks: int, ranks_of_stage: int, shares: Shares) -> _Pair:
         raise ValueError(f"wanted at least one accelerator on each node, got {shares}")
     if sum(shares) != ranks:
         raise ValueError(
-            f"wanted a placement of {ranks} accelerators for a plan of {ranks} ranks, "
+            f"wanted a placement of {counted(ranks, 'accelerator')} for a plan of {ranks} ranks, "
             f"got {sum(shares)} ({'+'.join(map(str, shares))})"
         )
     stages = [_stage(shares, begin, ranks_of_stage) for begin in range(0, ranks, ranks_of_stage)]

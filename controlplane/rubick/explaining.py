@@ -15,6 +15,7 @@ from controlplane.rubick.round import Round
 from controlplane.rubick.seat import Displaced, Given, Seat, kind_of
 from controlplane.rubick.seating import Promise
 from controlplane.rubick.settings import RubickSettings
+from headrace.api.counted import counted
 
 _OTHERS_NAMED = 2
 _FIRST_NAMED = 4
@@ -61,6 +62,7 @@ def sentences(seat: Seat, record: JobRecord, dealing: Round, behind: Background)
     elif len(seat.choices.every):
         yield from _why_nothing(seat, dealing, optimality)
         yield from _who_comes_first(seat, dealing, behind.names)
+        yield from _whose_peace_it_waits_out(seat, dealing, behind)
     if behind.promise is not None:
         kept = behind.held if seat.given is seat.held else None
         speed = given.steps_per_second if given is not None else None
@@ -116,7 +118,7 @@ def _why_it_keeps(seat: Seat, given: Given, record: JobRecord, behind: Backgroun
     """Of what it has and would not be given today: something better is known meanwhile."""
     kind, held = kind_of(given), behind.held
     if held is None:
-        yield f"It keeps the {given.accelerators} accelerators that it has."
+        yield f"It keeps the {counted(given.accelerators, 'accelerator')} that it has."
         return
     lies = "+".join(map(str, held.shares))
     yield f"It keeps {held.plan} on {lies} {kind}: {held.steps_per_second:.3g} steps a second."
@@ -188,13 +190,14 @@ def _why_not_more(seat: Seat, given: Choice, behind: Background) -> Iterator[str
         sooner -= seat.seconds_to(best)
     if sooner <= 0:
         yield (
-            f"{best.accelerators} accelerators would give {_speed(best)}, but it is nearly done: "
+            f"{counted(best.accelerators, 'accelerator')} would give {_speed(best)}, but it is "
+            "nearly done: "
             f"going over to them would take the {_duration(seat.seconds_to(best))} that it saves."
         )
         return
     if seat.stays and seat.held is not None:
         yield (
-            f"{best.accelerators} accelerators would give {_speed(best)}; "
+            f"{counted(best.accelerators, 'accelerator')} would give {_speed(best)}; "
             f"{_in_peace(seat, behind.settings)}."
         )
         return
@@ -202,7 +205,7 @@ def _why_not_more(seat: Seat, given: Choice, behind: Background) -> Iterator[str
     extra = best.accelerators - given.accelerators
     gain = (_worth(seat, best) - _worth(seat, given)) / extra
     told = (
-        f"{best.accelerators} accelerators would give {_speed(best)} and end it "
+        f"{counted(best.accelerators, 'accelerator')} would give {_speed(best)} and end it "
         f"{_duration(sooner)} sooner"
     )
     if price > gain:
@@ -223,7 +226,7 @@ def _why_nothing(seat: Seat, dealing: Round, optimality: Optimality) -> Iterator
     slow = dealing.could_begin(seat)
     if slow is not None:
         yield (
-            f"{slow.accelerators} are free, on which it would take "
+            f"{slow.accelerators} {_are(slow.accelerators)} free, on which it would take "
             f"{_duration(seat.steps_left * slow.seconds)} instead of "
             f"{_duration(seat.steps_left * fastest.seconds)}: waiting ends it sooner."
         )
@@ -256,14 +259,38 @@ def _who_comes_first(seat: Seat, dealing: Round, names: Mapping[JobUid, str]) ->
         yield f"Before it {are} served, and not put off for it: {told}{more}."
 
 
-def _promised(promise: Promise, steps_per_second: float | None) -> str:
-    if not promise.steps_per_second:
-        return (
-            f"It is promised {promise.accelerators} accelerators: what its steps take is not known."
+def _whose_peace_it_waits_out(seat: Seat, dealing: Round, behind: Background) -> Iterator[str]:
+    """Those that would make room for a job that comes before them, but not yet."""
+    if not seat.promised and seat.starves_since is None:
+        return
+    kinds = {each.kind for each in seat.choices.every}
+    found = [
+        f"{behind.names[each.uid]} ({each.given.accelerators})"
+        for each in dealing.seats
+        if each.given is not None
+        and each.given is each.held
+        and each.stays
+        and each.rank > seat.rank
+        and not each.promised
+        and kind_of(each.given) in kinds
+    ]
+    if found:
+        more = f" and {len(found) - _FIRST_NAMED} more" if len(found) > _FIRST_NAMED else ""
+        verb = "was" if len(found) == 1 else "were"
+        yield (
+            f"It comes before {', '.join(found[:_FIRST_NAMED])}{more}, which {verb} started or "
+            "changed just now: what was is left in peace for "
+            f"{_duration(behind.settings.cool_down_seconds)}, and can make room then."
         )
+
+
+def _promised(promise: Promise, steps_per_second: float | None) -> str:
+    enough = counted(promise.accelerators, "accelerator")
+    if not promise.steps_per_second:
+        return f"It is promised {enough}: what its steps take is not known."
     told = (
         f"It is promised {promise.steps_per_second:.3g} steps a second, the speed of what it asks "
-        f"for; {promise.accelerators} accelerators are enough for that"
+        f"for; {enough} {_are(promise.accelerators)} enough for that"
     )
     if steps_per_second is None:
         return f"{told}."
@@ -298,6 +325,10 @@ def _worth(seat: Seat, choice: Choice) -> float:
 
 def _price(choice: Choice, optimality: Optimality) -> float:
     return choice.accelerators * optimality.prices.get(choice.kind, 0.0)
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _speed(choice: Choice) -> str:

@@ -25,6 +25,7 @@ from controlplane.domain.policy import Decision, Violation
 from controlplane.domain.record import Intent, JobRecord
 from controlplane.domain.snapshot import ClusterSnapshot
 from controlplane.domain.step_times import StepTimes
+from headrace.api.counted import counted
 
 _ROUNDING = 1e-6
 
@@ -76,7 +77,7 @@ def _sound_for(
     if target is not None and (attempt is None or target is not attempt.placement):
         count = target.accelerator_count
         if target.plan.ranks != count:
-            yield f"{record.uid}: {target.plan} does not occupy {count} accelerators"
+            yield f"{record.uid}: {target.plan} does not occupy {counted(count, 'accelerator')}"
     guaranteed = record.job.spec.service_class is ServiceClass.GUARANTEED
     if attempt is None:
         if guaranteed and target is not None and target != record.next_placement:
@@ -127,7 +128,9 @@ def _within_quotas(snapshot: ClusterSnapshot, decision: Decision) -> Iterator[Vi
         if held[name] > limit:
             _, running = _quota_and_running(snapshot, name)
             if held[name] > running:
-                text = f"queue {name} would hold {held[name]} accelerators of its {limit}"
+                text = (
+                    f"queue {name} would hold {counted(held[name], 'accelerator')} of its {limit}"
+                )
                 yield Violation(text, tuple(_who_would_get_more(snapshot, decision, name)))
 
 

@@ -45,6 +45,7 @@ from controlplane.rubick.seating import Promise
 from controlplane.rubick.settings import RubickSettings
 from controlplane.rubick.tries import STEPS_OF_A_TRY, begins_to_try, trying
 from headrace.api.accelerator_type import type_label
+from headrace.api.counted import counted
 from headrace.api.plan import ExecutionPlan
 
 
@@ -339,7 +340,7 @@ def _has(allowed: Mapping[str, Allowed], kind: str, node: NodeId) -> bool:
 
 def sentence(trial: Trial) -> str:
     """Why a way is tried, or not, with the numbers that it was decided by."""
-    rests = f"{trial.rows} measurements" if trial.rows else "no measurement"
+    rests = f"{counted(trial.rows, 'measurement')}" if trial.rows else "no measurement"
     jobs = "1 job" if trial.jobs == 1 else f"{trial.jobs} jobs"
     balance = (
         f"predictions rest on {rests}, and to know more is expected to save {jobs} of its type "

@@ -9,6 +9,7 @@ from controlplane.domain.model_type import type_named, type_text
 from controlplane.domain.observation import imported_subject
 from controlplane.wire.translate import timestamp
 from controlplane.wire.violations import Checks
+from headrace.api.counted import counted
 from headrace.api.feasible_plans import infeasible
 from headrace.api.generated import admin_pb2, common_pb2
 from headrace.api.measured_plan import row_from_wire
@@ -35,7 +36,9 @@ def imported_rows(
     """
     checks = Checks()
     count = len(request.rows)
-    checks.wants(0 < count <= ROWS_MAX, "rows", f"1 to {ROWS_MAX} measured plans", f"{count} rows")
+    checks.wants(
+        0 < count <= ROWS_MAX, "rows", f"1 to {ROWS_MAX} measured plans", f"{counted(count, 'row')}"
+    )
     if not count <= ROWS_MAX:
         checks.finish()
     rows: list[PlanRow] = []
@@ -115,7 +118,7 @@ def _check_place(row: PlanRow, path: str, checks: Checks) -> None:
         return
     if lies:
         total = sum(map(int, row.placement.split("+")))
-        wanted = f"the {plan.ranks} accelerators of {plan}"
+        wanted = f"the {counted(plan.ranks, 'accelerator')} of {plan}"
         checks.wants(total == plan.ranks, f"{path}.placement", wanted, row.placement)
     known = type_named(type_text(row.asked))
     problem = (

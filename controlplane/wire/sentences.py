@@ -51,6 +51,7 @@ from controlplane.domain.record import JobRecord, Outcome
 from controlplane.domain.refusal import Refusal
 from controlplane.wire import redact
 from controlplane.wire.translate import reason_to_wire, timestamp
+from headrace.api.counted import counted
 from headrace.api.generated import jobs_pb2
 from headrace.api.plan import ExecutionPlan
 
@@ -160,7 +161,7 @@ def _under(plans: tuple[ExecutionPlan, ...]) -> str:
     if not plans:
         return ""
     if len(plans) > _MOST_TOLD:
-        return f" under one of {len(plans)} plans"
+        return f" under one of {counted(len(plans), 'plan')}"
     *others, last = map(str, plans)
     return " under " + " or ".join(filter(None, (", ".join(others), last)))
 
@@ -178,7 +179,7 @@ def _about_job(event: Event) -> _Telling | None:
             )
             return _Telling(
                 f"{verb}{by}: generation {job.generation} in queue {job.spec.queue}, "
-                f"wants {size} accelerators{_under(job.spec.plans)}",
+                f"wants {size} accelerator{'' if size == '1' else 's'}{_under(job.spec.plans)}",
                 uid=job.uid,
             )
         case JobWithdrawn():
@@ -242,9 +243,10 @@ def _about_cluster(event: Event) -> _Telling:
             found = event.node.accelerators
             types = ", ".join(sorted({accelerator.type for accelerator in found}))
             of_type = f" ({types})" if types else ""
-            alive = f", {len(event.running)} units alive" if event.running else ""
+            alive = f", {counted(len(event.running), 'unit')} alive" if event.running else ""
             return _Telling(
-                f"{event.node.id} registered with {len(found)} accelerators{of_type}{alive}",
+                f"{event.node.id} registered with "
+                f"{counted(len(found), 'accelerator')}{of_type}{alive}",
                 node=event.node.id,
             )
         case NodeLost():
@@ -283,7 +285,7 @@ def _about_deciding(event: Event) -> _Telling:
         case NodesClosed():
             return _Telling(_closed(event))
         case ModelFitted(fit):
-            return _Telling(f"steps of {fit.key} are fitted to {fit.rows} measurements")
+            return _Telling(f"steps of {fit.key} are fitted to {counted(fit.rows, 'measurement')}")
         case ProposalFound(proposal):
             count = len(proposal.targets)
             return _Telling(
@@ -303,7 +305,10 @@ def _about_deciding(event: Event) -> _Telling:
             )
         case MeasurementsImported(rows, who):
             models = ", ".join(dict.fromkeys(row.asked.model for row in rows))
-            return _Telling(f"{len(rows)} measurements of {models} were imported by {who}")
+            were = "was" if len(rows) == 1 else "were"
+            return _Telling(
+                f"{counted(len(rows), 'measurement')} of {models} {were} imported by {who}"
+            )
     return _Telling(event.kind)
 
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
+from headrace.api.counted import counted
 from headrace.api.memory import FP32, GIB, PeakMemory, estimated_peak_bytes
 from headrace.api.models import SPLITTABLE, ModelShape
 from headrace.api.plan import ExecutionPlan, PipelineSchedule
@@ -387,20 +388,16 @@ def _not_combined(plan: ExecutionPlan, *, is_tied: bool) -> Iterator[str]:
             )
 
 
-def _several(count: int, word: str, ending: str = "s") -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}{ending}"
-
-
 def _batch_problems(plan: ExecutionPlan, batch: int) -> Iterator[str]:
     steps, pipeline = plan.accumulation_steps, plan.pipeline_parallel
     parts = plan.data_parallel * steps
     if batch < 1 or batch % parts:
         below = max(0, batch - batch % parts)
         sizes = f"{below} or {below + parts}" if below else str(parts)
-        replicas = _several(plan.data_parallel, "replica")
+        replicas = counted(plan.data_parallel, "replica")
         yield (
             f"wanted a global batch that {parts} divides ({replicas} times "
-            f"{_several(steps, 'micro-batch', 'es')}), got {batch} samples; {sizes} would do"
+            f"{counted(steps, 'micro-batch', 'es')}), got {batch} samples; {sizes} would do"
         )
     match plan.schedule:
         case PipelineSchedule.GPIPE:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from headrace.api.counted import counted
 from headrace.api.feasible_plans import infeasible_own_code
 from headrace.api.manifest_fields import (
     NO_NUL,
@@ -107,7 +108,8 @@ class Accelerators(Part):
         if self.most < self.minimum:
             raise broken(
                 "maximum",
-                f"wanted at least the minimum of {self.minimum} accelerators, got {self.maximum}",
+                f"wanted at least the minimum of {counted(self.minimum, 'accelerator')}, got "
+                f"{self.maximum}",
             )
         return self
 
@@ -407,12 +409,14 @@ class Spec(Part):
         elif batch < fewest:
             yield broken(
                 "training.globalBatchSize",
-                f"wanted a sample for each of at least {fewest} accelerators, got {batch}",
+                f"wanted a sample for each of at least {counted(fewest, 'accelerator')}, got "
+                f"{batch}",
             )
         elif self.accelerators.most == fewest and batch % fewest:
             yield broken(
                 "training.globalBatchSize",
-                f"wanted a multiple of the {fewest} accelerators of this rigid job, got {batch}",
+                f"wanted a multiple of the {counted(fewest, 'accelerator')} of this rigid job, "
+                f"got {batch}",
             )
 
     def _breaches_of_command(self) -> Iterator[PydanticCustomError]:

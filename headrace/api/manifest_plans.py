@@ -5,6 +5,7 @@ from typing import Protocol
 
 from pydantic_core import PydanticCustomError
 
+from headrace.api.counted import counted
 from headrace.api.feasible_plans import Infeasible, infeasible
 from headrace.api.manifest_model import Model
 from headrace.api.manifest_part import broken
@@ -47,7 +48,7 @@ def breaches_of_plans(
             sentence = f"wanted every plan once, got {text} as plans[{first}] too"
         elif not fewest <= plan.ranks <= most:
             size = str(fewest) if fewest == most else f"{fewest} to {most}"
-            sentence = f"{text} takes {plan.ranks} accelerators, the job {size}"
+            sentence = f"{text} takes {counted(plan.ranks, 'accelerator')}, the job {size}"
         else:
             sentence = _told(plan, unfit(plan, global_batch_size=global_batch_size)) or _too_large(
                 plan, global_batch_size, micro_batch_size_max
@@ -99,4 +100,4 @@ def _too_large(plan: ExecutionPlan, batch: int, most: int) -> str:
     size = batch // (plan.data_parallel * plan.accumulation_steps)
     if not most or size <= most:
         return ""
-    return f"{plan} means micro-batches of {size} samples, microBatchSizeMax is {most}"
+    return f"{plan} means micro-batches of {counted(size, 'sample')}, microBatchSizeMax is {most}"

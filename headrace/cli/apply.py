@@ -3,7 +3,7 @@
 import difflib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from headrace.api.manifest_source import (
 )
 from headrace.api.refusal import Problem
 from headrace.api.runtime import refusals
-from headrace.cli import views
+from headrace.cli import large_on_cpu, views
 from headrace.cli.apply_cluster import label, not_taken, put, queues_of, refused
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.output import Format, document, note, say
@@ -162,6 +162,8 @@ def _note_what_stands_in_the_way(
 ) -> None:
     """Says of accepted jobs why they will not run, where that is plain already."""
     queues = {each.name for each in client.queues()} | applied.keys()
+    for sentence in _on_cpu_alone(client, results):
+        note(sentence)
     for each in results:
         name, queue = each.job.metadata.name, each.job.spec.queue
         if queue not in queues:
@@ -173,6 +175,11 @@ def _note_what_stands_in_the_way(
             # By uid, and none is no error: it may just have been forgotten.
             for job in client.list_jobs(jobs_pb2.JobSelector(uid=each.uid)):
                 _note_that_it_is_over(job)
+
+
+def _on_cpu_alone(client: Client, results: Sequence[_Result]) -> Iterator[str]:
+    large = large_on_cpu.large(each.job for each in results if each.result != "unchanged")
+    return large_on_cpu.notes(large, client.nodes()) if large else iter(())
 
 
 def _note_that_it_is_over(job: jobs_pb2.Job) -> None:

@@ -23,11 +23,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from headrace.api.counted import counted
 from headrace.api.plain_text import plain
 from headrace.api.plan import ExecutionPlan
 from headrace.cli.demo_checks import Check, Expected, checked
 from headrace.cli.demo_forecasts import COLUMNS, how_they_did, introduction
-from headrace.cli.demo_story import DemoFailedError, Story, counted, held
+from headrace.cli.demo_story import DemoFailedError, Story, held
 from headrace.cli.estimates import eta
 from headrace.cli.exit_codes import CommandError, ExitCode
 from headrace.cli.interrupts import deaf, interruptible
@@ -225,7 +226,10 @@ def _played(
     on_cpus = all(slot.type == "cpu" for slot in slots)
     scale = options.scale or (1 if on_cpus else _ACCELERATED_SCALE)
     kinds = ", ".join(sorted({slot.type for slot in slots}))
-    tell(f"the cluster has {len(slots)} accelerators ({kinds}) on {len(client.nodes())} nodes")
+    tell(
+        f"the cluster has {counted(len(slots), 'accelerator')} ({kinds}) on {len(client.nodes())} "
+        "nodes"
+    )
     _turn_knobs(client)
 
     def submit(name: str) -> str:
@@ -424,7 +428,9 @@ def _state_line(job: Any) -> str:
     if not count:
         return f"{job.name} is {status.stage}"
     on_its_way = f", on its way to {status.plan_asked_for}" if status.plan_asked_for else ""
-    return f"{job.name} is {status.stage} {status.plan} on {counted(count)}{on_its_way}"
+    return (
+        f"{job.name} is {status.stage} {status.plan} on {counted(count, 'accelerator')}{on_its_way}"
+    )
 
 
 def _learnt(client: Client) -> frozenset[str]:
@@ -446,7 +452,7 @@ def _summary(
     for job in history.jobs:
         losses = sorted(facts.losses.get(job.uid, ()), key=lambda point: point.step)
         tell(
-            f"{job.label}: {job.stage}, {job.step} of {job.steps_total} steps"
+            f"{job.label}: {job.stage}, {job.step} of {counted(job.steps_total, 'step')}"
             + (f", loss {losses[0].loss:.3f} -> {losses[-1].loss:.3f}" if losses else "")
             + f", {job.held_ns / 1e9:.0f} accelerator-seconds",
             hang=4,

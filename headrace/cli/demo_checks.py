@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from headrace.api.counted import counted
 from headrace.api.generated import admin_pb2
 from headrace.api.plan import ExecutionPlan
 from headrace.cli.plan_words import explained, kind
@@ -158,7 +159,7 @@ def _promise(spans: Sequence[AttemptSpan], label: str, asked_for: int) -> Check:
     if not done:
         trouble.append("it was not seen to finish")
     if not held or held[0] < asked_for:
-        trouble.append(f"it held {held[0] if held else 0} accelerators at least")
+        trouble.append(f"it held {counted(held[0] if held else 0, 'accelerator')} at least")
     plans = ", then ".join(span.plan for span in spans)
     return Check(
         f"{label}, which is guaranteed, was never stopped and never had fewer accelerators than "

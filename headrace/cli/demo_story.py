@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from headrace.api.counted import counted
 from headrace.api.generated import jobs_pb2
 from headrace.cli.plan_words import explained
 
@@ -120,8 +121,8 @@ class Story:
             self._most = held(elastic)
             self.say(
                 f"{elastic.name} has done {status.progress.step} steps on "
-                f"{counted(held(elastic))} as {explained(status.plan)}, and what they take was "
-                "learnt from them"
+                f"{counted(held(elastic), 'accelerator')} as {explained(status.plan)}, "
+                "and what they take was learnt from them"
             )
             self.explain(elastic.uid)
             self.say("now a second job arrives, which is guaranteed")
@@ -166,13 +167,13 @@ class Story:
         if trains(elastic) and held(elastic) >= self._most and self._first_time("grew"):
             self._told.add("why not")
             self.say(
-                f"{elastic.name} trains on {counted(held(elastic))} again, as "
+                f"{elastic.name} trains on {counted(held(elastic), 'accelerator')} again, as "
                 f"{explained(elastic.status.plan)}{_way(elastic)}"
             )
             self.explain(elastic.uid)
         over = now - self._last_since >= _PEACE_SECONDS
         if trains(elastic) and over and self._first_time("why not"):
-            self.say(f"{elastic.name} stays on {counted(held(elastic))}")
+            self.say(f"{elastic.name} stays on {counted(held(elastic), 'accelerator')}")
             self.explain(elastic.uid)
         if not _is_done(elastic):
             return
@@ -211,11 +212,6 @@ class Story:
 def held(job: jobs_pb2.Job) -> int:
     """Accelerators that a job holds."""
     return sum(len(unit.accelerators) for unit in job.status.units)
-
-
-def counted(accelerators: int) -> str:
-    """So many accelerators, in words."""
-    return "1 accelerator" if accelerators == 1 else f"{accelerators} accelerators"
 
 
 def trains(job: jobs_pb2.Job) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from headrace.api.counted import counted
 from headrace.api.generated import admin_pb2, common_pb2, jobs_pb2
 from headrace.api.status_document import iso
 from headrace.cli import estimates, views
@@ -224,7 +225,8 @@ def wanted(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield (
             "Training",
             (
-                f"{training['steps']} steps of {training['globalBatchSize']} samples, "
+                f"{counted(training['steps'], 'step')} of "
+                f"{counted(training['globalBatchSize'], 'sample')}, "
                 f"{training['precision']}, learning rate {training['learningRate']:g}"
             ),
         )
@@ -232,7 +234,10 @@ def wanted(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "Command", " ".join(spec["command"]["program"])
     if "checkpoint" in spec:
         kept = spec["checkpoint"]
-        yield "Store", f"{kept['store']}, every {kept['everySteps']} steps, {kept['keep']} kept"
+        yield (
+            "Store",
+            f"{kept['store']}, every {counted(kept['everySteps'], 'step')}, {kept['keep']} kept",
+        )
     if spec.get("env"):
         yield "Environment", ", ".join(_variable(each) for each in spec["env"])
     retries = spec["retries"]

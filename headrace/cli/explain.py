@@ -81,7 +81,8 @@ def sentences(
         for holder in told.holders
     ]
     if reason.more_holders:
-        lines.append(f"  and {reason.more_holders} more jobs hold some")
+        more = "job holds" if reason.more_holders == 1 else "jobs hold"
+        lines.append(f"  and {reason.more_holders} more {more} some")
     lines += [
         f"  {each.plan} is not tried on {each.type}: {each.message}" for each in told.does_not_fit
     ]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from headrace.api.counted import counted
 from headrace.api.generated import admin_pb2
 from headrace.api.measured_plan import row_to_wire
 from headrace.api.profile_file import rows_in, table_rows_in
@@ -275,12 +276,16 @@ def import_files(session: Session, files: Sequence[Path], *, dry_run: bool) -> N
     plans = [row for row in found if isinstance(row, PlanRow)]
     rows = [row for row in plans if row.status is Status.MEASURED]
     if len(plans) > len(rows):
-        note(f"headrace: {len(plans) - len(rows)} plans have no figures and are left out")
+        without = (
+            "has no figures and is" if len(plans) - len(rows) == 1 else "have no figures and are"
+        )
+        note(f"headrace: {counted(len(plans) - len(rows), 'plan')} {without} left out")
     kept = list({_subject(row): row for row in rows}.values())
     if len(rows) > len(kept):
+        are = "is" if len(rows) - len(kept) == 1 else "are"
         note(
-            f"headrace: {len(rows) - len(kept)} rows are about the same plan as later ones, which "
-            "count"
+            f"headrace: {counted(len(rows) - len(kept), 'row')} {are} about the same plan as later "
+            "ones, which count"
         )
     if not kept:
         names = ", ".join(map(str, files))
@@ -310,5 +315,6 @@ def take_in(client: Client, rows: Sequence[PlanRow], *, dry_run: bool = False) -
     answer = client.import_measurements(map(row_to_wire, rows), dry_run=dry_run)
     for doubt in answer.doubts:
         note(f"headrace: {doubt}")
-    known = f", {answer.known} were known already" if answer.known else ""
-    say(f"{answer.taken} measurements {'would be ' if dry_run else ''}imported{known}")
+    were = "was" if answer.known == 1 else "were"
+    known = f", {answer.known} {were} known already" if answer.known else ""
+    say(f"{counted(answer.taken, 'measurement')} {'would be ' if dry_run else ''}imported{known}")

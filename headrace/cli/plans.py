@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from headrace.api.counted import counted
 from headrace.api.feasible_plans import (
     Hardware,
     Infeasible,
@@ -151,7 +152,8 @@ def _named(question: Question) -> list[ExecutionPlan]:
         if plan.ranks != question.accelerators:
             raise CommandError(
                 ExitCode.USAGE,
-                f"--plans: wanted plans of {question.accelerators} accelerators, got {plan} of "
+                f"--plans: wanted plans of {counted(question.accelerators, 'accelerator')}, got "
+                f"{plan} of "
                 f"{plan.ranks}; name their number with --accelerators",
             )
     return list(dict.fromkeys(found))
@@ -209,7 +211,8 @@ def _note_others(judged: Sequence[Judged]) -> None:
         told = ", ".join(f"{count} are {reason}" for reason, count in counts.most_common())
         able = len(judged) - len(problems)
         note(
-            f"headrace: {able} of {len(judged)} plans can run; of the others {told}; --all tells "
+            f"headrace: {able} of {counted(len(judged), 'plan')} can run; of the others {told}; "
+            "--all tells "
             "each with its reason"
         )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from headrace.api.chosen_plans import chosen_plans
+from headrace.api.counted import counted
 from headrace.api.memory import BF16, FP32
 from headrace.api.models import PRESETS, ModelShape
 from headrace.api.plan import ExecutionPlan
@@ -81,7 +82,7 @@ def profile(wish: Wish, tells: Session | None = None) -> None:
         _rows(output)  # a file that is no profile is told before anything is measured
         if not has_gpu:
             note("headrace: there is no GPU here, so this measures the CPU (gloo, fp32)")
-        several = "1 plan" if len(plans) == 1 else f"{len(plans)} plans"
+        several = "1 plan" if len(plans) == 1 else f"{counted(len(plans), 'plan')}"
         note(f"headrace: {several}, at most {wish.seconds:.0f} s; rows go to {output}")
         command = profiling_command(asked, plans, seconds=wish.seconds, output=output)
         trouble, is_overdue = _run(command, wish)
@@ -137,7 +138,8 @@ def _plans(wish: Wish, shape: ModelShape, asked: Asked) -> list[str]:
         if plan.ranks > asked.accelerators:
             raise CommandError(
                 ExitCode.USAGE,
-                f"--plans: wanted plans for at most {asked.accelerators} accelerators, got {plan}; "
+                f"--plans: wanted plans for at most {counted(asked.accelerators, 'accelerator')}, "
+                f"got {plan}; "
                 f"take --accelerators {plan.ranks}",
             )
     found = list(map(str, named)) or list(
@@ -147,7 +149,8 @@ def _plans(wish: Wish, shape: ModelShape, asked: Asked) -> list[str]:
         raise CommandError(
             ExitCode.USAGE,
             f"--batch: no plan divides a batch of {asked.global_batch} over "
-            f"{asked.accelerators} accelerators; take a multiple of {asked.accelerators}",
+            f"{counted(asked.accelerators, 'accelerator')}; take a multiple of "
+            f"{asked.accelerators}",
         )
     return list(dict.fromkeys(found))
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from headrace.api.counted import counted
 from headrace.cli.report_facts import LossFact
 from headrace.cli.report_model import (
     AttemptSpan,
@@ -112,7 +113,7 @@ def timeline(history: History, look: Look) -> str:
         *_lane_names(lanes, places),
         "</svg>",
     ]
-    summary = f"Timeline of {len(lanes)} accelerators over {seconds_text(span)}"
+    summary = f"Timeline of {counted(len(lanes), 'accelerator')} over {seconds_text(span)}"
     lines = [
         f'<svg class="lanes" width="100%" height="{height}" role="img" '
         f'aria-label="{text(summary)}">',
@@ -141,7 +142,7 @@ def shown_lanes(history: History) -> list[Lane]:
 
 def _left_out(history: History, lanes: Sequence[Lane]) -> str:
     missing = len(history.lanes) - len(lanes)
-    return f'<p class="note">{missing} accelerators are left out.</p>' if missing else ""
+    return f'<p class="note">{counted(missing, "accelerator")} are left out.</p>' if missing else ""
 
 
 def _places(lanes: Iterable[Lane]) -> tuple[dict[tuple[str, str], int], int]:
@@ -501,12 +502,14 @@ def _caption(series: LossSeries, scale: Scale, window: int) -> str:
     last = series.counted[-1]
     parts = [f"Step {last.step}: loss {last.loss:.4g}."]
     if window > 1:
-        parts.append(f"Thin: each step; thick: smoothed over {window} steps.")
+        parts.append(f"Thin: each step; thick: smoothed over {counted(window, 'step')}.")
     if series.superseded:
-        parts.append(f"Dashed: {len(series.superseded)} steps that were done again after a retry.")
+        parts.append(
+            f"Dashed: {counted(len(series.superseded), 'step')} that were done again after a retry."
+        )
     broken = sum(not math.isfinite(point.loss) for point in series.counted)
     if broken:
-        parts.append(f"{broken} steps without a finite loss are not drawn.")
+        parts.append(f"{counted(broken, 'step')} without a finite loss are not drawn.")
     if scale.logarithmic:
         parts.append("Logarithmic scale.")
     return " ".join(parts)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from headrace.api.counted import counted
 from headrace.api.plan import ExecutionPlan
 from headrace.cli import report_model as model
 from headrace.cli.report_facts import EventFact, JobFact, LossFact, ReportFacts
@@ -248,7 +249,7 @@ class _Folding:
         # Agents introduce themselves again after every lost connection; that is not worth a line.
         if name not in self.registered or (name, "", "lost") in self.open_bands:
             self.registered.add(name)
-            self.say_of_node(at, name, f"registers with {len(slots)} accelerators")
+            self.say_of_node(at, name, f"registers with {counted(len(slots), 'accelerator')}")
         self._band(at, name, "", "lost", "")
 
     def _lost(self, order: int, at: int, node: str) -> None:
@@ -570,7 +571,7 @@ class _Folding:
 
 def _size(before: int, then: int) -> str:
     """Says how many accelerators it will be, if that is news."""
-    return "" if before == then else f" on {then} accelerators instead of {before}"
+    return "" if before == then else f" on {counted(then, 'accelerator')} instead of {before}"
 
 
 def _blocks(

@@ -27,7 +27,8 @@ def restore_home(home: Path, backup: Path) -> None:
     The store that is there is touched only when the new one is whole.
 
     Raises:
-        CommandError: Something of the cluster lives, or the backup is not whole; all is as it was.
+        CommandError: There is no such file, something of the cluster lives, or the backup is not
+            whole; all is as it was.
         OSError: A file cannot be read or moved.
     """
     with alone(home):
@@ -65,13 +66,19 @@ def restore_database(backup: Path, url: str) -> None:
     """Fills the empty database at ``url`` by the server's own program.
 
     Raises:
-        CommandError: It refused, in its own words; or it is not installed here.
+        CommandError: There is no such file, it refused, in its own words, or it is not installed
+            here.
         OSError: The backup cannot be read.
     """
     if missing_packages(["controlplane"]):
         raise CommandError(
             ExitCode.FAILED,
             "this needs controlplane, not installed here: pip install headrace-server",
+        )
+    if not backup.exists():
+        raise CommandError(
+            ExitCode.USAGE,
+            f"{backup}: there is no such file; wanted what `headrace backup FILE` wrote",
         )
     backup.open("rb").close()
     command = [sys.executable, "-m", "controlplane", "restore"]

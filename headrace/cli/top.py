@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from headrace.api.counted import counted
 from headrace.api.generated import admin_pb2, jobs_pb2
 from headrace.api.plain_text import plain
 from headrace.cli import estimates, views
@@ -107,7 +108,7 @@ def picture(facts: Facts, *, columns: int, colour: bool = False) -> list[str]:
     names = {**facts.names, **{job.uid: job.name for job in facts.jobs}}
     lines = [
         f"headrace {plain(cluster.version)}  {plain(cluster.policy)}  {cluster.state}  "
-        f"{cluster.accelerators_held}/{cluster.accelerators_total} accelerators  "
+        f"{cluster.accelerators_held}/{counted(cluster.accelerators_total, 'accelerator')}  "
         f"{sum(1 for job in facts.jobs if job.status.units)} of {len(facts.jobs)} jobs hold them",
         "",
     ]

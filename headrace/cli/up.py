@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from headrace.api.counted import counted
 from headrace.api.processes import Process
 from headrace.api.visible_gpus import VARIABLE, visible_gpus
 from headrace.cli.exit_codes import CommandError, ExitCode
@@ -418,5 +419,5 @@ def gpus() -> tuple[str, ...]:
         pynvml.nvmlShutdown()
     left = visible_gpus(found, os.environ)
     if len(left) < len(found):
-        note(f"headrace: {VARIABLE} leaves {len(left)} of {len(found)} GPUs")
+        note(f"headrace: {VARIABLE} leaves {len(left)} of {counted(len(found), 'GPU')}")
     return left

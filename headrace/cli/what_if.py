@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ def what_if(session: Session, wish: Wish, output: Format) -> None:
         "manifests": manifests(session, wish.submit),
     }
     with snapshot_file(session, wish.snapshot) as path:
+        if not wish.snapshot:
+            question["now_seconds"] = time.time()
         told = played("simulator.what_if", question | {"snapshot": str(path.absolute())})
     if output in (Format.JSON, Format.YAML):
         document(told, output)
@@ -128,7 +131,14 @@ def played(module: str, question: dict[str, Any]) -> dict[str, Any]:
 def snapshot_file(session: Session, file: str) -> Iterator[Path]:
     """The file, or one with the live cluster that is removed again."""
     if file:
-        yield Path(file)
+        path = Path(file)
+        if not path.exists():
+            raise CommandError(
+                ExitCode.USAGE,
+                f"--snapshot: {file}: there is no such file; wanted what `headrace snapshot -o "
+                "FILE` wrote",
+            )
+        yield path
         return
     with tempfile.TemporaryDirectory(prefix="headrace-what-if-") as folder:
         path = Path(folder) / "snapshot.json"

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from headrace.api.counted import counted
 from headrace.cli.output import say, table, width
 from headrace.cli.tables import Column
 
@@ -83,7 +84,7 @@ def _show_differences(answer: Answer, *, wide: bool, columns: int) -> None:
         if len(changing) > len(shown):
             say(f"{len(changing) - len(shown)} more change; -o wide shows all")
         if same:
-            say(f"{_jobs(same)} {'does' if same == 1 else 'do'} not change")
+            say(f"{counted(same, 'job')} {'does' if same == 1 else 'do'} not change")
     if not answer["jobs"]:
         say("No job is there that has not ended.")
     else:
@@ -149,8 +150,8 @@ def _sums(sums: Answer) -> Iterator[str]:
     one, other = before["average_completion_seconds"], after["average_completion_seconds"]
     share = f" ({other / one - 1:+.1%})" if one and span(one) != span(other) else ""
     yield (
-        f"Of what succeeds in both cases ({_jobs(before['jobs'])}), the average completion is "
-        f"{_arrow(span(one), span(other))}{share}, it holds "
+        f"Of what succeeds in both cases ({counted(before['jobs'], 'job')}), the average "
+        f"completion is {_arrow(span(one), span(other))}{share}, it holds "
         f"{_arrow(_hours(before), _hours(after))} accelerator hours from now on, and the last "
         f"job ends in {_arrow(_last(before), _last(after))}."
     )
@@ -159,7 +160,7 @@ def _sums(sums: Answer) -> Iterator[str]:
 def _affected(who: str, affected: Answer) -> str:
     if not affected["jobs"]:
         return f"{who}: nobody."
-    told = f"{who}: {_jobs(affected['jobs'])}"
+    told = f"{who}: {counted(affected['jobs'], 'job')}"
     if affected["most"]:
         most = ", ".join(f"{each['job']} {span(each['seconds'])}" for each in affected["most"])
         told += f", {span(affected['seconds'])} in all, most of all {most}"
@@ -180,10 +181,6 @@ def _hours(total: Answer) -> str:
 
 def _last(total: Answer) -> str:
     return span(total["last_end_seconds"] or 0.0)
-
-
-def _jobs(count: int) -> str:
-    return f"{count} job" if count == 1 else f"{count} jobs"
 
 
 # -- jobs that are submitted ------------------------------------------------------------------

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
+from headrace.api.counted import counted
 from headrace.cli.report_charts import COLOURS, clock_text, percent, seconds_text, text, time_ticks
 from simulator.report.recorded import Piece, RecordedRun, pieces, shares_over_time
 
@@ -74,7 +75,7 @@ def _places(nodes: Mapping[str, int]) -> tuple[dict[str, int], int, str]:
     for node, count in sorted(nodes.items()):
         if lanes + count > _LANES_MAX:
             missing = sum(nodes.values()) - lanes
-            return places, y, f"{missing} accelerators are left out."
+            return places, y, f"{counted(missing, 'accelerator')} are left out."
         places[node] = y
         y += count * _LANE + _NODE_GAP
         lanes += count

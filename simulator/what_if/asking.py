@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from controlplane.domain.clock import SECOND, Instant
+from controlplane.domain.clock import SECOND, Instant, after, seconds
 from controlplane.domain.step_time_fit import fit_key
 from controlplane.engine.state import ClusterState
 from controlplane.live import live_policies
@@ -30,7 +30,7 @@ def answered(
         ValueError: The question cannot be asked of this cluster, with every reason.
     """
     policies = live_policies()
-    at = latest(state)
+    at = _asked_at(question, state)
     changes = changes_of(question, state, policies)
     unchanged = Changes((), (), (), (), state.settings.policy, ())
     if unchanged.policy not in policies:
@@ -58,6 +58,16 @@ def answered(
         changes=changes.told,
         assumed=[*steps.sentences(), *about_costs, "nothing fails, and no other job is submitted"],
     )
+
+
+def _asked_at(question: Question, state: ClusterState) -> Instant:
+    """Now, of a live cluster in which nothing may have happened for hours; never before what the
+    snapshot speaks of, whatever the clocks of two machines say.
+    """
+    last = latest(state)
+    if question.now_seconds is None:
+        return last
+    return max(last, after(Instant(0), seconds(question.now_seconds)))
 
 
 def _fitted(state: ClusterState, at: Instant) -> Fitted:

@@ -14,6 +14,7 @@ from controlplane.domain.node import Accelerator, Contact, Node
 from controlplane.domain.policy import Policy
 from controlplane.domain.queue import Queue
 from controlplane.engine.state import ClusterState
+from headrace.api.counted import counted
 from headrace.api.manifest import TrainingJob
 
 
@@ -43,6 +44,8 @@ class Question(_Strict):
         step_seconds: What a step takes on the accelerators that a job asks for, by the job's name
             or, under the empty name, of every job of which nothing else is known.
         manifests: Jobs that are submitted, as canonical JSON.
+        now_seconds: When it is asked, in seconds since 1970, if that is of a live cluster; None for
+            the snapshot's last instant.
     """
 
     snapshot: Path
@@ -54,6 +57,7 @@ class Question(_Strict):
     switch_seconds: float | None = Field(None, ge=0)
     step_seconds: dict[str, PositiveFloat] = Field(default_factory=dict)
     manifests: tuple[str, ...] = ()
+    now_seconds: PositiveFloat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +216,7 @@ def _told(
         count = sum(len(node.accelerators) for node in nodes)
         kinds = ", ".join(sorted({each.type for node in nodes for each in node.accelerators}))
         names = ", ".join(node.id for node in nodes[:3]) + (", ..." if len(nodes) > 3 else "")
-        yield f"{count} accelerators ({kinds}) join on {names}"
+        yield f"{counted(count, 'accelerator')} ({kinds}) join on {names}"
     for name in dict.fromkeys(question.remove_nodes):
         yield f"node {name} is lost, and what runs there begins again at its last checkpoint"
     for name in dict.fromkeys(question.drain):

@@ -137,3 +137,31 @@ def test_a_job_that_was_changed_just_now_is_told_that_it_is_left_in_peace() -> N
     assert 0 < built.held("a") < 8
     said = told(built.exits("b"), policy, "a")
     assert "but it was started or changed just now, and is left in peace for 10 s." in said
+
+
+def test_who_is_promised_something_is_told_whose_cool_down_it_waits_out() -> None:
+    built, policy = world(8)
+    built.submit(a_known_job("guest", steps=100_000)).settle()
+    built.passes(60).settle()
+    assert built.held("guest") == 8
+    snapshot_of_peace = built.passes(0).submit(
+        a_known_job("promised", asked=4, guaranteed=True, steps=100_000)
+    )
+    said = told(snapshot_of_peace, policy, "promised")
+    assert "left in peace" not in said  # It makes room at once.
+    fresh, policy = world(8)
+    fresh.submit(a_known_job("guest", steps=100_000)).settle()
+    fresh.submit(a_known_job("promised", asked=4, guaranteed=True, steps=100_000)).settle()
+    said = told(fresh, policy, "promised")
+    assert (
+        "It comes before default/guest (8), which was started or changed just now: "
+        "what was is left in peace for 10 s, and can make room then." in said
+    )
+    fresh.submit(a_known_job("best-effort", steps=100_000)).settle()
+    assert "left in peace for 10 s, and can make room" not in told(fresh, policy, "best-effort")
+
+
+def test_one_accelerator_is_told_of_as_one() -> None:
+    built, policy = world(1)
+    built.submit(a_known_job("one", asked=1, guaranteed=True, steps=10_000)).settle()
+    assert "1 accelerator is enough for that" in told(built, policy, "one")

@@ -107,7 +107,7 @@ def test_a_long_job_tries_another_plan_and_says_why() -> None:
     before = world.attempt("a").placement
     (action,) = tried(world)
     assert action.plan != before.plan
-    assert "predictions rest on 1 measurements" in action.reason.message
+    assert "predictions rest on 1 measurement" in action.reason.message
     assert "1 job of its type" in action.reason.message
     after = world.takes_up("a", step=30).attempt("a").placement
     kept = {unit.place for unit in before.units}

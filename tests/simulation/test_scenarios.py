@@ -215,7 +215,7 @@ def test_a_policy_that_is_wrong_about_one_job_lets_the_others_be_done() -> None:
         horizon=seconds(24 * 3600),
         policies={"wrong": wrong},
     )
-    assert set(result.refused) == {"uid-bad-0: plan dp3 does not occupy 1 accelerators"}
+    assert set(result.refused) == {"uid-bad-0: plan dp3 does not occupy 1 accelerator"}
     firsts = {r.job.name: r.first_started_at for r in result.jobs.values()}
     assert all(r.stage is Stage.SUCCEEDED for r in result.jobs.values())
     bad = firsts.pop("bad-0")

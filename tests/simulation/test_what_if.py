@@ -24,8 +24,9 @@ from headrace.api.manifest import canonical_json
 from headrace.api.manifest_source import jobs_in
 from headrace.cli.main import app
 from headrace.cli.what_if_answer import show_answer, span
-from simulator.run import simulate
-from simulator.scenario import JobGroup, NodeGroup, ScenarioFile, build
+from simulator.run import continue_to_the_end, simulate
+from simulator.scenario import Costs, JobGroup, NodeGroup, Scenario, ScenarioFile, build
+from simulator.snapshots import latest
 from simulator.what_if import __main__ as program
 from simulator.what_if.asking import answered
 from simulator.what_if.forecast import Cluster, forecast
@@ -139,6 +140,44 @@ def test_what_is_foretold_is_what_the_same_loop_comes_to(policy: str) -> None:
         assert each.end_seconds is not None
         # Where steps are long, a snapshot does not know when the last one began.
         assert each.end_seconds == pytest.approx((ended - at) / 1e9, abs=5.0)
+
+
+def test_a_live_cluster_is_played_from_now_on_and_a_file_from_its_last_instant() -> None:
+    state = with_one_that_waits().state
+    last = latest(state) / 1e9
+    now = asked(state, now_seconds=last + 100)
+    assert of(now, "runs", "before")["end_seconds"] == pytest.approx(400.0, abs=0.001)
+    assert of(now, "waits", "before")["start_seconds"] == pytest.approx(400.0, abs=0.001)
+    behind = asked(state, now_seconds=last - 100)  # The clock of whoever asks is slow.
+    assert behind == asked(state)
+    assert of(behind, "runs", "before")["end_seconds"] == 500.0
+
+
+def test_a_job_of_months_is_played_in_few_rounds_and_limits_hold_to_the_second() -> None:
+    months = 10_000_000
+    cluster = a_cluster("fifo").with_node(a_node("n1", 4, KIND), a_node("n2", 4, KIND))
+    limited = a_job("limited").wanting(4).running_a_command().within(run=5_000_000)
+    cluster.submit(job("months", 4, months), limited, job("after", 4, 100)).settle()
+    state = cluster.trains("months", 500, step_seconds=1.0, checkpoint_step=400).state
+    at = latest(state)
+    known = KnownSteps(state, at, told={"": 1.0}).all_there()
+    result = continue_to_the_end(
+        Scenario(0, (), (), costs=Costs.of_a_switch(0.0, progressSeconds=600.0)),
+        state,
+        start_at=at,
+        policy="fifo",
+        policies=BASELINES,
+        known=known,
+    )
+    ends = {
+        record.job.name: (record.finished_at - at) / 1e9
+        for record in result.jobs.values()
+        if record.finished_at is not None
+    }
+    assert ends["months"] == pytest.approx(months - 500, abs=1.0)
+    assert ends["limited"] == pytest.approx(5_000_000, abs=120.0)
+    assert ends["after"] == pytest.approx(ends["limited"] + 100, abs=120.0)
+    assert result.cycles < 3000  # Each minute would be 166,000.
 
 
 def test_a_node_that_joins_helps_who_waits_and_hurts_nobody() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from controlplane.domain.ids import QueueName
 from controlplane.domain.queue import Queue
+from headrace.api.counted import counted
 
 
 def queue_warnings(
@@ -24,13 +25,15 @@ def queue_warnings(
         return
     if quota > accelerators:
         yield (
-            f"the quota of queue {queue.name} is {quota} accelerators and the cluster has "
+            f"the quota of queue {queue.name} is {counted(quota, 'accelerator')} and the cluster "
+            "has "
             f"{accelerators} now: it cannot have them all before nodes join"
         )
         return
     together = sum(each.quota_accelerators or 0 for each in queues.values())
     if together > accelerators:
         yield (
-            f"the quotas of all queues are {together} accelerators together and the cluster has "
+            f"the quotas of all queues are {counted(together, 'accelerator')} together and the "
+            "cluster has "
             f"{accelerators} now: not every queue can have its own at the same time"
         )

@@ -267,6 +267,22 @@ def test_what_if_plays_a_snapshot_of_the_live_cluster_and_keeps_none(
     assert not list(tmp_path.glob("headrace-what-if-*"))
 
 
+@pytest.mark.parametrize(
+    ("command", "writes"),
+    [
+        (("restore",), "headrace backup"),
+        (("what-if", "--snapshot"), "headrace snapshot"),
+    ],
+)
+def test_a_file_that_is_not_there_is_wrong_use_and_who_writes_such_files_is_told(
+    headrace: Headrace, tmp_path: Path, command: tuple[str, ...], writes: str
+) -> None:
+    missing = headrace(*command, str(tmp_path / "gone"))
+    assert missing.exit_code == ExitCode.USAGE
+    assert f"{tmp_path / 'gone'}: there is no such file" in missing.stderr
+    assert writes in missing.stderr
+
+
 def test_a_backup_that_is_there_is_replaced_only_by_force(
     headrace: Headrace, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from headrace.cli.wait import wait_for
 from headrace.client.client import Client
 from headrace.client.context import Context
 from tests.contract.cli.conftest import Headrace, a_file, unpointed
-from tests.contract.cli.fake_control_plane import FakeControlPlane, manifest
+from tests.contract.cli.fake_control_plane import FakeControlPlane, a_node, manifest
 
 
 def test_apply_submits_every_job_of_files_and_folders(
@@ -37,6 +37,33 @@ def test_apply_reads_standard_input_and_says_unchanged(headrace: Headrace) -> No
     assert headrace("apply", "-f", "-", stdin=text).stdout == "job/a created\n"
     assert headrace("apply", "-f", "-", stdin=text).stdout == "job/a unchanged\n"
     assert headrace("apply", "-f", "-", "-o", "name", stdin=text).stdout == "job/a\n"
+
+
+def test_apply_says_of_a_large_model_that_it_would_train_on_cpu_slots(
+    headrace: Headrace, plane: FakeControlPlane
+) -> None:
+    small, large = manifest("small"), manifest("large")
+    large["spec"]["model"] = {"name": "gpt2", "preset": "1.5b"}
+    apply = ("apply", "-f", "-")
+    assert headrace(*apply, stdin=json.dumps(large)).stderr == ""  # Nodes may join yet.
+    plane.nodes = [a_node("n1")]
+    assert headrace(*apply, stdin=json.dumps(small)).stderr == ""
+    assert headrace(*apply, stdin=json.dumps(large)).stderr == ""  # It was there, and unchanged.
+    large["metadata"]["name"] = "again"
+    told = headrace(*apply, stdin=json.dumps(large))
+    assert told.exit_code == ExitCode.OK
+    assert "job/again would train 1.6 billion parameters on CPU slots" in told.stderr
+    assert "a replica takes some 25 GB before its first sample" in told.stderr
+    gpus = a_node("n2")
+    for each in gpus.node.accelerators:
+        each.type = "nvidia-h100"
+    plane.nodes.append(gpus)
+    large["metadata"]["name"] = "with-gpus"
+    assert headrace(*apply, stdin=json.dumps(large)).stderr == ""
+    large["metadata"]["name"] = "of-cpu"
+    large["spec"]["accelerators"]["type"] = "cpu"
+    told = headrace(*apply, "--dry-run", stdin=json.dumps(large))
+    assert "job/of-cpu would train" in told.stderr
 
 
 def test_apply_says_what_keeps_an_accepted_job_from_running(

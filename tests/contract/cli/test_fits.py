@@ -170,9 +170,9 @@ def test_files_of_a_profile_are_imported(
     plane.imported = admin_pb2.ImportMeasurementsResponse(taken=1, known=1, doubts=["is far off"])
     done = headrace("fit", "import", str(lines), str(table), "--dry-run")
     assert done.exit_code == ExitCode.OK
-    assert done.stdout == "1 measurements would be imported, 1 were known already\n"
-    assert "1 plans have no figures and are left out" in done.stderr
-    assert "1 rows are about the same plan as later ones, which count" in done.stderr
+    assert done.stdout == "1 measurement would be imported, 1 was known already\n"
+    assert "1 plan has no figures and is left out" in done.stderr
+    assert "1 row is about the same plan as later ones, which count" in done.stderr
     assert "is far off" in done.stderr
     (request,) = [message for name, message in plane.asked if name == "ImportMeasurements"]
     assert request.dry_run
@@ -224,6 +224,6 @@ def test_a_profile_tells_the_control_plane_what_it_measured(
     assert "imported" not in headrace(*command).stdout
     told = headrace(*command, "--report")
     assert told.exit_code == ExitCode.OK
-    assert told.stdout.endswith("1 measurements imported\n")
+    assert told.stdout.endswith("1 measurement imported\n")
     (request,) = [message for name, message in plane.asked if name == "ImportMeasurements"]
     assert [(row.plan, row.iteration) for row in request.rows] == [("dp1", 0.2)]

@@ -76,7 +76,7 @@ def a_wish(model: str = "gpt2-tiny", **changes: object) -> work.Wish:
         (a_wish(plans=("dp0",)), "--plans: wanted a plan such as"),
         (
             a_wish(plans=("dp1", "dp3")),
-            "--plans: wanted plans for at most 1 accelerators, got dp3; take --accelerators 3",
+            "--plans: wanted plans for at most 1 accelerator, got dp3; take --accelerators 3",
         ),
     ],
 )

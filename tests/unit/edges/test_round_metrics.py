@@ -49,7 +49,7 @@ def test_targets_that_are_refused_alone_are_counted_apart_and_logged_once(
     assert count("headrace_policy_refused_targets_total", {"policy": "tried"}) == 3.0
     assert count("headrace_policy_refused_total", {"policy": "tried"}) is None
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "target refused" in line]
-    assert "plan dp7 does not occupy 1 accelerators" in line
+    assert "plan dp7 does not occupy 1 accelerator" in line
 
 
 def test_a_policy_without_a_measure_shows_nothing() -> None:

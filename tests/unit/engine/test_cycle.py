@@ -346,7 +346,7 @@ def test_a_mistake_about_one_job_is_refused_alone_and_the_others_start() -> None
     world.submit(a_job("a"), a_job("b"), a_job("c"))
     outcome = world.cycle(usable=False)
     assert started(outcome.decided.actions) == {"a": 1, "c": 1}
-    text = "b: plan dp2 does not occupy 1 accelerators"
+    text = "b: plan dp2 does not occupy 1 accelerator"
     assert outcome.refused[0] == text
     assert outcome.refused_jobs == {"b": text}
     assert outcome.refused_whole == ()

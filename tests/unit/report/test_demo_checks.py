@@ -223,7 +223,7 @@ def promised(*, stopped: bool = False, shrunk: bool = False) -> Logbook:
     [
         (promised(), "one attempt under dp2"),
         (promised(stopped=True), "1 times stopped; 2 attempts"),
-        (promised(shrunk=True), "it held 1 accelerators at least"),
+        (promised(shrunk=True), "it held 1 accelerator at least"),
     ],
 )
 def test_a_promise_that_was_not_kept_is_named(book: Logbook, found: str) -> None:

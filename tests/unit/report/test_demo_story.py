@@ -3,7 +3,7 @@
 import pytest
 
 from headrace.api.generated import common_pb2, jobs_pb2
-from headrace.cli.demo_story import DemoFailedError, Scene, Story, counted, held
+from headrace.cli.demo_story import DemoFailedError, Scene, Story, held
 
 
 def a_job(
@@ -275,4 +275,3 @@ def test_when_the_time_is_up_it_says_what_it_waited_for(make: type[Stage], waits
 
 def test_held_counts_every_unit() -> None:
     assert held(a_job("gpt", "Running", 1, 3)) == 3
-    assert (counted(1), counted(3)) == ("1 accelerator", "3 accelerators")

@@ -253,7 +253,7 @@ EVENTS: list[tuple[Event, str]] = [
     ),
     (JobUpdated(JOB), "updated"),
     (JobWithdrawn(JobUid("u"), purge=True), "together with its checkpoints"),
-    (NodeRegistered(Node(NODE, (Accelerator(AcceleratorId("s"), "cpu"),))), "1 accelerators (cpu)"),
+    (NodeRegistered(Node(NODE, (Accelerator(AcceleratorId("s"), "cpu"),))), "1 accelerator (cpu)"),
     (NodeLost(NODE), "node-a was silent"),
     (NodeDrained(NODE, drained=True), "is drained"),
     (NodeDrained(NODE, drained=False), "takes work again"),
@@ -340,7 +340,7 @@ EVENTS: list[tuple[Event, str]] = [
         MeasurementsImported(
             (PlanRow(Asked("gpt2-tiny", 1, 8, 64, "fp32"), "dp1", Status.MEASURED),), "ann"
         ),
-        "1 measurements of gpt2-tiny were imported by ann",
+        "1 measurement of gpt2-tiny was imported by ann",
     ),
     (CycleDecided(Term(1), SequenceNumber(1), (START,)), "start attempt 1 with dp2 on node-a"),
     (
