@@ -18,6 +18,7 @@ from agent.outbox import Outbox
 from agent.ray_bridge import RayBridge
 from agent.settings import AgentSettings, SettingsError, parse
 from agent.units import Units, UnitSettings
+from controlplane.logs import set_up_logs
 
 TICK_SECONDS = 0.25
 """How often units are looked after."""
@@ -32,15 +33,7 @@ class AlreadyRunningError(Exception):
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    set_up_logs()
     try:
         settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
         with alone(settings.units, wait=settings.wait_for_predecessor):

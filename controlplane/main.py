@@ -58,12 +58,13 @@ from controlplane.edges.store.pruning import Retention
 from controlplane.edges.store.store import Store
 from controlplane.edges.store.tail import EventTail
 from controlplane.edges.store.writer import GroupCommitWriter
-from controlplane.edges.telemetry import MetricsPage, Telemetry, set_up_logs
+from controlplane.edges.telemetry import MetricsPage, Telemetry
 from controlplane.edges.wall_clock import WallClock
 from controlplane.engine.loop import CycleReport, Loop
 from controlplane.engine.ports import TermLostError
 from controlplane.engine.state import ClusterState
 from controlplane.live import absurdity, doubts, fit_reports, learn, lessons, live_policies
+from controlplane.logs import set_up_logs
 from headrace.api.addresses import is_loopback
 
 _TRY_AGAIN_SECONDS = 1.0

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from controlplane.logs import set_up_logs
 from operators.clocks import Clocks
 from operators.cluster_objects.controller import (
     ClusterObjectController,
@@ -22,7 +23,7 @@ from operators.control_plane import ControlPlane, TermOverError
 from operators.nodes.controller import NodeController, leave_open
 from operators.runtime.api_server import ApiError, ApiServer, NoClusterError
 from operators.runtime.leadership import DeposedError, Leadership
-from operators.telemetry import Page, Telemetry, set_up_logs
+from operators.telemetry import Page, Telemetry
 from operators.trainingjob.controller import TrainingJobController
 
 OK, BROKEN, REFUSED, DEPOSED = 0, 1, 2, 3

@@ -1,11 +1,7 @@
-"""Metrics, health and logs of the operator. Labels are closed sets, never objects."""
+"""Metrics and health of the operator. Labels are closed sets, never objects."""
 
-import logging
-import sys
 from collections.abc import Callable
-from typing import TextIO
 
-import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, generate_latest
 
@@ -102,25 +98,3 @@ class Page:
     async def _metrics(self, _: web.Request) -> web.Response:
         body = generate_latest(self._telemetry.registry)
         return web.Response(body=body, headers={"Content-Type": _PLAIN})
-
-
-def set_up_logs(*, as_json: bool, level: str, stream: TextIO = sys.stderr) -> None:
-    """Structured logs: JSON lines, or columns for people."""
-    renderer: structlog.typing.Processor
-    if as_json:
-        renderer = structlog.processors.JSONRenderer(default=str)
-    else:
-        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks
-            if as_json
-            else structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
-        logger_factory=structlog.PrintLoggerFactory(stream),
-        cache_logger_on_first_use=True,
-    )

@@ -1,16 +1,14 @@
-"""Metrics for Prometheus and structured logs, made from what the loop tells after each cycle.
+"""Metrics for Prometheus and lines of the log, made from what the loop tells after each cycle.
 
 Names follow what users of peers have dashboards for (``docs``: peers' tables). Labels are queues,
 methods, and closed sets; never jobs, nodes or uids, which would grow without bound. Models are
 labels of what the state keeps a bounded number of.
 """
 
-import logging
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TextIO
+from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 import structlog
@@ -553,26 +551,3 @@ class MetricsPage:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-
-def set_up_logs(*, as_json: bool, level: str = "INFO", stream: TextIO = sys.stderr) -> None:
-    """Structured logs: JSON lines, or columns for people where that is a terminal."""
-    renderer: structlog.typing.Processor
-    if as_json:
-        renderer = structlog.processors.JSONRenderer(default=str)
-    else:
-        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks
-            if as_json
-            else structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
-        logger_factory=structlog.PrintLoggerFactory(stream),
-        cache_logger_on_first_use=True,
-    )

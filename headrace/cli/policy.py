@@ -241,13 +241,13 @@ def _version(each: admin_pb2.PolicyVersion) -> dict[str, Any]:
 
 
 def roll_back(session: Session, version: int, *, force: bool) -> None:
-    """Sets what a version had."""
+    """Sets what a version had.
+
+    Raises:
+        CommandError: The version had what is not allowed any more.
+    """
     if session.writes_custom_resources:
-        with session.client() as client:
-            changes = client.try_policy({}, version).changes
-        _set_object(session, {each.name: json.loads(each.after) for each in changes}, force=force)
-        if not changes:
-            note(f"the settings are those of version {version} already")
+        _roll_back_object(session, version, force=force)
         return
     refuse_force(force)
     with session.client() as client:
@@ -256,3 +256,21 @@ def roll_back(session: Session, version: int, *, force: bool) -> None:
         say(f"{change.name}: {_changed(change)}")
     if not answer.changes:
         note(f"the settings are those of version {version} already")
+
+
+def _roll_back_object(session: Session, version: int, *, force: bool) -> None:
+    """What has its default is left out, so that it follows when a release changes that."""
+    with session.client() as client:
+        found = client.try_policy({}, version)
+        defaults = {each.name: each.default_value for each in client.policy().descriptions}
+    if found.refused:
+        raise CommandError(ExitCode.REFUSED, found.refused)
+    if not found.changes:
+        # Nor is an object made where there is none.
+        note(f"the settings are those of version {version} already")
+        return
+    wanted = {each.name: json.loads(each.after) for each in found.changes}
+    for name, value in wanted.items():
+        if name in defaults and value == json.loads(defaults[name]):
+            wanted[name] = "default"
+    _set_object(session, wanted, force=force)

@@ -14,6 +14,7 @@ import urllib3.exceptions
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
+from controlplane.logs import set_up_logs
 from operators.certificates.fetching import DeniedError, Fetcher
 from operators.certificates.keeper import CannotKeepError, Keeper
 from operators.certificates.wanted import WantedFileError, read_wanted
@@ -31,15 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     # As pid 1 of a container it would not even notice, and be killed when the grace is over.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(OK))
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    set_up_logs()
     try:
         api = _api(given.kubeconfig)
         work: Callable[[], None] = (

@@ -14,6 +14,8 @@ from operators.kueue.workload import (
     Workload,
     asked_by,
     finished,
+    not_ready,
+    ready,
     released,
     workload,
     workload_document,
@@ -163,6 +165,10 @@ class Kueue:
             await self._server.delete(self._at(mine), mine.uid)
         elif mine is not None and move is Move.RELEASE:
             await self._set_status(mine, released(mine, self._clocks.kubernetes_time()))
+        elif mine is not None and move is Move.READY:
+            await self._set_status(mine, ready(mine, self._clocks.kubernetes_time()))
+        elif mine is not None and move is Move.NOT_READY:
+            await self._set_status(mine, not_ready(mine, self._clocks.kubernetes_time()))
         elif mine is not None and move is Move.FINISH:
             await self._finish(found, mine)
         return None

@@ -21,6 +21,8 @@ class Move(Enum):
     CREATE = "create the Workload"
     DELETE = "delete the Workload, which asks for what the job asked for before"
     RELEASE = "say that what was evicted runs no more"
+    READY = "say that its ranks run"
+    NOT_READY = "say that its ranks do not run"
     FINISH = "say that the job has ended"
 
 
@@ -56,7 +58,16 @@ def next_move(
     if current and known is not None and known.kueue_most > may_run:
         # It was admitted anew, with fewer ranks, while nobody looked.
         return Move.SUSPEND
-    return Move.NOTHING
+    return _readiness(known, workload) if current and known is not None else Move.NOTHING
+
+
+def _readiness(known: KnownJob, workload: Workload) -> Move:
+    """A Kueue that waits for pods evicts what does not say in time that it runs."""
+    # Ranks that change their plan are there all the time.
+    ready = holds(known.status, "Running") or holds(known.status, "Reconfiguring")
+    if ready == workload.holds("PodsReady"):
+        return Move.NOTHING
+    return Move.READY if ready else Move.NOT_READY
 
 
 def is_quiet(found: TrainingJob, known: KnownJob | None) -> bool:

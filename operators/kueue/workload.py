@@ -210,6 +210,23 @@ def with_condition(
     return [*(each for each in conditions if each["type"] != kind), new]
 
 
+def ready(found: Workload, now: str) -> dict[str, Any]:
+    """Its status once all ranks run, for a Kueue that waits for that (``waitForPodsReady``)."""
+    again = found.condition("PodsReady").get("reason") == "WaitForRecovery"
+    reason = "Recovered" if again else "Started"
+    conditions = with_condition(found.conditions, "PodsReady", True, reason, "All ranks run", now)
+    return {"conditions": conditions}
+
+
+def not_ready(found: Workload, now: str) -> dict[str, Any]:
+    """Its status while ranks that ran do not, though they may."""
+    return {"conditions": _without_ranks(found.conditions, "WaitForRecovery", now)}
+
+
+def _without_ranks(conditions: Conditions, reason: str, now: str) -> Conditions:
+    return with_condition(conditions, "PodsReady", False, reason, "Its ranks do not run", now)
+
+
 def released(found: Workload, now: str) -> dict[str, Any]:
     """Its status once what was evicted runs no more: the quota is free for others."""
     why = found.condition("Evicted")
@@ -220,6 +237,8 @@ def released(found: Workload, now: str) -> dict[str, Any]:
     if found.condition("Admitted"):
         text = "The workload has no reservation"
         conditions = with_condition(conditions, "Admitted", False, "NoReservation", text, now)
+    if found.condition("PodsReady"):
+        conditions = _without_ranks(conditions, "WaitForStart", now)
     return {"admission": None, "conditions": conditions}
 
 

@@ -99,6 +99,8 @@ def _settings(certificates: Path, frameworks: tuple[str, ...]) -> dict[str, Any]
         "metrics": {"bindAddress": "0"},
         "webhook": {"host": "127.0.0.1", "port": free_ports(1)[0], "certDir": str(certificates)},
         "leaderElection": {"leaderElect": False},
+        # Nothing else is admitted before what was admitted says that it runs.
+        "waitForPodsReady": {"timeout": "60s", "blockAdmission": True},
         "featureGates": {"VisibilityOnDemand": False, "MultiKueue": False},
         "integrations": {"frameworks": ["batch/job"], "externalFrameworks": list(frameworks)},
     }

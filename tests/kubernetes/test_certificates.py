@@ -268,6 +268,8 @@ def test_an_agent_gets_the_certificate_of_its_node_from_a_keeper_that_runs(
                 fetcher.fetch(60)
         finally:
             keeper.terminate()
+        # It watches for requests, which it would do for a minute; as pid 1 it would be killed then.
+        assert keeper.wait(20) == 0
     second = (tmp_path / "tls.crt").read_bytes()
     assert second != first
     key = (tmp_path / "tls.key").read_bytes()

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 import yaml
 from typer.testing import Result
 
+from headrace.api.generated import admin_pb2
 from headrace.cli.exit_codes import ExitCode
 from headrace.client.context import Context, write
 from headrace.client.custom_resources import FIELD_MANAGER, PLURALS
@@ -259,6 +260,8 @@ def test_a_policy_object_begins_with_what_is_in_force(
 
     plane.settings["period_seconds"] = "7.0"
     before = dict(plane.settings)
+    assert headrace.done("policy", "rollback", "1") == ""
+    assert kubectl("get", "clusterpolicies.headrace.dev", "-o", "name") == "", "none is made"
     try:
         told = headrace.done("policy", "set", "policy=fifo", "rubick.cool_down_seconds=60")
         assert told.splitlines() == [
@@ -277,9 +280,35 @@ def test_a_policy_object_begins_with_what_is_in_force(
         wrong = headrace("policy", "set", "period_seconds=-1")
         assert wrong.exit_code == ExitCode.REFUSED
         assert "spec.periodSeconds: wanted at least 0.05" in wrong.stderr
+        rolls_back(headrace, plane, spec)
         assert dict(plane.settings) == before, "it was written to Kubernetes alone"
     finally:
         kubectl("delete", "clusterpolicies.headrace.dev", "default", "--ignore-not-found")
+
+
+def rolls_back(headrace: CommandLine, plane: FakeControlPlane, spec: Callable[[], Object]) -> None:
+    """What the version had comes into the object, and what has its default leaves it."""
+    change = admin_pb2.SettingChange
+    plane.tried = admin_pb2.TryPolicyResponse(
+        changes=[
+            change(name="policy", before='"fifo"', after='"rubick"'),
+            change(name="period_seconds", before="7.0", after="5.0"),
+        ]
+    )
+    told = headrace.done("policy", "rollback", "3")
+    assert told.splitlines() == ["policy: fifo -> rubick", "period_seconds: 7 -> default"]
+    after = spec()
+    assert after["policy"] == "rubick"
+    assert "periodSeconds" not in after, "it follows its default"
+    plane.tried = admin_pb2.TryPolicyResponse(refused="there is no policy 'sage' any more")
+    refused = headrace("policy", "rollback", "2")
+    assert refused.exit_code == ExitCode.REFUSED
+    assert "there is no policy 'sage' any more" in refused.stderr
+    plane.tried = admin_pb2.TryPolicyResponse()
+    same = headrace("policy", "rollback", "4")
+    assert (same.exit_code, same.stdout) == (ExitCode.OK, "")
+    assert "the settings are those of version 4 already" in same.stderr
+    assert spec() == after
 
 
 def test_nobody_writes_to_kubernetes_who_did_not_ask(

@@ -48,7 +48,10 @@ class Authority:
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        end: datetime.datetime = _END,
     ) -> x509.CertificateBuilder:
         return (
             x509.CertificateBuilder()
@@ -57,13 +60,20 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(_BEGIN)
-            .not_valid_after(_END)
+            .not_valid_after(end)
         )
 
-    def sign(self, common: str, uri: str = "", *, server: bool = False) -> Pair:
+    def sign(
+        self,
+        common: str,
+        uri: str = "",
+        *,
+        server: bool = False,
+        end: datetime.datetime = _END,
+    ) -> Pair:
         """A certificate for ``common``; with a URI in its SAN, or for a server on loopback."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(_name(common), key)
+        builder = self._builder(_name(common), key, end)
         names: list[x509.GeneralName] = []
         if uri:
             names.append(x509.UniformResourceIdentifier(uri))

@@ -1,5 +1,6 @@
 """Certificates are renewed under a control plane that runs, and read anew by who connects."""
 
+import datetime
 from pathlib import Path
 
 import grpc
@@ -11,6 +12,7 @@ from tests.contract.grpc.harness import over, refusal, run
 from tests.contract.grpc.secured import World, a_world
 
 CLUSTER = admin_pb2.GetClusterRequest()
+SECOND = datetime.timedelta(seconds=1)
 
 
 async def answers(world: World, authority: Authority, client: Pair) -> bool:
@@ -63,5 +65,32 @@ def test_files_that_do_not_fit_together_change_nothing(tmp_path: Path) -> None:
             async with world.authority.channel(world.address, admin) as channel:
                 error = await refusal(over(world.plane, channel).admin.GetCluster(CLUSTER))
             assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+    run(test())
+
+
+def test_a_certificate_that_has_ended_lets_nobody_in_and_cuts_nobody_off(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with a_world(tmp_path) as world:
+            authority, admin = world.authority, world.pairs[Role.ADMIN]
+            # Whole seconds are all that a certificate knows.
+            end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=3)
+            short = authority.sign("admin.example.org", end=end)
+            async with authority.channel(world.address, short) as open_before:
+                api = over(world.plane, open_before)
+                await api.admin.GetCluster(CLUSTER)
+                while await answers(world, authority, short):
+                    pass  # a handshake goes by the system's clock
+                assert datetime.datetime.now(datetime.UTC) > end - SECOND
+                await api.admin.GetCluster(CLUSTER)  # what is open stays open
+                assert await answers(world, authority, authority.sign("admin.example.org"))
+                # The control plane's own: clients do not trust it, until another one is there.
+                past = authority.sign("control plane", server=True, end=end)
+                write(tmp_path, key=past.key, certificate=past.certificate)
+                assert not await answers(world, authority, admin)
+                await api.admin.GetCluster(CLUSTER)
+                server = authority.sign("control plane", server=True)
+                write(tmp_path, key=server.key, certificate=server.certificate)
+                assert await answers(world, authority, admin)
 
     run(test())

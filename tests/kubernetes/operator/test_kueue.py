@@ -100,11 +100,15 @@ def test_kueue_admits_preempts_and_lets_go_and_the_job_follows(tmp_path: Path) -
         assert (ranks["count"], ranks["minCount"]) == (4, 1)
         (given,) = made["status"]["admission"]["podSetAssignments"]
         assert given["count"] == 2
+        # Kueue waits for that before it admits the next one.
+        made = await workload_is(stage, low, "PodsReady", "True")
+        assert condition(made, "PodsReady")["reason"] == "Started"
 
         high = queued(stage, "high", accelerators={"minimum": 2}, priority=10)
         await stage.condition("high", "Running", "True")
         evicted = await workload_is(stage, low, "Requeued", "True")
         assert condition(evicted, "Requeued")["reason"] == "Preempted"
+        assert condition(evicted, "PodsReady")["reason"] == "WaitForStart"
         found = await stage.condition("low", "Suspended", "True")
         assert (found["spec"]["suspend"], found["status"]["accelerators"]) == (True, 0)
 

@@ -10,6 +10,8 @@ from operators.kueue.workload import (
     Workload,
     asked_by,
     finished,
+    not_ready,
+    ready,
     released,
     workload,
     workload_document,
@@ -22,7 +24,10 @@ NOW = "2026-01-01T00:00:00Z"
 HOLDS = canonical({"accelerators": 2, "conditions": [{"type": "Admitted", "status": "True"}]})
 RESTS = canonical({"accelerators": 0, "conditions": [{"type": "Admitted", "status": "False"}]})
 ENDED = canonical({"conditions": [{"type": "Succeeded", "status": "True"}]})
+RUNNING = canonical({"accelerators": 2, "conditions": [{"type": "Running", "status": "True"}]})
+CHANGES = RUNNING.replace("Running", "Reconfiguring")
 A_JOB = KnownJob("u", "n", "train", 2, of_kubernetes=True, status_json=HOLDS, kueue_most=2)
+RUNS = replace(A_JOB, status_json=RUNNING)
 
 
 def an_object(*, suspend: bool = False, status_json: str = "{}", **wanted: Any) -> TrainingJob:
@@ -64,6 +69,16 @@ def its_workload(*true: str, count: int = 0, active: bool = True, **wanted: Any)
         (an_object(suspend=True), None, its_workload("QuotaReserved", count=2), Move.NOTHING),
         (an_object(suspend=True), None, its_workload("Admitted", count=2), Move.RESUME),
         (an_object(), A_JOB, its_workload("Admitted", count=2), Move.NOTHING),
+        # Where Kueue waits for pods it is told of ranks.
+        (an_object(), RUNS, its_workload("Admitted", count=2), Move.READY),
+        (an_object(), RUNS, its_workload("Admitted", "PodsReady", count=2), Move.NOTHING),
+        (an_object(), A_JOB, its_workload("Admitted", "PodsReady", count=2), Move.NOT_READY),
+        (
+            an_object(),
+            replace(A_JOB, status_json=CHANGES),
+            its_workload("Admitted", "PodsReady", count=2),
+            Move.NOTHING,
+        ),
         # Evicted: it goes, and only then its quota is free.
         (an_object(), A_JOB, its_workload("Admitted", "Evicted", count=2), Move.SUSPEND),
         (an_object(suspend=True), A_JOB, its_workload("Evicted", count=2), Move.NOTHING),
@@ -165,3 +180,20 @@ def test_an_end_is_told_beside_what_kueue_has_said() -> None:
     status = finished(its_workload("Admitted", count=2), "Failed", "it ran out of retries", NOW)
     told = {each["type"]: (each["reason"], each["status"]) for each in status["conditions"]}
     assert told == {"Admitted": ("Admitted", "True"), "Finished": ("Failed", "True")}
+
+
+def test_kueue_is_told_of_ranks_as_of_pods() -> None:
+    def said(status: dict[str, Any]) -> tuple[str, str]:
+        (found,) = [each for each in status["conditions"] if each["type"] == "PodsReady"]
+        return found["status"], found["reason"]
+
+    mine = its_workload("QuotaReserved", "Admitted", count=2)
+    started = ready(mine, NOW)
+    assert said(started) == ("True", "Started")
+    assert {each["type"] for each in started["conditions"]} > {"QuotaReserved", "Admitted"}
+    lost = not_ready(replace(mine, conditions_json=canonical(started["conditions"])), NOW)
+    assert said(lost) == ("False", "WaitForRecovery")
+    back = replace(mine, conditions_json=canonical(lost["conditions"]))
+    assert said(ready(back, NOW)) == ("True", "Recovered")
+    # After an eviction it begins anew.
+    assert said(released(back, NOW)) == ("False", "WaitForStart")
