@@ -31,8 +31,8 @@ class RubickKnobs(Part):
     switch_seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
     """What a change of plan or place costs while none was observed. Default: 30."""
     cool_down_seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
-    """So long after a start or change a job is left in peace. With less than a switch takes, jobs can
-    displace each other for ever before they have trained. Default: 30.
+    """So long after a start or change a job is left in peace. With less than a switch takes, jobs
+    can displace each other for ever before they have trained. Default: 30.
     """
     changes_at_most: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     """So many times at most a job is changed, as the artifact of the paper has it; 0 for no limit.

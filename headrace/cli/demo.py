@@ -416,11 +416,16 @@ class PlainLines:
             self._progress_at = facts.now
             lines += [
                 f"{job.name} step {job.status.progress.step} of {job.status.progress.steps_total}, "
-                f"loss {job.status.progress.loss:.3f}, done {eta(job, facts.now)}"
+                f"loss {job.status.progress.loss:.3f}{_done(job, facts.now)}"
                 for job in facts.jobs
                 if job.status.stage == "Running" and job.status.progress.HasField("loss")
             ]
         return [f"{facts.now - self._began:5.0f} s  {line}" for line in lines]
+
+
+def _done(job: Any, now: float) -> str:
+    when = eta(job, now)
+    return "" if when == "-" else f", done {when}"
 
 
 def _state_line(job: Any) -> str:

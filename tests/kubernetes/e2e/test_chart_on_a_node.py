@@ -40,7 +40,7 @@ def test_a_job_trains_and_its_object_and_the_command_line_say_so(
     with release.command_line(tmp_path) as headrace:
         assert "headrace-node" in headrace("get", "nodes")
         uid = kubectl("get", "hrjob", "short", "-o", "jsonpath={.metadata.uid}")
-        assert uid in headrace("describe", "job", uid)
+        assert uid in headrace("describe", "job", "short")
         assert "loss" in headrace("logs", uid)
     kubectl("delete", "hrjob", "short", "--timeout=100s")
 

@@ -1,5 +1,6 @@
 """What the demo writes besides its checks: plain lines, scaled manifests, and its refusals."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,10 @@ def test_lines_tell_changes_once_and_progress_now_and_then() -> None:
         "   11 s  gpt step 30 of 500, loss 3.142",
     ]
     assert lines.new(facts(112, running)) == []
-    assert lines.new(facts(122, running)) == ["   22 s  gpt step 30 of 500, loss 3.142"]
+    running.status.end.low, running.status.end.high = 160.0, 170.0
+    running.status.end.made_at.seconds, running.status.end.outcomes_missing = 110, 19
+    (line,) = lines.new(facts(122, running))
+    assert re.fullmatch(r"   22 s  gpt step 30 of 500, loss 3\.142, done ~\d\d:\d\d", line)
 
 
 def test_a_line_tells_what_a_job_is_on_its_way_to() -> None:
