@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from math import ceil, exp, log, sqrt
 from pathlib import Path
 from statistics import fmean, median, pstdev
@@ -31,8 +32,7 @@ from simulator.forecasting.answering import Asked, answered
 from simulator.policies import policy_named
 from simulator.run import Result, simulate_to_the_end
 from simulator.scenario import Faults, Scenario
-from simulator.study import Study, scenario_for
-from simulator.workloads.philly import Window
+from simulator.study import Study, scenario_for, window_from
 
 DAY = 86_400.0
 _SLOWER, _NOISE = 4 / 3, 0.15
@@ -126,7 +126,7 @@ def play(options: argparse.Namespace) -> tuple[Result, ForecastsBeside, Scenario
     study = Study(
         workload=options.workload,
         data=options.data,
-        window=Window(hours=options.hours, jobs=options.jobs),
+        window=window_from(options.start, options.hours, options.jobs),
         faults=Faults(
             runFailuresPerDay=options.failures_per_day,
             stragglerShare=options.stragglers,
@@ -263,6 +263,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with rubick/ and traces/")
     parser.add_argument("--workload", default="philly", help="philly, or sia-philly-1 and so on")
     parser.add_argument("--hours", type=float, default=168.0, help="of philly")
+    parser.add_argument(
+        "--start",
+        type=lambda text: datetime.fromisoformat(text).replace(tzinfo=UTC),
+        help="of philly, in UTC; the hour at which most jobs came if left out",
+    )
     parser.add_argument("--jobs", type=int, default=500, help="of philly")
     parser.add_argument("--policy", default="fifo", help="who decides")
     parser.add_argument("--every-seconds", type=float, default=300.0)
