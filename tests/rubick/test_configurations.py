@@ -53,7 +53,7 @@ def test_a_node_without_accelerators_is_refused() -> None:
 
 
 def test_each_plan_needs_a_placement() -> None:
-    with pytest.raises(ValueError, match="got 1 plans and 0 placements"):
+    with pytest.raises(ValueError, match="got 1 plan and 0 placements"):
         Configurations.of([ExecutionPlan()], [], 64)
 
 

@@ -117,7 +117,7 @@ def test_a_backup_restores_into_the_home_and_the_old_store_is_kept(
     fresh.mkdir()
     (fresh / "headrace.db").write_bytes(b"an older store")
     (cut := tmp_path / "cut").write_bytes(file.read_bytes()[:-9])
-    for unusable, code in ((cut, ExitCode.REFUSED), (tmp_path / "none", ExitCode.FAILED)):
+    for unusable, code in ((cut, ExitCode.REFUSED), (tmp_path / "none", ExitCode.USAGE)):
         result = unpointed("restore", str(unusable))
         assert result.exit_code == code, result.output
         assert result.stderr.count("\n") == 1, "said once"
