@@ -27,7 +27,7 @@ spec:
   accelerators: {minimum: 1, maximum: 1}
   model: {name: gpt2, preset: tiny}
   data: {source: python-stdlib}
-  training: {globalBatchSize: 8, steps: 4000}
+  training: {globalBatchSize: 8, steps: 12000}
   checkpoint: {store: /checkpoints, everySteps: 500}
 """
 _HEAD = """\
